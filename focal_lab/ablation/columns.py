@@ -1,0 +1,51 @@
+"""What a table can show: one entry per column that a sweep file may name under `columns`."""
+
+from dataclasses import dataclass
+
+from focal_lab.errors import UserError, one_of
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        key: the name in sweep files and CSV.
+        title: the heading people read.
+        task: the task whose metric it is; None when every run has it.
+        scale: what the stored value is multiplied by for showing.
+        digits: decimals shown.
+    """
+
+    key: str
+    title: str
+    task: str | None = None
+    scale: float = 1.0
+    digits: int = 1
+
+
+_ALL = (
+    Column("params", "#Params (M)", scale=1e-6, digits=2),
+    Column("gmacs", "GMACs", digits=3),
+    Column("top1", "Top-1 (%)", "classification"),
+    Column("top5", "Top-5 (%)", "classification"),
+    Column("loss", "Loss", "classification", digits=3),
+    Column("ap_box", "AP^b", "detection"),
+    Column("ap_mask", "AP^m", "detection"),
+    Column("miou", "mIoU (%)", "segmentation"),
+    Column("train_seconds", "Train (s)", digits=0),
+    Column("images_per_second", "Images/s", digits=0),
+    Column("peak_memory_mb", "Peak memory (MB)", digits=0),
+)
+COLUMNS: dict[str, Column] = {column.key: column for column in _ALL}
+
+
+def find_column(key: str) -> Column:
+    """The column of that key.
+
+    Raises:
+        UserError: there is none; the message lists those that exist.
+    """
+    if key not in COLUMNS:
+        raise UserError(f"{key!r} is not a column (use {one_of(COLUMNS)})")
+    return COLUMNS[key]

@@ -1,0 +1,161 @@
+"""What a run leaves behind: `result.json` when it ended, `failure.json` when it did not.
+
+Standard library only, so that a report reads thousands of them without importing torch.
+"""
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from focal_lab.errors import UserError
+
+RESULT_FILE = "result.json"
+FAILURE_FILE = "failure.json"
+CONFIG_FILE = "config.yaml"
+SCHEMA = 1
+
+
+class CorruptRecordError(UserError):
+    """A record of an earlier run that cannot be read; `set_aside` moves it out of the way."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run. Its file is the only proof that the run ended.
+
+    Attributes:
+        run: the run's id, also its folder's name.
+        metrics: name -> value on the test split; accuracies in percent.
+        params: parameters of the whole model.
+        gmacs: billions of multiply-accumulates for one picture of the run's size.
+        train_seconds: wall time of the fit, validation included.
+        images_per_second: training pictures per second of fitting, validation left out.
+        peak_memory_mb: highest resident memory of the process (CPU) or allocated on the device, in MB.
+        identity: what the id is a hash of.
+        git: `commit` and `dirty` of the code that ran; both None outside a checkout.
+    """
+
+    run: str
+    task: str
+    seed: int
+    metrics: dict[str, float]
+    params: int
+    gmacs: float
+    train_seconds: float
+    images_per_second: float
+    peak_memory_mb: float
+    config_hash: str
+    identity: dict[str, Any]
+    versions: dict[str, str]
+    git: dict[str, Any]
+    hardware: str
+    started: str
+    finished: str
+    schema: int = SCHEMA
+
+    @classmethod
+    def from_dict(cls, raw: Any) -> Self:
+        """Check and build; raises ValueError naming what is missing or wrong."""
+        if not isinstance(raw, dict):
+            raise ValueError("is not a JSON object")
+        if raw.get("schema") != SCHEMA:
+            raise ValueError(f"has schema {raw.get('schema')!r}, this version reads {SCHEMA}")
+        missing = [field.name for field in fields(cls) if field.name not in raw]
+        if missing:
+            raise ValueError(f"lacks {', '.join(missing)}")
+        if not isinstance(raw["metrics"], dict) or not all(
+            isinstance(value, int | float) for value in raw["metrics"].values()
+        ):
+            raise ValueError("has metrics that are no numbers")
+        return cls(**{field.name: raw[field.name] for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that did not end: why, and the last lines it printed. The next sweep tries it again."""
+
+    run: str
+    reason: str
+    last_lines: list[str]
+    attempts: int
+    when: str
+
+
+def read_result(folder: Path) -> Result | None:
+    """The result in a run's folder, None when there is none yet.
+
+    Raises:
+        CorruptRecordError: the file is there but not readable as a result.
+    """
+    raw = _read_json(folder / RESULT_FILE)
+    if raw is None:
+        return None
+    try:
+        result = Result.from_dict(raw)
+    except ValueError as error:
+        raise CorruptRecordError(str(error), file=folder / RESULT_FILE) from error
+    if result.run != folder.name:
+        raise CorruptRecordError(f"belongs to run {result.run}", file=folder / RESULT_FILE)
+    return result
+
+
+def read_failure(folder: Path) -> Failure | None:
+    """The failure recorded in a run's folder, None when there is none or it cannot be read."""
+    try:
+        raw = _read_json(folder / FAILURE_FILE)
+        return None if raw is None else Failure(**raw)
+    except (CorruptRecordError, TypeError):
+        return None
+
+
+def write_record(folder: Path, record: Result | Failure) -> None:
+    """Write `result.json` or `failure.json` so that a reader sees all of it or nothing.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable; an older record is untouched.
+    """
+    name = RESULT_FILE if isinstance(record, Result) else FAILURE_FILE
+    write_atomic(folder / name, json.dumps(asdict(record), indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Temporary file in the same folder, fsync, rename, fsync of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file to `<name>.corrupt-<time>` beside it, and say where it went."""
+    target = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}")
+    number = 1
+    while target.exists():
+        number += 1
+        target = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}-{number}")
+    path.rename(target)
+    return target
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise CorruptRecordError(f"is not readable as JSON ({error})", file=path) from error

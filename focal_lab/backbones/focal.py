@@ -1,0 +1,369 @@
+"""The Focal Transformer (Yang et al., "Focal Attention for Long-Range Interactions in Vision Transformers",
+NeurIPS 2021, arXiv 2107.00641), with Swin as the case without focal levels.
+
+Shape suffixes: B batch, H W map height and width, C channels.
+
+Module and parameter names follow timm's Swin, so that its weights and tools fit; feature maps are
+channels-last between stages.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from timm.layers import ClassifierHead, DropPath, Mlp
+from timm.models import checkpoint
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+from focal_lab.backbones.attention import FocalAttention
+from focal_lab.backbones.options import (
+    OPTION_NAMES,
+    FocalOptions,
+    StageConfig,
+    cuts_odd_maps,
+    make_options,
+    resolve_stages,
+)
+
+
+class PatchEmbed(nn.Module):
+    """Convolution from NCHW or channels-last pixels to channels-last tokens, then LayerNorm.
+
+    Args:
+        in_chans: input channels.
+        dim: output channels.
+        patch_size: stride in input pixels or tokens.
+        overlap: 7 x 7 kernel for stride 4 and 3 x 3 for stride 2, instead of kernel = stride.
+        pre_norm: normalise the whole input map first (GroupNorm of one group).
+        cut: drop the rows and columns that fill no patch; otherwise they are padded with zeros.
+    """
+
+    def __init__(
+        self, in_chans: int, dim: int, patch_size: int, *, overlap: bool, pre_norm: bool = False, cut: bool = False
+    ) -> None:
+        super().__init__()
+        self.patch_size, self.cut = patch_size, cut
+        kernel, padding = ((7, 2) if patch_size == 4 else (3, 1)) if overlap else (patch_size, 0)
+        self.pre_norm = nn.GroupNorm(1, in_chans) if pre_norm else nn.Identity()
+        self.proj = nn.Conv2d(in_chans, dim, kernel_size=kernel, stride=patch_size, padding=padding)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, in_chans, H, W) to (B, ceil(H / patch_size), ceil(W / patch_size), dim)."""
+        x_BCHW = self.pre_norm(x_BCHW)
+        if not self.cut or min(x_BCHW.shape[2:]) < self.patch_size:
+            x_BCHW = _pad_to_multiple(x_BCHW, self.patch_size)
+        tokens_BHWC: Tensor = self.norm(self.proj(x_BCHW).permute(0, 2, 3, 1))
+        return tokens_BHWC
+
+
+class ConvDownsample(PatchEmbed):
+    """Halve a channels-last map by a strided convolution, as the paper does."""
+
+    def __init__(self, dim: int, *, overlap: bool, pre_norm: bool, cut: bool) -> None:
+        super().__init__(dim, 2 * dim, 2, overlap=overlap, pre_norm=pre_norm, cut=cut)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        """(B, H, W, C) to (B, H / 2, W / 2, 2 C)."""
+        return super().forward(x_BHWC.permute(0, 3, 1, 2))
+
+
+class PatchMerging(nn.Module):
+    """Halve a channels-last map by concatenating 2 x 2 neighbours, as Swin does."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        """(B, H, W, C) to (B, H / 2, W / 2, 2 C), odd sizes padded with zeros."""
+        height, width = x_BHWC.shape[1:3]
+        if height % 2 or width % 2:
+            x_BHWC = F.pad(x_BHWC, (0, 0, 0, width % 2, 0, height % 2))
+        batch, height, width, channels = x_BHWC.shape
+        x = x_BHWC.reshape(batch, height // 2, 2, width // 2, 2, channels).permute(0, 1, 3, 4, 2, 5).flatten(3)
+        merged: Tensor = self.reduction(self.norm(x))
+        return merged
+
+
+class FocalBlock(nn.Module):
+    """Focal attention and MLP, both pre-normalised residual branches."""
+
+    def __init__(
+        self,
+        stage: StageConfig,
+        options: FocalOptions,
+        *,
+        shifted: bool,
+        proj_drop: float,
+        attn_drop: float,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.shifted = shifted
+        dim, scale = stage.dim, options.layerscale_value
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = FocalAttention(
+            stage,
+            border=options.border,
+            pool=options.focal_pool,
+            attention=options.attention,
+            qkv_bias=options.qkv_bias,
+            attn_drop=attn_drop,
+            proj_drop=proj_drop,
+        )
+        self.drop_path1 = DropPath(drop_path) if drop_path else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * options.mlp_ratio), drop=proj_drop)
+        self.drop_path2 = DropPath(drop_path) if drop_path else nn.Identity()
+        self.gamma_1 = nn.Parameter(torch.full((dim,), scale)) if options.use_layerscale else None
+        self.gamma_2 = nn.Parameter(torch.full((dim,), scale)) if options.use_layerscale else None
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        """(B, H, W, C) to the same shape."""
+        attended = self.attn(self.norm1(x_BHWC), self.shifted)
+        x_BHWC = x_BHWC + self.drop_path1(attended if self.gamma_1 is None else self.gamma_1 * attended)
+        hidden = self.mlp(self.norm2(x_BHWC))
+        x_BHWC = x_BHWC + self.drop_path2(hidden if self.gamma_2 is None else self.gamma_2 * hidden)
+        return x_BHWC
+
+
+class FocalStage(nn.Module):
+    """Downsampling (but for the first stage) and a sequence of blocks on one resolution."""
+
+    def __init__(
+        self,
+        stage: StageConfig,
+        options: FocalOptions,
+        *,
+        proj_drop: float,
+        attn_drop: float,
+        drop_paths: list[float],
+    ) -> None:
+        super().__init__()
+        self.grad_checkpointing = False
+        self.downsample: nn.Module
+        if stage.stage == 1:
+            self.downsample = nn.Identity()
+        elif options.downsample == "merge":
+            self.downsample = PatchMerging(stage.dim // 2)
+        else:
+            self.downsample = ConvDownsample(
+                stage.dim // 2,
+                overlap=options.use_conv_embed,
+                pre_norm=options.use_pre_norm,
+                cut=cuts_odd_maps(options),
+            )
+        self.blocks = nn.Sequential(
+            *(
+                FocalBlock(
+                    stage,
+                    options,
+                    shifted=bool(i % 2),
+                    proj_drop=proj_drop,
+                    attn_drop=attn_drop,
+                    drop_path=drop_paths[i],
+                )
+                for i in range(stage.depth)
+            )
+        )
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        """(B, H, W, C) to (B, H / 2, W / 2, 2 C), but for the first stage, which keeps the shape."""
+        x_BHWC = self.downsample(x_BHWC)
+        for block in self.blocks:
+            if self.grad_checkpointing and self.training and not torch.jit.is_scripting():
+                x_BHWC = checkpoint(block, x_BHWC)
+            else:
+                x_BHWC = block(x_BHWC)
+        return x_BHWC
+
+
+class FocalTransformer(nn.Module):
+    """A focal backbone with a classifier, following timm's method protocol.
+
+    Args:
+        num_classes: classifier outputs; 0 for none.
+        global_pool: timm's pooling before the classifier.
+        drop_rate: dropout before the classifier.
+        proj_drop_rate: dropout after projections and in the MLP.
+        attn_drop_rate: dropout of attention weights.
+        options: see `focal_lab.backbones.options.FocalOptions`.
+
+    Raises:
+        ValueError: an option is unknown or breaks a rule.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.options = make_options(options)
+        self.stages_config = resolve_stages(self.options)
+        self.num_classes, self.global_pool = num_classes, global_pool
+        self.num_features = self.head_hidden_size = self.stages_config[-1].dim
+        patch_size = self.options.patch_size
+        self.feature_info = [
+            {"num_chs": stage.dim, "reduction": patch_size * 2**i, "module": f"layers.{i}"}
+            for i, stage in enumerate(self.stages_config)
+        ]
+        self.patch_embed = PatchEmbed(
+            self.options.in_chans, self.options.embed_dim, patch_size, overlap=self.options.use_conv_embed
+        )
+        self.pos_drop = nn.Dropout(proj_drop_rate)
+        depths = [stage.depth for stage in self.stages_config]
+        rates = iter(
+            self.options.drop_path_rate * i / max(1, sum(depths) - 1) for i in range(sum(depths))
+        )
+        self.layers = nn.Sequential(
+            *(
+                FocalStage(
+                    stage,
+                    self.options,
+                    proj_drop=proj_drop_rate,
+                    attn_drop=attn_drop_rate,
+                    drop_paths=[next(rates) for _ in range(stage.depth)],
+                )
+                for stage in self.stages_config
+            )
+        )
+        self.norm = nn.LayerNorm(self.num_features)
+        self.head = ClassifierHead(
+            self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate, input_fmt="NHWC"
+        )
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Truncated normal of 0.02 for linear layers, the fc pooling included, as the released code does."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def effective_config(self) -> list[dict[str, Any]]:
+        """What each stage really computes at the model's input size, with a note where an option gave way."""
+        return [stage.as_dict() | {"notes": list(stage.notes)} for stage in self.stages_config]
+
+    def no_weight_decay(self) -> set[str]:
+        """Position biases; biases and norms are one-dimensional and left out by every optimizer factory."""
+        return {
+            name for name, _ in self.named_parameters() if "bias_table" in name or name.endswith("ring_bias")
+        }
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """timm's parameter groups for layer decay."""
+        blocks = (
+            r"^layers\.(\d+)"
+            if coarse
+            else [
+                (r"^layers\.(\d+).downsample", (0,)),
+                (r"^layers\.(\d+)\.\w+\.(\d+)", None),
+                (r"^norm", (99999,)),
+            ]
+        )
+        return {"stem": r"^patch_embed", "blocks": blocks}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in backward instead of keeping its activations."""
+        for stage in self.layers:
+            cast(FocalStage, stage).grad_checkpointing = enable
+
+    def get_classifier(self) -> nn.Module:
+        """The last linear layer."""
+        return cast(nn.Module, self.head.fc)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A fresh classifier of `num_classes` outputs; 0 removes it."""
+        self.num_classes = num_classes
+        self.head.reset(num_classes, pool_type=global_pool)
+        self.head.to(self.norm.weight.device)
+        if global_pool is not None:
+            self.global_pool = global_pool
+
+    def forward_features(self, x_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) picture to the normalised last map (B, H, W, C)."""
+        x_BHWC: Tensor = self.norm(self.layers(self.pos_drop(self.patch_embed(x_BCHW))))
+        return x_BHWC
+
+    def forward_head(self, x_BHWC: Tensor, pre_logits: bool = False) -> Tensor:
+        """(B, H, W, C) to logits (B, num_classes), or to pooled features."""
+        logits: Tensor = self.head(x_BHWC, pre_logits=pre_logits)
+        return logits
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) pictures of any size to logits (B, num_classes)."""
+        return self.forward_head(self.forward_features(x_BCHW))
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """timm's protocol: the maps after the chosen stages, and the last one.
+
+        Args:
+            x: pictures (B, C, H, W).
+            indices: the last n stages, a list of stages, or all.
+            norm: normalise the last stage's map.
+            stop_early: do not compute beyond the last chosen stage.
+            output_fmt: NCHW or NHWC.
+            intermediates_only: return the list alone.
+
+        Raises:
+            ValueError: another output format.
+        """
+        if output_fmt not in ("NCHW", "NHWC"):
+            raise ValueError(f"output_fmt: {output_fmt!r} is unknown (use NCHW or NHWC)")
+        take, last = feature_take_indices(len(self.layers), indices)
+        intermediates = []
+        x_BHWC = self.pos_drop(self.patch_embed(x))
+        for i, stage in enumerate(self.layers):
+            if stop_early and i > last:
+                break
+            x_BHWC = stage(x_BHWC)
+            if i in take:
+                kept = self.norm(x_BHWC) if norm and i == len(self.layers) - 1 else x_BHWC
+                intermediates.append(kept.permute(0, 3, 1, 2).contiguous() if output_fmt == "NCHW" else kept)
+        if intermediates_only:
+            return intermediates
+        if not (stop_early and last < len(self.layers) - 1):
+            x_BHWC = self.norm(x_BHWC)
+        return x_BHWC, intermediates
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the stages beyond the last chosen one, and with them the norm and the head if asked."""
+        take, last = feature_take_indices(len(self.layers), indices)
+        self.layers = self.layers[: last + 1]
+        if prune_norm:
+            self.norm = nn.Identity()  # type: ignore[assignment]
+        if prune_head:
+            self.reset_classifier(0, "")
+        return cast(list[int], take)
+
+
+def split_options(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(focal options, everything else) of the keyword arguments of `timm.create_model`."""
+    focal = {name: value for name, value in values.items() if name in OPTION_NAMES}
+    return focal, {name: value for name, value in values.items() if name not in focal}
+
+
+def _pad_to_multiple(x_BCHW: Tensor, multiple: int) -> Tensor:
+    bottom, right = -x_BCHW.shape[2] % multiple, -x_BCHW.shape[3] % multiple
+    return F.pad(x_BCHW, (0, right, 0, bottom)) if bottom or right else x_BCHW

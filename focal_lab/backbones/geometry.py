@@ -1,0 +1,305 @@
+"""Where windows, rings and pooled cells lie on a map, and which of them exist.
+
+Shape suffixes: B batch, H W map height and width, C channels, P windows per map, Q queries per window,
+K keys per window over all levels, N heads.
+
+Keys are ordered level by level: first the fine region (the window and its ring) row by row, then each
+coarse region row by row.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from focal_lab.backbones.options import CoarseLevel, Size, StageConfig
+
+# Masks and indices are numpy arrays: they are cached for the whole process, and a tensor made while torch
+# traces with fake tensors would poison the cache.
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Index = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class WindowGrid:
+    """How one block lays windows over a map; sizes are (height, width) in tokens.
+
+    Attributes:
+        map_size: the map.
+        canvas: the map with padding, whole windows in both directions.
+        offset: where the map's first token lies on the canvas.
+        roll: cyclic shift of the canvas; together with `offset` it shifts the windows.
+        masked: border="mask": keys outside the map do not exist.
+    """
+
+    map_size: Size
+    canvas: Size
+    offset: Size
+    roll: Size
+    window: Size
+    expand: Size
+    levels: tuple[CoarseLevel, ...]
+    masked: bool
+
+    @property
+    def windows(self) -> Size:
+        """Windows per direction."""
+        return self.canvas[0] // self.window[0], self.canvas[1] // self.window[1]
+
+    @property
+    def fine_region(self) -> Size:
+        """The window with the ring around it."""
+        return self.window[0] + 2 * self.expand[0], self.window[1] + 2 * self.expand[1]
+
+    def grid_of(self, level: CoarseLevel) -> Size:
+        """Pooled cells per direction on the whole canvas."""
+        return self.windows[0] * level.cells[0], self.windows[1] * level.cells[1]
+
+
+def lay_windows(stage: StageConfig, map_size: Size, shifted: bool, border: str) -> WindowGrid:
+    """The grid of a block on a map of any size.
+
+    The released code shifts by rolling the map. With a masked border the windows move over a canvas with
+    room on all sides instead, so that no pooled cell mixes opposite edges of the picture; where nothing
+    but the window itself is seen, rolling with Swin's mask is the same function with fewer windows.
+    """
+    window = stage.window
+    shift = stage.shift if shifted else (0, 0)
+    canvas = (_whole(map_size[0], window[0]), _whole(map_size[1], window[1]))
+    window_only = not stage.levels and not any(stage.expand) and canvas == map_size
+    if border == "wrap" or window_only:
+        return WindowGrid(map_size, canvas, (0, 0), shift, window, stage.expand, stage.levels, border == "mask")
+    offset = (window[0] - shift[0] if shift[0] else 0, window[1] - shift[1] if shift[1] else 0)
+    canvas = (_whole(map_size[0] + offset[0], window[0]), _whole(map_size[1] + offset[1], window[1]))
+    return WindowGrid(map_size, canvas, offset, (0, 0), window, stage.expand, stage.levels, True)
+
+
+def to_canvas(x_BHWC: Tensor, grid: WindowGrid) -> Tensor:
+    """Pad the map with zeros to the canvas and roll it."""
+    (height, width), (top, left) = grid.map_size, grid.offset
+    bottom, right = grid.canvas[0] - height - top, grid.canvas[1] - width - left
+    if top or left or bottom or right:
+        x_BHWC = F.pad(x_BHWC, (0, 0, left, right, top, bottom))
+    if any(grid.roll):
+        x_BHWC = torch.roll(x_BHWC, (-grid.roll[0], -grid.roll[1]), dims=(1, 2))
+    return x_BHWC
+
+
+def from_canvas(x_BHWC: Tensor, grid: WindowGrid) -> Tensor:
+    """The inverse of `to_canvas`: roll back and cut the map out."""
+    if any(grid.roll):
+        x_BHWC = torch.roll(x_BHWC, grid.roll, dims=(1, 2))
+    if grid.canvas != grid.map_size:
+        (height, width), (top, left) = grid.map_size, grid.offset
+        x_BHWC = x_BHWC[:, top : top + height, left : left + width]
+    return x_BHWC
+
+
+def pad_fine(x_BHWC: Tensor, grid: WindowGrid) -> Tensor:
+    """Surround the canvas by `expand` tokens: its opposite edge (wrap), or zeros that a mask hides."""
+    rows, columns = grid.expand
+    if grid.masked:
+        return F.pad(x_BHWC, (0, 0, columns, columns, rows, rows)) if rows or columns else x_BHWC
+    if rows:
+        x_BHWC = torch.cat((x_BHWC[:, -rows:], x_BHWC, x_BHWC[:, :rows]), 1)
+    if columns:
+        x_BHWC = torch.cat((x_BHWC[:, :, -columns:], x_BHWC, x_BHWC[:, :, :columns]), 2)
+    return x_BHWC
+
+
+def pad_coarse(x_BHWC: Tensor, level: CoarseLevel) -> Tensor:
+    """Surround the pooled grid by the cells that border windows see beyond it; a mask hides them."""
+    rows, columns = (level.region[0] - level.cells[0]) // 2, (level.region[1] - level.cells[1]) // 2
+    return F.pad(x_BHWC, (0, 0, columns, columns, rows, rows)) if rows or columns else x_BHWC
+
+
+def regions(x_BHWC: Tensor, windows: Size, step: Size, size: Size) -> Tensor:
+    """The overlapping regions that windows see, as a view without copying.
+
+    Args:
+        x_BHWC: padded map of at least (windows - 1) * step + size tokens a direction; C may be several
+            dimensions.
+        windows: regions per direction.
+        step: distance of neighbouring regions, in tokens.
+        size: extent of a region, in tokens.
+
+    Returns:
+        View of shape (B, windows[0], windows[1], size[0], size[1], *C).
+    """
+    x_BHWC = x_BHWC.narrow(1, 0, (windows[0] - 1) * step[0] + size[0])
+    x_BHWC = x_BHWC.narrow(2, 0, (windows[1] - 1) * step[1] + size[1])
+    view_BPPCRR = x_BHWC.unfold(1, size[0], step[0]).unfold(2, size[1], step[1])
+    return view_BPPCRR.movedim((-2, -1), (3, 4))
+
+
+def add_regions(target_BHWC: Tensor, regions_BPPRRC: Tensor, step: Size) -> None:
+    """The adjoint of `regions`: add every region to the tokens it was read from, in place.
+
+    The regions are cut into pieces of at most one step, which do not overlap between windows, so that
+    each piece of all windows is one strided addition.
+    """
+    windows, size = regions_BPPRRC.shape[1:3], regions_BPPRRC.shape[3:5]
+    for top in range(0, size[0], step[0]):
+        height = min(step[0], size[0] - top)
+        for left in range(0, size[1], step[1]):
+            width = min(step[1], size[1] - left)
+            piece = target_BHWC[:, top:, left:]
+            regions(piece, (windows[0], windows[1]), step, (height, width)).add_(
+                regions_BPPRRC[:, :, :, top : top + height, left : left + width]
+            )
+
+
+@lru_cache(maxsize=256)
+def allowed_keys(grid: WindowGrid) -> Mask | None:
+    """Which keys exist: True where a query may look, None when all may look everywhere.
+
+    Returns:
+        Array (P, 1, K), or (P, Q, K) where it depends on the query (rolled windows).
+    """
+    parts = [_allowed_fine(grid), *(_allowed_coarse(grid, level) for level in grid.levels)]
+    if all(part.all() for part in parts):
+        return None
+    queries = max(part.shape[1] for part in parts)
+    return np.concatenate([np.broadcast_to(part, (len(part), queries, part.shape[2])) for part in parts], 2)
+
+
+@lru_cache(maxsize=256)
+def own_position_index(window: Size) -> Index:
+    """(Q, Q) index into Swin's table of (2 s_p - 1)^2 relative positions of query and key."""
+    rows, columns = _positions(window)
+    down = rows[:, None] - rows[None] + window[0] - 1
+    return down * (2 * window[1] - 1) + columns[:, None] - columns[None] + window[1] - 1
+
+
+@lru_cache(maxsize=256)
+def fine_order(window: Size, expand: Size) -> Index:
+    """(fine keys,) index into [own window's keys, ring keys] for each token of the region, row by row."""
+    inside = np.zeros((window[0] + 2 * expand[0], window[1] + 2 * expand[1]), bool)
+    inside[expand[0] : expand[0] + window[0], expand[1] : expand[1] + window[1]] = True
+    inside = inside.ravel()
+    return np.where(inside, inside.cumsum() - 1, math.prod(window) + (~inside).cumsum() - 1)
+
+
+@lru_cache(maxsize=256)
+def coarse_position_index(window: Size, region: Size) -> Index:
+    """(Q, keys) index into a table of (s_p + g - 1)^2 positions of a g x g region (released formula)."""
+    query, key = _positions(window), _positions(region)
+    down = query[0][:, None] - key[0][None] + region[0] - 1
+    right = query[1][:, None] - key[1][None] + region[1] - 1
+    return down * (window[1] + region[1] - 1) + right
+
+
+@lru_cache(maxsize=256)
+def inside_map(grid: WindowGrid) -> Mask:
+    """(H, W) of the canvas: True where the map is, False on padding."""
+    inside = np.zeros(grid.canvas, bool)
+    (top, left), (height, width) = grid.offset, grid.map_size
+    inside[top : top + height, left : left + width] = True
+    return inside
+
+
+def pooled_view(x_BHWC: Tensor, grid: WindowGrid, level: CoarseLevel) -> Tensor:
+    """The sub-windows of a coarse level.
+
+    The released code cuts the canvas (or pads it) evenly on both sides to whole sub-windows. With a masked
+    border the sub-windows of each window are centred in it instead, so that they do not depend on how
+    large the canvas is. Both are the same where cells * s_w is the window.
+
+    Returns:
+        (B, grid height, grid width, s_w * s_w, C).
+    """
+    cells, size = grid.grid_of(level), level.pool_size
+    if grid.masked:
+        x_BHWC = _centres(x_BHWC, grid, level)
+    else:
+        x_BHWC = _fit_evenly(x_BHWC, _times(cells, size))
+    return regions(x_BHWC, cells, size, size).reshape(
+        x_BHWC.shape[0], *cells, size[0] * size[1], x_BHWC.shape[-1]
+    )
+
+
+def _allowed_fine(grid: WindowGrid) -> Mask:
+    count, region = math.prod(grid.windows), grid.fine_region
+    if any(grid.roll):
+        return _allowed_rolled(grid)
+    if not grid.masked:
+        return np.ones((count, 1, math.prod(region)), bool)
+    inside = np.pad(inside_map(grid), [(extent, extent) for extent in grid.expand])
+    return _regions_of(inside, grid.windows, grid.window, region)[:, None]
+
+
+def _allowed_rolled(grid: WindowGrid) -> Mask:
+    """Swin's mask: a query sees of its own rolled window what was its neighbour before rolling.
+
+    The ring is left visible, as in the released code (with a masked border there is none here).
+    """
+    part = np.zeros(grid.canvas, int)
+    if grid.roll[0]:
+        part[-grid.roll[0] :] += 1
+    if grid.roll[1]:
+        part[:, -grid.roll[1] :] += 2
+    own = _regions_of(part, grid.windows, grid.window, grid.window)
+    queries, order = own.shape[1], fine_order(grid.window, grid.expand)
+    seen = np.ones((len(own), queries, len(order)), bool)
+    seen[:, :, order < queries] = own[:, :, None] == own[:, None]
+    return seen
+
+
+def _allowed_coarse(grid: WindowGrid, level: CoarseLevel) -> Mask:
+    cells = np.ones(grid.grid_of(level), bool)
+    if grid.masked:
+        inside = _centres(torch.from_numpy(inside_map(grid))[None, ..., None], grid, level)
+        height, width = level.pool_size
+        cells = inside.numpy().reshape(cells.shape[0], height, cells.shape[1], width).any((1, 3))
+    margins = [(extent - own) // 2 for extent, own in zip(level.region, level.cells, strict=True)]
+    cells = np.pad(cells, [(margin, margin) for margin in margins])
+    return _regions_of(cells, grid.windows, level.cells, level.region)[:, None]
+
+
+def _regions_of(map_HW: np.ndarray[Any, Any], windows: Size, step: Size, size: Size) -> np.ndarray[Any, Any]:
+    """(P, tokens of a region): `regions` for an array without channels."""
+    view = np.lib.stride_tricks.sliding_window_view(map_HW, size)[:: step[0], :: step[1]]
+    return view[: windows[0], : windows[1]].reshape(math.prod(windows), math.prod(size))
+
+
+def _positions(size: Size) -> tuple[Index, Index]:
+    rows, columns = np.meshgrid(np.arange(size[0]), np.arange(size[1]), indexing="ij")
+    return rows.ravel(), columns.ravel()
+
+
+def _centres(x_BHWC: Tensor, grid: WindowGrid, level: CoarseLevel) -> Tensor:
+    """The middle of every window that its sub-windows cover, put together to one map."""
+    (rows, columns), (height, width) = grid.windows, grid.window
+    covered = _times(level.cells, level.pool_size)
+    if covered == grid.window:
+        return x_BHWC
+    top, left = (height - covered[0]) // 2, (width - covered[1]) // 2
+    batch, channels = x_BHWC.shape[0], x_BHWC.shape[3]
+    x_BPHPWC = x_BHWC.reshape(batch, rows, height, columns, width, channels)
+    x_BPHPWC = x_BPHPWC[:, :, top : top + covered[0], :, left : left + covered[1]]
+    return x_BPHPWC.reshape(batch, rows * covered[0], columns * covered[1], channels)
+
+
+def _fit_evenly(x_BHWC: Tensor, size: Size) -> Tensor:
+    """Cut or zero-pad evenly on both sides, the odd token at the bottom and right."""
+    margins = []
+    for dim, wanted in ((2, size[1]), (1, size[0])):
+        missing = wanted - x_BHWC.shape[dim]
+        if missing < 0:
+            x_BHWC = x_BHWC.narrow(dim, -missing // 2, wanted)
+            missing = 0
+        margins += [missing // 2, missing - missing // 2]
+    return F.pad(x_BHWC, (0, 0, *margins)) if any(margins) else x_BHWC
+
+
+def _times(cells: Size, size: Size) -> Size:
+    return cells[0] * size[0], cells[1] * size[1]
+
+
+def _whole(length: int, window: int) -> int:
+    return -(-length // window) * window

@@ -1,0 +1,374 @@
+"""The options of a focal backbone, and what they come to at a given input size (pure Python).
+
+The names are those of the authors' configuration files; a scalar means "every stage". `resolve_stages` is
+the single place that decides what is really computed: which windows are cut to the map, where expansion
+and shift switch off, how much padding there is. The network is built from its answer, `effective_config`
+prints it, and a run's id is a hash of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from focal_lab.errors import one_of
+
+POOLINGS = ("fc", "mean", "max", "conv")
+BORDERS = ("wrap", "mask")
+DOWNSAMPLINGS = ("conv", "merge")
+ATTENTIONS = ("fast", "reference")
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class FocalOptions:
+    """Every switch of the network; defaults are Focal-Tiny's (table 1 of the paper).
+
+    Attributes:
+        img_size: input height and width in pixels that the position tables are made for; any size runs.
+        patch_size: stride of the patch embedding, in pixels.
+        in_chans: channels of the input picture.
+        embed_dim: width C of the first stage; every later stage doubles it.
+        depths: blocks per stage.
+        num_heads: attention heads per stage; each divides its stage's width.
+        window_size: s_p, side of a query window in tokens, per stage.
+        focal_levels: granularities L per stage, the fine one included; 1 is window attention only.
+        focal_windows: s_r of the coarse levels per stage: side, in pooled tokens, of the region that a
+            window of one pooled token sees; odd.
+        expand_sizes: tokens that the fine level reaches beyond the window on each side, per stage.
+        pool_sizes: s_w of each coarse level in tokens, per stage; None for floor(s_p / 2^(k-1)).
+        focal_pool: how a sub-window becomes one token: fc, mean, max or conv.
+        use_shift: shift the windows of every second block by half a window, per stage.
+        use_conv_embed: overlapping patch embeddings.
+        use_layerscale: learned scale on both residual branches, initially `layerscale_value`.
+        use_pre_norm: normalise the input of every patch embedding.
+        downsample: conv (the paper) or merge (Swin's concatenating patch merging) between stages.
+        border: wrap (released code: rolled tokens wrap around, padding is visible, an odd last row is
+            dropped between stages) or mask (nothing outside the map is seen, odd maps are padded).
+        mlp_ratio: hidden width of the MLP over C.
+        qkv_bias: biases in the q, k, v projection.
+        drop_path_rate: stochastic depth of the last block; grows linearly from 0.
+        attention: fast or reference, two implementations of the same function.
+    """
+
+    img_size: int | Sequence[int] = 224
+    patch_size: int = 4
+    in_chans: int = 3
+    embed_dim: int = 96
+    depths: Sequence[int] = (2, 2, 6, 2)
+    num_heads: int | Sequence[int] = (3, 6, 12, 24)
+    window_size: int | Sequence[int] = 7
+    focal_levels: int | Sequence[int] = 2
+    focal_windows: int | Sequence[int] = (7, 5, 3, 1)
+    expand_sizes: int | Sequence[int] = 3
+    pool_sizes: int | Sequence[Any] | None = None
+    focal_pool: str = "fc"
+    use_shift: bool | Sequence[bool] = False
+    use_conv_embed: bool = False
+    use_layerscale: bool = False
+    layerscale_value: float = 1e-4
+    use_pre_norm: bool = False
+    downsample: str = "conv"
+    border: str = "wrap"
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    drop_path_rate: float = 0.0
+    attention: str = "fast"
+
+
+OPTION_NAMES = tuple(entry.name for entry in fields(FocalOptions))
+
+
+@dataclass(frozen=True)
+class CoarseLevel:
+    """One pooled level of a stage; sizes are (height, width).
+
+    Attributes:
+        pool_size: s_w, tokens that one pooled token summarises.
+        cells: pooled tokens per window.
+        region: pooled tokens that a window sees: `focal_window` + cells - 1.
+    """
+
+    pool_size: Size
+    cells: Size
+    region: Size
+
+    @property
+    def keys(self) -> int:
+        """Pooled tokens that a query sees, those outside the map included."""
+        return self.region[0] * self.region[1]
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """What one stage really computes at the input size; sizes are (height, width) in tokens.
+
+    Attributes:
+        map_size: the stage's feature map.
+        canvas_size: the map padded to whole windows.
+        window: side of a query window, at most the map's.
+        expand: tokens beyond the window that the fine level sees on each side.
+        shift: offset of the windows in every second block.
+        levels: the coarse levels, finest first.
+        notes: where an option was not honoured as written, and why.
+    """
+
+    stage: int
+    dim: int
+    depth: int
+    num_heads: int
+    map_size: Size
+    canvas_size: Size
+    window: Size
+    expand: Size
+    shift: Size
+    levels: tuple[CoarseLevel, ...]
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def fine_keys(self) -> int:
+        """Keys of the fine level: (s_p + 2e)^2."""
+        return (self.window[0] + 2 * self.expand[0]) * (self.window[1] + 2 * self.expand[1])
+
+    @property
+    def keys_per_window(self) -> int:
+        """Keys over all levels, the paper's count (218, 194, 178, 50 for Focal-Tiny at 224 px)."""
+        return self.fine_keys + sum(level.keys for level in self.levels)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, for JSON; `notes` are left out."""
+        described = {name: value for name, value in asdict(self).items() if name != "notes"}
+        plain: dict[str, Any] = _plain(described)
+        return plain | {"keys_per_window": self.keys_per_window}
+
+
+def make_options(values: Mapping[str, Any]) -> FocalOptions:
+    """Options from a mapping.
+
+    Raises:
+        ValueError: an unknown name, or a combination that makes no sense; the message says which rule.
+    """
+    unknown = [name for name in values if name not in OPTION_NAMES]
+    if unknown:
+        raise ValueError(f"{unknown[0]} is not an option of a focal backbone (use {one_of(OPTION_NAMES)})")
+    options = FocalOptions(**values)
+    resolve_stages(options)
+    return options
+
+
+def resolve_stages(options: FocalOptions) -> tuple[StageConfig, ...]:
+    """What each stage computes at `options.img_size`.
+
+    Raises:
+        ValueError: an option breaks a rule; the message names the option, its value and the rule.
+    """
+    _check_choices(options)
+    depths = _integers("depths", options.depths, None, least=1)
+    stages = len(depths)
+    heads = _integers("num_heads", options.num_heads, stages, least=1)
+    windows = _integers("window_size", options.window_size, stages, least=1)
+    levels = _integers("focal_levels", options.focal_levels, stages, least=1)
+    regions = _integers("focal_windows", options.focal_windows, stages, least=1)
+    expands = _integers("expand_sizes", options.expand_sizes, stages, least=0)
+    shifts = per_stage("use_shift", options.use_shift, stages)
+    pools = _pool_sizes(options.pool_sizes, stages)
+    size = image_size(options.img_size)
+    map_size = (-(-size[0] // options.patch_size), -(-size[1] // options.patch_size))
+    resolved = []
+    for i in range(stages):
+        dim = options.embed_dim * 2**i
+        if dim % heads[i]:
+            raise ValueError(f"num_heads: {heads[i]} heads do not divide the width {dim} of stage {i + 1}")
+        if expands[i] > windows[i]:
+            raise ValueError(f"expand_sizes: {expands[i]} is larger than the window {windows[i]} of stage {i + 1}")
+        if levels[i] > 1 and regions[i] % 2 == 0:
+            raise ValueError(f"focal_windows: {regions[i]} is even in stage {i + 1}; a region must be odd")
+        resolved.append(
+            _resolve_stage(
+                stage=i + 1,
+                dim=dim,
+                depth=depths[i],
+                num_heads=heads[i],
+                map_size=map_size,
+                window_size=windows[i],
+                expand_size=expands[i],
+                shifted=bool(shifts[i]),
+                coarse_levels=levels[i] - 1,
+                focal_window=regions[i],
+                pool_sizes=pools[i],
+            )
+        )
+        map_size = downsampled_size(map_size, options)
+    return tuple(resolved)
+
+
+def downsampled_size(map_size: Size, options: FocalOptions) -> Size:
+    """The next stage's map. The released 2 x 2 convolution drops an odd last row; all else pads it."""
+    if cuts_odd_maps(options):
+        return max(1, map_size[0] // 2), max(1, map_size[1] // 2)
+    return -(-map_size[0] // 2), -(-map_size[1] // 2)
+
+
+def cuts_odd_maps(options: FocalOptions) -> bool:
+    """Whether downsampling follows the released code, which cuts what fills no 2 x 2 patch."""
+    return options.border == "wrap" and options.downsample == "conv" and not options.use_conv_embed
+
+
+def identity(options: FocalOptions) -> dict[str, Any]:
+    """What the options come to, as JSON: two backbones with equal identities are the same network.
+
+    Options without effect at this size are left out or neutral: the focal window of a stage without coarse
+    levels, a shift that no block has, the border rule where nothing reaches beyond the map.
+    """
+    stages = resolve_stages(options)
+    pooled = any(stage.levels for stage in stages)
+    reaches_out = any(
+        stage.levels or any(stage.expand) or any(stage.shift) or stage.canvas_size != stage.map_size
+        for stage in stages
+    )
+    return {
+        "architecture": "focal",
+        "img_size": list(image_size(options.img_size)),
+        "patch_size": options.patch_size,
+        "in_chans": options.in_chans,
+        "stages": [stage.as_dict() for stage in stages],
+        "focal_pool": options.focal_pool if pooled else None,
+        "use_conv_embed": options.use_conv_embed,
+        "layerscale": options.layerscale_value if options.use_layerscale else None,
+        "use_pre_norm": options.use_pre_norm,
+        "downsample": options.downsample if len(stages) > 1 else None,
+        "border": options.border if reaches_out else None,
+        "mlp_ratio": options.mlp_ratio,
+        "qkv_bias": options.qkv_bias,
+        "drop_path_rate": options.drop_path_rate,
+        "attention": options.attention,
+    }
+
+
+def image_size(img_size: int | Sequence[int]) -> Size:
+    """(height, width) in pixels.
+
+    Raises:
+        ValueError: not one or two positive integers.
+    """
+    sizes = _integers("img_size", img_size, 2, least=1)
+    return sizes[0], sizes[1]
+
+
+def per_stage(name: str, value: Any, stages: int) -> tuple[Any, ...]:
+    """A scalar for every stage, or one value a stage.
+
+    Raises:
+        ValueError: a list of another length.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return (value,) * stages
+    if len(value) != stages:
+        raise ValueError(f"{name}: {list(value)} has {len(value)} values for {stages} stages")
+    return tuple(value)
+
+
+def _resolve_stage(
+    *,
+    stage: int,
+    dim: int,
+    depth: int,
+    num_heads: int,
+    map_size: Size,
+    window_size: int,
+    expand_size: int,
+    shifted: bool,
+    coarse_levels: int,
+    focal_window: int,
+    pool_sizes: tuple[int, ...] | None,
+) -> StageConfig:
+    notes = []
+    window = (min(window_size, map_size[0]), min(window_size, map_size[1]))
+    inside = (window[0] < map_size[0], window[1] < map_size[1])
+    expand = (expand_size * inside[0], expand_size * inside[1])
+    shift = (window[0] // 2 * inside[0], window[1] // 2 * inside[1]) if shifted and depth > 1 else (0, 0)
+    if min(window) < window_size:
+        notes.append(f"window {window_size} becomes the {map_size[0]} x {map_size[1]} map")
+    if expand_size and not all(expand):
+        notes.append("expansion is off: the window covers the map")
+    if shifted and not all(shift):
+        notes.append("shift is off: " + ("the stage has one block" if depth == 1 else "the window covers the map"))
+    canvas = (-(-map_size[0] // window[0]) * window[0], -(-map_size[1] // window[1]) * window[1])
+    if canvas != map_size:
+        notes.append(f"map {map_size[0]} x {map_size[1]} is padded to {canvas[0]} x {canvas[1]}")
+    levels = _coarse_levels(stage, window, coarse_levels, focal_window, pool_sizes)
+    return StageConfig(
+        stage, dim, depth, num_heads, map_size, canvas, window, expand, shift, levels, tuple(notes)
+    )
+
+
+def _coarse_levels(
+    stage: int, window: Size, count: int, focal_window: int, pool_sizes: tuple[int, ...] | None
+) -> tuple[CoarseLevel, ...]:
+    """Levels k = 1..count: s_w = floor(s_p / 2^(k-1)), 2^(k-1) cells a window, regions that grow with them."""
+    if pool_sizes is not None and len(pool_sizes) == 1:
+        pool_sizes = pool_sizes * count
+    if pool_sizes is not None and len(pool_sizes) != count:
+        raise ValueError(f"pool_sizes: {len(pool_sizes)} sizes for {count} coarse levels in stage {stage}")
+    levels = []
+    for k in range(count):
+        if pool_sizes is None:
+            cells = (2**k, 2**k)
+            size = (window[0] // 2**k, window[1] // 2**k)
+            if min(size) < 1:
+                raise ValueError(
+                    f"focal_levels: level {k + 2} of stage {stage} would pool less than one token of its "
+                    f"window {window[0]} x {window[1]}; use at most {k + 1} levels there"
+                )
+        else:
+            size = (min(pool_sizes[k], window[0]), min(pool_sizes[k], window[1]))
+            cells = (window[0] // size[0], window[1] // size[1])
+        levels.append(CoarseLevel(size, cells, (focal_window + cells[0] - 1, focal_window + cells[1] - 1)))
+    return tuple(levels)
+
+
+def _pool_sizes(value: Any, stages: int) -> tuple[tuple[int, ...] | None, ...]:
+    """Per stage None, or one size per coarse level (a single size stands for all of them)."""
+    return tuple(
+        None if entry is None else _integers("pool_sizes", entry if isinstance(entry, Sequence) else (entry,), None, 1)
+        for entry in per_stage("pool_sizes", value, stages)
+    )
+
+
+def _check_choices(options: FocalOptions) -> None:
+    for name, allowed in (
+        ("focal_pool", POOLINGS),
+        ("border", BORDERS),
+        ("downsample", DOWNSAMPLINGS),
+        ("attention", ATTENTIONS),
+    ):
+        if getattr(options, name) not in allowed:
+            raise ValueError(f"{name}: {getattr(options, name)!r} is unknown (use {one_of(allowed)})")
+    _integers("embed_dim", options.embed_dim, 1, least=1)
+    _integers("patch_size", options.patch_size, 1, least=1)
+    if options.use_conv_embed and options.patch_size not in (2, 4):
+        raise ValueError(f"use_conv_embed: needs patch_size 2 or 4, not {options.patch_size}")
+    if not 0 <= options.drop_path_rate < 1:
+        raise ValueError(f"drop_path_rate: {options.drop_path_rate} is not in [0, 1)")
+
+
+def _integers(name: str, value: Any, count: int | None, least: int) -> tuple[int, ...]:
+    """`count` integers (any number for None), each at least `least`; a scalar stands for all."""
+    if count is None and not isinstance(value, Sequence):
+        raise ValueError(f"{name}: {value!r} is no list of integers")
+    values = tuple(value) if count is None else per_stage(name, value, count)
+    if not values:
+        raise ValueError(f"{name}: is empty")
+    for entry in values:
+        if isinstance(entry, bool) or not isinstance(entry, int) or entry < least:
+            raise ValueError(f"{name}: {entry!r} is no integer of at least {least}")
+    return values
+
+
+def _plain(value: Any) -> Any:
+    """Tuples to lists, all the way down."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(entry) for entry in value]
+    return value
