@@ -34,6 +34,7 @@ class Result:
         train_seconds: wall time of the fit, validation included.
         images_per_second: training pictures per second of fitting, validation left out.
         peak_memory_mb: highest resident memory of the process (CPU) or allocated on the device, in MB.
+        config: the LightningCLI configuration that ran, but for paths.
         identity: what the id is a hash of.
         git: `commit` and `dirty` of the code that ran; both None outside a checkout.
     """
@@ -48,6 +49,7 @@ class Result:
     images_per_second: float
     peak_memory_mb: float
     config_hash: str
+    config: dict[str, Any]
     identity: dict[str, Any]
     versions: dict[str, str]
     git: dict[str, Any]
@@ -78,6 +80,8 @@ class Failure:
     """A run that did not end: why, and the last lines it printed. The next sweep tries it again."""
 
     run: str
+    task: str
+    seed: int
     reason: str
     last_lines: list[str]
     attempts: int

@@ -1,0 +1,66 @@
+"""Factors and levels to cells: pure functions, in the order of the table."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from focal_lab.ablation.sweep_file import Sweep
+from focal_lab.errors import UserError
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of levels.
+
+    Attributes:
+        labels: factor -> label, in the sweep's order.
+        settings: configuration keys that its levels set, later factors over earlier ones.
+    """
+
+    labels: dict[str, str]
+    settings: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """`Focal-Tiny, 14`: the labels in a row."""
+        return ", ".join(self.labels.values())
+
+
+def design_cells(sweep: Sweep) -> tuple[Cell, ...]:
+    """All cells of a sweep.
+
+    Raises:
+        UserError: nothing is left after the exclusions.
+    """
+    if sweep.cells:
+        combinations = list(sweep.cells)
+    elif sweep.design == "one_factor":
+        combinations = _one_factor(sweep)
+    else:
+        names = list(sweep.factors)
+        labels = [[level.label for level in sweep.factors[name]] for name in names]
+        combinations = [dict(zip(names, row, strict=True)) for row in product(*labels)]
+    kept = [labels for labels in combinations if not any(_matches(labels, rule) for rule in sweep.exclude)]
+    if not kept:
+        raise UserError("excludes every cell", file=sweep.path, key="exclude")
+    return tuple(_cell(sweep, labels) for labels in kept)
+
+
+def _one_factor(sweep: Sweep) -> list[dict[str, str]]:
+    """The first level of every factor, then each other level with the rest at the first."""
+    baseline = {name: levels[0].label for name, levels in sweep.factors.items()}
+    return [baseline] + [
+        baseline | {name: level.label} for name, levels in sweep.factors.items() for level in levels[1:]
+    ]
+
+
+def _cell(sweep: Sweep, labels: Mapping[str, str]) -> Cell:
+    settings: dict[str, Any] = {}
+    for name, levels in sweep.factors.items():
+        settings |= next(level.settings for level in levels if level.label == labels[name])
+    return Cell({name: labels[name] for name in sweep.factors}, settings)
+
+
+def _matches(labels: Mapping[str, str], rule: Mapping[str, str]) -> bool:
+    return all(labels[name] == label for name, label in rule.items())

@@ -1,0 +1,199 @@
+"""The plan: the list of runs that a sweep needs, before anything is trained. Pure Python, no torch."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from focal_lab.ablation.design import Cell, design_cells
+from focal_lab.ablation.result import write_atomic
+from focal_lab.ablation.runs import Run, hash_of, make_runs
+from focal_lab.ablation.suite import Suite, find_suite
+from focal_lab.ablation.sweep_file import Sweep, load_sweep, seeds_from
+from focal_lab.ablation.yaml_file import parse_yaml
+from focal_lab.errors import UserError
+
+DEFAULT_SUITE = "digits"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep on a suite, resolved.
+
+    Attributes:
+        cells: in the order of the table's rows.
+        runs: every cell x task x seed; runs of degenerate cells share an id.
+    """
+
+    sweep: Sweep
+    suite: str
+    cells: tuple[Cell, ...]
+    runs: tuple[Run, ...]
+
+    @cached_property
+    def distinct_runs(self) -> tuple[Run, ...]:
+        """What is trained: seed by seed, so that a sweep that is stopped has whole tables of few seeds."""
+        distinct = {run.id: run for run in self.runs}
+        seeds = list(self.sweep.seeds)
+        return tuple(sorted(distinct.values(), key=lambda run: seeds.index(run.seed)))
+
+    @property
+    def study(self) -> str:
+        """Name of the queue: the sweep, the suite, and a hash of what it is made of."""
+        return f"{self.sweep.name}-{self.suite}-{hash_of([run.id for run in self.runs])[:8]}"
+
+
+def make_plan(
+    path: Path,
+    *,
+    suite: str | None = None,
+    seeds: int | Sequence[int] | None = None,
+    overrides: Sequence[str] = (),
+) -> Plan:
+    """Resolve a sweep file.
+
+    Args:
+        path: the sweep file.
+        suite: folder under `experiments/`; None for the default one.
+        seeds: how many seeds, or which; None for those of the file.
+        overrides: KEY=VALUE settings of the command line, VALUE in YAML.
+
+    Raises:
+        UserError: the file, the suite or a setting is wrong, or two cells come to the same network.
+    """
+    chosen: Suite = find_suite(suite or DEFAULT_SUITE)
+    sweep = load_sweep(path, chosen.name)
+    if seeds is not None:
+        sweep = replace(sweep, seeds=seeds_from(seeds if isinstance(seeds, int) else list(seeds), None, "--seeds"))
+    settings = parse_overrides(overrides)
+    experiments = {task: chosen.experiment(task) for task in sweep.tasks}
+    cells = design_cells(sweep)
+    runs = tuple(
+        run
+        for cell in cells
+        for task in sweep.tasks
+        for run in make_runs(sweep, chosen, experiments[task], cell, task, settings)
+    )
+    _refuse_degenerate(sweep, runs)
+    return Plan(sweep, chosen.name, cells, runs)
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE strings as settings; VALUE is YAML, so 7, [7, 14] and true mean what they look like.
+
+    Raises:
+        UserError: no `=`, or VALUE is no YAML.
+    """
+    settings = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"{text!r} is not KEY=VALUE", key="--set")
+        settings[key.strip()] = parse_yaml(f"value: {value}", Path("--set"))["value"]
+    return settings
+
+
+def remember(plan: Plan, out: Path, overrides: Sequence[str]) -> None:
+    """Note how a sweep was last run in `out`, for reports that are asked for by the sweep's name alone."""
+    record = {
+        "suite": plan.suite,
+        "seeds": list(plan.sweep.seeds),
+        "set": list(overrides),
+        "study": plan.study,
+        "runs": [run.id for run in plan.distinct_runs],
+    }
+    write_atomic(_memory(plan.sweep.path, out), json.dumps(record, indent=1) + "\n")
+
+
+def recall_plan(
+    path: Path,
+    out: Path,
+    *,
+    suite: str | None = None,
+    seeds: int | None = None,
+    overrides: Sequence[str] = (),
+) -> Plan:
+    """The plan of a sweep as it was last run in `out`; what is given here goes before what was noted.
+
+    Raises:
+        UserError: as `make_plan`.
+    """
+    noted = _recall(path, out)
+    if suite is not None and suite != noted.get("suite"):
+        noted = {}
+    return make_plan(
+        path,
+        suite=suite or noted.get("suite"),
+        seeds=seeds if seeds is not None else noted.get("seeds"),
+        overrides=overrides or noted.get("set", ()),
+    )
+
+
+def effective_summary(run: Run) -> dict[str, str]:
+    """What a focal backbone comes to, stage by stage: `window: 7, 7, 4, 2`; empty for other backbones."""
+    if run.stages is None:
+        return {}
+
+    def column(values: Sequence[Any]) -> str:
+        return " ".join(f"{v[0]}" if isinstance(v, list) and v[0] == v[1] else _plain(v) for v in values)
+
+    return {
+        "depth": column([stage["depth"] for stage in run.stages]),
+        "map": column([stage["map_size"] for stage in run.stages]),
+        "window": column([stage["window"] for stage in run.stages]),
+        "shift": column([stage["shift"] for stage in run.stages]),
+        "expand": column([stage["expand"] for stage in run.stages]),
+        "levels": column([1 + len(stage["levels"]) for stage in run.stages]),
+        "keys": column([stage["keys_per_window"] for stage in run.stages]),
+    }
+
+
+def check_out(out: Path) -> None:
+    """Make sure that results can be written before anything is trained.
+
+    Raises:
+        UserError: the folder cannot be made or written to.
+    """
+    probe = out / f".writable.{os.getpid()}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; choose another folder", key="--out") from error
+
+
+def _plain(value: Any) -> str:
+    return "x".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _refuse_degenerate(sweep: Sweep, runs: Sequence[Run]) -> None:
+    if sweep.allow_degenerate:
+        return
+    first: dict[str, Run] = {}
+    for run in runs:
+        twin = first.setdefault(run.id, run)
+        if twin.cell.labels != run.cell.labels:
+            differing = [name for name in run.cell.labels if twin.cell.labels[name] != run.cell.labels[name]]
+            why = f" ({'; '.join(run.notes)})" if run.notes else ""
+            raise UserError(
+                f"{twin.cell.name} and {run.cell.name} are the same network at this size{why}; drop one, or set "
+                "allow_degenerate: true",
+                file=sweep.path,
+                key=f"factors.{differing[0]}",
+            )
+
+
+def _memory(path: Path, out: Path) -> Path:
+    return out / "sweeps" / f"{path.stem}.json"
+
+
+def _recall(path: Path, out: Path) -> Mapping[str, Any]:
+    try:
+        noted = json.loads(_memory(path, out).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}

@@ -1,0 +1,62 @@
+"""A suite: a folder under `experiments/` with one experiment per task."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from focal_lab.ablation.yaml_file import load_yaml
+from focal_lab.errors import UserError, one_of
+
+SUITE_FILE = "suite.yaml"
+EXPERIMENTS = Path("experiments")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Where the experiments of a suite are, and what backbone names of sweep files mean in it.
+
+    Attributes:
+        name: the folder's name.
+        folder: the folder.
+        backbones: name in a sweep file -> backbone that stands for it here (the digits suite has small ones).
+    """
+
+    name: str
+    folder: Path
+    backbones: dict[str, str]
+
+    def experiment(self, task: str) -> dict[str, Any]:
+        """The LightningCLI configuration of a task.
+
+        Raises:
+            UserError: the suite has none for it, or the file is malformed.
+        """
+        path = self.folder / f"{task}.yaml"
+        if not path.is_file():
+            there = sorted(file.stem for file in self.folder.glob("*.yaml") if file.name != SUITE_FILE)
+            raise UserError(f"suite {self.name} has no experiment for {task} (it has {one_of(there)})", file=path)
+        config = load_yaml(path)
+        for part in ("model", "data"):
+            if not isinstance(config.get(part), dict) or "class_path" not in config[part]:
+                raise UserError("needs a class_path and init_args", file=path, key=part)
+        return config
+
+
+def find_suite(name: str) -> Suite:
+    """The suite of that name.
+
+    Raises:
+        UserError: there is none; the message lists those that exist.
+    """
+    folder = EXPERIMENTS / name
+    if not folder.is_dir():
+        if not EXPERIMENTS.is_dir():
+            raise UserError("there is no folder experiments/ here; run focal-lab from a checkout of the project")
+        there = sorted(path.name for path in EXPERIMENTS.iterdir() if path.is_dir())
+        raise UserError(f"{name!r} is not a suite (use {one_of(there)})", key="--suite")
+    path = folder / SUITE_FILE
+    raw = load_yaml(path) if path.is_file() else {}
+    backbones = raw.get("backbones", {})
+    if set(raw) - {"backbones"} or not isinstance(backbones, dict):
+        raise UserError("may hold one key, backbones: {name in sweeps: name here}", file=path)
+    return Suite(name, folder, {str(key): str(value) for key, value in backbones.items()})

@@ -1,0 +1,234 @@
+"""A sweep file: what is varied, over which tasks and seeds, and which table it answers with."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from focal_lab.ablation.columns import find_column
+from focal_lab.ablation.yaml_file import load_yaml
+from focal_lab.errors import UserError, one_of
+
+TASKS = ("classification", "detection", "segmentation")
+DESIGNS = ("grid", "one_factor")
+_KEYS = (
+    "title",
+    "paper",
+    "claim",
+    "tasks",
+    "seeds",
+    "design",
+    "factors",
+    "exclude",
+    "cells",
+    "columns",
+    "set",
+    "suites",
+    "allow_degenerate",
+)
+
+
+@dataclass(frozen=True)
+class Level:
+    """One value of a factor: the label that tables show, and the configuration keys it sets."""
+
+    label: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file, read and checked.
+
+    Attributes:
+        name: the file's stem.
+        title: heading of the table.
+        paper: which published table stands beside it; None for none.
+        claim: what the paper says the table shows.
+        tasks: what every cell is trained for.
+        seeds: one run per cell, task and seed.
+        factors: name -> levels, in the order of the table's columns and rows.
+        design: grid (all combinations) or one_factor (one at a time around the first levels).
+        exclude: combinations left out, as factor -> label; factors not named match any level.
+        cells: combinations listed by hand instead of a design.
+        columns: what the table shows.
+        settings: configuration keys set in every run.
+        allow_degenerate: accept labels that come to the same network.
+    """
+
+    name: str
+    path: Path
+    title: str
+    paper: str | None
+    claim: str | None
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    factors: dict[str, tuple[Level, ...]]
+    columns: tuple[str, ...]
+    design: str = "grid"
+    exclude: tuple[dict[str, str], ...] = ()
+    cells: tuple[dict[str, str], ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    allow_degenerate: bool = False
+
+
+def find_sweep(name: str) -> Path:
+    """The file of a sweep: a path, or the bare name of a file in `sweeps/`.
+
+    Raises:
+        UserError: there is no such file; the message lists those in `sweeps/`.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = sorted(Path("sweeps").glob("*.yaml"))
+    if path.suffix == "" and path.parent == Path():
+        for candidate in shipped:
+            if candidate.stem == name:
+                return candidate
+    way_out = f" (use {one_of(shipped)})" if shipped else ""
+    raise UserError(f"there is no such sweep file{way_out}", file=name)
+
+
+def load_sweep(path: Path, suite: str) -> Sweep:
+    """Read and check a sweep file for one suite.
+
+    A section `suites: {NAME: {...}}` changes keys of the file for that suite alone.
+
+    Raises:
+        UserError: the file is missing, malformed or breaks a rule; the message names the dotted key.
+    """
+    raw = load_yaml(path)
+    _check_keys(raw, _KEYS, path, "")
+    changes = _mapping(raw.get("suites", {}), path, "suites").get(suite, {})
+    _check_keys(_mapping(changes, path, f"suites.{suite}"), _KEYS, path, f"suites.{suite}")
+    raw = {key: value for key, value in raw.items() if key != "suites"} | changes
+    factors = _factors(raw.get("factors", {}), path)
+    cells = tuple(_combination(entry, factors, path, f"cells.{i}") for i, entry in _listed(raw, "cells", path))
+    for i, cell in enumerate(cells):
+        missing = [name for name in factors if name not in cell]
+        if missing:
+            raise UserError(f"lacks the factor {missing[0]}", file=path, key=f"cells.{i}")
+    return Sweep(
+        name=path.stem,
+        path=path,
+        title=str(raw.get("title") or path.stem.replace("_", " ")),
+        paper=None if raw.get("paper") is None else str(raw["paper"]),
+        claim=raw.get("claim"),
+        tasks=_tasks(raw.get("tasks", ["classification"]), path),
+        seeds=seeds_from(raw.get("seeds", 3), path),
+        factors=factors,
+        columns=_columns(raw.get("columns", ["params", "gmacs", "top1"]), path),
+        design=_choice(raw.get("design", "grid"), DESIGNS, path, "design"),
+        exclude=tuple(_combination(entry, factors, path, f"exclude.{i}") for i, entry in _listed(raw, "exclude", path)),
+        cells=cells,
+        settings=dict(_mapping(raw.get("set", {}), path, "set")),
+        allow_degenerate=bool(raw.get("allow_degenerate", False)),
+    )
+
+
+def seeds_from(value: Any, path: Path | None, key: str = "seeds") -> tuple[int, ...]:
+    """A number n stands for the seeds 0 .. n - 1; a list is taken as it is.
+
+    Raises:
+        UserError: neither a positive number nor a list of different non-negative integers.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return tuple(range(value))
+    if isinstance(value, list) and value and all(isinstance(s, int) and s >= 0 for s in value):
+        if len(set(value)) == len(value):
+            return tuple(value)
+    raise UserError(f"{value!r} is neither a number of seeds nor a list of different seeds", file=path, key=key)
+
+
+def _factors(raw: Any, path: Path) -> dict[str, tuple[Level, ...]]:
+    factors = {}
+    for name, levels in _mapping(raw, path, "factors").items():
+        key = f"factors.{name}"
+        if isinstance(levels, Mapping):
+            chosen = [
+                Level(str(label), dict(_mapping(settings, path, f"{key}.{label}")))
+                for label, settings in levels.items()
+            ]
+        elif isinstance(levels, Sequence) and not isinstance(levels, str):
+            chosen = [Level(label_of(value), {str(name): value}) for value in levels]
+        else:
+            raise UserError(f"{levels!r} is neither a list of values nor labels with settings", file=path, key=key)
+        labels = [level.label for level in chosen]
+        if not labels:
+            raise UserError("has no levels", file=path, key=key)
+        for label in labels:
+            if labels.count(label) > 1:
+                raise UserError(f"the label {label} stands twice", file=path, key=key)
+        factors[str(name)] = tuple(chosen)
+    if not factors:
+        raise UserError("a sweep needs at least one factor with levels", file=path, key="factors")
+    return factors
+
+
+def label_of(value: Any) -> str:
+    """How a plain value is shown: 14, 2-2-6-2, true."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "-".join(label_of(entry) for entry in value)
+    return str(value)
+
+
+def _combination(
+    raw: Any, factors: Mapping[str, Sequence[Level]], path: Path, key: str
+) -> dict[str, str]:
+    chosen = {}
+    for name, value in _mapping(raw, path, key).items():
+        if name not in factors:
+            raise UserError(f"{name} is not a factor (use {one_of(factors)})", file=path, key=key)
+        labels = [level.label for level in factors[name]]
+        if label_of(value) not in labels:
+            raise UserError(f"{label_of(value)} is not a level (use {one_of(labels)})", file=path, key=f"{key}.{name}")
+        chosen[str(name)] = label_of(value)
+    return chosen
+
+
+def _listed(raw: Mapping[str, Any], name: str, path: Path) -> list[tuple[int, Any]]:
+    value = raw.get(name) or []
+    if not isinstance(value, list):
+        raise UserError(f"{value!r} is no list", file=path, key=name)
+    return list(enumerate(value))
+
+
+def _tasks(value: Any, path: Path) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not names:
+        raise UserError(f"{value!r} is no list of tasks (use {one_of(TASKS)})", file=path, key="tasks")
+    return tuple(_choice(name, TASKS, path, "tasks") for name in names)
+
+
+def _columns(value: Any, path: Path) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise UserError(f"{value!r} is no list of columns", file=path, key="columns")
+    for name in value:
+        try:
+            find_column(str(name))
+        except UserError as error:
+            raise UserError(error.message, file=path, key="columns") from error
+    return tuple(value)
+
+
+def _choice(value: Any, allowed: Sequence[str], path: Path, key: str) -> str:
+    if value not in allowed:
+        raise UserError(f"{value!r} is unknown (use {one_of(allowed)})", file=path, key=key)
+    return str(value)
+
+
+def _check_keys(raw: Mapping[str, Any], allowed: Sequence[str], path: Path, key: str) -> None:
+    for name in raw:
+        if name not in allowed:
+            raise UserError(f"{name} is not a key of a sweep file (use {one_of(allowed)})", file=path, key=key or None)
+
+
+def _mapping(value: Any, path: Path, key: str) -> Mapping[Any, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise UserError(f"{value!r} is no mapping", file=path, key=key)
+    return value

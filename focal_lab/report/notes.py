@@ -1,0 +1,121 @@
+"""The sentences under a sweep's table: what the numbers are, what is missing, and what to do about it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from focal_lab.report.entries import COUNTED, PlannedRun, Row, Table
+from focal_lab.report.frame import LongRow
+from focal_lab.ablation.outcomes import State
+
+# More than these and the table itself scrolls out of sight.
+_MOST_PROBLEMS = 8
+
+
+def table_notes(table: Table) -> tuple[str, ...]:
+    """The footnotes of a table, the ones that explain its numbers first."""
+    return (
+        *_numbers(table),
+        *_provenance(table),
+        *_unmeasured(table),
+        *_same_runs(table.rows),
+        *_not_in_paper(table),
+        *_unfinished(table),
+        *_problems(table.rows),
+    )
+
+
+def _numbers(table: Table) -> Iterable[str]:
+    entries = [(column, row.entries[column.key]) for row in table.rows for column in table.columns]
+    varied = [entry for column, entry in entries if column.key not in COUNTED and entry.n]
+    spread = [entry for entry in varied if entry.sd is not None]
+    if spread:
+        counts = sorted({entry.n for entry in spread})
+        yield f"a ± b: mean and sample standard deviation over n = {_and(counts)} seeds."
+    if any(entry.n < entry.planned for entry in varied):
+        planned = max(entry.planned for entry in varied)
+        yield f"(n=1): only so many of the {planned} planned seeds have a value."
+    if any(entry.planned == 1 for entry in varied):
+        yield "One seed a cell: no spread, so no telling a difference from noise (--seeds 3)."
+    titles = [column.title for column in table.columns if column.task is None]
+    if len(table.tasks) > 1 and titles:
+        yield f"{_and(titles)}: of the {table.tasks[0]} runs."
+
+
+def _provenance(table: Table) -> Iterable[str]:
+    if table.cite:
+        yield f"Measured on the suite {table.suite}; paper: the paper's {table.cite}, {table.setting}."
+    else:
+        yield f"Measured on the suite {table.suite}; the paper has no such table."
+
+
+def _unmeasured(table: Table) -> Iterable[str]:
+    other = [column for column in table.columns if column.task and column.task not in table.tasks]
+    for task in dict.fromkeys(column.task for column in other):
+        titles = [column.title for column in other if column.task == task]
+        yield f"{_and(titles)}: not measured, the sweep does not run {task}."
+    for column in table.columns:
+        if any(row.entries[column.key].status == "not reported" for row in table.rows):
+            yield f"{column.title}: finished runs do not report it."
+
+
+def _same_runs(rows: Sequence[Row]) -> Iterable[str]:
+    for row in rows:
+        if row.same_as is not None:
+            first = rows[row.same_as]
+            yield f"{_name(row)} shares its runs with {_name(first)}: same effective configuration."
+
+
+def _not_in_paper(table: Table) -> Iterable[str]:
+    names = [_name(row) for row in table.rows if not row.in_paper]
+    if table.cite and names:
+        which = _and(names) if len(names) <= 3 else f"{len(names)} of {len(table.rows)} rows"
+        yield f"Not in the paper's {table.cite}: {which}."
+
+
+def _unfinished(table: Table) -> Iterable[str]:
+    states = Counter(run.state for run, _ in _distinct(table.rows))
+    done, total = states.pop(State.FINISHED, 0), states.total()
+    if total:
+        rest = ", ".join(f"{states[state]} {state}" for state in State if states[state])
+        yield f"{done} of {done + total} runs finished, {rest}: {table.command} trains what has no result."
+
+
+def _problems(rows: Sequence[Row]) -> Iterable[str]:
+    """Each failed or corrupt run; the seeds of a cell that ended alike in one sentence."""
+    alike: dict[tuple[str, ...], list[PlannedRun]] = defaultdict(list)
+    for run, row in _distinct(rows):
+        if run.reason:
+            last = f"; last line: {run.last_line}" if run.last_line else ""
+            alike[run.state, f"{_name(row)}, {run.task}", f"{run.reason}{last}"].append(run)
+    for (state, where, why), runs in list(alike.items())[:_MOST_PROBLEMS]:
+        seeds = f"seed{'s'[: len(runs) - 1]} {_and(run.seed for run in runs)}"
+        yield f"{state}: {where}, {seeds} ({', '.join(run.run for run in runs)}): {why}"
+    if len(alike) > _MOST_PROBLEMS:
+        yield f"... and {len(alike) - _MOST_PROBLEMS} more: focal-lab report with --long."
+
+
+def long_notes(rows: Sequence[LongRow]) -> list[str]:
+    """Why runs of the long table did not finish."""
+    problems = {
+        row["run"]: f"{row['state']}: {row['run']}: {row['reason']}" for row in rows if row.get("reason")
+    }
+    rest = [f"... and {len(problems) - _MOST_PROBLEMS} more: --format csv has them."]
+    return [*list(problems.values())[:_MOST_PROBLEMS], *(rest if len(problems) > _MOST_PROBLEMS else [])]
+
+
+def _distinct(rows: Sequence[Row]) -> list[tuple[PlannedRun, Row]]:
+    """Each run once, with the first row that it belongs to."""
+    found: dict[str, tuple[PlannedRun, Row]] = {}
+    for row in rows:
+        for run in row.runs:
+            found.setdefault(run.run, (run, row))
+    return list(found.values())
+
+
+def _name(row: Row) -> str:
+    return " / ".join(row.labels.values())
+
+
+def _and(words: Iterable[object]) -> str:
+    *most, last = [str(word) for word in words]
+    return f"{', '.join(most)} and {last}" if most else last

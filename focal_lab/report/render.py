@@ -1,0 +1,137 @@
+"""The four formats of a sweep's table and of the long table; each is a function from data to text."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from focal_lab.report.entries import Table
+from focal_lab.report.frame import LongRow, long_columns
+from focal_lab.report.grid import Strip, long_grid, table_grid
+from focal_lab.report.notes import long_notes
+from focal_lab.report.terminal import heading_text, note_text, strips_text
+
+# Every character that can start something in Markdown, inside a table's cell or a list item; $ and ~ are
+# GitHub's mathematics and strike-through.
+_MARKDOWN = {ord(character): f"\\{character}" for character in "\\`*_[]<>|~$&"}
+# A terminal shows the latest runs; nobody scrolls through thousands.
+_MOST_LONG_ROWS = 200
+
+
+def table_text(table: Table, width: int | None = None, *, color: bool = False) -> str:
+    """For reading in a terminal.
+
+    Args:
+        table: what to show.
+        width: columns of the terminal; None for as wide as it takes, as a pipe wants it.
+        color: use ANSI escape codes.
+    """
+    title = f"{table.title} (the paper's {table.cite})" if table.cite else table.title
+    head = heading_text(title, table.claim and f"Claim: {table.claim}", width, color=color)
+    return head + strips_text(table_grid(table), width, color=color) + note_text(table.notes, width)
+
+
+def table_markdown(table: Table) -> str:
+    """For a README or a pull request."""
+    title = f"{table.title} (the paper's {table.cite})" if table.cite else table.title
+    claim = f"Claim: {_markdown(table.claim)}\n\n" if table.claim else ""
+    notes = "".join(f"- {_markdown(note)}\n" for note in table.notes)
+    return f"### {_markdown(title)}\n\n{claim}{_markdown_strips(table_grid(table))}\n{notes}"
+
+
+def table_csv(table: Table) -> str:
+    """For programs: factors, then `top1_mean, top1_sd, top1_n, top1_paper` per column, then run counts."""
+    keys = [column.key for column in table.columns]
+    header = [*table.factors, *(f"{key}_{part}" for key in keys for part in ("mean", "sd", "n", "paper"))]
+    states = list(table.rows[0].states) if table.rows else []
+    lines: list[list[Any]] = [[*header, "planned", *states]]
+    for row in table.rows:
+        entries = [row.entries[key] for key in keys]
+        numbers = [part for entry in entries for part in (entry.mean, entry.sd, entry.n, entry.published)]
+        labels = [row.labels.get(factor) for factor in table.factors]
+        lines.append([*labels, *numbers, len(row.runs), *row.states.values()])
+    return _csv(lines)
+
+
+def table_json(table: Table) -> str:
+    """Everything the table knows, down to each seed's value and each run's state."""
+    return _json(asdict(table))
+
+
+def long_text(
+    rows: Sequence[LongRow], labels: Sequence[str] = (), width: int | None = None, *, color: bool = False
+) -> str:
+    """The main columns of the long table for a terminal, the latest runs if there are very many."""
+    shown, notes = list(rows), []
+    if len(shown) > _MOST_LONG_ROWS:
+        latest = sorted(rows, key=lambda row: str(row.get("finished") or ""))[-_MOST_LONG_ROWS:]
+        chosen = {id(row) for row in latest}
+        shown = [row for row in rows if id(row) in chosen]
+        notes.append(f"The latest {len(shown)} of {len(rows)} runs; all of them: --format csv.")
+    notes += long_notes(shown)
+    return strips_text(long_grid(shown, labels), width, color=color) + note_text(notes, width)
+
+
+def long_markdown(rows: Sequence[LongRow], labels: Sequence[str] = ()) -> str:
+    """The main columns of the long table, all rows."""
+    notes = "".join(f"- {_markdown(note)}\n" for note in long_notes(rows))
+    return _markdown_strips(long_grid(rows, labels)) + (f"\n{notes}" if notes else "")
+
+
+def long_csv(rows: Sequence[LongRow], labels: Sequence[str] = ()) -> str:
+    """Everything that is known about each run, one line a run; unknown is empty."""
+    columns = long_columns(rows, labels)
+    return _csv([columns, *([row.get(key) for key in columns] for row in rows)])
+
+
+def long_json(rows: Sequence[LongRow], labels: Sequence[str] = ()) -> str:
+    """A list of objects with equal keys; unknown is null."""
+    columns = long_columns(rows, labels)
+    return _json([{key: row.get(key) for key in columns} for row in rows])
+
+
+TABLE_FORMATS: dict[str, Callable[[Table], str]] = {
+    "text": table_text,
+    "markdown": table_markdown,
+    "csv": table_csv,
+    "json": table_json,
+}
+LONG_FORMATS: dict[str, Callable[[Sequence[LongRow], Sequence[str]], str]] = {
+    "text": long_text,
+    "markdown": long_markdown,
+    "csv": long_csv,
+    "json": long_json,
+}
+
+
+def _markdown(text: str) -> str:
+    return " ".join(text.split()).translate(_MARKDOWN)
+
+
+def _markdown_strips(strips: Sequence[Strip]) -> str:
+    rules = ["---" if strip.kind in ("label", "state") else "---:" for strip in strips]
+    rows = zip(*([_markdown(cell) for cell in strip.cells] for strip in strips), strict=True)
+    lines = [[_markdown(strip.heading) for strip in strips], rules, *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _csv(lines: Iterable[Iterable[Any]]) -> str:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(lines)
+    return stream.getvalue()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

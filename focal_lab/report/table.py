@@ -1,0 +1,135 @@
+"""A sweep's table: the plan's cells as rows, measured numbers with their spread beside the published ones."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from focal_lab.ablation.columns import Column, find_column
+from focal_lab.ablation.result import Result
+from focal_lab.errors import UserError
+from focal_lab.report.entries import COUNTED, Entry, PlannedRun, Row, Status, Table, mean_and_sd
+from focal_lab.report.layouts import Layout, find_layout, published_values
+from focal_lab.report.notes import table_notes
+from focal_lab.ablation.outcomes import Outcome, State, read_outcome
+
+if TYPE_CHECKING:
+    from focal_lab.ablation.plan import Plan
+    from focal_lab.ablation.runs import Run
+
+# The paper counts both on the classifier at 224 px.
+_COUNTED_TASK = "classification"
+
+
+def build_table(plan: "Plan", out: Path) -> Table:
+    """The table of a plan from what lies in `out`; nothing there is written.
+
+    Raises:
+        UserError: the sweep names a published table or a column that does not exist.
+    """
+    sweep = plan.sweep
+    layout, columns = _layout_and_columns(plan)
+    outcomes = {run.id: read_outcome(out / run.id) for run in plan.runs}
+    runs_of: dict[tuple[str, ...], list[PlannedRun]] = defaultdict(list)
+    for run in plan.runs:
+        runs_of[tuple(run.cell.labels.values())].append(_planned_run(run, outcomes[run.id]))
+    results = {name: outcome.result for name, outcome in outcomes.items() if outcome.result}
+    first_row: dict[frozenset[str], int] = {}
+    rows = []
+    for index, cell in enumerate(plan.cells):
+        runs = runs_of[tuple(cell.labels.values())]
+        first = first_row.setdefault(frozenset(run.run for run in runs), index)
+        same_as = first if runs and first != index else None
+        paper = published_values(layout, cell.labels) if layout else None
+        numbers = [_entry(column, sweep.tasks[0], runs, results, paper or {}) for column in columns]
+        states = Counter(run.state for run in runs)
+        rows.append(
+            Row(
+                labels=dict(cell.labels),
+                entries=dict(zip(sweep.columns, numbers, strict=True)),
+                states={str(state): states[state] for state in State},
+                runs=tuple(runs),
+                in_paper=paper is not None,
+                same_as=same_as,
+            )
+        )
+    table = Table(
+        name=sweep.name,
+        title=sweep.title,
+        claim=sweep.claim,
+        suite=plan.suite,
+        command=_sweep_command(sweep.path, out),
+        cite=layout.cite if layout else None,
+        setting=layout.setting if layout else None,
+        tasks=tuple(sweep.tasks),
+        seeds=tuple(dict.fromkeys(run.seed for run in plan.runs)),
+        factors=tuple(dict.fromkeys(factor for cell in plan.cells for factor in cell.labels)),
+        columns=columns,
+        rows=tuple(rows),
+        notes=(),
+    )
+    return replace(table, notes=table_notes(table))
+
+
+def _layout_and_columns(plan: "Plan") -> tuple[Layout | None, tuple[Column, ...]]:
+    sweep = plan.sweep
+    key = "paper"
+    try:
+        layout = None if sweep.paper is None else find_layout(sweep.paper)
+        key = "columns"
+        return layout, tuple(find_column(name) for name in sweep.columns)
+    except UserError as error:
+        raise UserError(error.message, file=sweep.path, key=key) from None
+
+
+def _sweep_command(sweep_file: Path, out: Path) -> str:
+    elsewhere = "" if out == Path("runs") else f" --out {out}"
+    return f"focal-lab sweep {sweep_file}{elsewhere}"
+
+
+def _planned_run(run: "Run", outcome: Outcome) -> PlannedRun:
+    return PlannedRun(run.id, run.task, run.seed, outcome.state, outcome.reason, outcome.last_line)
+
+
+def _entry(
+    column: Column,
+    first_task: str,
+    runs: Sequence[PlannedRun],
+    results: Mapping[str, Result],
+    paper: Mapping[str, float],
+) -> Entry:
+    """What every run has (parameters, times) is taken from the runs of the sweep's first task."""
+    task = column.task or first_task
+    runs = [run for run in runs if run.task == task]
+    found = {run.seed: _value(results[run.run], column) for run in runs if run.run in results}
+    values = {seed: value for seed, value in found.items() if value is not None}
+    mean, sd = mean_and_sd(list(values.values()))
+    counted = column.key in COUNTED
+    return Entry(
+        mean=mean,
+        sd=None if counted else sd,
+        n=len(values),
+        planned=len(runs),
+        published=None if counted and task != _COUNTED_TASK else paper.get(column.key),
+        status=_status([run.state for run in runs], measured=bool(values)),
+        values=values,
+    )
+
+
+def _value(result: Result, column: Column) -> float | None:
+    value = result.metrics.get(column.key) if column.task else getattr(result, column.key)
+    # Scaling must not add digits: 28288354 parameters are 28.288354 M, not 28.288353999999998 M.
+    return value if value is None or column.scale == 1 else round(value * column.scale, 9)
+
+
+def _status(states: Sequence[State], *, measured: bool) -> Status:
+    if measured:
+        return "measured"
+    if not states:
+        return "not planned"
+    if State.FAILED in states:
+        return "failed"
+    if State.CORRUPT in states:
+        return "corrupt"
+    return "missing" if State.MISSING in states else "not reported"

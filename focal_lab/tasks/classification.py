@@ -1,0 +1,172 @@
+"""Image classification with any timm backbone (section 4.1 of the paper)."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from timm.data import Mixup
+from timm.loss import SoftTargetCrossEntropy
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.aggregation import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from focal_lab.errors import UserError
+from focal_lab.tasks.backbone import create_backbone
+from focal_lab.tasks.schedule import Recipe
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Classification(LightningModule):
+    """Cross-entropy on a backbone's logits.
+
+    Args:
+        backbone: timm model name, such as focal_tiny or resnet50.
+        backbone_options: options of that model, such as {window_size: 14}.
+        backbone_checkpoint: file of weights to start from.
+        num_classes: classes of the data.
+        label_smoothing: share of the target spread over all classes.
+        mixup: alpha of mixup, 0 for none.
+        cutmix: alpha of cutmix, 0 for none.
+        lr: highest learning rate.
+        weight_decay: decay of all weights but norms, biases and position tables.
+        betas: AdamW's two decay rates.
+        layer_decay: factor on the learning rate from one layer to the one before it.
+        warmup_epochs: epochs of linear warmup, fractions allowed.
+        warmup_lr: learning rate at the start of the warmup.
+        min_lr: learning rate at the end of the cosine.
+
+    Raises:
+        UserError: no such backbone, option or file, or a number out of range.
+    """
+
+    # what the best checkpoint is chosen by, and which metrics make up a result
+    monitor = "val/top1"
+    monitor_mode = "max"
+    result_metrics = ("top1", "top5", "loss")
+
+    def __init__(
+        self,
+        backbone: str,
+        backbone_options: dict[str, Any] | None = None,
+        backbone_checkpoint: str | None = None,
+        num_classes: int = 1000,
+        label_smoothing: float = 0.1,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        lr: float = 1e-3,
+        weight_decay: float = 0.05,
+        betas: tuple[float, float] = (0.9, 0.999),
+        layer_decay: float | None = None,
+        warmup_epochs: float = 0.0,
+        warmup_lr: float = 1e-6,
+        min_lr: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        if num_classes < 2:
+            raise UserError(f"{num_classes} is too few; classification needs 2 classes", key="model.num_classes")
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"{label_smoothing} is not in [0, 1)", key="model.label_smoothing")
+        if lr <= 0:
+            raise UserError(f"{lr} is not positive", key="model.lr")
+        self.recipe = Recipe(
+            lr=lr,
+            weight_decay=weight_decay,
+            betas=(betas[0], betas[1]),
+            layer_decay=layer_decay,
+            warmup_epochs=warmup_epochs,
+            warmup_lr=warmup_lr,
+            min_lr=min_lr,
+        )
+        self.model = create_backbone(
+            backbone, backbone_options, checkpoint=backbone_checkpoint, num_classes=num_classes
+        )
+        self.label_smoothing = label_smoothing
+        self.mix = _mixing(mixup, cutmix, label_smoothing, num_classes)
+        self.val_metrics = _metrics(num_classes, "val/")
+        self.test_metrics = _metrics(num_classes, "test/")
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) pictures to logits (B, num_classes)."""
+        logits_BK: Tensor = self.model(images_BCHW)
+        return logits_BK
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Cross-entropy of one batch, of mixed pictures where the recipe mixes."""
+        images_BCHW, labels_B = batch
+        if self.mix is None:
+            loss = F.cross_entropy(self(images_BCHW), labels_B, label_smoothing=self.label_smoothing)
+        else:
+            images_BCHW, targets_BK = self.mix(images_BCHW, labels_B)
+            loss = SoftTargetCrossEntropy()(self(images_BCHW), targets_BK)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(labels_B))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the validation metrics."""
+        self._evaluate(batch, self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the test metrics."""
+        self._evaluate(batch, self.test_metrics)
+
+    def predict_step(self, batch: Batch | Tensor, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """The five likeliest classes (B, 5) and their probabilities, and the labels where there are any."""
+        images_BCHW = batch if isinstance(batch, Tensor) else batch[0]
+        top = self(images_BCHW).softmax(-1).topk(min(5, self.hparams["num_classes"]))
+        answer = {"classes": top.indices, "probabilities": top.values}
+        return answer if isinstance(batch, Tensor) else answer | {"labels": batch[1]}
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and its schedule, stepped after every optimizer step."""
+        optimizer = self.recipe.optimizer(self.model, fused=self.trainer.precision != "16-mixed")
+        total = int(self.trainer.estimated_stepping_batches)
+        epochs = self.trainer.max_epochs or 0
+        per_epoch = total / epochs if epochs > 0 else self.trainer.num_training_batches
+        scheduler = self.recipe.scheduler(optimizer, total, per_epoch)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """timm's schedulers want to be told the step."""
+        scheduler.step_update(num_updates=self.global_step)
+
+    def _evaluate(self, batch: Batch, metrics: MetricCollection) -> None:
+        images_BCHW, labels_B = batch
+        logits_BK = self(images_BCHW)
+        prefix = metrics.prefix or ""
+        metrics["top1"].update(logits_BK, labels_B)
+        metrics["top5"].update(logits_BK, labels_B)
+        metrics["loss"].update(F.cross_entropy(logits_BK, labels_B, reduction="none"))
+        for name in self.result_metrics:
+            self.log(f"{prefix}{name}", metrics[name], prog_bar=name == "top1", batch_size=len(labels_B))
+
+
+class _Percent(MulticlassAccuracy):
+    """Accuracy over all pictures in percent, as tables print it."""
+
+    def compute(self) -> Tensor:
+        percent: Tensor = 100 * super().compute()
+        return percent
+
+
+def _metrics(num_classes: int, prefix: str) -> MetricCollection:
+    return MetricCollection(
+        {
+            "top1": _Percent(num_classes, average="micro"),
+            "top5": _Percent(num_classes, average="micro", top_k=min(5, num_classes)),
+            "loss": MeanMetric(),
+        },
+        prefix=prefix,
+        compute_groups=False,
+    )
+
+
+def _mixing(mixup: float, cutmix: float, label_smoothing: float, num_classes: int) -> Mixup | None:
+    if not mixup and not cutmix:
+        return None
+    return Mixup(
+        mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=label_smoothing, num_classes=num_classes
+    )

@@ -1,0 +1,69 @@
+"""Optimizer and learning rate that all tasks share, made by timm."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from torch import nn
+from torch.optim import Optimizer
+
+from focal_lab.errors import UserError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """AdamW with linear warmup and cosine decay, stepped after every batch.
+
+    Attributes:
+        lr: highest learning rate.
+        weight_decay: decay of all weights but norms, biases and the position tables.
+        betas: AdamW's.
+        layer_decay: factor on the learning rate from one layer to the one before it; None for none.
+        warmup_epochs: epochs of linear warmup, fractions allowed.
+        warmup_lr: learning rate at the start of the warmup.
+        min_lr: learning rate at the end.
+    """
+
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    layer_decay: float | None = None
+    warmup_epochs: float = 0.0
+    warmup_lr: float = 1e-6
+    min_lr: float = 1e-5
+
+    def optimizer(self, model: nn.Module, fused: bool) -> Optimizer:
+        """AdamW over timm's parameter groups; `model` says by `no_weight_decay` which tables are left out."""
+        optimizer: Optimizer = create_optimizer_v2(
+            model,
+            opt="adamw",
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            betas=self.betas,
+            layer_decay=self.layer_decay,
+            fused=fused,
+        )
+        return optimizer
+
+    def scheduler(self, optimizer: Optimizer, total_steps: int, steps_per_epoch: float) -> Any:
+        """timm's cosine schedule over optimizer steps.
+
+        Raises:
+            UserError: the warmup is as long as the training.
+        """
+        warmup_steps = round(self.warmup_epochs * steps_per_epoch)
+        if warmup_steps >= total_steps:
+            raise UserError(
+                f"{self.warmup_epochs} epochs are {warmup_steps} steps, but the training has only {total_steps}; "
+                "shorten the warmup or train longer",
+                key="model.warmup_epochs",
+            )
+        return CosineLRScheduler(
+            optimizer,
+            t_initial=total_steps,
+            lr_min=self.min_lr,
+            warmup_t=warmup_steps,
+            warmup_lr_init=min(self.warmup_lr, self.lr),
+            t_in_epochs=False,
+        )

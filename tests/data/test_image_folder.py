@@ -1,0 +1,264 @@
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+from focal_lab.data.image_folder import ImageFolderClassification, load_picture
+from focal_lab.errors import UserError
+
+PLAIN = {"image_size": 32, "batch_size": 2, "num_workers": 0}
+
+
+def save(path, mode="RGB", size=(48, 40), value=None):
+    """Write a picture of noise, or of one value everywhere."""
+    rng = np.random.default_rng(len(path.name))
+    shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+    noise = rng.integers(256, size=shape) if value is None else np.full(shape, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise.astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three classes in train, two of them in val; JPEG and PNG, colour and grey, landscape and portrait."""
+    save(tmp_path / "train" / "cat" / "a.jpg")
+    save(tmp_path / "train" / "cat" / "bb.png", size=(30, 70))
+    save(tmp_path / "train" / "dog" / "ccc.JPEG", mode="L")
+    save(tmp_path / "train" / "dog" / "dddd.jpg", size=(64, 64))
+    save(tmp_path / "train" / "emu" / "eeeee.jpg")
+    save(tmp_path / "val" / "cat" / "ffffff.jpg", value=255)
+    save(tmp_path / "val" / "emu" / "g.png", mode="L", value=0)
+    save(tmp_path / "val" / "emu" / "hh.jpg")
+    return tmp_path
+
+
+def ready(root, stage, **options):
+    data = ImageFolderClassification(str(root), **{**PLAIN, **options})
+    data.setup(stage)
+    return data
+
+
+def test_training_batches_are_augmented_pictures_with_their_labels(root):
+    batches = list(ready(root, "fit").train_dataloader())
+
+    assert len(batches) == 2
+    for pictures, labels in batches:
+        assert pictures.shape == (2, 3, 32, 32)
+        assert pictures.dtype == torch.float32
+        assert pictures.isfinite().all()
+        assert labels.dtype == torch.int64
+        assert set(labels.tolist()) <= {0, 1, 2}
+
+
+def test_classes_are_those_of_the_training_folder(root):
+    data = ImageFolderClassification(str(root), **PLAIN)
+
+    assert data.class_names == ["cat", "dog", "emu"]
+    assert data.num_classes == 3
+
+
+def test_a_class_that_validation_lacks_keeps_its_label(root):
+    labels = torch.cat([labels for _, labels in ready(root, "validate").val_dataloader()])
+
+    assert labels.tolist() == [0, 2, 2]
+
+
+def test_training_pictures_are_found_as_torchvision_finds_them(root):
+    data = ready(root, "fit", batch_size=1)
+
+    assert data.train_dataloader().dataset.samples == ImageFolder(root / "train").samples
+
+
+def test_evaluation_normalises_with_mean_and_std(root):
+    data = ready(root, "validate", mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0), batch_size=3)
+
+    ((pictures, _),) = data.val_dataloader()
+
+    for channel, (white, black) in enumerate([(1.0, -1.0), (3.0, -1.0), (0.5, 0.0)]):
+        assert torch.allclose(pictures[0, channel], torch.tensor(white), atol=0.02)
+        assert torch.allclose(pictures[1, channel], torch.tensor(black), atol=0.02)
+
+
+def test_evaluation_does_not_augment(root):
+    data = ready(root, "validate")
+
+    first, second = (torch.cat([pictures for pictures, _ in data.val_dataloader()]) for _ in range(2))
+
+    assert torch.equal(first, second)
+
+
+def test_training_augments_unless_it_is_switched_off(root):
+    augmented = ready(root, "fit").train_dataloader().dataset
+    plain = ready(root, "fit", auto_augment=None, random_erasing=0.0)
+
+    assert not torch.equal(augmented[0][0], augmented[0][0])
+    names = [type(step).__name__ for step in plain.train_transform.transforms]
+    assert not {"RandAugment", "RandomErasing"} & set(names)
+    assert "ColorJitter" in names
+    names = [type(step).__name__ for step in ready(root, "fit").train_transform.transforms]
+    assert {"RandAugment", "RandomErasing"} <= set(names)
+    assert "ColorJitter" not in names
+
+
+@pytest.mark.parametrize("policy", ["rand-m10-inc1", "rand-m0", "augmix-m10", "original", "v0"])
+def test_every_operation_of_a_policy_runs_at_its_extremes(tmp_path, policy):
+    transform = ImageFolderClassification(str(tmp_path), **PLAIN, auto_augment=policy).train_transform
+    picture = load_picture(save(tmp_path / "a.png"))
+    operations = [
+        operation
+        for step in transform.transforms
+        for operation in chain(getattr(step, "ops", []), *getattr(step, "policy", []))
+    ]
+
+    assert len(operations) > 5
+    for operation in operations:
+        operation.prob = 1.0
+        assert operation(picture).size == picture.size
+
+
+def test_testing_uses_val_where_there_is_no_test_folder(root):
+    without = ready(root, "test").test_dataloader().dataset.samples
+    save(root / "test" / "dog" / "t.jpg")
+    with_test = ready(root, "test").test_dataloader().dataset.samples
+
+    assert [label for _, label in without] == [0, 2, 2]
+    assert with_test == [(str(root / "test" / "dog" / "t.jpg"), 1)]
+
+
+def test_prediction_takes_the_test_pictures_by_default(root):
+    data = ready(root, "predict")
+
+    assert [file.name for file in data.predict_files] == ["ffffff.jpg", "g.png", "hh.jpg"]
+    assert sum(len(labels) for _, labels in data.predict_dataloader()) == 3
+
+
+def test_prediction_takes_a_flat_folder_in_the_order_of_names(root, tmp_path):
+    for name in ("b.png", "a.jpg", "c.jpeg"):
+        save(tmp_path / "flat" / name)
+    (tmp_path / "flat" / "readme.txt").write_text("no picture")
+
+    data = ready(root, "predict", predict_root=str(tmp_path / "flat"), batch_size=3)
+    ((pictures, labels),) = data.predict_dataloader()
+
+    assert [file.name for file in data.predict_files] == ["a.jpg", "b.png", "c.jpeg"]
+    assert pictures.shape == (3, 3, 32, 32)
+    assert labels.tolist() == [-1, -1, -1]
+
+
+def test_a_flat_folder_is_predicted_without_any_class_folders(tmp_path):
+    save(tmp_path / "flat" / "a.jpg")
+
+    data = ready(tmp_path / "nowhere", "predict", predict_root=str(tmp_path / "flat"))
+
+    assert len(list(data.predict_dataloader())) == 1
+
+
+def test_grey_pictures_become_rgb(tmp_path):
+    grey = load_picture(save(tmp_path / "grey.png", mode="L"))
+
+    assert grey.mode == "RGB"
+    red, green, blue = np.asarray(grey).transpose(2, 0, 1)
+    assert np.array_equal(red, green)
+    assert np.array_equal(green, blue)
+
+
+@pytest.mark.parametrize("name", ["broken.jpg", "broken.png"])
+def test_a_truncated_picture_is_named(tmp_path, name):
+    path = save(tmp_path / name, size=(200, 200))
+    path.write_bytes(path.read_bytes()[:2000])
+
+    with pytest.raises(UserError, match=rf"{name}: cannot be decoded as a picture"):
+        load_picture(path)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_broken_picture_is_named_while_training(root, num_workers):
+    (root / "train" / "emu" / "eeeee.jpg").write_text("no picture at all")
+    data = ready(root, "fit", batch_size=5, num_workers=num_workers)
+
+    with pytest.raises(UserError, match=r"eeeee\.jpg: cannot be decoded as a picture"):
+        list(data.train_dataloader())
+
+
+def test_a_missing_root_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere: data\.init_args\.root: is no folder"):
+        ready(tmp_path / "nowhere", "fit")
+
+
+@pytest.mark.parametrize(("stage", "folder"), [("fit", "train"), ("validate", "val"), ("test", "val")])
+def test_a_missing_split_is_named(root, stage, folder):
+    (root / folder).rename(root / "elsewhere")
+
+    with pytest.raises(UserError, match=rf"{folder}: data\.init_args\.root: is missing"):
+        ready(root, stage)
+
+
+def test_a_folder_without_class_folders_is_named(tmp_path):
+    save(tmp_path / "train" / "a.jpg")
+
+    with pytest.raises(UserError, match="train: has no class folders"):
+        ready(tmp_path, "fit")
+
+
+def test_class_folders_without_pictures_are_named(tmp_path):
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+
+    with pytest.raises(UserError, match=r"train: has no pictures in its class folders \(\.jpg"):
+        ready(tmp_path, "fit")
+
+
+def test_a_validation_class_that_training_lacks_is_named(root):
+    save(root / "val" / "gnu" / "a.jpg")
+
+    with pytest.raises(UserError, match="val: has classes that train lacks: gnu"):
+        ready(root, "validate")
+
+
+def test_a_batch_larger_than_the_training_set_is_refused(root):
+    with pytest.raises(
+        UserError, match=r"data\.init_args\.batch_size: 6 is more than the 5 training pictures"
+    ):
+        ready(root, "fit", batch_size=6)
+
+
+@pytest.mark.parametrize("name", ["missing", "empty"])
+def test_a_prediction_folder_without_pictures_is_named(root, name):
+    (root / "empty").mkdir()
+
+    with pytest.raises(
+        UserError, match=rf"{name}: data\.init_args\.predict_root: (is no folder|has no pictures)"
+    ):
+        ready(root, "predict", predict_root=str(root / name))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("image_size", 0),
+        ("batch_size", 0),
+        ("num_workers", -1),
+        ("auto_augment", "rand-q9"),
+        ("auto_augment", "no-such-policy"),
+        ("color_jitter", -0.1),
+        ("random_erasing", 1.5),
+        ("interpolation", "random"),
+        ("crop_pct", 0.0),
+        ("crop_pct", 1.1),
+        ("std", (0.0, 1.0, 1.0)),
+    ],
+)
+def test_options_out_of_range_are_named(tmp_path, option, value):
+    with pytest.raises(UserError, match=rf"^data\.init_args\.{option}: "):
+        ImageFolderClassification(str(tmp_path), **{option: value})
+
+
+def test_options_survive_a_checkpoint_of_plain_values(root, tmp_path):
+    data = ImageFolderClassification(str(root), **PLAIN)
+
+    torch.save(dict(data.hparams), tmp_path / "options.pt")
+
+    assert torch.load(tmp_path / "options.pt", weights_only=True)["mean"] == (0.485, 0.456, 0.406)

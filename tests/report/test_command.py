@@ -1,0 +1,165 @@
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from report_world import FakePlan, finish
+
+from focal_lab.errors import UserError
+from focal_lab.report.command import FORMATS, find_sweep, main, print_table
+
+IMPORTS = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from focal_lab.report.layouts import known_papers
+known_papers()
+cheap = sorted(name for name in ("yaml", "rich") if name in sys.modules)
+from focal_lab.report.command import main
+from report_world import make_plan
+from focal_lab.report.render import table_text
+from focal_lab.report.table import build_table
+factors = {{"backbone": ["Swin-Tiny"], "window_size": ["7"]}}
+table_text(build_table(make_plan(factors, paper="table8_window_size"), Path("runs")))
+main(["--out", "runs"])
+print(json.dumps([cheap, sorted(sys.modules)]))
+"""
+
+
+@pytest.fixture
+def asked(mixed: FakePlan, out: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What the command asks the ablation package for; the answer is the plan `mixed`."""
+    calls: list[tuple[Any, ...]] = []
+
+    def recall_plan(path: Path, out: Path, *, suite: Any, seeds: Any, overrides: Any) -> FakePlan:
+        calls.append((path, out, suite, seeds, overrides))
+        return mixed
+
+    monkeypatch.setitem(sys.modules, "focal_lab.ablation.plan", SimpleNamespace(recall_plan=recall_plan))
+    Path("sweeps").mkdir()
+    Path("sweeps/window_size.yaml").write_text("title: Window size\n")
+    return calls
+
+
+def test_a_bare_name_is_a_file_under_sweeps_and_options_reach_the_plan(
+    asked: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["window_size", "--suite", "imagenet", "--seeds", "2", "--set", "a=1", "--set", "b=2"])
+    assert status == 0
+    assert asked == [(Path("sweeps/window_size.yaml"), Path("runs"), "imagenet", 2, ["a=1", "b=2"])]
+    assert "85.5 ± 0.7 (n=2)" in capsys.readouterr().out
+
+
+def test_without_options_the_plan_is_the_one_of_the_last_sweep(asked: list[tuple[Any, ...]]) -> None:
+    main(["sweeps/window_size.yaml"])
+    assert asked == [(Path("sweeps/window_size.yaml"), Path("runs"), None, None, [])]
+
+
+@pytest.mark.parametrize("arguments", [[], ["window_size"], ["window_size", "--long"]])
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_prints_plain_text_into_a_pipe(
+    format: str,
+    arguments: list[str],
+    asked: list[tuple[Any, ...]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert main([*arguments, "--format", format]) == 0
+    text = capsys.readouterr().out
+    assert "84.2" in text
+    assert "\x1b" not in text
+    assert text.endswith("\n")
+    if format == "json":
+        assert json.loads(text)
+
+
+def test_long_has_a_row_per_planned_run_with_its_labels(
+    asked: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["window_size", "--long", "--format", "csv"])
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.startswith("backbone,window_size,run,task,seed,state,")
+    assert len(lines) == 18
+
+
+def test_a_terminal_gets_colours_and_its_width(
+    out: Path, mixed: FakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        encoding = "utf-8"
+
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    terminal = Terminal()
+    print_table(mixed, out, file=terminal)
+    assert "\x1b[" in terminal.getvalue()
+    pipe = io.StringIO()
+    print_table(mixed, out, file=pipe)
+    assert max(map(len, pipe.getvalue().splitlines())) > 100
+
+
+def test_an_ascii_only_output_gets_ascii(out: Path, mixed: FakePlan) -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    print_table(mixed, out, file=stream)
+    assert b"85.5 +- 0.7 (n=2)" in raw.getvalue()
+
+
+def test_a_closed_pipe_is_no_error(out: Path) -> None:
+    for number in range(300):
+        (out / f"r{number}").mkdir()
+        (out / f"r{number}" / "config.yaml").touch()
+    code = "from focal_lab.report.command import main; raise SystemExit(main(['--format', 'json']))"
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.close()
+    _, errors = child.communicate(timeout=60)
+    assert (child.returncode, errors) == (0, b"")
+
+
+@pytest.mark.parametrize("arguments", [[], ["sweeps/window_size.yaml"]])
+def test_an_empty_or_missing_folder_says_how_to_fill_it(out: Path, arguments: list[str]) -> None:
+    way_out = r"\(train some: focal-lab sweep sweeps/window_size.yaml --out"
+    with pytest.raises(UserError, match=rf"^runs: holds no runs yet {way_out} runs\)"):
+        main(arguments)
+    with pytest.raises(UserError, match=rf"^nowhere: does not exist {way_out} nowhere\)"):
+        main([*arguments, "--out", "nowhere"])
+
+
+def test_an_out_that_is_a_file_is_refused(out: Path) -> None:
+    Path("runs.txt").touch()
+    with pytest.raises(UserError, match=r"^runs.txt: is not a folder"):
+        main(["--out", "runs.txt"])
+
+
+@pytest.mark.parametrize("name", ["window_sise", "sweeps/window_sise.yaml"])
+def test_an_unknown_sweep_is_refused_with_those_that_exist(name: str, asked: list[tuple[Any, ...]]) -> None:
+    with pytest.raises(UserError, match=r"^sweeps/window_sise.yaml: no such sweep file \(.*or window_size\)"):
+        find_sweep(name)
+
+
+@pytest.mark.parametrize("option", [["--suite", "digits"], ["--seeds", "0"], ["--set", "a=1"]])
+def test_an_option_that_would_do_nothing_is_refused(out: Path, option: list[str]) -> None:
+    finish(out, "a0")
+    with pytest.raises(UserError, match=f"^{option[0]} needs a SWEEP"):
+        main(option)
+
+
+def test_a_report_imports_nothing_heavy(out: Path) -> None:
+    finish(out, "a0")
+    code = IMPORTS.format(tests=str(Path(__file__).parent))
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    cheap, modules = json.loads(child.stdout.splitlines()[-1])
+    assert cheap == []
+    assert "focal_lab.report.table" in modules
+    heavy = {"torch", "lightning", "timm", "optuna", "scipy", "numpy", "pandas"}
+    assert heavy.isdisjoint(modules)
