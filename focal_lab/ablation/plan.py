@@ -67,7 +67,9 @@ def make_plan(
     chosen: Suite = find_suite(suite or DEFAULT_SUITE)
     sweep = load_sweep(path, chosen.name)
     if seeds is not None:
-        sweep = replace(sweep, seeds=seeds_from(seeds if isinstance(seeds, int) else list(seeds), None, "--seeds"))
+        sweep = replace(
+            sweep, seeds=seeds_from(seeds if isinstance(seeds, int) else list(seeds), None, "--seeds")
+        )
     settings = parse_overrides(overrides)
     experiments = {task: chosen.experiment(task) for task in sweep.tasks}
     cells = design_cells(sweep)
@@ -133,7 +135,7 @@ def recall_plan(
 
 
 def effective_summary(run: Run) -> dict[str, str]:
-    """What a focal backbone comes to, stage by stage: `window: 7, 7, 4, 2`; empty for other backbones."""
+    """What a focal backbone comes to, stage by stage: `window: 7 7 4 2`; empty for other backbones."""
     if run.stages is None:
         return {}
 
@@ -163,7 +165,9 @@ def check_out(out: Path) -> None:
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}; choose another folder", key="--out") from error
+        raise UserError(
+            f"cannot write to {out}: {error.strerror}; choose another folder", key="--out"
+        ) from error
 
 
 def _plain(value: Any) -> str:
@@ -178,10 +182,11 @@ def _refuse_degenerate(sweep: Sweep, runs: Sequence[Run]) -> None:
         twin = first.setdefault(run.id, run)
         if twin.cell.labels != run.cell.labels:
             differing = [name for name in run.cell.labels if twin.cell.labels[name] != run.cell.labels[name]]
-            why = f" ({'; '.join(run.notes)})" if run.notes else ""
+            notes = run.notes or twin.notes
+            why = f" ({'; '.join(notes)})" if notes else ""
             raise UserError(
-                f"{twin.cell.name} and {run.cell.name} are the same network at this size{why}; drop one, or set "
-                "allow_degenerate: true",
+                f"{twin.cell.name} and {run.cell.name} are the same network at this size{why}; "
+                "drop one, or set allow_degenerate: true",
                 file=sweep.path,
                 key=f"factors.{differing[0]}",
             )
@@ -196,4 +201,13 @@ def _recall(path: Path, out: Path) -> Mapping[str, Any]:
         noted = json.loads(_memory(path, out).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return noted if isinstance(noted, dict) else {}
+    whole = isinstance(noted, dict) and (
+        isinstance(noted.get("suite"), str)
+        and _all_are(int, noted.get("seeds"))
+        and _all_are(str, noted.get("set"))
+    )
+    return noted if whole else {}
+
+
+def _all_are(kind: type, values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)

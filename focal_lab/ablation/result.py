@@ -4,11 +4,12 @@ Standard library only, so that a report reads thousands of them without importin
 """
 
 import json
+import math
 import os
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_origin
 
 from focal_lab.errors import UserError
 
@@ -68,11 +69,11 @@ class Result:
         missing = [field.name for field in fields(cls) if field.name not in raw]
         if missing:
             raise ValueError(f"lacks {', '.join(missing)}")
-        if not isinstance(raw["metrics"], dict) or not all(
-            isinstance(value, int | float) for value in raw["metrics"].values()
-        ):
+        if not isinstance(raw["metrics"], dict) or not all(map(_is_number, raw["metrics"].values())):
             raise ValueError("has metrics that are no numbers")
-        return cls(**{field.name: raw[field.name] for field in fields(cls)})
+        values = {field.name: raw[field.name] for field in fields(cls)}
+        _check_types(cls, values)
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,11 @@ def read_failure(folder: Path) -> Failure | None:
     """The failure recorded in a run's folder, None when there is none or it cannot be read."""
     try:
         raw = _read_json(folder / FAILURE_FILE)
-        return None if raw is None else Failure(**raw)
-    except (CorruptRecordError, TypeError):
+        if raw is None:
+            return None
+        _check_types(Failure, raw)
+        return Failure(**raw)
+    except (CorruptRecordError, TypeError, ValueError):
         return None
 
 
@@ -154,6 +158,20 @@ def set_aside(path: Path) -> Path:
         target = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}-{number}")
     path.rename(target)
     return target
+
+
+def _check_types(record: type[Result] | type[Failure], raw: dict[str, Any]) -> None:
+    """Raises ValueError naming a value that is not what the record's field says."""
+    for field in fields(record):
+        value = raw.get(field.name)
+        kind: Any = get_origin(field.type) or field.type
+        right = _is_number(value) if kind in (int, float) else isinstance(value, kind)
+        if not right:
+            raise ValueError(f"has {value!r:.60} as {field.name}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _read_json(path: Path) -> Any:

@@ -21,6 +21,8 @@ _SECTIONS = ("model", "data", "trainer")
 # what a run shows does not change what it finds
 _DISPLAY = ("enable_progress_bar", "enable_model_summary", "log_every_n_steps", "logger")
 _INIT = {"model": "model.init_args", "data": "data.init_args"}
+# what the focal network takes besides the options that decide what it computes
+_RATES = ("global_pool", "drop_rate", "proj_drop_rate", "attn_drop_rate")
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,15 @@ def make_runs(
     """
     config = copy.deepcopy(dict(experiment))
     init_args = config["model"].setdefault("init_args", {})
-    for settings, source in ((sweep.settings, "set"), (cell.settings, "factors"), (overrides, "--set")):
+    for settings in (sweep.settings, cell.settings, overrides):
         for name, value in settings.items():
-            where = _blame(sweep, cell, name) if source == "factors" else f"{source}.{name}"
-            _set(config, str(name), value, where, sweep)
+            where = _blame(sweep, cell, overrides if settings is overrides else {}, str(name))
+            # a copy: a later setting may reach into it
+            _set(config, str(name), copy.deepcopy(value), where)
     backbone = init_args.get("backbone")
     if backbone is not None:
         init_args["backbone"] = suite.backbones.get(str(backbone), backbone)
-    stages, notes, network = _resolve_backbone(sweep, cell, init_args)
+    stages, notes, network = _resolve_backbone(sweep, cell, overrides, init_args)
     described = _describe(config, task, network)
     runs = []
     for seed in sweep.seeds:
@@ -118,11 +121,11 @@ def setting_key(name: str) -> str:
     return f"{_INIT[section]}.{rest}"
 
 
-def _set(config: dict[str, Any], name: str, value: Any, where: str, sweep: Sweep) -> None:
+def _set(config: dict[str, Any], name: str, value: Any, where: Mapping[str, Any]) -> None:
     try:
         key = setting_key(name)
     except UserError as error:
-        raise UserError(error.message, file=sweep.path, key=where) from error
+        raise UserError(error.message, **where) from error
     *parents, last = key.split(".")
     target = config
     for parent in parents:
@@ -130,34 +133,42 @@ def _set(config: dict[str, Any], name: str, value: Any, where: str, sweep: Sweep
             target[parent] = {}
         target = target[parent]
         if not isinstance(target, dict):
-            raise UserError(f"{parent} is no mapping in the experiment", file=sweep.path, key=where)
+            raise UserError(f"{name}: {parent} is no mapping in the experiment", **where)
     target[last] = value
 
 
 def _resolve_backbone(
-    sweep: Sweep, cell: Cell, init_args: dict[str, Any]
+    sweep: Sweep, cell: Cell, overrides: Mapping[str, Any], init_args: dict[str, Any]
 ) -> tuple[tuple[dict[str, Any], ...] | None, tuple[str, ...], dict[str, Any]]:
     """(stages, notes, identity of the network) of the configured backbone."""
-    name, options = str(init_args.get("backbone")), dict(init_args.get("backbone_options") or {})
+    name, options = str(init_args.get("backbone")), init_args.get("backbone_options") or {}
+    if not isinstance(options, dict):
+        where = _blame(sweep, cell, overrides, "backbone_options")
+        raise UserError(f"backbone_options: {options!r} is no mapping", **where)
     preset = find_preset(name)
     if preset is None:
         return None, (), {"name": name, "options": options}
     init_args["backbone"] = preset
     focal = {key: value for key, value in options.items() if key in OPTION_NAMES}
     others = {key: value for key, value in options.items() if key not in OPTION_NAMES}
+    for unknown in (key for key in others if key not in _RATES):
+        raise UserError(
+            f"{unknown} is not an option of backbone {preset} (use {one_of(OPTION_NAMES + _RATES)})",
+            **_blame(sweep, cell, overrides, str(unknown)),
+        )
     try:
         resolved = preset_options(preset, focal)
         stages = resolve_stages(resolved)
     except ValueError as error:
         option = str(error).partition(":")[0]
-        raise UserError(f"{error}, for {cell.name}", file=sweep.path, key=_blame(sweep, cell, option)) from error
+        raise UserError(f"{error}, for {cell.name}", **_blame(sweep, cell, overrides, option)) from error
     _check_window(sweep, cell, preset, resolved.img_size, stages)
     notes = tuple(f"stage {stage.stage}: {note}" for stage in stages for note in stage.notes)
     return tuple(stage.as_dict() for stage in stages), notes, network_identity(resolved) | {"others": others}
 
 
 def _check_window(sweep: Sweep, cell: Cell, preset: str, img_size: Any, stages: Any) -> None:
-    """A window that the sweep asks for must tile the first stage's map: padded tokens are not what it varies."""
+    """A window that the sweep asks for must tile the first stage's map: it does not vary padding."""
     if "window_size" not in cell.settings:
         return
     asked = cell.settings["window_size"]
@@ -170,18 +181,29 @@ def _check_window(sweep: Sweep, cell: Cell, preset: str, img_size: Any, stages: 
     raise UserError(
         f"{first} is not a level of backbone {preset} at {pixels} px (stage 1 is {shorter} tokens wide; "
         f"use {one_of(fitting)})",
-        file=sweep.path,
-        key=_blame(sweep, cell, "window_size"),
+        **_blame(sweep, cell, {}, "window_size"),
     )
 
 
-def _blame(sweep: Sweep, cell: Cell, name: str) -> str:
-    """The dotted key in the sweep file that sets a configuration key."""
-    for factor, label in cell.labels.items():
-        level = next(level for level in sweep.factors[factor] if level.label == label)
-        if name in level.settings:
-            return f"factors.{factor}" if level.settings == {factor: level.settings[name]} else f"factors.{factor}.{label}"
-    return f"set.{name}" if name in sweep.settings else "factors"
+def _blame(sweep: Sweep, cell: Cell, overrides: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Where a setting, or an option of the backbone by its bare name, was made: `file` and `key` of an error.
+
+    The last one to make it counts, as in the configuration.
+    """
+
+    def made_in(settings: Mapping[str, Any]) -> str | None:
+        prefixes = ("", "model.backbone_options.", "model.init_args.backbone_options.", "model.")
+        return next((prefix + name for prefix in prefixes if prefix + name in settings), None)
+
+    if made_in(overrides):
+        return {"key": "--set"}
+    for factor, label in reversed(cell.labels.items()):
+        settings = next(level.settings for level in sweep.factors[factor] if level.label == label)
+        if made_in(settings):
+            plain = list(settings) == [factor]
+            return {"file": sweep.path, "key": f"factors.{factor}" if plain else f"factors.{factor}.{label}"}
+    made = made_in(sweep.settings)
+    return {"file": sweep.path, "key": f"set.{made}" if made else "factors"}
 
 
 def _describe(config: dict[str, Any], task: str, network: dict[str, Any]) -> dict[str, Any]:

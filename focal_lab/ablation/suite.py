@@ -34,11 +34,16 @@ class Suite:
         path = self.folder / f"{task}.yaml"
         if not path.is_file():
             there = sorted(file.stem for file in self.folder.glob("*.yaml") if file.name != SUITE_FILE)
-            raise UserError(f"suite {self.name} has no experiment for {task} (it has {one_of(there)})", file=path)
+            raise UserError(
+                f"suite {self.name} has no experiment for {task} (it has {one_of(there)})", file=path
+            )
         config = load_yaml(path)
         for part in ("model", "data"):
-            if not isinstance(config.get(part), dict) or "class_path" not in config[part]:
+            section = config.get(part)
+            if not isinstance(section, dict) or "class_path" not in section:
                 raise UserError("needs a class_path and init_args", file=path, key=part)
+            section["init_args"] = _section(section, "init_args", path, f"{part}.init_args")
+        config["trainer"] = _section(config, "trainer", path, "trainer")
         return config
 
 
@@ -51,7 +56,9 @@ def find_suite(name: str) -> Suite:
     folder = EXPERIMENTS / name
     if not folder.is_dir():
         if not EXPERIMENTS.is_dir():
-            raise UserError("there is no folder experiments/ here; run focal-lab from a checkout of the project")
+            raise UserError(
+                "there is no folder experiments/ here; run focal-lab from a checkout of the project"
+            )
         there = sorted(path.name for path in EXPERIMENTS.iterdir() if path.is_dir())
         raise UserError(f"{name!r} is not a suite (use {one_of(there)})", key="--suite")
     path = folder / SUITE_FILE
@@ -60,3 +67,11 @@ def find_suite(name: str) -> Suite:
     if set(raw) - {"backbones"} or not isinstance(backbones, dict):
         raise UserError("may hold one key, backbones: {name in sweeps: name here}", file=path)
     return Suite(name, folder, {str(key): str(value) for key, value in backbones.items()})
+
+
+def _section(config: dict[str, Any], name: str, path: Path, key: str) -> dict[str, Any]:
+    """A part of an experiment that may be left out or empty."""
+    section = config.get(name)
+    if not isinstance(section, dict | None):
+        raise UserError(f"{section!r} is no mapping", file=path, key=key)
+    return section or {}

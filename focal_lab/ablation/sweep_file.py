@@ -100,30 +100,37 @@ def load_sweep(path: Path, suite: str) -> Sweep:
     """
     raw = load_yaml(path)
     _check_keys(raw, _KEYS, path, "")
-    changes = _mapping(raw.get("suites", {}), path, "suites").get(suite, {})
-    _check_keys(_mapping(changes, path, f"suites.{suite}"), _KEYS, path, f"suites.{suite}")
-    raw = {key: value for key, value in raw.items() if key != "suites"} | changes
+    suites = _mapping(raw.get("suites", {}), path, "suites")
+    changes = _mapping(suites.get(suite, {}), path, f"suites.{suite}")
+    _check_keys(changes, [key for key in _KEYS if key != "suites"], path, f"suites.{suite}")
+    raw = {key: value for key, value in raw.items() if key != "suites"} | dict(changes)
     factors = _factors(raw.get("factors", {}), path)
-    cells = tuple(_combination(entry, factors, path, f"cells.{i}") for i, entry in _listed(raw, "cells", path))
+    cells = tuple(
+        _combination(entry, factors, path, f"cells.{i}") for i, entry in _listed(raw, "cells", path)
+    )
     for i, cell in enumerate(cells):
         missing = [name for name in factors if name not in cell]
         if missing:
             raise UserError(f"lacks the factor {missing[0]}", file=path, key=f"cells.{i}")
+        if cell in cells[:i]:
+            raise UserError(f"is cells.{cells.index(cell)} again", file=path, key=f"cells.{i}")
     return Sweep(
         name=path.stem,
         path=path,
         title=str(raw.get("title") or path.stem.replace("_", " ")),
         paper=None if raw.get("paper") is None else str(raw["paper"]),
-        claim=raw.get("claim"),
+        claim=None if raw.get("claim") is None else str(raw["claim"]),
         tasks=_tasks(raw.get("tasks", ["classification"]), path),
         seeds=seeds_from(raw.get("seeds", 3), path),
         factors=factors,
         columns=_columns(raw.get("columns", ["params", "gmacs", "top1"]), path),
         design=_choice(raw.get("design", "grid"), DESIGNS, path, "design"),
-        exclude=tuple(_combination(entry, factors, path, f"exclude.{i}") for i, entry in _listed(raw, "exclude", path)),
+        exclude=tuple(
+            _combination(entry, factors, path, f"exclude.{i}") for i, entry in _listed(raw, "exclude", path)
+        ),
         cells=cells,
         settings=dict(_mapping(raw.get("set", {}), path, "set")),
-        allow_degenerate=bool(raw.get("allow_degenerate", False)),
+        allow_degenerate=_switch(raw.get("allow_degenerate", False), path, "allow_degenerate"),
     )
 
 
@@ -133,12 +140,15 @@ def seeds_from(value: Any, path: Path | None, key: str = "seeds") -> tuple[int, 
     Raises:
         UserError: neither a positive number nor a list of different non-negative integers.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+    # type() and not isinstance: True is no seed
+    if type(value) is int and value > 0:
         return tuple(range(value))
-    if isinstance(value, list) and value and all(isinstance(s, int) and s >= 0 for s in value):
-        if len(set(value)) == len(value):
-            return tuple(value)
-    raise UserError(f"{value!r} is neither a number of seeds nor a list of different seeds", file=path, key=key)
+    whole = isinstance(value, list) and all(type(seed) is int and seed >= 0 for seed in value)
+    if whole and value and len(set(value)) == len(value):
+        return tuple(value)
+    raise UserError(
+        f"{value!r} is neither a number of seeds nor a list of different seeds", file=path, key=key
+    )
 
 
 def _factors(raw: Any, path: Path) -> dict[str, tuple[Level, ...]]:
@@ -147,13 +157,15 @@ def _factors(raw: Any, path: Path) -> dict[str, tuple[Level, ...]]:
         key = f"factors.{name}"
         if isinstance(levels, Mapping):
             chosen = [
-                Level(str(label), dict(_mapping(settings, path, f"{key}.{label}")))
+                Level(label_of(label), dict(_mapping(settings, path, f"{key}.{label}")))
                 for label, settings in levels.items()
             ]
         elif isinstance(levels, Sequence) and not isinstance(levels, str):
             chosen = [Level(label_of(value), {str(name): value}) for value in levels]
         else:
-            raise UserError(f"{levels!r} is neither a list of values nor labels with settings", file=path, key=key)
+            raise UserError(
+                f"{levels!r} is neither a list of values nor labels with settings", file=path, key=key
+            )
         labels = [level.label for level in chosen]
         if not labels:
             raise UserError("has no levels", file=path, key=key)
@@ -175,16 +187,16 @@ def label_of(value: Any) -> str:
     return str(value)
 
 
-def _combination(
-    raw: Any, factors: Mapping[str, Sequence[Level]], path: Path, key: str
-) -> dict[str, str]:
+def _combination(raw: Any, factors: Mapping[str, Sequence[Level]], path: Path, key: str) -> dict[str, str]:
     chosen = {}
     for name, value in _mapping(raw, path, key).items():
         if name not in factors:
             raise UserError(f"{name} is not a factor (use {one_of(factors)})", file=path, key=key)
         labels = [level.label for level in factors[name]]
         if label_of(value) not in labels:
-            raise UserError(f"{label_of(value)} is not a level (use {one_of(labels)})", file=path, key=f"{key}.{name}")
+            raise UserError(
+                f"{label_of(value)} is not a level (use {one_of(labels)})", file=path, key=f"{key}.{name}"
+            )
         chosen[str(name)] = label_of(value)
     return chosen
 
@@ -200,7 +212,7 @@ def _tasks(value: Any, path: Path) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not names:
         raise UserError(f"{value!r} is no list of tasks (use {one_of(TASKS)})", file=path, key="tasks")
-    return tuple(_choice(name, TASKS, path, "tasks") for name in names)
+    return _once([_choice(name, TASKS, path, "tasks") for name in names], path, "tasks")
 
 
 def _columns(value: Any, path: Path) -> tuple[str, ...]:
@@ -211,7 +223,14 @@ def _columns(value: Any, path: Path) -> tuple[str, ...]:
             find_column(str(name))
         except UserError as error:
             raise UserError(error.message, file=path, key="columns") from error
-    return tuple(value)
+    return _once(value, path, "columns")
+
+
+def _once(names: Sequence[str], path: Path, key: str) -> tuple[str, ...]:
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{name} stands twice", file=path, key=key)
+    return tuple(names)
 
 
 def _choice(value: Any, allowed: Sequence[str], path: Path, key: str) -> str:
@@ -220,10 +239,18 @@ def _choice(value: Any, allowed: Sequence[str], path: Path, key: str) -> str:
     return str(value)
 
 
+def _switch(value: Any, path: Path, key: str) -> bool:
+    if not isinstance(value, bool):
+        raise UserError(f"{value!r} is neither true nor false", file=path, key=key)
+    return value
+
+
 def _check_keys(raw: Mapping[str, Any], allowed: Sequence[str], path: Path, key: str) -> None:
     for name in raw:
         if name not in allowed:
-            raise UserError(f"{name} is not a key of a sweep file (use {one_of(allowed)})", file=path, key=key or None)
+            raise UserError(
+                f"{name} is not a key of a sweep file (use {one_of(allowed)})", file=path, key=key or None
+            )
 
 
 def _mapping(value: Any, path: Path, key: str) -> Mapping[Any, Any]:

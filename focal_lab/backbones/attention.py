@@ -154,7 +154,8 @@ class FocalAttention(nn.Module):
         """A mask or index on the device, made once a map size and kept."""
         constant: Tensor | None = self._constants.get((key, device))
         if constant is None:
-            constant = torch.as_tensor(make()).to(device)
+            with torch.inference_mode(False):  # an inference tensor could never serve a training step
+                constant = torch.as_tensor(make()).to(device)
             if type(constant) is Tensor:  # not a fake tensor of a trace, which must not outlive it
                 if len(self._constants) >= 64:
                     self._constants.clear()

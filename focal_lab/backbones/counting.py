@@ -4,6 +4,8 @@ What papers print as "FLOPs" are multiply-accumulates of matrix products and con
 activations and additions are left out.
 """
 
+import copy
+
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -35,21 +37,14 @@ def count_gmacs(model: nn.Module, image_size: Size, in_chans: int = 3) -> float:
     """Billions of multiply-accumulates of one forward pass of one picture.
 
     Args:
-        model: any model of pictures; on the meta device nothing is computed, and counting takes milliseconds
-            for models of any size.
+        model: any model of pictures; it is copied to the meta device, where nothing is computed.
         image_size: height and width in pixels.
     """
-    parameter = next(model.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
-    picture = torch.zeros(1, in_chans, *image_size, device=device)
-    training = model.training
-    model.eval()
+    shadow = copy.deepcopy(model).to("meta").eval()
+    picture = torch.zeros(1, in_chans, *image_size, device="meta")
     counter = FlopCounterMode(display=False)
-    try:
-        # fused attention kernels are invisible to the counter: take the one made of matrix products
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-            model(picture)
-    finally:
-        model.train(training)
+    # fused attention kernels are invisible to the counter: take the one made of matrix products
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        shadow(picture)
     # the counter reports two operations per multiply-accumulate
     return counter.get_total_flops() / 2e9

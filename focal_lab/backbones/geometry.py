@@ -253,9 +253,9 @@ def _allowed_rolled(grid: WindowGrid) -> Mask:
 def _allowed_coarse(grid: WindowGrid, level: CoarseLevel) -> Mask:
     cells = np.ones(grid.grid_of(level), bool)
     if grid.masked:
-        inside = _centres(torch.from_numpy(inside_map(grid))[None, ..., None], grid, level)
+        inside = _centres(inside_map(grid)[None, ..., None], grid, level)
         height, width = level.pool_size
-        cells = inside.numpy().reshape(cells.shape[0], height, cells.shape[1], width).any((1, 3))
+        cells = inside.reshape(cells.shape[0], height, cells.shape[1], width).any((1, 3))
     margins = [(extent - own) // 2 for extent, own in zip(level.region, level.cells, strict=True)]
     cells = np.pad(cells, [(margin, margin) for margin in margins])
     return _regions_of(cells, grid.windows, level.cells, level.region)[:, None]
@@ -272,8 +272,8 @@ def _positions(size: Size) -> tuple[Index, Index]:
     return rows.ravel(), columns.ravel()
 
 
-def _centres(x_BHWC: Tensor, grid: WindowGrid, level: CoarseLevel) -> Tensor:
-    """The middle of every window that its sub-windows cover, put together to one map."""
+def _centres(x_BHWC: Any, grid: WindowGrid, level: CoarseLevel) -> Any:
+    """The middle of every window that its sub-windows cover, put together to one map (tensor or array)."""
     (rows, columns), (height, width) = grid.windows, grid.window
     covered = _times(level.cells, level.pool_size)
     if covered == grid.window:

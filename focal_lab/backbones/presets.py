@@ -17,7 +17,7 @@ _LARGE: dict[str, Any] = _SMALL | {"embed_dim": 192, "num_heads": (6, 12, 24, 48
 _MICRO: dict[str, Any] = {
     "img_size": 28,
     "patch_size": 2,
-    "embed_dim": 32,
+    "embed_dim": 16,
     "depths": (2, 2, 2, 2),
     "num_heads": (1, 2, 4, 8),
     "focal_windows": (3, 1, 1, 1),

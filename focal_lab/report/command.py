@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from focal_lab.errors import UserError, one_of
+from focal_lab.errors import UserError
 
 if TYPE_CHECKING:
     from focal_lab.ablation.plan import Plan

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from focal_lab.ablation.columns import COLUMNS, Column
+from focal_lab.ablation.outcomes import State
 from focal_lab.report.entries import COUNTED, Entry, Row, Table
 from focal_lab.report.frame import LongRow, long_columns
-from focal_lab.ablation.outcomes import State
 
 NOTHING = "–"  # noqa: RUF001  (the dash that papers print)
 # The settings that tell runs apart are shown, as long as there is room for them.
 _MOST_SETTINGS = 3
+_OPTION = "model.backbone_options."
 # The first metric of each task.
 _HEADLINES = frozenset(
     {column.task: column.key for column in reversed(COLUMNS.values()) if column.task}.values()
@@ -83,17 +84,18 @@ def long_grid(rows: Sequence[LongRow], labels: Sequence[str] = ()) -> list[Strip
 
 
 def _telling_settings(rows: Sequence[LongRow]) -> list[str]:
-    """The backbone, and what else differs between the runs that say it."""
+    """The backbone, and what else differs between the runs that say it, its options first."""
     known = [row for row in rows if row["state"] == State.FINISHED]
     keys = dict.fromkeys(key for row in known for key in row if key.startswith("model."))
     differing = [key for key in keys if len({repr(row.get(key)) for row in known}) > 1]
     backbone = [key for key in keys if key == "model.backbone"]
-    return list(dict.fromkeys(backbone + differing))[:_MOST_SETTINGS]
+    options = [key for key in differing if key.startswith(_OPTION)]
+    return list(dict.fromkeys(backbone + options + differing))[:_MOST_SETTINGS]
 
 
 def _long_strip(key: str, rows: Iterable[LongRow], *, is_label: bool) -> Strip:
     column = None if is_label else COLUMNS.get(key)
-    heading = column.title if column else key.removeprefix("model.").replace("_", " ")
+    heading = column.title if column else key.removeprefix(_OPTION).removeprefix("model.").replace("_", " ")
     cells = tuple(_long_words(row.get(key), column) for row in rows)
     return Strip(heading, cells, "measured" if column else "state" if key == "state" else "label")
 

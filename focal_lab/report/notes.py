@@ -3,9 +3,9 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+from focal_lab.ablation.outcomes import State
 from focal_lab.report.entries import COUNTED, PlannedRun, Row, Table
 from focal_lab.report.frame import LongRow
-from focal_lab.ablation.outcomes import State
 
 # More than these and the table itself scrolls out of sight.
 _MOST_PROBLEMS = 8

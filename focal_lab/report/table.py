@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from focal_lab.ablation.columns import Column, find_column
+from focal_lab.ablation.outcomes import Outcome, State, read_outcome
 from focal_lab.ablation.result import Result
 from focal_lab.errors import UserError
 from focal_lab.report.entries import COUNTED, Entry, PlannedRun, Row, Status, Table, mean_and_sd
 from focal_lab.report.layouts import Layout, find_layout, published_values
 from focal_lab.report.notes import table_notes
-from focal_lab.ablation.outcomes import Outcome, State, read_outcome
 
 if TYPE_CHECKING:
     from focal_lab.ablation.plan import Plan

@@ -12,6 +12,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.aggregation import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from focal_lab.backbones.counting import count_gmacs, count_parameters
 from focal_lab.errors import UserError
 from focal_lab.tasks.backbone import create_backbone
 from focal_lab.tasks.schedule import Recipe
@@ -132,6 +133,10 @@ class Classification(LightningModule):
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """timm's schedulers want to be told the step."""
         scheduler.step_update(num_updates=self.global_step)
+
+    def count(self, image_size: tuple[int, int]) -> tuple[int, float]:
+        """Parameters, and billions of multiply-accumulates for one picture of (height, width) pixels."""
+        return count_parameters(self.model), count_gmacs(self.model, image_size)
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection) -> None:
         images_BCHW, labels_B = batch

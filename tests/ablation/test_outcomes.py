@@ -2,8 +2,8 @@ from pathlib import Path
 
 from report_world import corrupt, fail, finish, start
 
-from focal_lab.ablation.result import Failure, write_record
 from focal_lab.ablation.outcomes import State, read_outcome, run_folders
+from focal_lab.ablation.result import Failure, write_record
 
 
 def test_each_state_is_told_from_the_files_in_the_folder(out: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_result_of_another_run_is_corrupt_and_says_whose_it_is(out: Path) -> N
 
 def test_the_last_line_is_the_last_one_with_words_without_escape_codes(out: Path) -> None:
     lines = ["first", "\x1b[1mstep 1\r\x1b[2Kstep 2\x1b[0m\x07", "  ", ""]
-    write_record(out / "a0", Failure("a0", "killed\nby 9", lines, 1, "2026-01-02T10:00:30"))
+    write_record(out / "a0", Failure("a0", "classification", 0, "killed\nby 9", lines, 1, "now"))
     outcome = read_outcome(out / "a0")
     assert (outcome.reason, outcome.last_line) == ("killed by 9", "step 2")
 

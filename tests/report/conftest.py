@@ -1,4 +1,4 @@
-"""Fixtures for reports; what they are made of is in report_world.py."""
+"""Fixtures for reports; what they are made of is in ../report_world.py."""
 
 import os
 from collections.abc import Callable
@@ -8,14 +8,6 @@ import pytest
 from report_world import FakePlan, corrupt, fail, finish, make_plan, run_id, start
 
 GOLDEN = Path(__file__).with_name("golden")
-
-
-@pytest.fixture
-def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty `runs` in the working folder, as on the command line: messages hold no random paths."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
-    return Path("runs")
 
 
 @pytest.fixture

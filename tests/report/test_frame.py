@@ -17,7 +17,8 @@ def test_the_frame_has_one_row_per_run_and_a_column_for_everything_known(out: Pa
     assert list(frame.columns[:7]) == ["run", "task", "seed", "state", "top1", "ap_box", "zeta"]
     first = frame.iloc[0]
     assert (first["seed"], first["params"], first["dirty"], first["commit"]) == (1, 28288354, True, "abc")
-    assert first["model.options.depths"] == "1-1-2-1"
+    assert first["model.backbone"] == "focal_micro"
+    assert first["model.backbone_options.depths"] == "1-1-2-1"
     assert pd.isna(first["ap_box"])
 
 
@@ -32,7 +33,8 @@ def test_runs_without_a_result_are_rows_that_say_why(out: Path) -> None:
     assert frame.loc["b0", "finished"] == "2026-01-02T10:00:30"
     assert str(frame.loc["c0", "reason"]).startswith("result.json is not readable")
     assert frame.loc["a0", "seed"] == 0
-    assert frame["seed"].isna().sum() == 3
+    assert (frame.loc["b0", "task"], frame.loc["b0", "seed"]) == ("classification", 0)
+    assert frame["seed"].isna().sum() == 2
 
 
 def test_an_empty_folder_is_an_empty_frame_with_the_fixed_columns(out: Path) -> None:

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report_world import FakePlan, finish, make_plan, run_id
+from report_world import FakePlan, config, finish, make_plan, run_id
 
 from focal_lab.report.frame import all_rows, sweep_rows
 from focal_lab.report.render import (
     LONG_FORMATS,
     TABLE_FORMATS,
+    long_json,
     long_text,
     table_csv,
     table_json,
@@ -122,17 +123,21 @@ def test_the_json_holds_every_seed_and_every_run(out: Path, mixed: FakePlan) -> 
     assert table["columns"][0]["key"] == "params"
 
 
-def test_a_nan_is_null_in_json(out: Path) -> None:
+def test_what_is_no_number_is_null_in_json() -> None:
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    rows = [{"run": "a0", "top1": float("nan"), "loss": float("inf"), "seed": 0}]
+    (row,) = json.loads(long_json(rows), parse_constant=refuse)
+    assert (row["top1"], row["loss"], row["seed"]) == (None, None, 0)
+
+
+def test_a_result_with_a_nan_is_a_corrupt_one_in_the_table(out: Path) -> None:
     plan = make_plan({"window_size": ["7"]}, columns=("top1",), seeds=(0,))
     finish(out, run_id(0, 0))
     path = out / run_id(0, 0) / "result.json"
     path.write_text(path.read_text().replace("87.5", "NaN"))
-
-    def refuse(word: str) -> None:
-        raise AssertionError(f"{word} is not JSON")
-
-    table = json.loads(table_json(build_table(plan, out)), parse_constant=refuse)
-    assert table["rows"][0]["entries"]["top1"]["mean"] is None
+    assert build_table(plan, out).rows[0].entries["top1"].status == "corrupt"
 
 
 def test_a_sweeps_long_text_shows_labels_and_states(out: Path, mixed: FakePlan) -> None:
@@ -143,14 +148,21 @@ def test_a_sweeps_long_text_shows_labels_and_states(out: Path, mixed: FakePlan) 
 
 def test_the_long_text_shows_the_settings_that_tell_runs_apart(out: Path) -> None:
     for run, size in (("a0", 7), ("b0", 14)):
-        finish(
-            out, run, identity={"model": {"backbone": "focal_micro", "window_size": size, "border": "wrap"}}
-        )
+        finish(out, run, config=config({"border": "wrap", "window_size": size}))
     header, _, first, second = long_text(all_rows(out)).splitlines()
-    assert "window size" in header
-    assert "border" not in header
+    assert re.match(r"run +backbone +window size +task ", header)
     assert re.match(r"a0 +focal_micro +7 ", first)
     assert re.match(r"b0 +focal_micro +14 ", second)
+
+
+def test_options_of_the_backbone_come_before_other_settings_that_differ(out: Path) -> None:
+    options = [{"window_size": 7}, {"window_size": 14, "use_shift": True}]
+    for number, changes in enumerate(options):
+        finish(out, f"r{number}", config=config(changes, lr=0.001 * (1 + number), num_classes=10 + number))
+    header, _, first, second = long_text(all_rows(out)).splitlines()
+    assert re.match(r"run +backbone +window size +use shift +task ", header)
+    assert re.match(r"r0 +focal_micro +7 +– ", first)  # noqa: RUF001
+    assert re.match(r"r1 +focal_micro +14 +True ", second)
 
 
 def test_a_terminal_gets_the_latest_of_very_many_runs_and_is_told_so() -> None:

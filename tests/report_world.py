@@ -92,9 +92,8 @@ def finish(out: Path, run: str, **changes: Any) -> Result:
         "images_per_second": 512.25,
         "peak_memory_mb": 810.5,
         "config_hash": run,
-        "identity": {
-            "model": {"backbone": "focal_micro", "options": {"window_size": 7, "depths": [1, 1, 2, 1]}}
-        },
+        "config": config({"window_size": 7, "depths": [1, 1, 2, 1]}),
+        "identity": {"version": 1},
         "versions": {"torch": "2.14.1"},
         "git": {"commit": "0123abc", "dirty": False},
         "hardware": "2 CPU cores",
@@ -106,9 +105,19 @@ def finish(out: Path, run: str, **changes: Any) -> Result:
     return result
 
 
+def config(options: dict[str, Any], **init_args: Any) -> dict[str, Any]:
+    """The LightningCLI configuration that a run leaves in its result, cut to what a report reads."""
+    model = {"backbone": "focal_micro", "num_classes": 10, "lr": 0.003, "backbone_options": options}
+    return {"seed_everything": 0, "model": {"class_path": "Classification", "init_args": model | init_args}}
+
+
 def fail(out: Path, run: str, reason: str = "NaN loss at step 12", last: str = "loss=nan") -> None:
     """Leave a failure behind, as a run that raised does."""
-    write_record(out / run, Failure(run, reason, ["epoch 1", last, ""], 2, "2026-01-02T10:00:30"))
+    lines = ["epoch 1", last, ""]
+    write_record(
+        out / run,
+        Failure(run, "classification", int(run[-1]), reason, lines, attempts=2, when="2026-01-02T10:00:30"),
+    )
 
 
 def corrupt(out: Path, run: str) -> None:

@@ -1,0 +1,58 @@
+"""Locks that the kernel releases when their holder dies, however it dies."""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Self
+
+LOCK_FILE = "lock"
+
+
+class FileLock:
+    """An exclusive lock on a file, held while the process lives and `release` has not been called."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def acquire(self, *, wait: bool = True) -> bool:
+        """Take the lock; False when somebody else holds it and `wait` is off.
+
+        Raises:
+            OSError: the file cannot be opened.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Give the lock back; nothing happens when it is not held."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some process holds the lock right now."""
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    free = lock.acquire(wait=False)
+    lock.release()
+    return not free

@@ -1,0 +1,100 @@
+"""`focal-lab`: one table from subcommand to function. Nothing heavy is imported before it is needed."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from focal_lab._version import __version__
+from focal_lab.errors import UserError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; the exit status.
+
+    2 for a user's mistake, told in one line; 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] not in SUBCOMMANDS:
+        _parser().parse_args(arguments or ["--help"])
+        return USER_ERROR  # not reached: argparse exits by itself
+    run, _ = SUBCOMMANDS[arguments[0]]
+    try:
+        return run(arguments[1:])
+    except UserError as error:
+        print(f"focal-lab: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # the reader of our output has gone, as `| head` does; nothing more can be told to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def plan(argv: list[str]) -> int:
+    """Show what a sweep would train."""
+    from focal_lab.ablation.commands import plan_command
+
+    return plan_command(argv)
+
+
+def sweep(argv: list[str]) -> int:
+    """Train what is missing, then print the table."""
+    from focal_lab.ablation.commands import sweep_command
+    from focal_lab.report.command import print_table
+
+    status, trained, out = sweep_command(argv)
+    print_table(trained, out)
+    return status
+
+
+def report(argv: list[str]) -> int:
+    """Print a sweep's table, or all runs."""
+    from focal_lab.report.command import main as report_main
+
+    return report_main(argv)
+
+
+def trainer(subcommand: str) -> Callable[[list[str]], int]:
+    """A LightningCLI subcommand."""
+
+    def run(argv: list[str]) -> int:
+        from focal_lab.tasks.training_cli import main as training_main
+
+        return training_main(subcommand, argv)
+
+    return run
+
+
+SUBCOMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
+    "fit": (trainer("fit"), "train one experiment: --config experiments/digits/classification.yaml"),
+    "validate": (trainer("validate"), "evaluate a checkpoint on the validation split"),
+    "test": (trainer("test"), "evaluate a checkpoint on the test split"),
+    "predict": (trainer("predict"), "run a checkpoint on pictures"),
+    "plan": (plan, "show what a sweep would train, and what it can reuse"),
+    "sweep": (sweep, "train what is missing of a sweep and print its table"),
+    "report": (report, "print a sweep's table beside the paper's, or all runs"),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, SUBCOMMANDS))
+    listed = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in SUBCOMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="focal-lab",
+        usage="focal-lab [--help] [--version] SUBCOMMAND ...",
+        description="Ablation studies of the Focal Transformer (NeurIPS 2021).",
+        epilog=f"subcommands (focal-lab SUBCOMMAND --help tells more):\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"focal-lab {__version__}")
+    parser.add_argument("subcommand", choices=list(SUBCOMMANDS), metavar="SUBCOMMAND", help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

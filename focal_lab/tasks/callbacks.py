@@ -1,0 +1,143 @@
+"""What every training does beside its steps: stops when it diverged, keeps time, can be resumed exactly."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+
+class DivergedError(RuntimeError):
+    """The loss is no longer a number."""
+
+
+class StopWhenDiverged(Callback):
+    """Raises DivergedError on a loss that is not finite.
+
+    On the CPU every step is looked at; elsewhere only every `log_every_n_steps`, because looking waits for
+    the device.
+    """
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if not isinstance(loss, Tensor):
+            return
+        due = trainer.global_step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
+        if (due or loss.device.type == "cpu") and not math.isfinite(loss.item()):
+            raise DivergedError(f"the loss is {loss.item()} at step {trainer.global_step}; lower model.lr")
+
+
+class ReseedEachEpoch(Callback):
+    """Seeds drop path, dropout and augmentation from (seed, epoch).
+
+    A training resumed from an epoch's checkpoint then draws what the undisturbed one would have drawn.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        torch.manual_seed((self.seed * 100003 + trainer.current_epoch) * 1009 + trainer.global_rank)
+
+
+class Timing(Callback):
+    """Measures training; survives a resume, because it is saved with the checkpoint.
+
+    Attributes:
+        train_seconds: wall time of the fit, validation included.
+        step_seconds: wall time from the start of training epochs to the end of their last step.
+        images: training pictures seen, over all processes.
+    """
+
+    def __init__(self) -> None:
+        self.train_seconds = self.step_seconds = 0.0
+        self.images = 0
+        self._fit_start = self._epoch_start = 0.0
+
+    @property
+    def images_per_second(self) -> float:
+        """Training pictures per second of training epochs, validation left out."""
+        return self.images / self.step_seconds if self.step_seconds else 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._fit_start = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epoch_start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        pictures = batch[0] if isinstance(batch, list | tuple) else batch
+        self.images += len(pictures) * trainer.world_size
+        if batch_idx + 1 == trainer.num_training_batches:
+            # validation at the end of an epoch runs before on_train_epoch_end
+            self._end_of_steps()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end_of_steps()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.train_seconds = self._total()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"train_seconds": self._total(), "step_seconds": self.step_seconds, "images": self.images}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.train_seconds = state_dict["train_seconds"]
+        self.step_seconds, self.images = state_dict["step_seconds"], state_dict["images"]
+
+    def _total(self) -> float:
+        running = time.perf_counter() - self._fit_start if self._fit_start else 0.0
+        self._fit_start = 0.0 if not running else time.perf_counter()
+        self.train_seconds += running
+        return self.train_seconds
+
+    def _end_of_steps(self) -> None:
+        if self._epoch_start:
+            self.step_seconds += time.perf_counter() - self._epoch_start
+            self._epoch_start = 0.0
+
+
+class Progress(Callback):
+    """Tells a listener where training is, at most every `interval` seconds.
+
+    Args:
+        send: gets {step, total, loss, metric, epoch}.
+        interval: seconds between two messages.
+    """
+
+    def __init__(self, send: Callable[[dict[str, Any]], None], interval: float = 0.5) -> None:
+        self.send, self.interval = send, interval
+        self._last = 0.0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        if now - self._last < self.interval:
+            return
+        self._last = now
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        self._tell(trainer, pl_module, loss=float(loss) if isinstance(loss, Tensor) else None)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._tell(trainer, pl_module, validated=True)
+
+    def _tell(self, trainer: Trainer, module: LightningModule, **values: Any) -> None:
+        metric = trainer.callback_metrics.get(str(getattr(module, "monitor", "")))
+        self.send(
+            {
+                "step": trainer.global_step,
+                "total": int(trainer.estimated_stepping_batches),
+                "epoch": trainer.current_epoch,
+                "metric": None if metric is None else float(metric),
+                **values,
+            }
+        )

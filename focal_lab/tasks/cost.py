@@ -1,0 +1,53 @@
+"""What a configuration costs, without building its weights: parameters and multiply-accumulates."""
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from focal_lab.errors import UserError
+from focal_lab.tasks.training_cli import check_config
+
+
+def count_config(config: Mapping[str, Any]) -> tuple[int, float]:
+    """Check a run's configuration and count its model.
+
+    Args:
+        config: LightningCLI configuration of a run.
+
+    Returns:
+        Parameters, and billions of multiply-accumulates for one picture of the data's size.
+
+    Raises:
+        UserError: a key or value that the classes do not take, or a backbone that cannot be built.
+    """
+    check_config(config)
+    model = config["model"]
+    init_args = {key: value for key, value in model.get("init_args", {}).items() if key != "backbone_checkpoint"}
+    with torch.device("meta"):
+        task = find_class(model["class_path"])(**init_args)
+    counted: tuple[int, float] = task.count(picture_size(config["data"]))
+    return counted
+
+
+def picture_size(data: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width of the pictures that a data module serves, from its options or their defaults.
+
+    Raises:
+        UserError: the class has no option `image_size`.
+    """
+    size = data.get("init_args", {}).get("image_size")
+    if size is None:
+        parameter = inspect.signature(find_class(data["class_path"])).parameters.get("image_size")
+        if parameter is None or parameter.default is inspect.Parameter.empty:
+            raise UserError(f"{data['class_path']} does not say its image_size", key="data.init_args.image_size")
+        size = parameter.default
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def find_class(path: str) -> Any:
+    """The class at a dotted path."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)

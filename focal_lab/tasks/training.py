@@ -1,0 +1,125 @@
+"""One training from a LightningCLI configuration to its test metrics, as a sweep runs it."""
+
+import pickle
+import resource
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from focal_lab.tasks.callbacks import DivergedError, Progress, Timing
+from focal_lab.tasks.training_cli import FocalCLI, one_line_errors
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training came to.
+
+    Attributes:
+        metrics: the task's metrics on the test split, accuracies in percent.
+        train_seconds: wall time of the fit, over all its resumptions.
+        images_per_second: training pictures per second, validation left out.
+        peak_memory_mb: highest allocation on the device, or resident memory of the process on CPU, in MB.
+    """
+
+    metrics: dict[str, float]
+    train_seconds: float
+    images_per_second: float
+    peak_memory_mb: float
+
+
+def train(
+    config: Mapping[str, Any],
+    folder: Path,
+    *,
+    resume_from: Path | None = None,
+    listener: Listener | None = None,
+) -> Trained:
+    """Fit, then test the best checkpoint.
+
+    Args:
+        config: a LightningCLI configuration without paths.
+        folder: gets the checkpoints and TensorBoard's event file.
+        resume_from: checkpoint of an earlier, interrupted training of the same configuration.
+        listener: is told where training is.
+
+    Raises:
+        UserError: the configuration is wrong.
+        DivergedError: the loss is not a number.
+    """
+    warnings.filterwarnings("ignore", message=".*num_workers.*")
+    cli = build(config, folder)
+    timing = Timing()
+    cli.trainer.callbacks.append(timing)  # type: ignore[attr-defined]
+    if listener is not None:
+        cli.trainer.callbacks.append(Progress(listener))  # type: ignore[attr-defined]
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=str(resume_from) if resume_from else None)
+    if not cli.trainer.state.finished:
+        raise RuntimeError("training was interrupted")
+    best = cli.trainer.checkpoint_callback.best_model_path if cli.trainer.checkpoint_callback else ""  # type: ignore[attr-defined]
+    tested = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=best or None, verbose=False)
+    metrics = {name: float(tested[0][f"test/{name}"]) for name in cli.model.result_metrics}
+    _log_hyperparameters(cli, metrics)
+    if not all(torch.isfinite(torch.tensor(value)) for value in metrics.values()):
+        raise DivergedError(f"a test metric is not a number: {metrics}")
+    return Trained(metrics, timing.train_seconds, timing.images_per_second, peak_memory_mb())
+
+
+def build(config: Mapping[str, Any], folder: Path) -> FocalCLI:
+    """Model, data and trainer of a configuration, writing to `folder` and silent on the terminal.
+
+    Raises:
+        UserError: the configuration is wrong.
+    """
+    trainer = dict(config.get("trainer", {}))
+    trainer |= {"default_root_dir": str(folder), "enable_progress_bar": False}
+    with one_line_errors():
+        cli = FocalCLI(dict(config) | {"trainer": trainer}, run=False, save_config_callback=None)
+    # name and version empty: event file and checkpoints/ lie in the run's own folder
+    cli.trainer.loggers = [RunLogger(folder, name="", version="", default_hp_metric=False)]
+    return cli
+
+
+class RunLogger(TensorBoardLogger):
+    """Keeps one event file for fit, test and the final metrics; Lightning's closes it after each."""
+
+    def finalize(self, status: str) -> None:
+        """Write out what is there; `close` ends it."""
+        self.experiment.flush()
+
+    def close(self) -> None:
+        """The run is over."""
+        super().finalize("success")
+
+
+def resumable(checkpoint: Path) -> bool:
+    """Whether a checkpoint can be read; False for a truncated or foreign file.
+
+    Nothing in the file is executed.
+    """
+    try:
+        state = torch.load(checkpoint, map_location="meta", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError):
+        return False
+    return isinstance(state, dict) and "state_dict" in state and "loops" in state
+
+
+def peak_memory_mb() -> float:
+    """Highest memory so far: allocated on the current CUDA device, else resident in this process."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def _log_hyperparameters(cli: FocalCLI, metrics: Mapping[str, float]) -> None:
+    """One HParams entry a run, with the final metrics: earlier ones would show placeholders."""
+    logger = cli.trainer.logger
+    if isinstance(logger, RunLogger):
+        logger.log_hyperparams(dict(cli.model.hparams), {f"test/{name}": value for name, value in metrics.items()})
+        logger.close()
