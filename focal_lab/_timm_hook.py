@@ -17,7 +17,7 @@ def register_with_timm() -> None:
 
 
 class _TimmFinder(importlib.abc.MetaPathFinder):
-    """Waits for the import of timm, once."""
+    """Waits until timm is really imported: libraries also ask for its spec only to learn if it is there."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -25,7 +25,10 @@ class _TimmFinder(importlib.abc.MetaPathFinder):
         if fullname != "timm":
             return None
         sys.meta_path.remove(self)
-        spec = importlib.util.find_spec("timm")
+        try:
+            spec = importlib.util.find_spec("timm")
+        finally:
+            sys.meta_path.insert(0, self)
         if spec is not None and spec.loader is not None:
             spec.loader = _RegisteringLoader(spec.loader)
         return spec
@@ -41,7 +44,9 @@ class _RegisteringLoader(importlib.abc.Loader):
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        self.loader.exec_module(module)
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _TimmFinder)]
+        module.__loader__ = self.loader
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
+        self.loader.exec_module(module)
         importlib.import_module("focal_lab.backbones.entry_points")

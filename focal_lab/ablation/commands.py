@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -15,27 +16,35 @@ from focal_lab.ablation.outcomes import State, read_outcome
 from focal_lab.ablation.plan import Plan, check_out, effective_summary, make_plan, remember
 from focal_lab.ablation.progress import SweepView
 from focal_lab.ablation.sweep_file import find_sweep
-from focal_lab.errors import UserError
+from focal_lab.errors import UserError, one_of
 
 SOME_FAILED = 1
 INTERRUPTED = 130
 
 
-def plan_command(argv: list[str]) -> int:
+def plan_command(argv: list[str], papers: Sequence[str]) -> int:
     """Print the runs of a sweep with what they come to and cost, and what is there already.
+
+    Args:
+        argv: what follows `focal-lab plan`.
+        papers: published tables that a report can put beside a sweep.
 
     Raises:
         UserError: the sweep, the suite or an option is wrong.
     """
     options = _parser("plan", plan_command).parse_args(argv)
-    plan = _plan(options)
+    plan = _plan(options, papers)
     checked = check_plan(plan, WarmProcesses())
     print_plan(plan, checked, options.out, Console(highlight=False))
     return 0
 
 
-def sweep_command(argv: list[str]) -> tuple[int, Plan, Path]:
+def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Path]:
     """Train what is missing of a sweep.
+
+    Args:
+        argv: what follows `focal-lab sweep`.
+        papers: published tables that a report can put beside a sweep.
 
     Returns:
         Exit status (0 all finished, 1 some failed, 130 interrupted), the plan, and the folder of its runs.
@@ -48,7 +57,7 @@ def sweep_command(argv: list[str]) -> tuple[int, Plan, Path]:
     options = parser.parse_args(argv)
     if options.workers is not None and options.workers < 1:
         raise UserError(f"{options.workers} is too few; use 1 or more", key="--workers")
-    plan = _plan(options)
+    plan = _plan(options, papers)
     check_out(options.out)
     processes = WarmProcesses()
     checked = check_plan(plan, processes)
@@ -139,13 +148,22 @@ def _notes(plan: Plan) -> list[str]:
     """Where an option was not honoured as written, once for all cells that share it."""
     cells: dict[str, list[str]] = {}
     for run in plan.runs:
-        for note in run.notes:
+        for note in _by_stages(run.notes):
             names = cells.setdefault(note, [])
             if run.cell.name not in names:
                 names.append(run.cell.name)
     return [
         note if len(names) == len(plan.cells) else f"{note} ({'; '.join(names)})" for note, names in cells.items()
     ]
+
+
+def _by_stages(notes: Sequence[str]) -> list[str]:
+    """`stage 2: x` and `stage 3: x` as `stages 2, 3: x`."""
+    stages: dict[str, list[str]] = {}
+    for note in notes:
+        stage, _, what = note.removeprefix("stage ").partition(": ")
+        stages.setdefault(what, []).append(stage)
+    return [f"stage{'s' * (len(where) > 1)} {', '.join(where)}: {what}" for what, where in stages.items()]
 
 
 def _said(state: State) -> str:
@@ -157,8 +175,15 @@ def _said(state: State) -> str:
     }[state]
 
 
-def _plan(options: argparse.Namespace) -> Plan:
-    return make_plan(find_sweep(options.sweep), suite=options.suite, seeds=options.seeds, overrides=options.set)
+def _plan(options: argparse.Namespace, papers: Sequence[str]) -> Plan:
+    plan = make_plan(find_sweep(options.sweep), suite=options.suite, seeds=options.seeds, overrides=options.set)
+    if plan.sweep.paper not in (None, *papers):
+        raise UserError(
+            f"{plan.sweep.paper} is no published table with a layout (use {one_of(papers)})",
+            file=plan.sweep.path,
+            key="paper",
+        )
+    return plan
 
 
 def _parser(name: str, function: object) -> argparse.ArgumentParser:

@@ -94,7 +94,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise UserError(f"{text!r} is not KEY=VALUE", key="--set")
-        settings[key.strip()] = parse_yaml(f"value: {value}", Path("--set"))["value"]
+        settings[key.strip()] = parse_yaml(f"value: {value}", f"--set {text}")["value"]
     return settings
 
 
@@ -182,7 +182,8 @@ def _refuse_degenerate(sweep: Sweep, runs: Sequence[Run]) -> None:
         twin = first.setdefault(run.id, run)
         if twin.cell.labels != run.cell.labels:
             differing = [name for name in run.cell.labels if twin.cell.labels[name] != run.cell.labels[name]]
-            notes = run.notes or twin.notes
+            # what only one of them has been told explains why the other comes to the same
+            notes = [n for n in (*twin.notes, *run.notes) if (n in twin.notes) != (n in run.notes)]
             why = f" ({'; '.join(notes)})" if notes else ""
             raise UserError(
                 f"{twin.cell.name} and {run.cell.name} are the same network at this size{why}; "

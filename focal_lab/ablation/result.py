@@ -95,8 +95,9 @@ def read_result(folder: Path) -> Result | None:
     Raises:
         CorruptRecordError: the file is there but not readable as a result.
     """
-    raw = _read_json(folder / RESULT_FILE)
-    if raw is None:
+    try:
+        raw = _read_json(folder / RESULT_FILE)
+    except FileNotFoundError:
         return None
     try:
         result = Result.from_dict(raw)
@@ -111,11 +112,9 @@ def read_failure(folder: Path) -> Failure | None:
     """The failure recorded in a run's folder, None when there is none or it cannot be read."""
     try:
         raw = _read_json(folder / FAILURE_FILE)
-        if raw is None:
-            return None
         _check_types(Failure, raw)
         return Failure(**raw)
-    except (CorruptRecordError, TypeError, ValueError):
+    except (FileNotFoundError, TypeError, ValueError):
         return None
 
 
@@ -160,8 +159,10 @@ def set_aside(path: Path) -> Path:
     return target
 
 
-def _check_types(record: type[Result] | type[Failure], raw: dict[str, Any]) -> None:
+def _check_types(record: type[Result] | type[Failure], raw: Any) -> None:
     """Raises ValueError naming a value that is not what the record's field says."""
+    if not isinstance(raw, dict):
+        raise ValueError("is not a JSON object")
     for field in fields(record):
         value = raw.get(field.name)
         kind: Any = get_origin(field.type) or field.type
@@ -178,6 +179,6 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return None
+        raise
     except (ValueError, OSError) as error:
         raise CorruptRecordError(f"is not readable as JSON ({error})", file=path) from error

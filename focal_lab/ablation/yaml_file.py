@@ -73,8 +73,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return parse_yaml(text, path)
 
 
-def parse_yaml(text: str, path: Path) -> dict[str, Any]:
-    """`load_yaml` of a text already read."""
+def parse_yaml(text: str, path: Path | str) -> dict[str, Any]:
+    """`load_yaml` of a text already read; `path` is what an error names."""
     try:
         value = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a tag such as !!int before a word

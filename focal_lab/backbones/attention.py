@@ -5,7 +5,8 @@ map, Q queries per window (s_p * s_p), K keys per window over all levels, G = B 
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,13 @@ from focal_lab.backbones.attention_reference import attend_reference
 from focal_lab.backbones.geometry import WindowGrid
 from focal_lab.backbones.options import StageConfig
 from focal_lab.backbones.pooling import make_pooling
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _outside_graphs(method: Method) -> Method:
+    """Keep torch.compile out of numpy and caches: it can trace neither, and the result is a constant."""
+    return cast(Method, torch.compiler.disable(method))  # type: ignore[no-untyped-call]
 
 
 class FocalAttention(nn.Module):
@@ -93,7 +101,9 @@ class FocalAttention(nn.Module):
         ]
         inside = self._inside(grid, x_BHWC.device)
         for level, pool in zip(grid.levels, self.pools, strict=True):
-            pooled_BHWC = pool(geometry.pooled_view(canvas_BHWC, grid, level), self._pooled_inside(grid, level, inside))
+            pooled_BHWC = pool(
+                geometry.pooled_view(canvas_BHWC, grid, level), self._pooled_inside(grid, level, inside)
+            )
             maps.append(
                 KeyMap(
                     geometry.pad_coarse(self._project_keys(pooled_BHWC), level),
@@ -136,6 +146,7 @@ class FocalAttention(nn.Module):
         bias = None if self.qkv.bias is None else self.qkv.bias[dim:]
         return nn.functional.linear(x_BHWC, self.qkv.weight[dim:], bias)
 
+    @_outside_graphs
     def _inside(self, grid: WindowGrid, device: torch.device) -> Tensor | None:
         """(1, H, W, 1) canvas mask for the pooling; None where padding counts like any token."""
         if not grid.masked or not grid.levels or grid.canvas == grid.map_size:
@@ -145,11 +156,13 @@ class FocalAttention(nn.Module):
     def _pooled_inside(self, grid: WindowGrid, level: Any, inside: Tensor | None) -> Tensor | None:
         return None if inside is None else geometry.pooled_view(inside, grid, level)
 
+    @_outside_graphs
     def _allowed(self, grid: WindowGrid, device: torch.device) -> Tensor | None:
         if geometry.allowed_keys(grid) is None:
             return None
         return self._constant((grid, "allowed"), device, lambda: geometry.allowed_keys(grid))
 
+    @_outside_graphs
     def _constant(self, key: Any, device: torch.device, make: Any) -> Tensor:
         """A mask or index on the device, made once a map size and kept."""
         constant: Tensor | None = self._constants.get((key, device))

@@ -51,4 +51,4 @@ def _region(level: KeyMap, i: int, j: int) -> Tensor:
 
 def _heads(x_BHWC: Tensor, heads: int) -> Tensor:
     """(B, N, H * W, D)."""
-    return x_BHWC.flatten(1, 2).unflatten(-1, (heads, -1)).transpose(1, 2)
+    return torch.unflatten(x_BHWC.flatten(1, 2), -1, (heads, -1)).transpose(1, 2)

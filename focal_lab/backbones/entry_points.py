@@ -1,15 +1,22 @@
-"""Registers every preset with timm, under its full name."""
+"""Registers every preset with timm, under its full name.
+
+Imported right after timm itself, be it by `focal` on its way: so the network is imported by the first call.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor
 
-from focal_lab.backbones.focal import FocalTransformer
 from focal_lab.backbones.options import FocalOptions, image_size
 from focal_lab.backbones.presets import PRESETS, preset_options
+
+if TYPE_CHECKING:
+    from focal_lab.backbones.focal import FocalTransformer
 
 
 def _cfg(name: str) -> dict[str, Any]:
@@ -40,6 +47,8 @@ def create_focal(name: str, pretrained: bool = False, **kwargs: Any) -> FocalTra
     Raises:
         ValueError: an option is unknown or breaks a rule.
     """
+    from focal_lab.backbones.focal import FocalTransformer
+
     options = PRESETS[name] | kwargs
     out_indices = options.pop("out_indices", tuple(range(len(options.get("depths", FocalOptions.depths)))))
     model: FocalTransformer = build_model_with_cfg(

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
-from timm.layers import ClassifierHead, DropPath, Mlp
+import torch.nn.functional as F  # noqa: N812
+from timm.layers.classifier import ClassifierHead
+from timm.layers.drop import DropPath
+from timm.layers.mlp import Mlp
 from timm.models import checkpoint
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
@@ -41,7 +43,14 @@ class PatchEmbed(nn.Module):
     """
 
     def __init__(
-        self, in_chans: int, dim: int, patch_size: int, *, overlap: bool, pre_norm: bool = False, cut: bool = False
+        self,
+        in_chans: int,
+        dim: int,
+        patch_size: int,
+        *,
+        overlap: bool,
+        pre_norm: bool = False,
+        cut: bool = False,
     ) -> None:
         super().__init__()
         self.patch_size, self.cut = patch_size, cut
@@ -53,8 +62,7 @@ class PatchEmbed(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """(B, in_chans, H, W) to (B, ceil(H / patch_size), ceil(W / patch_size), dim)."""
         x_BCHW = self.pre_norm(x_BCHW)
-        if not self.cut or min(x_BCHW.shape[2:]) < self.patch_size:
-            x_BCHW = _pad_to_multiple(x_BCHW, self.patch_size)
+        x_BCHW = _pad_to_multiple(x_BCHW, self.patch_size, only_smaller=self.cut)
         tokens_BHWC: Tensor = self.norm(self.proj(x_BCHW).permute(0, 2, 3, 1))
         return tokens_BHWC
 
@@ -84,7 +92,11 @@ class PatchMerging(nn.Module):
         if height % 2 or width % 2:
             x_BHWC = F.pad(x_BHWC, (0, 0, 0, width % 2, 0, height % 2))
         batch, height, width, channels = x_BHWC.shape
-        x = x_BHWC.reshape(batch, height // 2, 2, width // 2, 2, channels).permute(0, 1, 3, 4, 2, 5).flatten(3)
+        x = (
+            x_BHWC.reshape(batch, height // 2, 2, width // 2, 2, channels)
+            .permute(0, 1, 3, 4, 2, 5)
+            .flatten(3)
+        )
         merged: Tensor = self.reduction(self.norm(x))
         return merged
 
@@ -175,10 +187,8 @@ class FocalStage(nn.Module):
         """(B, H, W, C) to (B, H / 2, W / 2, 2 C), but for the first stage, which keeps the shape."""
         x_BHWC = self.downsample(x_BHWC)
         for block in self.blocks:
-            if self.grad_checkpointing and self.training and not torch.jit.is_scripting():
-                x_BHWC = checkpoint(block, x_BHWC)
-            else:
-                x_BHWC = block(x_BHWC)
+            recompute = self.grad_checkpointing and self.training
+            x_BHWC = checkpoint(block, x_BHWC) if recompute else block(x_BHWC)
         return x_BHWC
 
 
@@ -222,9 +232,7 @@ class FocalTransformer(nn.Module):
         )
         self.pos_drop = nn.Dropout(proj_drop_rate)
         depths = [stage.depth for stage in self.stages_config]
-        rates = iter(
-            self.options.drop_path_rate * i / max(1, sum(depths) - 1) for i in range(sum(depths))
-        )
+        rates = iter(self.options.drop_path_rate * i / max(1, sum(depths) - 1) for i in range(sum(depths)))
         self.layers = nn.Sequential(
             *(
                 FocalStage(
@@ -355,7 +363,7 @@ class FocalTransformer(nn.Module):
             self.norm = nn.Identity()  # type: ignore[assignment]
         if prune_head:
             self.reset_classifier(0, "")
-        return cast(list[int], take)
+        return take
 
 
 def split_options(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -364,6 +372,8 @@ def split_options(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     return focal, {name: value for name, value in values.items() if name not in focal}
 
 
-def _pad_to_multiple(x_BCHW: Tensor, multiple: int) -> Tensor:
-    bottom, right = -x_BCHW.shape[2] % multiple, -x_BCHW.shape[3] % multiple
+def _pad_to_multiple(x_BCHW: Tensor, multiple: int, only_smaller: bool) -> Tensor:
+    height, width = x_BCHW.shape[2:]
+    bottom = -height % multiple if height < multiple or not only_smaller else 0
+    right = -width % multiple if width < multiple or not only_smaller else 0
     return F.pad(x_BCHW, (0, right, 0, bottom)) if bottom or right else x_BCHW

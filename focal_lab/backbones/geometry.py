@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from focal_lab.backbones.options import CoarseLevel, Size, StageConfig
@@ -73,7 +73,9 @@ def lay_windows(stage: StageConfig, map_size: Size, shifted: bool, border: str) 
     canvas = (_whole(map_size[0], window[0]), _whole(map_size[1], window[1]))
     window_only = not stage.levels and not any(stage.expand) and canvas == map_size
     if border == "wrap" or window_only:
-        return WindowGrid(map_size, canvas, (0, 0), shift, window, stage.expand, stage.levels, border == "mask")
+        return WindowGrid(
+            map_size, canvas, (0, 0), shift, window, stage.expand, stage.levels, border == "mask"
+        )
     offset = (window[0] - shift[0] if shift[0] else 0, window[1] - shift[1] if shift[1] else 0)
     canvas = (_whole(map_size[0] + offset[0], window[0]), _whole(map_size[1] + offset[1], window[1]))
     return WindowGrid(map_size, canvas, offset, (0, 0), window, stage.expand, stage.levels, True)
@@ -179,9 +181,9 @@ def own_position_index(window: Size) -> Index:
 @lru_cache(maxsize=256)
 def fine_order(window: Size, expand: Size) -> Index:
     """(fine keys,) index into [own window's keys, ring keys] for each token of the region, row by row."""
-    inside = np.zeros((window[0] + 2 * expand[0], window[1] + 2 * expand[1]), bool)
-    inside[expand[0] : expand[0] + window[0], expand[1] : expand[1] + window[1]] = True
-    inside = inside.ravel()
+    region = np.zeros((window[0] + 2 * expand[0], window[1] + 2 * expand[1]), bool)
+    region[expand[0] : expand[0] + window[0], expand[1] : expand[1] + window[1]] = True
+    inside = region.ravel()
     return np.where(inside, inside.cumsum() - 1, math.prod(window) + (~inside).cumsum() - 1)
 
 
@@ -214,10 +216,7 @@ def pooled_view(x_BHWC: Tensor, grid: WindowGrid, level: CoarseLevel) -> Tensor:
         (B, grid height, grid width, s_w * s_w, C).
     """
     cells, size = grid.grid_of(level), level.pool_size
-    if grid.masked:
-        x_BHWC = _centres(x_BHWC, grid, level)
-    else:
-        x_BHWC = _fit_evenly(x_BHWC, _times(cells, size))
+    x_BHWC = _centres(x_BHWC, grid, level) if grid.masked else _fit_evenly(x_BHWC, _times(cells, size))
     return regions(x_BHWC, cells, size, size).reshape(
         x_BHWC.shape[0], *cells, size[0] * size[1], x_BHWC.shape[-1]
     )

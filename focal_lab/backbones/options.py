@@ -180,7 +180,9 @@ def resolve_stages(options: FocalOptions) -> tuple[StageConfig, ...]:
         if dim % heads[i]:
             raise ValueError(f"num_heads: {heads[i]} heads do not divide the width {dim} of stage {i + 1}")
         if expands[i] > windows[i]:
-            raise ValueError(f"expand_sizes: {expands[i]} is larger than the window {windows[i]} of stage {i + 1}")
+            raise ValueError(
+                f"expand_sizes: {expands[i]} is larger than the window {windows[i]} of stage {i + 1}"
+            )
         if levels[i] > 1 and regions[i] % 2 == 0:
             raise ValueError(f"focal_windows: {regions[i]} is even in stage {i + 1}; a region must be odd")
         resolved.append(
@@ -222,10 +224,6 @@ def identity(options: FocalOptions) -> dict[str, Any]:
     """
     stages = resolve_stages(options)
     pooled = any(stage.levels for stage in stages)
-    reaches_out = any(
-        stage.levels or any(stage.expand) or any(stage.shift) or stage.canvas_size != stage.map_size
-        for stage in stages
-    )
     return {
         "architecture": "focal",
         "img_size": list(image_size(options.img_size)),
@@ -235,14 +233,27 @@ def identity(options: FocalOptions) -> dict[str, Any]:
         "focal_pool": options.focal_pool if pooled else None,
         "use_conv_embed": options.use_conv_embed,
         "layerscale": options.layerscale_value if options.use_layerscale else None,
-        "use_pre_norm": options.use_pre_norm,
+        "use_pre_norm": options.use_pre_norm and options.downsample == "conv" and len(stages) > 1,
         "downsample": options.downsample if len(stages) > 1 else None,
-        "border": options.border if reaches_out else None,
+        "border": options.border if any(_border_matters(stage) for stage in stages) else None,
         "mlp_ratio": options.mlp_ratio,
         "qkv_bias": options.qkv_bias,
         "drop_path_rate": options.drop_path_rate,
         "attention": options.attention,
     }
+
+
+def _border_matters(stage: StageConfig) -> bool:
+    """Whether wrap and mask differ at this size: something beyond the map is seen, or pooled differently.
+
+    Pooled cells beyond the map are hidden by both, and so is what a rolled window alone would see.
+    """
+    uneven = any(
+        (level.cells[0] * level.pool_size[0], level.cells[1] * level.pool_size[1]) != stage.window
+        for level in stage.levels
+    )
+    rolls_levels = any(stage.shift) and len(stage.levels) > 0
+    return stage.canvas_size != stage.map_size or any(stage.expand) or rolls_levels or uneven
 
 
 def image_size(img_size: int | Sequence[int]) -> Size:
@@ -251,6 +262,8 @@ def image_size(img_size: int | Sequence[int]) -> Size:
     Raises:
         ValueError: not one or two positive integers.
     """
+    if isinstance(img_size, Sequence) and not isinstance(img_size, str) and len(img_size) != 2:
+        raise ValueError(f"img_size: {list(img_size)} is neither one size nor height and width")
     sizes = _integers("img_size", img_size, 2, least=1)
     return sizes[0], sizes[1]
 
@@ -292,11 +305,15 @@ def _resolve_stage(
     if expand_size and not all(expand):
         notes.append("expansion is off: the window covers the map")
     if shifted and not all(shift):
-        notes.append("shift is off: " + ("the stage has one block" if depth == 1 else "the window covers the map"))
+        notes.append(
+            "shift is off: " + ("the stage has one block" if depth == 1 else "the window covers the map")
+        )
     canvas = (-(-map_size[0] // window[0]) * window[0], -(-map_size[1] // window[1]) * window[1])
     if canvas != map_size:
         notes.append(f"map {map_size[0]} x {map_size[1]} is padded to {canvas[0]} x {canvas[1]}")
     levels = _coarse_levels(stage, window, coarse_levels, focal_window, pool_sizes)
+    for wanted in sorted({size for size in pool_sizes or () if coarse_levels and size > min(window)}):
+        notes.append(f"pool size {wanted} is cut to the window {window[0]} x {window[1]}")
     return StageConfig(
         stage, dim, depth, num_heads, map_size, canvas, window, expand, shift, levels, tuple(notes)
     )
@@ -305,7 +322,7 @@ def _resolve_stage(
 def _coarse_levels(
     stage: int, window: Size, count: int, focal_window: int, pool_sizes: tuple[int, ...] | None
 ) -> tuple[CoarseLevel, ...]:
-    """Levels k = 1..count: s_w = floor(s_p / 2^(k-1)), 2^(k-1) cells a window, regions that grow with them."""
+    """Levels k = 1..count: s_w = floor(s_p / 2^(k-1)), 2^(k-1) cells a window, regions growing with them."""
     if pool_sizes is not None and len(pool_sizes) == 1:
         pool_sizes = pool_sizes * count
     if pool_sizes is not None and len(pool_sizes) != count:
@@ -330,7 +347,9 @@ def _coarse_levels(
 def _pool_sizes(value: Any, stages: int) -> tuple[tuple[int, ...] | None, ...]:
     """Per stage None, or one size per coarse level (a single size stands for all of them)."""
     return tuple(
-        None if entry is None else _integers("pool_sizes", entry if isinstance(entry, Sequence) else (entry,), None, 1)
+        None
+        if entry is None
+        else _integers("pool_sizes", entry if isinstance(entry, Sequence) else (entry,), None, 1)
         for entry in per_stage("pool_sizes", value, stages)
     )
 
@@ -344,12 +363,23 @@ def _check_choices(options: FocalOptions) -> None:
     ):
         if getattr(options, name) not in allowed:
             raise ValueError(f"{name}: {getattr(options, name)!r} is unknown (use {one_of(allowed)})")
-    _integers("embed_dim", options.embed_dim, 1, least=1)
-    _integers("patch_size", options.patch_size, 1, least=1)
+    _integers("embed_dim", (options.embed_dim,), None, least=1)
+    _integers("patch_size", (options.patch_size,), None, least=1)
+    _integers("in_chans", (options.in_chans,), None, least=1)
+    for name in ("use_shift", "use_conv_embed", "use_layerscale", "use_pre_norm", "qkv_bias"):
+        value = getattr(options, name)
+        for entry in value if name == "use_shift" and isinstance(value, list | tuple) else (value,):
+            if not isinstance(entry, bool):
+                raise ValueError(f"{name}: {entry!r} is neither true nor false")
+    for name in ("mlp_ratio", "layerscale_value"):
+        value = getattr(options, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise ValueError(f"{name}: {value!r} is no number above 0")
     if options.use_conv_embed and options.patch_size not in (2, 4):
         raise ValueError(f"use_conv_embed: needs patch_size 2 or 4, not {options.patch_size}")
-    if not 0 <= options.drop_path_rate < 1:
-        raise ValueError(f"drop_path_rate: {options.drop_path_rate} is not in [0, 1)")
+    rate = options.drop_path_rate
+    if not isinstance(rate, int | float) or not 0 <= rate < 1:
+        raise ValueError(f"drop_path_rate: {rate!r} is not in [0, 1)")
 
 
 def _integers(name: str, value: Any, count: int | None, least: int) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ zero, which the weighted sums need not be told.
 """
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class ConvPool(nn.Module):
     def forward(self, x_BHWSC: Tensor, inside_BHWS1: Tensor | None = None) -> Tensor:
         """(B, H, W, S, C) to (B, H, W, C)."""
         weight_SC = self.conv.weight.flatten(1).t()
-        pooled: Tensor = (x_BHWSC * weight_SC).sum(-2) + self.conv.bias
+        pooled: Tensor = (x_BHWSC * weight_SC).sum(-2) + cast(Tensor, self.conv.bias)
         return pooled
 
 

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,6 +50,12 @@ class FocalCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Experiments need not say what nobody varies."""
         parser.set_defaults({"trainer.enable_model_summary": False})
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse a checkpoint that is not there before anything is built."""
+        checkpoint = self._get(self.config, "ckpt_path")
+        if checkpoint and checkpoint not in ("best", "last", "hpc", "registry") and not Path(checkpoint).exists():
+            raise UserError(f"{checkpoint} does not exist", key="--ckpt_path")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer with our callbacks; a ModelCheckpoint of the configuration replaces ours."""
@@ -122,16 +129,48 @@ class _ParseOnly(FocalCLI):
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn jsonargparse's complaints into a UserError of one line."""
+    """Turn what jsonargparse raises for a wrong configuration into a UserError of one line.
+
+    It wraps what a constructor raises: a UserError inside is dug out.
+    """
     try:
         yield
-    except ArgumentError as error:
-        raise UserError(shorten(str(error))) from error
+    except UserError:
+        raise
+    except Exception as error:
+        told = _inner_user_error(error)
+        if told is not None:
+            raise told from error
+        if isinstance(error, ArgumentError):
+            raise UserError(shorten(str(error))) from error
+        raise
 
 
 def shorten(message: str) -> str:
-    """The telling lines of a jsonargparse message: which key failed, and the innermost reason."""
-    lines = [re.sub(r"\s+", " ", line).strip(" -") for line in message.splitlines()]
-    lines = [line for line in lines if line and not line.lower().startswith(("usage:", "tip:", "given value"))]
-    first = re.sub(r"^(error: )?(parser key|validation failed: )", "", lines[0], flags=re.IGNORECASE).strip()
-    return first if len(lines) == 1 or lines[-1] in first else f"{first} {lines[-1]}"
+    """Key, reason and value of a jsonargparse message, which has a line for every type it tried."""
+    key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
+    reasons = [line for line in lines if not _STRUCTURE.match(line)] or lines[-1:]
+    reason = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", "; ".join(dict.fromkeys(reasons)))
+    owner = re.findall(r"given class_path '(?:\w+\.)*(\w+)'", message)
+    if owner and reason.endswith("is not accepted"):
+        reason += f" by {owner[-1]}"
+    # the first value named is that of the innermost key
+    value = re.search(r"Given value: (.*)", message)
+    if value and "value" not in reason and owner == []:
+        reason += f", not {value.group(1)}"
+    return f"{key}: {reason}" if key else reason
+
+
+# lines that tell how jsonargparse looked, not what is wrong
+_STRUCTURE = re.compile(
+    r"Parser key|Does not validate|Subtypes:|Errors:|Given value|Problem with given|Expected a <class 'NoneType'>"
+)
+
+
+def _inner_user_error(error: BaseException | None) -> UserError | None:
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,20 @@
+import pytest
+
+from focal_lab.ablation.columns import COLUMNS, find_column
+from focal_lab.ablation.sweep_file import TASKS
+from focal_lab.errors import UserError
+
+
+def test_a_column_is_found_by_its_key() -> None:
+    assert (find_column("ap_box").title, find_column("ap_box").task) == ("AP^b", "detection")
+
+
+def test_an_unknown_column_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(UserError, match=r"^'top2' is not a column \(use params, gmacs, top1, .* or peak_"):
+        find_column("top2")
+
+
+def test_every_column_belongs_to_a_task_that_exists_or_to_all_runs() -> None:
+    assert {column.task for column in COLUMNS.values()} == {*TASKS, None}
+    titles = [column.title for column in COLUMNS.values()]
+    assert len(set(titles)) == len(titles)

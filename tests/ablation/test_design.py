@@ -1,0 +1,53 @@
+from typing import Any
+
+import pytest
+from small_project import write_sweep
+
+from focal_lab.ablation.design import design_cells
+from focal_lab.ablation.sweep_file import load_sweep
+from focal_lab.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("project")
+
+FACTORS = {"net": {"A": {"backbone": "swin"}, "B": {"backbone": "focal_tiny"}}, "window_size": [7, 14, 2]}
+
+
+def names(**keys: Any) -> list[str]:
+    sweep = load_sweep(write_sweep(**({"factors": FACTORS} | keys)), "digits")
+    return [cell.name for cell in design_cells(sweep)]
+
+
+def test_a_grid_varies_the_last_factor_fastest() -> None:
+    assert names() == ["A, 7", "A, 14", "A, 2", "B, 7", "B, 14", "B, 2"]
+
+
+def test_one_factor_leaves_all_others_at_their_first_level() -> None:
+    factors = FACTORS | {"use_shift": [False, True]}
+    varied = ["A, 7, false", "B, 7, false", "A, 14, false", "A, 2, false", "A, 7, true"]
+    assert names(factors=factors, design="one_factor") == varied
+
+
+def test_an_exclusion_matches_any_level_of_the_factors_it_does_not_name() -> None:
+    assert names(exclude=[{"window_size": 14}, {"net": "B", "window_size": 2}]) == ["A, 7", "A, 2", "B, 7"]
+
+
+def test_listed_cells_keep_their_order_and_show_factors_in_the_sweeps() -> None:
+    cells = [{"window_size": 2, "net": "B"}, {"net": "A", "window_size": 14}]
+    assert names(cells=cells) == ["B, 2", "A, 14"]
+    assert names(cells=cells, exclude=[{"net": "B"}]) == ["A, 14"]
+
+
+def test_excluding_every_cell_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^sweeps/small\.yaml: exclude: excludes every cell$"):
+        names(exclude=[{"net": "A"}, {"net": "B"}])
+
+
+def test_a_later_factor_sets_over_an_earlier_one() -> None:
+    factors = {
+        "net": {"A": {"backbone": "swin", "window_size": 7, "use_shift": True}},
+        "size": {"own": {}, "big": {"window_size": 14}},
+    }
+    cells = design_cells(load_sweep(write_sweep(factors=factors), "digits"))
+    assert cells[0].labels == {"net": "A", "size": "own"}
+    assert cells[0].settings == {"backbone": "swin", "window_size": 7, "use_shift": True}
+    assert cells[1].settings == {"backbone": "swin", "window_size": 14, "use_shift": True}

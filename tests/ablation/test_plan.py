@@ -1,0 +1,279 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_project import write, write_sweep
+
+from focal_lab.ablation.plan import (
+    Plan,
+    check_out,
+    effective_summary,
+    make_plan,
+    parse_overrides,
+    recall_plan,
+    remember,
+)
+from focal_lab.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("project")
+
+OUT = Path("runs")
+PLANNING = """
+import sys
+from pathlib import Path
+from focal_lab.ablation.plan import make_plan, recall_plan, remember
+plan = make_plan(Path("sweeps/small.yaml"))
+remember(plan, Path("runs"), [])
+assert recall_plan(Path("sweeps/small.yaml"), Path("runs")).study == plan.study
+print(*sys.modules)
+"""
+
+
+def ids(plan: Plan) -> list[str]:
+    return [run.id for run in plan.runs]
+
+
+def test_runs_follow_the_rows_and_training_goes_seed_by_seed() -> None:
+    plan = make_plan(write_sweep(seeds=[4, 1], tasks=["classification", "detection"]))
+    assert [cell.name for cell in plan.cells] == ["7", "14"]
+    assert [(run.cell.name, run.task[:3], run.seed) for run in plan.runs[:5]] == [
+        ("7", "cla", 4),
+        ("7", "cla", 1),
+        ("7", "det", 4),
+        ("7", "det", 1),
+        ("14", "cla", 4),
+    ]
+    assert [(run.seed, run.cell.name, run.task[:3]) for run in plan.distinct_runs] == [
+        (4, "7", "cla"),
+        (4, "7", "det"),
+        (4, "14", "cla"),
+        (4, "14", "det"),
+        (1, "7", "cla"),
+        (1, "7", "det"),
+        (1, "14", "cla"),
+        (1, "14", "det"),
+    ]
+
+
+def test_the_suite_and_the_seeds_may_be_chosen_for_a_file() -> None:
+    path = write_sweep(seeds=2)
+    assert make_plan(path).suite == "digits"
+    plan = make_plan(path, suite="large", seeds=3)
+    assert (plan.suite, plan.sweep.seeds, len(plan.runs)) == ("large", (0, 1, 2), 6)
+    assert plan.runs[0].backbone == "focal_tiny_patch4_window7_224"
+    assert make_plan(path, seeds=[7, 5]).sweep.seeds == (7, 5)
+
+
+@pytest.mark.parametrize("seeds", [0, -2, [1, 1]])
+def test_wrong_seeds_of_the_command_line_are_refused(seeds: Any) -> None:
+    with pytest.raises(UserError, match=r"^--seeds: .* is neither a number of seeds nor a list of"):
+        make_plan(write_sweep(), seeds=seeds)
+
+
+def test_an_unknown_suite_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(UserError, match=r"^--suite: 'imagenet' is not a suite \(use digits or large\)$"):
+        make_plan(write_sweep(), suite="imagenet")
+
+
+def test_a_task_that_the_suite_lacks_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^experiments/large/detection\.yaml: suite large has no experiment"):
+        make_plan(write_sweep(tasks=["detection"]), suite="large")
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ("window_size=7", {"window_size": 7}),
+        ("depths=[2, 2, 6, 2]", {"depths": [2, 2, 6, 2]}),
+        ("use_shift=true", {"use_shift": True}),
+        ("model.lr=1e-3", {"model.lr": 0.001}),
+        ("data.root=a=b", {"data.root": "a=b"}),
+        ("model.layer_decay=", {"model.layer_decay": None}),
+        (" backbone = resnet18 ", {"backbone": "resnet18"}),
+        ("model.backbone_options={drop_rate: 0.1}", {"model.backbone_options": {"drop_rate": 0.1}}),
+    ],
+)
+def test_values_of_the_command_line_mean_what_they_look_like(text: str, settings: dict[str, Any]) -> None:
+    assert parse_overrides([text]) == settings
+
+
+def test_of_two_values_for_a_key_the_last_counts() -> None:
+    assert parse_overrides(["window_size=7", "window_size=14"]) == {"window_size": 14}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("window_size", "--set: 'window_size' is not KEY=VALUE"),
+        ("=7", "--set: '=7' is not KEY=VALUE"),
+        ("depths=[2, 2", "--set depths=[2, 2: is not YAML: line 2, column 1: did not find"),
+    ],
+)
+def test_what_is_not_key_and_value_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_overrides([text])
+    assert str(caught.value).startswith(message)
+
+
+def test_two_labels_of_one_network_are_refused_with_the_way_out() -> None:
+    levels = {"Own": {}, "Large": {"window_size": 14}, "Seven": {"window_size": 7}}
+    path = write_sweep(factors={"net": levels})
+    with pytest.raises(UserError) as caught:
+        make_plan(path)
+    assert str(caught.value) == (
+        "sweeps/small.yaml: factors.net: Own and Seven are the same network at this size; drop one, or set "
+        "allow_degenerate: true"
+    )
+
+
+@pytest.mark.parametrize("levels", [[False, True], [True, False]])
+def test_the_refusal_says_what_was_not_honoured_in_either_order(levels: list[bool]) -> None:
+    factors = {"net": {"A": {"backbone": "swin"}}, "use_shift": levels}
+    path = write_sweep(factors=factors, set={"window_size": 14})
+    with pytest.raises(UserError) as caught:
+        make_plan(path)
+    names = " and ".join(f"A, {str(level).lower()}" for level in levels)
+    assert str(caught.value).startswith(
+        f"sweeps/small.yaml: factors.use_shift: {names} are the same network at this size "
+        "(stage 1: shift is off: the window covers the map; stage 2: shift is off: "
+    )
+    assert "becomes the" not in str(caught.value)
+
+
+def test_degenerate_cells_that_are_insisted_on_share_their_runs() -> None:
+    factors = {"net": {"Own": {}, "Seven": {"window_size": 7}}}
+    plan = make_plan(write_sweep(factors=factors, allow_degenerate=True, seeds=2))
+    assert (len(plan.cells), len(plan.runs), len(plan.distinct_runs)) == (2, 4, 2)
+    assert [run.seed for run in plan.distinct_runs] == [0, 1]
+    assert ids(plan)[:2] == ids(plan)[2:]
+
+
+def test_the_study_has_a_name_of_its_own_for_every_list_of_runs() -> None:
+    path = write_sweep()
+    plans = [make_plan(path), make_plan(path, seeds=3), make_plan(path, overrides=["model.lr=1"])]
+    names = [plan.study for plan in [*plans, make_plan(path, suite="large")]]
+    assert len(set(names)) == 4
+    assert names[0].startswith("small-digits-")
+    assert make_plan(path).study == names[0]
+
+
+@pytest.mark.parametrize(
+    ("suite", "seeds", "overrides"),
+    [
+        (None, None, []),
+        ("large", None, []),
+        (None, 4, []),
+        (None, [9, 2], ["model.lr=1e-3"]),
+        ("large", 1, ["drop_path_rate=0.1", "data.root=a b"]),
+    ],
+)
+def test_a_sweep_is_recalled_as_it_was_last_run(suite: Any, seeds: Any, overrides: list[str]) -> None:
+    path = write_sweep()
+    plan = make_plan(path, suite=suite, seeds=seeds, overrides=overrides)
+    remember(make_plan(path, seeds=5), OUT, ["model.lr=7"])
+    remember(plan, OUT, overrides)
+    assert recall_plan(path, OUT) == plan
+
+
+def test_what_is_asked_for_goes_before_what_was_noted() -> None:
+    path = write_sweep()
+    noted = ["model.lr=0.5"]
+    remember(make_plan(path, seeds=4, overrides=noted), OUT, noted)
+    assert ids(recall_plan(path, OUT, seeds=1)) == ids(make_plan(path, seeds=1, overrides=noted))
+    changed = recall_plan(path, OUT, overrides=["model.lr=0.1"])
+    assert ids(changed) == ids(make_plan(path, seeds=4, overrides=["model.lr=0.1"]))
+    assert recall_plan(path, OUT, suite="digits") == make_plan(path, seeds=4, overrides=noted)
+    with pytest.raises(UserError, match=r"^--seeds: 0 is neither"):
+        recall_plan(path, OUT, seeds=0)
+
+
+def test_notes_of_one_suite_say_nothing_about_another() -> None:
+    path = write_sweep(seeds=2)
+    remember(make_plan(path, seeds=4, overrides=["model.lr=0.5"]), OUT, ["model.lr=0.5"])
+    assert recall_plan(path, OUT, suite="large") == make_plan(path, suite="large")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"suite": "lar',
+        "",
+        "[]",
+        "null",
+        '{"suite": "large"}',
+        '{"suite": 7, "seeds": [0], "set": []}',
+        '{"suite": "large", "seeds": "0", "set": []}',
+        '{"suite": "large", "seeds": [0], "set": null}',
+        '{"suite": "large", "seeds": [0], "set": [7]}',
+        "\x00\xff",
+    ],
+)
+def test_damaged_notes_are_as_good_as_none(text: str) -> None:
+    path = write_sweep()
+    remember(make_plan(path, suite="large", seeds=4), OUT, [])
+    (notes,) = (OUT / "sweeps").iterdir()
+    assert json.loads(notes.read_text())["suite"] == "large"
+    notes.write_text(text, encoding="latin-1")
+    assert recall_plan(path, OUT) == make_plan(path)
+
+
+def test_without_notes_a_sweep_is_planned_as_its_file_says() -> None:
+    path = write_sweep()
+    assert recall_plan(path, OUT) == make_plan(path)
+    assert not OUT.exists()
+
+
+def test_the_summary_tells_what_each_stage_comes_to() -> None:
+    seven, fourteen = make_plan(write_sweep(seeds=1)).runs
+    assert effective_summary(seven) == {
+        "depth": "2 2 2 2",
+        "map": "14 7 4 2",
+        "window": "7 7 4 2",
+        "shift": "0 0 0 0",
+        "expand": "3 0 0 0",
+        "levels": "2 2 2 2",
+        "keys": "178 50 17 5",
+    }
+    assert effective_summary(fourteen)["window"] == "14 7 4 2"
+
+
+def test_the_summary_of_a_rectangular_map_has_both_sides() -> None:
+    (run,) = make_plan(write_sweep(factors={"img_size": [[28, 56]]}, seeds=1)).runs
+    assert effective_summary(run)["map"] == "14x28 7x14 4x7 2x4"
+
+
+def test_a_backbone_that_is_not_focal_has_no_summary() -> None:
+    (run,) = make_plan(write_sweep(factors={"backbone": ["resnet18"]}, seeds=1)).runs
+    assert effective_summary(run) == {}
+
+
+def test_a_folder_that_can_be_written_to_is_made_and_left_empty() -> None:
+    check_out(Path("new/runs"))
+    assert list(Path("new/runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(("out", "reason"), [("file", "File exists"), ("file/runs", "Not a directory")])
+def test_a_folder_that_cannot_be_written_to_is_refused(out: str, reason: str) -> None:
+    write("file", "")
+    with pytest.raises(UserError) as caught:
+        check_out(Path(out))
+    assert str(caught.value) == f"--out: cannot write to {out}: {reason}; choose another folder"
+
+
+def test_planning_imports_nothing_heavy() -> None:
+    write_sweep()
+    child = subprocess.run([sys.executable, "-c", PLANNING], capture_output=True, text=True, check=True)
+    modules = set(child.stdout.split())
+    assert "focal_lab.backbones.presets" in modules
+    assert modules.isdisjoint({"torch", "timm", "lightning", "optuna", "numpy", "pandas", "jsonargparse"})
+
+
+def test_a_plan_of_two_thousand_runs_names_each_of_them() -> None:
+    rates = [round(0.001 * step, 3) for step in range(50)]
+    factors = {"window_size": [7, 14], "drop_path_rate": rates}
+    plan = make_plan(write_sweep(factors=factors, seeds=20))
+    assert len({run.id for run in plan.distinct_runs}) == 2000
+    assert plan.distinct_runs[100].seed == 1
