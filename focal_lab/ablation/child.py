@@ -44,6 +44,7 @@ def run_child(order: Order, connection: Connection) -> None:
     if not lock.acquire(wait=False):
         connection.send(("elsewhere", None))
         return
+    lock.path.write_text(f"{os.getpid()}\n", encoding="utf-8")  # for people who look for the process
     try:
         if read_result(folder) is None:
             write_record(folder, _train(order, folder, connection))
@@ -52,12 +53,18 @@ def run_child(order: Order, connection: Connection) -> None:
     except BaseException as error:
         traceback.print_exc()
         reason = " ".join(str(error).split())
-        connection.send(("failed", reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}"))
+        connection.send(
+            ("failed", reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}")
+        )
         raise SystemExit(1) from error
 
 
 def count_child(configs: list[dict[str, Any]], connection: Connection) -> None:
-    """Check and count configurations; sends ("counted", (number, params, gmacs)) or ("wrong", (number, why))."""
+    """Check and count configurations, a message for each.
+
+    Messages are `counted` with (number, params, gmacs) or `wrong` with (number, why), and last `devices` with
+    how many GPUs there are.
+    """
     _join_parent()
     torch.set_num_threads(1)
     for number, config in enumerate(configs):

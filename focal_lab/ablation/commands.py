@@ -53,7 +53,9 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
         UserError: the sweep, the suite or an option is wrong, or the folder cannot be written to.
     """
     parser = _parser("sweep", sweep_command)
-    parser.add_argument("--workers", type=int, help="runs trained at the same time (default: one a GPU, or a core)")
+    parser.add_argument(
+        "--workers", type=int, help="runs trained at the same time (default: one a GPU, or a core)"
+    )
     options = parser.parse_args(argv)
     if options.workers is not None and options.workers < 1:
         raise UserError(f"{options.workers} is too few; use 1 or more", key="--workers")
@@ -111,7 +113,9 @@ def print_plan(plan: Plan, checked: Checked, out: Path, console: Console) -> Non
         runs.add_column(heading.replace("_", " "))
     states = {run.id: read_outcome(out / run.id).state for run in plan.distinct_runs}
     for run in plan.distinct_runs:
-        runs.add_row(run.id, *map(Text, run.cell.labels.values()), run.task, str(run.seed), _said(states[run.id]))
+        runs.add_row(
+            run.id, *map(Text, run.cell.labels.values()), run.task, str(run.seed), _said(states[run.id])
+        )
     console.print(runs)
     reused = sum(state is State.FINISHED for state in states.values())
     shared = len(plan.runs) - len(plan.distinct_runs)
@@ -153,7 +157,8 @@ def _notes(plan: Plan) -> list[str]:
             if run.cell.name not in names:
                 names.append(run.cell.name)
     return [
-        note if len(names) == len(plan.cells) else f"{note} ({'; '.join(names)})" for note, names in cells.items()
+        note if len(names) == len(plan.cells) else f"{note} ({'; '.join(names)})"
+        for note, names in cells.items()
     ]
 
 
@@ -176,7 +181,9 @@ def _said(state: State) -> str:
 
 
 def _plan(options: argparse.Namespace, papers: Sequence[str]) -> Plan:
-    plan = make_plan(find_sweep(options.sweep), suite=options.suite, seeds=options.seeds, overrides=options.set)
+    plan = make_plan(
+        find_sweep(options.sweep), suite=options.suite, seeds=options.seeds, overrides=options.set
+    )
     if plan.sweep.paper not in (None, *papers):
         raise UserError(
             f"{plan.sweep.paper} is no published table with a layout (use {one_of(papers)})",

@@ -70,7 +70,7 @@ class _Training:
     verdict: str | None = None
 
 
-class Interrupted(BaseException):  # noqa: N818  (a signal, not an error)
+class Interrupted(BaseException):
     """SIGINT or SIGTERM arrived."""
 
 
@@ -110,10 +110,10 @@ class Execution:
         for run in list(self._open.values()):
             outcome = read_outcome(self.out / run.id)
             if outcome.state is State.CORRUPT:
-                kept = set_aside(self.out / run.id / RESULT_FILE)
+                damaged = self.out / run.id / RESULT_FILE
+                kept = set_aside(damaged)
                 self.view.noted(
-                    f"{self.out / run.id / RESULT_FILE}: {outcome.problem}; set aside as {kept.name}, the run is "
-                    "trained again"
+                    f"{damaged}: {outcome.problem}; set aside as {kept.name}, the run is trained again"
                 )
             elif outcome.state is State.FINISHED:
                 self.summary.reused.append(run.id)
@@ -222,7 +222,9 @@ class Execution:
         write_record(folder, failure)
         self._close(run, self.summary.failed, State.FAILED, reason)
 
-    def _close(self, run: Run, where: list[str], state: State = State.FINISHED, reason: str | None = None) -> None:
+    def _close(
+        self, run: Run, where: list[str], state: State = State.FINISHED, reason: str | None = None
+    ) -> None:
         where.append(run.id)
         del self._open[run.id]
         self.view.ended(run, state, reason)

@@ -1,4 +1,4 @@
-"""What is said between a sweep and the processes of its runs. Imports no torch: the sweep's side needs none."""
+"""What is said between a sweep and the processes of its runs. Imports no torch: the sweep needs none."""
 
 import multiprocessing
 import os

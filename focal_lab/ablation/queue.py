@@ -27,22 +27,24 @@ class RunQueue:
     Args:
         out: folder of the runs; the journal is in it.
         study: name of the study; a changed plan gets another one.
-        direction: whether the metric that is reported for each run is to rise or fall.
     """
 
-    def __init__(self, out: Path, study: str, direction: str = "maximize") -> None:
+    def __init__(self, out: Path, study: str) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.out = out
         self._trials: dict[str, Trial] = {}
         try:
-            self._study = self._open(study, direction)
+            self._study = self._open(study)
         except Exception as error:  # whatever a damaged journal makes Optuna raise
             journal = out / JOURNAL
             if not journal.exists():
                 raise
             kept = set_aside(journal)
-            print(f"{journal}: is damaged ({error}); set aside as {kept.name}, a new one is begun", file=sys.stderr)
-            self._study = self._open(study, direction)
+            print(
+                f"{journal}: is damaged ({error}); set aside as {kept.name}, a new one is begun",
+                file=sys.stderr,
+            )
+            self._study = self._open(study)
 
     def fill(self, runs: Iterable[Run]) -> None:
         """Put every run in the queue that is neither waiting there nor being trained by anybody."""
@@ -51,14 +53,14 @@ class RunQueue:
             if "run" in trial.user_attrs:
                 latest[trial.user_attrs["run"]] = trial
         for run in runs:
-            trial = latest.get(run.id)
-            if trial is not None and trial.state == TrialState.WAITING:
+            last = latest.get(run.id)
+            if last is not None and last.state == TrialState.WAITING:
                 continue
-            if trial is not None and trial.state == TrialState.RUNNING:
+            if last is not None and last.state == TrialState.RUNNING:
                 if run.id in self._trials or is_locked(self.out / run.id / LOCK_FILE):
                     continue
                 # its holder died: Optuna's journal has no heartbeat, the kernel's lock is ours
-                self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                self._study.tell(last.number, state=TrialState.FAIL, skip_if_finished=True)
             labels = {name: str(label) for name, label in run.cell.labels.items()}
             attributes = {"run": run.id, "task": run.task, "seed": run.seed, **labels}
             self._study.enqueue_trial({}, user_attrs=attributes)
@@ -87,14 +89,14 @@ class RunQueue:
         else:
             self._study.tell(trial, value, skip_if_finished=True)
 
-    def _open(self, study: str, direction: str) -> optuna.Study:
+    def _open(self, study: str) -> optuna.Study:
         journal = self.out / JOURNAL
         self.out.mkdir(parents=True, exist_ok=True)
         backend: BaseJournalBackend = JournalFileBackend(str(journal), lock_obj=_JournalLock(journal))  # type: ignore[arg-type]
         return optuna.create_study(
             study_name=study,
             storage=JournalStorage(backend),
-            direction=direction,
+            direction="maximize",
             load_if_exists=True,
             pruner=optuna.pruners.NopPruner(),
             sampler=optuna.samplers.RandomSampler(),
