@@ -1,4 +1,4 @@
-"""Sweeps as a user runs them: real trainings in real processes, which are killed, broken and started again."""
+"""Sweeps as a user runs them: real trainings in real processes, killed, broken and started again."""
 
 import json
 import os
@@ -116,7 +116,8 @@ def test_a_run_by_hand_gives_the_result_of_the_sweep(tiny: Path) -> None:
         "import sys, torch\ntorch.set_num_threads(1)\nfrom focal_lab.tasks.training_cli import FocalCLI\n"
         "cli = FocalCLI(['fit', '--config', sys.argv[1], '--trainer.logger=false'])\n"
         "best = cli.trainer.checkpoint_callback.best_model_path\n"
-        "print('loss', cli.trainer.test(cli.model, cli.datamodule, ckpt_path=best, verbose=False)[0]['test/loss'])\n"
+        "tested = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=best, verbose=False)\n"
+        "print('loss', tested[0]['test/loss'])\n"
     )
     config = tiny / record["run"] / "config.yaml"
     by_hand = subprocess.run(
