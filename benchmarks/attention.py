@@ -1,4 +1,4 @@
-"""Time of focal backbones as ratios: to timm's Swin of the same size, and of the fast to the reference attention.
+"""Time of focal backbones as ratios: to timm's Swin of the same size, and of fast to reference attention.
 
 Everything is measured in one process, the candidates of a comparison in turn, and a figure is the median of
 its rounds: on a shared machine seconds drift by a factor of two, ratios do not.
@@ -21,7 +21,7 @@ from focal_lab.backbones.counting import count_gmacs
 
 def main() -> None:
     """Print one line per comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=8)
     options = parser.parse_args()

@@ -295,7 +295,7 @@ class FocalTransformer(nn.Module):
         """A fresh classifier of `num_classes` outputs; 0 removes it."""
         self.num_classes = num_classes
         self.head.reset(num_classes, pool_type=global_pool)
-        self.head.to(self.norm.weight.device)
+        self.head.to(self.patch_embed.norm.weight.device)
         if global_pool is not None:
             self.global_pool = global_pool
 

@@ -1,1 +1,1 @@
-"""One LightningModule a task, the same methods in the same order in each, and the command line around them."""
+"""One LightningModule a task, the same methods in the same order in each, and their command line."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from timm.models import load_checkpoint
 from torch import nn
 
 import focal_lab.backbones.entry_points  # noqa: F401  (registers the focal presets)
@@ -34,17 +35,21 @@ def create_backbone(
             make_options(PRESETS[full] | {key: options[key] for key in options if key in OPTION_NAMES})
         except ValueError as error:
             raise UserError(str(error), key="model.backbone_options") from error
-    if checkpoint is not None:
-        if not Path(checkpoint).is_file():
-            raise UserError(f"{checkpoint} does not exist", key="model.backbone_checkpoint")
-        kwargs["checkpoint_path"] = checkpoint
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise UserError(f"{checkpoint} does not exist", key="model.backbone_checkpoint")
     try:
         model: nn.Module = timm.create_model(full, **options, **kwargs)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{full}: {error}", key="model.backbone_options") from error
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{checkpoint or full}: {reason}", key="model.backbone_checkpoint") from error
+    except Exception as error:
+        # timm's models refuse options by asserts, KeyErrors and whatever the wrong value runs into
+        raise UserError(f"{full}: {_reason(error)}", key="model.backbone_options") from error
+    if checkpoint is not None:
+        try:
+            load_checkpoint(model, checkpoint)
+        except Exception as error:
+            # a damaged file leads the unpickler anywhere
+            raise UserError(
+                f"{checkpoint}: does not fit {full}: {_reason(error)}", key="model.backbone_checkpoint"
+            ) from error
     return model
 
 
@@ -61,3 +66,9 @@ def resolve_name(name: str) -> str:
             key="model.backbone",
         )
     return full
+
+
+def _reason(error: Exception) -> str:
+    """One line; the exception's name where it says nothing, as a bare assertion does."""
+    told = " ".join(str(error).split())[:300]
+    return told if len(told) > 10 else f"{type(error).__name__} {told}".rstrip()

@@ -1,10 +1,12 @@
 """What every training does beside its steps: stops when it diverged, keeps time, can be resumed exactly."""
 
 import math
+import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -42,7 +44,11 @@ class ReseedEachEpoch(Callback):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        torch.manual_seed((self.seed * 100003 + trainer.current_epoch) * 1009 + trainer.global_rank)
+        seed = (self.seed * 100003 + trainer.current_epoch) * 1009 + trainer.global_rank
+        torch.manual_seed(seed)
+        # timm's mixup draws from numpy, its augmentation from both
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
 
 
 class Timing(Callback):

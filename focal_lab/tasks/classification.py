@@ -1,9 +1,9 @@
 """Image classification with any timm backbone (section 4.1 of the paper)."""
 
+import math
 from typing import Any
 
-import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from lightning import LightningModule
 from timm.data import Mixup
 from timm.loss import SoftTargetCrossEntropy
@@ -68,11 +68,14 @@ class Classification(LightningModule):
         super().__init__()
         self.save_hyperparameters()
         if num_classes < 2:
-            raise UserError(f"{num_classes} is too few; classification needs 2 classes", key="model.num_classes")
+            raise UserError(
+                f"{num_classes} is too few; classification needs 2 classes", key="model.num_classes"
+            )
         if not 0 <= label_smoothing < 1:
             raise UserError(f"{label_smoothing} is not in [0, 1)", key="model.label_smoothing")
-        if lr <= 0:
-            raise UserError(f"{lr} is not positive", key="model.lr")
+        for name, alpha in {"mixup": mixup, "cutmix": cutmix}.items():
+            if alpha < 0:
+                raise UserError(f"{alpha} is not 0 or more", key=f"model.{name}")
         self.recipe = Recipe(
             lr=lr,
             weight_decay=weight_decay,
@@ -90,6 +93,26 @@ class Classification(LightningModule):
         self.val_metrics = _metrics(num_classes, "val/")
         self.test_metrics = _metrics(num_classes, "test/")
 
+    def setup(self, stage: str) -> None:
+        """Hold the model against the data before anything is computed.
+
+        Raises:
+            UserError: the data has more classes than the model, or pictures of a size it does not take.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            return
+        # what is only predicted needs no labels, and its data may know no classes
+        classes = None if stage == "predict" else getattr(data, "num_classes", None)
+        if classes is not None and classes > self.hparams["num_classes"]:
+            raise UserError(
+                f"{self.hparams['num_classes']} are too few for the {classes} classes of the data",
+                key="model.num_classes",
+            )
+        size = data.hparams.get("image_size")
+        if size is not None:
+            self.count((size, size) if isinstance(size, int) else (size[0], size[1]))
+
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) pictures to logits (B, num_classes)."""
         logits_BK: Tensor = self.model(images_BCHW)
@@ -98,6 +121,8 @@ class Classification(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cross-entropy of one batch, of mixed pictures where the recipe mixes."""
         images_BCHW, labels_B = batch
+        if self.mix is not None and len(labels_B) % 2:
+            raise UserError(f"mixup needs pairs; {len(labels_B)} is odd", key="data.batch_size")
         if self.mix is None:
             loss = F.cross_entropy(self(images_BCHW), labels_B, label_smoothing=self.label_smoothing)
         else:
@@ -114,7 +139,9 @@ class Classification(LightningModule):
         """Update the test metrics."""
         self._evaluate(batch, self.test_metrics)
 
-    def predict_step(self, batch: Batch | Tensor, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+    def predict_step(
+        self, batch: Batch | Tensor, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor]:
         """The five likeliest classes (B, 5) and their probabilities, and the labels where there are any."""
         images_BCHW = batch if isinstance(batch, Tensor) else batch[0]
         top = self(images_BCHW).softmax(-1).topk(min(5, self.hparams["num_classes"]))
@@ -124,10 +151,16 @@ class Classification(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule, stepped after every optimizer step."""
         optimizer = self.recipe.optimizer(self.model, fused=self.trainer.precision != "16-mixed")
-        total = int(self.trainer.estimated_stepping_batches)
-        epochs = self.trainer.max_epochs or 0
-        per_epoch = total / epochs if epochs > 0 else self.trainer.num_training_batches
-        scheduler = self.recipe.scheduler(optimizer, total, per_epoch)
+        total = self.trainer.estimated_stepping_batches
+        if not 0 < total < math.inf:
+            raise UserError(
+                f"a cosine needs a number of steps, not {total}; set max_epochs or max_steps",
+                key="trainer.max_epochs",
+            )
+        # not total / max_epochs: max_steps may end the training earlier
+        batches = self.trainer.num_training_batches
+        per_epoch = total if math.isinf(batches) else -(-batches // self.trainer.accumulate_grad_batches)
+        scheduler = self.recipe.scheduler(optimizer, int(total), per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
@@ -135,8 +168,19 @@ class Classification(LightningModule):
         scheduler.step_update(num_updates=self.global_step)
 
     def count(self, image_size: tuple[int, int]) -> tuple[int, float]:
-        """Parameters, and billions of multiply-accumulates for one picture of (height, width) pixels."""
-        return count_parameters(self.model), count_gmacs(self.model, image_size)
+        """Parameters, and billions of multiply-accumulates for one picture of (height, width) pixels.
+
+        Raises:
+            UserError: the backbone does not take pictures of this size.
+        """
+        try:
+            return count_parameters(self.model), count_gmacs(self.model, image_size)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            height, width = image_size
+            raise UserError(
+                f"{self.hparams['backbone']} does not take pictures of {height} x {width} px: {error}",
+                key="model.backbone",
+            ) from error
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection) -> None:
         images_BCHW, labels_B = batch

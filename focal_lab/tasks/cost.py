@@ -23,9 +23,8 @@ def count_config(config: Mapping[str, Any]) -> tuple[int, float]:
     Raises:
         UserError: a key or value that the classes do not take, or a backbone that cannot be built.
     """
-    check_config(config)
-    model = config["model"]
-    init_args = {key: value for key, value in model.get("init_args", {}).items() if key != "backbone_checkpoint"}
+    model = check_config(config)["model"]
+    init_args = dict(model.get("init_args", {})) | {"backbone_checkpoint": None}
     with torch.device("meta"):
         task = find_class(model["class_path"])(**init_args)
     counted: tuple[int, float] = task.count(picture_size(config["data"]))
@@ -42,12 +41,21 @@ def picture_size(data: Mapping[str, Any]) -> tuple[int, int]:
     if size is None:
         parameter = inspect.signature(find_class(data["class_path"])).parameters.get("image_size")
         if parameter is None or parameter.default is inspect.Parameter.empty:
-            raise UserError(f"{data['class_path']} does not say its image_size", key="data.init_args.image_size")
+            raise UserError(
+                f"{data['class_path']} does not say its image_size", key="data.init_args.image_size"
+            )
         size = parameter.default
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def find_class(path: str) -> Any:
-    """The class at a dotted path."""
+    """The class at a dotted path.
+
+    Raises:
+        UserError: there is none.
+    """
     module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (AttributeError, ImportError, ValueError) as error:
+        raise UserError(f"{path} is not the dotted path of a class: {error}") from error

@@ -23,6 +23,9 @@ class Recipe:
         warmup_epochs: epochs of linear warmup, fractions allowed.
         warmup_lr: learning rate at the start of the warmup.
         min_lr: learning rate at the end.
+
+    Raises:
+        UserError: a number out of range.
     """
 
     lr: float = 1e-3
@@ -32,6 +35,20 @@ class Recipe:
     warmup_epochs: float = 0.0
     warmup_lr: float = 1e-6
     min_lr: float = 1e-5
+
+    def __post_init__(self) -> None:
+        rules = {
+            "lr": (self.lr > 0, "positive"),
+            "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "betas": (all(0 <= beta < 1 for beta in self.betas), "a pair in [0, 1)"),
+            "layer_decay": (self.layer_decay is None or 0 < self.layer_decay <= 1, "in (0, 1]"),
+            "warmup_epochs": (self.warmup_epochs >= 0, "0 or more"),
+            "warmup_lr": (self.warmup_lr >= 0, "0 or more"),
+            "min_lr": (self.min_lr >= 0, "0 or more"),
+        }
+        for name, (kept, rule) in rules.items():
+            if not kept:
+                raise UserError(f"{getattr(self, name)} is not {rule}", key=f"model.{name}")
 
     def optimizer(self, model: nn.Module, fused: bool) -> Optimizer:
         """AdamW over timm's parameter groups; `model` says by `no_weight_decay` which tables are left out."""
@@ -55,8 +72,8 @@ class Recipe:
         warmup_steps = round(self.warmup_epochs * steps_per_epoch)
         if warmup_steps >= total_steps:
             raise UserError(
-                f"{self.warmup_epochs} epochs are {warmup_steps} steps, but the training has only {total_steps}; "
-                "shorten the warmup or train longer",
+                f"{self.warmup_epochs} epochs are {warmup_steps} steps, but the training has only "
+                f"{total_steps}; shorten the warmup or train longer",
                 key="model.warmup_epochs",
             )
         return CosineLRScheduler(

@@ -1,6 +1,5 @@
 """One training from a LightningCLI configuration to its test metrics, as a sweep runs it."""
 
-import pickle
 import resource
 import warnings
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from focal_lab.tasks.callbacks import DivergedError, Progress, Timing
+from focal_lab.tasks.checkpoints import checkpoint_problem
 from focal_lab.tasks.training_cli import FocalCLI, one_line_errors
 
 Listener = Callable[[dict[str, Any]], None]
@@ -99,15 +99,11 @@ class RunLogger(TensorBoardLogger):
 
 
 def resumable(checkpoint: Path) -> bool:
-    """Whether a checkpoint can be read; False for a truncated or foreign file.
+    """Whether a training can go on from a checkpoint; False for a truncated or foreign file.
 
     Nothing in the file is executed.
     """
-    try:
-        state = torch.load(checkpoint, map_location="meta", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError):
-        return False
-    return isinstance(state, dict) and "state_dict" in state and "loops" in state
+    return checkpoint_problem(checkpoint, resume=True) is None
 
 
 def peak_memory_mb() -> float:
@@ -121,5 +117,7 @@ def _log_hyperparameters(cli: FocalCLI, metrics: Mapping[str, float]) -> None:
     """One HParams entry a run, with the final metrics: earlier ones would show placeholders."""
     logger = cli.trainer.logger
     if isinstance(logger, RunLogger):
-        logger.log_hyperparams(dict(cli.model.hparams), {f"test/{name}": value for name, value in metrics.items()})
+        logger.log_hyperparams(
+            dict(cli.model.hparams), {f"test/{name}": value for name, value in metrics.items()}
+        )
         logger.close()

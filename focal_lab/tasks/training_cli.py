@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentError
 from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from focal_lab.errors import UserError
-from focal_lab.tasks.callbacks import ReseedEachEpoch, StopWhenDiverged
+from focal_lab.tasks.callbacks import DivergedError, ReseedEachEpoch, StopWhenDiverged
+from focal_lab.tasks.checkpoints import checkpoint_problem
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
@@ -41,7 +43,8 @@ class FocalCLI(LightningCLI):
                 subclass_mode_data=True,
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
-                parser_kwargs={"prog": "focal-lab", **quiet} | {name: dict(quiet) for name in SUBCOMMANDS if run},
+                parser_kwargs={"prog": "focal-lab", **quiet}
+                | {name: dict(quiet) for name in SUBCOMMANDS if run},
                 args=dict(args) if isinstance(args, Mapping) else list(args),
                 run=run,
                 **{"save_config_kwargs": {"overwrite": True}} | kwargs,
@@ -51,20 +54,33 @@ class FocalCLI(LightningCLI):
         """Experiments need not say what nobody varies."""
         parser.set_defaults({"trainer.enable_model_summary": False})
 
-    def before_instantiate_classes(self) -> None:
-        """Refuse a checkpoint that is not there before anything is built."""
-        checkpoint = self._get(self.config, "ckpt_path")
-        if checkpoint and checkpoint not in ("best", "last", "hpc", "registry") and not Path(checkpoint).exists():
-            raise UserError(f"{checkpoint} does not exist", key="--ckpt_path")
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Refuse a checkpoint or a seed that cannot be used; Lightning opens the file right after this."""
+        super().parse_arguments(parser, args)
+        subcommand = self.config.get("subcommand")
+        chosen = self.config[subcommand] if subcommand else self.config
+        seed, checkpoint = chosen.get("seed_everything"), chosen.get("ckpt_path")
+        if seed is not None and not 0 <= seed < 2**32:
+            raise UserError(f"{seed} is not in [0, 2^32)", key="seed_everything")
+        if checkpoint == "best":
+            raise UserError("best is known only while a trainer lives; give the file", key="--ckpt_path")
+        if checkpoint and checkpoint not in ("last", "hpc") and not checkpoint.startswith("registry"):
+            problem = checkpoint_problem(Path(checkpoint), resume=subcommand == "fit")
+            if problem:
+                raise UserError(f"{checkpoint} {problem}", key="--ckpt_path")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer with our callbacks; a ModelCheckpoint of the configuration replaces ours."""
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except ValueError as error:
+            raise UserError(str(error), key="trainer") from error
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         # Lightning adds one without a monitor when the configuration has none
         for i, callback in enumerate(callbacks):
             if type(callback) is ModelCheckpoint and callback.monitor is None:
-                callbacks[i] = best_and_last(self.model)
+                callbacks[i : i + 1] = best_and_last(self.model)
+                break
         callbacks.append(StopWhenDiverged())
         callbacks.append(ReseedEachEpoch(int(self._get(self.config, "seed_everything") or 0)))
         if trainer.loggers:
@@ -72,38 +88,62 @@ class FocalCLI(LightningCLI):
         return trainer
 
 
-def best_and_last(model: LightningModule) -> ModelCheckpoint:
-    """`best.ckpt` by the task's own monitor, and `last.ckpt`."""
-    return ModelCheckpoint(
+def best_and_last(model: LightningModule) -> list[ModelCheckpoint]:
+    """`best.ckpt` by the task's own monitor, and `last.ckpt` of every epoch.
+
+    Two callbacks, because `save_last` writes only in the epochs that became the best ones.
+    """
+    best = ModelCheckpoint(
         filename="best",
         monitor=getattr(model, "monitor", None),
         mode=getattr(model, "monitor_mode", "max"),
-        save_last=True,
         enable_version_counter=False,
     )
+    return [best, ModelCheckpoint(filename="last", enable_version_counter=False)]
 
 
 def main(subcommand: str, argv: Sequence[str]) -> int:
-    """Run one subcommand of the trainer.
+    """Run one subcommand of the trainer; the exit status.
 
     Raises:
-        UserError: the configuration is malformed or names what does not exist.
+        UserError: the configuration is malformed or names what does not exist, or the training diverged.
+        KeyboardInterrupt: Ctrl-C, once the trainer has wound up.
     """
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
-    with one_line_errors():
-        FocalCLI([subcommand, *argv])
+    try:
+        with one_line_errors():
+            FocalCLI([subcommand, *argv])
+    except (DivergedError, MisconfigurationException) as error:
+        raise UserError(str(error)) from error
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        raise UserError(f"does not fit the model: {str(error)[:300]}", key="--ckpt_path") from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise UserError(f"{error.strerror}", file=error.filename) from error
+    except SystemExit as error:
+        # Lightning turns Ctrl-C into the exit status 1
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
     return 0
 
 
-def check_config(config: Mapping[str, Any]) -> None:
+def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Check a configuration against the signatures of its classes without building them.
+
+    Returns:
+        The configuration as the classes will get it: texts turned into numbers, defaults filled in.
 
     Raises:
         UserError: an unknown key or a value of the wrong type.
     """
     with one_line_errors():
-        _ParseOnly(config, run=False, save_config_callback=None)
+        parsed: dict[str, Any] = _ParseOnly(config, run=False, save_config_callback=None).config.as_dict()
+    return parsed
 
 
 @contextmanager
@@ -149,7 +189,8 @@ def one_line_errors() -> Iterator[None]:
 def shorten(message: str) -> str:
     """Key, reason and value of a jsonargparse message, which has a line for every type it tried."""
     key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
+    lines = [re.sub(r'^Parser key "[^"]+": ', "", line.strip(" -")) for line in message.splitlines()]
+    lines = [line for line in lines if line]
     reasons = [line for line in lines if not _STRUCTURE.match(line)] or lines[-1:]
     reason = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", "; ".join(dict.fromkeys(reasons)))
     owner = re.findall(r"given class_path '(?:\w+\.)*(\w+)'", message)
@@ -158,13 +199,14 @@ def shorten(message: str) -> str:
     # the first value named is that of the innermost key
     value = re.search(r"Given value: (.*)", message)
     if value and "value" not in reason and owner == []:
-        reason += f", not {value.group(1)}"
+        reason += ", not " + re.sub(r"NestedArg\(key='\w+', val=(.*)\)", r"\1", value.group(1))
     return f"{key}: {reason}" if key else reason
 
 
 # lines that tell how jsonargparse looked, not what is wrong
 _STRUCTURE = re.compile(
-    r"Parser key|Does not validate|Subtypes:|Errors:|Given value|Problem with given|Expected a <class 'NoneType'>"
+    "Parser key|Does not validate|Subtypes:|Errors:|Given value|Problem with given"
+    "|Expected a <class 'NoneType'>"
 )
 
 
