@@ -23,7 +23,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 def _outside_graphs(method: Method) -> Method:
     """Keep torch.compile out of numpy and caches: it can trace neither, and the result is a constant."""
-    return cast(Method, torch.compiler.disable(method))  # type: ignore[no-untyped-call]
+    return cast(Method, torch.compiler.disable(method))
 
 
 class FocalAttention(nn.Module):

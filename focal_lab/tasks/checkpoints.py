@@ -21,6 +21,6 @@ def checkpoint_problem(checkpoint: Path, *, resume: bool) -> str | None:
         return "cannot be read as a checkpoint; it is damaged or something else"
     if not isinstance(state, dict) or not {"state_dict", "pytorch-lightning_version"} <= state.keys():
         return "is not a checkpoint of Lightning"
-    if resume and "loops" not in state:
+    if resume and "optimizer_states" not in state:
         return "holds weights only, from which no training can go on"
     return None

@@ -131,6 +131,10 @@ class Classification(LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(labels_B))
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        """Fresh metrics: what `trainer.validate` leaves are inference tensors, which `fit` cannot update."""
+        self.val_metrics.reset()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the validation metrics."""
         self._evaluate(batch, self.val_metrics)
@@ -157,7 +161,8 @@ class Classification(LightningModule):
                 f"a cosine needs a number of steps, not {total}; set max_epochs or max_steps",
                 key="trainer.max_epochs",
             )
-        # not total / max_epochs: max_steps may end the training earlier
+        # not total / max_epochs: max_steps may end the training earlier, and then the data are not loaded yet
+        self.trainer.fit_loop.setup_data()
         batches = self.trainer.num_training_batches
         per_epoch = total if math.isinf(batches) else -(-batches // self.trainer.accumulate_grad_batches)
         scheduler = self.recipe.scheduler(optimizer, int(total), per_epoch)

@@ -181,11 +181,12 @@ def grid_of_cells(size: int, pool_size: int, cells: int) -> tuple[WindowGrid, Co
     return WindowGrid((size, 1), (size, 1), (0, 0), (0, 0), (5, 1), (0, 0), (level,), False), level
 
 
-def test_a_wrapped_canvas_that_is_too_large_is_cut_evenly() -> None:
-    # 3 windows of 5 tokens, 2 cells of 2 tokens each: 12 of 15 tokens; the odd one goes at the bottom
-    grid, level = grid_of_cells(15, 2, 2)
-    pooled = geometry.pooled_view(numbered((15, 1)), grid, level)
-    assert pooled.flatten().tolist() == [number(row, 0) for row in range(1, 13)]
+@pytest.mark.parametrize(("windows", "kept"), [(1, range(4)), (2, range(1, 9)), (3, range(1, 13))])
+def test_a_wrapped_canvas_that_is_too_large_is_cut_evenly(windows: int, kept: range) -> None:
+    # 2 cells of 2 tokens for each window of 5; an odd token goes at the bottom
+    grid, level = grid_of_cells(5 * windows, 2, 2)
+    pooled = geometry.pooled_view(numbered((5 * windows, 1)), grid, level)
+    assert pooled.flatten().tolist() == [number(row, 0) for row in kept]
 
 
 def test_a_wrapped_canvas_that_is_too_small_is_padded_evenly() -> None:

@@ -1,0 +1,190 @@
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, LightningModule
+from tiny_task import InterruptAfter, InterruptionError, read_checkpoint, tiny_config
+
+from focal_lab.tasks import callbacks
+from focal_lab.tasks.callbacks import DivergedError, Progress, ReseedEachEpoch, StopWhenDiverged, Timing
+from focal_lab.tasks.training import build, train
+
+MODULE: Any = LightningModule()
+LAST = Path("run/checkpoints/last.ckpt")
+
+
+def fit(
+    config: Mapping[str, Any], folder: str, *extra: Callback, resume: Path | None = None, reseed: bool = True
+) -> dict[str, Any]:
+    """Train as a sweep does; the weights, or where a checkpoint was left by an interruption."""
+    cli = build(config, Path(folder))
+    cli.trainer.callbacks.extend(extra)
+    if not reseed:
+        cli.trainer.callbacks[:] = [c for c in cli.trainer.callbacks if not isinstance(c, ReseedEachEpoch)]
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resume)
+    return dict(cli.model.state_dict())
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    assert one.keys() == other.keys()
+    return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+def resumed_and_undisturbed(config: Mapping[str, Any], reseed: bool = True) -> tuple[Any, Any]:
+    with pytest.raises(InterruptionError):
+        fit(config, "run", InterruptAfter(1), reseed=reseed)
+    assert read_checkpoint(LAST)["epoch"] == 0
+    resumed = fit(config, "run", resume=LAST, reseed=reseed)
+    return resumed, fit(config, "undisturbed", reseed=reseed)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [{}, {"mixup": 0.8, "cutmix": 1.0}],
+    ids=["drop path", "drop path and mixup"],
+)
+def test_a_training_resumed_after_an_epoch_ends_with_the_very_same_weights(model: dict[str, Any]) -> None:
+    config = tiny_config(options={"drop_path_rate": 0.5}, **model)
+    resumed, undisturbed = resumed_and_undisturbed(config)
+    assert differing(resumed, undisturbed) == []
+
+
+def test_without_reseeding_a_resumed_training_would_draw_other_numbers() -> None:
+    config = tiny_config(options={"drop_path_rate": 0.5})
+    resumed, undisturbed = resumed_and_undisturbed(config, reseed=False)
+    assert differing(resumed, undisturbed)
+
+
+def test_seeds_and_epochs_draw_different_numbers() -> None:
+    def drawn(seed: int, epoch: int, rank: int = 0) -> float:
+        trainer: Any = SimpleNamespace(current_epoch=epoch, global_rank=rank)
+        ReseedEachEpoch(seed).on_train_epoch_start(trainer, MODULE)
+        return torch.rand(()).item()
+
+    combinations = [(seed, epoch, rank) for seed in (0, 1) for epoch in (0, 1) for rank in (0, 1)]
+    assert len({drawn(*combination) for combination in combinations}) == len(combinations)
+    assert drawn(1, 1) == drawn(1, 1)
+    assert math.isfinite(drawn(2**32 - 1, 300, 7))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("wrap", [lambda loss: loss, lambda loss: {"loss": loss}])
+def test_a_loss_that_is_no_number_stops_the_training(value: float, wrap: Any) -> None:
+    trainer: Any = SimpleNamespace(global_step=7, log_every_n_steps=50)
+    with pytest.raises(DivergedError, match=rf"^the loss is {value} at step 7; lower model\.lr$"):
+        StopWhenDiverged().on_train_batch_end(trainer, MODULE, wrap(torch.tensor(value)), None, 0)
+
+
+def test_a_finite_loss_and_a_skipped_step_go_on() -> None:
+    trainer: Any = SimpleNamespace(global_step=7, log_every_n_steps=50)
+    for outputs in (torch.tensor(1e30), {"loss": torch.tensor(0.0)}, None, {}):
+        StopWhenDiverged().on_train_batch_end(trainer, MODULE, outputs, None, 0)
+
+
+def test_elsewhere_than_on_the_cpu_only_logged_steps_are_waited_for() -> None:
+    # reading a value from the meta device raises: it tells whether the callback has looked
+    loss = torch.zeros((), device="meta")
+    quiet: Any = SimpleNamespace(global_step=7, log_every_n_steps=5)
+    StopWhenDiverged().on_train_batch_end(quiet, MODULE, loss, None, 0)
+    due: Any = SimpleNamespace(global_step=10, log_every_n_steps=5)
+    with pytest.raises(RuntimeError, match="meta"):
+        StopWhenDiverged().on_train_batch_end(due, MODULE, loss, None, 0)
+
+
+def test_a_training_that_diverges_ends_at_that_step() -> None:
+    with pytest.raises(DivergedError, match=r"^the loss is nan at step [1-4]; lower"):
+        train(tiny_config(lr=1e30), Path("run"))
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(callbacks.time, "perf_counter", lambda: self.now)
+
+
+def test_timing_counts_steps_without_validation_and_goes_on_after_a_resume(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    trainer: Any = SimpleNamespace(world_size=2, num_training_batches=2)
+    batch = (torch.zeros(16, 1), torch.zeros(16))
+
+    def one_epoch(timing: Timing) -> None:
+        timing.on_train_epoch_start(trainer, MODULE)
+        clock.now += 3
+        timing.on_train_batch_end(trainer, MODULE, None, batch, 0)
+        clock.now += 1
+        timing.on_train_batch_end(trainer, MODULE, None, batch[0], 1)
+        clock.now += 10  # validation
+        timing.on_train_epoch_end(trainer, MODULE)
+
+    first = Timing()
+    assert first.images_per_second == 0
+    clock.now = 100
+    first.on_fit_start(trainer, MODULE)
+    clock.now += 5
+    one_epoch(first)
+    saved = first.state_dict()
+    assert saved == {"train_seconds": 19, "step_seconds": 4, "images": 64}
+    clock.now += 1000  # nothing of this is training
+    second = Timing()
+    second.load_state_dict(saved)
+    second.on_fit_start(trainer, MODULE)
+    one_epoch(second)
+    second.on_fit_end(trainer, MODULE)
+    assert (second.train_seconds, second.step_seconds, second.images) == (33, 8, 128)
+    assert second.images_per_second == 16
+
+
+def test_asking_for_the_time_does_not_count_it_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    trainer: Any = SimpleNamespace()
+    timing = Timing()
+    clock.now = 1
+    timing.on_fit_start(trainer, MODULE)
+    for _ in range(3):
+        clock.now += 2
+        timing.state_dict()
+    timing.on_fit_end(trainer, MODULE)
+    assert timing.train_seconds == 6
+
+
+def test_a_resumed_training_counts_the_pictures_of_both_parts_once() -> None:
+    config = tiny_config()
+    with pytest.raises(InterruptionError):
+        fit(config, "run", Timing(), InterruptAfter(1))
+    saved = read_checkpoint(LAST)["callbacks"]["Timing"]
+    assert saved["images"] == 64
+    timing = Timing()
+    fit(config, "run", timing, resume=LAST)
+    assert timing.images == 128
+    assert timing.train_seconds > saved["train_seconds"] > saved["step_seconds"] > 0
+
+
+def test_progress_tells_every_step_and_every_validation() -> None:
+    told: list[dict[str, Any]] = []
+    fit(tiny_config(), "run", Progress(told.append, interval=0))
+    steps = [message for message in told if "validated" not in message]
+    assert [(m["step"], m["total"], m["epoch"]) for m in steps] == [
+        (1, 4, 0),
+        (2, 4, 0),
+        (3, 4, 1),
+        (4, 4, 1),
+    ]
+    assert all(math.isfinite(message["loss"]) for message in steps)
+    assert [message["metric"] is None for message in steps] == [True, True, False, False]
+    validated = [message for message in told if "validated" in message]
+    assert [(m["step"], m["validated"]) for m in validated] == [(2, True), (4, True)]
+    assert all(0 <= message["metric"] <= 100 for message in validated)
+
+
+def test_progress_between_validations_keeps_to_its_interval() -> None:
+    told: list[dict[str, Any]] = []
+    fit(tiny_config(), "run", Progress(told.append, interval=math.inf))
+    assert [message["step"] for message in told] == [2, 4]

@@ -1,0 +1,133 @@
+"""The command line from outside: what it prints, how it ends, and what it does not import."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from focal_lab import __version__, cli
+from focal_lab.errors import UserError
+
+HEAVY = ("torch", "numpy", "pandas", "lightning", "timm", "optuna", "jsonargparse", "rich", "yaml")
+
+
+def focal_lab(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "focal_lab.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=300)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
+def test_help_lists_every_subcommand(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    for name, (_, told) in cli.SUBCOMMANDS.items():
+        assert f"  {name} " in printed
+        assert told in printed
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"focal-lab {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["trian"], ["--trian"], ["", "fit"]])
+def test_an_unknown_subcommand_ends_with_status_2_and_names_those_that_exist(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    last = printed.err.splitlines()[-1]
+    assert last.startswith("focal-lab: error: ")
+    if not arguments[0].startswith("-"):
+        assert all(name in last for name in cli.SUBCOMMANDS)
+
+
+@pytest.mark.parametrize("name", list(cli.SUBCOMMANDS))
+def test_a_subcommand_gets_what_follows_its_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setitem(cli.SUBCOMMANDS, name, (lambda argv: given.append(argv) or 7, ""))
+    assert cli.main([name, "--help", "sweep"]) == 7
+    assert given == [["--help", "sweep"]]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "printed"),
+    [
+        (UserError("is\n  wrong", file="a.yaml", key="b.c"), 2, "focal-lab: a.yaml: b.c: is wrong\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_how_a_subcommand_ends_is_told_by_the_status(
+    error: BaseException,
+    status: int,
+    printed: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(argv: list[str]) -> int:
+        raise error
+
+    monkeypatch.setitem(cli.SUBCOMMANDS, "report", (fail, ""))
+    assert cli.main(["report"]) == status
+    assert capsys.readouterr().err == printed
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(argv: list[str]) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(cli.SUBCOMMANDS, "report", (fail, ""))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["report"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("plan", "nope"), "focal-lab: nope: there is no such sweep file"),
+        (("report",), "focal-lab: runs: does not exist (train some: "),
+        (("fit", "--config", "nope.yaml"), "focal-lab: config: File does not exist: "),
+    ],
+)
+def test_a_users_mistake_is_one_line_on_stderr_and_status_2(
+    arguments: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    done = focal_lab(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(message)
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    code = (
+        "import sys\nfrom focal_lab import cli\n"
+        "def talk(argv):\n    while True: print('x' * 1000, flush=True)\n"
+        "cli.SUBCOMMANDS['report'] = (talk, '')\nsys.exit(cli.main(['report']))"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout
+    assert child.stderr
+    child.stdout.readline()
+    child.stdout.close()
+    assert (child.wait(timeout=60), child.stderr.read()) == (0, b"")
+    child.stderr.close()
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_help_and_version_import_nothing_heavy(argument: str) -> None:
+    code = (
+        "import sys\nimport focal_lab.cli\n"
+        f"try:\n    focal_lab.cli.main(['{argument}'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        f"print('heavy:', [name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "heavy: []"

@@ -1,0 +1,108 @@
+"""Every experiment that is shipped can be trained, and says at its top what it is."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from focal_lab.ablation.suite import SUITE_FILE, find_suite
+from focal_lab.backbones.presets import find_preset
+from focal_lab.tasks.cost import count_config
+from focal_lab.tasks.training_cli import check_config
+
+ROOT = Path(__file__).parents[1]
+FOUND = sorted(path.relative_to(ROOT) for path in ROOT.glob("experiments/*/*.yaml"))
+EXPERIMENTS = [path for path in FOUND if path.name != SUITE_FILE]
+SUITES = sorted({path.parent.name for path in FOUND})
+by_path = pytest.mark.parametrize("path", EXPERIMENTS, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Suites are looked for in the working folder."""
+    monkeypatch.chdir(ROOT)
+
+
+def header(path: Path) -> dict[str, str]:
+    """The comment on top of a file: `# Key: text` as key -> text, its first line under "what"."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = lines[: next(i for i, line in enumerate(lines) if not line.startswith("# "))]
+    keyed = [re.match(r"# (\w+): +(.*)", line) for line in comment]
+    return {"what": comment[0][2:] if comment else ""} | {found[1]: found[2] for found in keyed if found}
+
+
+def load(path: Path) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return config
+
+
+def test_both_suites_have_a_classification() -> None:
+    for suite in ("digits", "imagenet"):
+        assert Path(f"experiments/{suite}/classification.yaml") in EXPERIMENTS
+
+
+@by_path
+def test_an_experiment_opens_with_what_it_trains_the_command_and_its_cost(path: Path) -> None:
+    told = header(path)
+    assert len(told["what"]) > 20
+    assert told["Run"].startswith(f"focal-lab fit --config {path}")
+    assert re.search(r"\d+ epochs", told["Cost"])
+
+
+@by_path
+def test_the_command_on_top_of_an_experiment_is_one_that_parses(path: Path) -> None:
+    _, fit, config_option, file, *overrides = shlex.split(header(path)["Run"])
+    assert (fit, config_option, file) == ("fit", "--config", str(path))
+    config = load(path)
+    for override in overrides:
+        key, _, value = override.removeprefix("--data.").partition("=")
+        assert override.startswith("--data.")
+        config["data"]["init_args"][key] = value
+    assert check_config(config)["trainer"]["max_epochs"] == config["trainer"]["max_epochs"]
+
+
+@by_path
+def test_the_cost_on_top_of_an_experiment_is_that_of_its_settings(path: Path) -> None:
+    cost, config = header(path)["Cost"], load(path)
+    epochs = config["trainer"]["max_epochs"]
+    assert cost.startswith(f"{epochs} epochs")
+    steps = re.search(r"= (\d+) steps of (\d+) pictures", cost)
+    if steps:
+        data = config["data"]["init_args"]
+        assert int(steps[2]) == data["batch_size"]
+        assert int(steps[1]) == epochs * (data["train_pictures"] // data["batch_size"])
+
+
+@by_path
+def test_an_experiments_network_can_be_built_and_takes_its_pictures(path: Path) -> None:
+    params, gmacs = count_config(load(path))
+    assert params > 10_000
+    assert gmacs > 0
+
+
+@by_path
+def test_a_suite_serves_an_experiment_as_it_is_in_the_file(path: Path) -> None:
+    assert find_suite(path.parent.name).experiment(path.stem) == load(path)
+
+
+def test_imagenet_follows_the_papers_recipe() -> None:
+    config = load(Path("experiments/imagenet/classification.yaml"))
+    model, trainer = config["model"]["init_args"], config["trainer"]
+    assert (trainer["max_epochs"], trainer["gradient_clip_val"], model["warmup_epochs"]) == (300, 5.0, 20)
+    assert trainer["devices"] * config["data"]["init_args"]["batch_size"] == 1024
+    assert (model["lr"], model["weight_decay"], model["min_lr"]) == (1e-3, 0.05, 1e-5)
+    assert (model["mixup"], model["cutmix"], model["label_smoothing"]) == (0.8, 1.0, 0.1)
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_what_a_suite_lets_backbones_stand_for_are_presets(suite: str) -> None:
+    for name, stands_for in find_suite(suite).backbones.items():
+        assert find_preset(name), name
+        assert find_preset(stands_for), stands_for
+
+
+def test_the_digits_suite_stands_in_for_both_networks_of_the_paper() -> None:
+    assert set(find_suite("digits").backbones) == {"focal_tiny", "focal_swin_tiny"}

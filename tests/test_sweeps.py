@@ -1,0 +1,133 @@
+"""Every sweep that is shipped can be planned and counted, and finds its numbers in the paper."""
+
+import re
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from focal_lab.ablation.plan import Plan, make_plan
+from focal_lab.ablation.runs import hash_of
+from focal_lab.report.layouts import find_layout, known_papers
+from focal_lab.report.paper import published
+from focal_lab.report.table import build_table
+from focal_lab.tasks.cost import count_config
+
+ROOT = Path(__file__).parents[1]
+NAMES = sorted(path.stem for path in ROOT.glob("sweeps/*.yaml"))
+SUITES = ("digits", "imagenet")
+OF_THE_PAPER = ["depth", "interactions", "window_shift", "window_size"]
+by_name = pytest.mark.parametrize("name", NAMES)
+by_suite = pytest.mark.parametrize("suite", SUITES)
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Suites are looked for in the working folder."""
+    monkeypatch.chdir(ROOT)
+
+
+@cache
+def planned(name: str, suite: str) -> Plan:
+    return make_plan(Path("sweeps") / f"{name}.yaml", suite=suite)
+
+
+def ids(name: str, suite: str = "digits") -> set[str]:
+    return {run.id for run in planned(name, suite).runs}
+
+
+def header(name: str) -> dict[str, str]:
+    """The comment on top of a sweep: `# Key: text` as key -> text, its first line under "what"."""
+    lines = (Path("sweeps") / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    comment = lines[: next(i for i, line in enumerate(lines) if not line.startswith("# "))]
+    keyed = [re.match(r"# (\w+): +(.*)", line) for line in comment]
+    return {"what": comment[0][2:] if comment else ""} | {found[1]: found[2] for found in keyed if found}
+
+
+def test_the_papers_ablations_are_all_there() -> None:
+    assert set(OF_THE_PAPER) <= set(NAMES)
+    assert "focal_levels" in NAMES
+    assert {planned(name, "digits").sweep.paper for name in OF_THE_PAPER} == set(known_papers())
+
+
+@by_name
+def test_a_sweep_opens_with_paper_claim_command_and_cost(name: str) -> None:
+    told, paper = header(name), planned(name, "digits").sweep.paper
+    assert "paper" in told["what"].lower()
+    if paper:
+        assert told["what"].lower().startswith(f"paper {find_layout(paper).cite}: ")
+    assert len(told["Claim"]) > 20
+    assert told["Run"] == f"focal-lab sweep sweeps/{name}.yaml"
+    assert told["Cost"]
+
+
+@by_name
+def test_the_cost_on_top_of_a_sweep_counts_its_runs_and_what_others_share(name: str) -> None:
+    cost = header(name)["Cost"]
+    runs = re.match(r"(\d+) runs", cost)
+    assert runs
+    assert int(runs[1]) == len(ids(name))
+    shared = re.search(r"(\d+) of them shared with (\w+)(?: and (\w+))?", cost)
+    if shared:
+        others = [other for other in shared.groups()[1:] if other]
+        assert set(others) <= set(NAMES)
+        assert int(shared[1]) == len(ids(name) & set().union(*map(ids, others)))
+
+
+@pytest.mark.parametrize(("name", "suite"), list(product(NAMES, SUITES)))
+def test_every_cell_of_a_sweep_is_a_network_of_its_own(name: str, suite: str) -> None:
+    plan = planned(name, suite)
+    assert len(plan.distinct_runs) == len(plan.runs) == len(plan.cells) * 3
+    assert {run.seed for run in plan.runs} == {0, 1, 2}
+
+
+@by_suite
+def test_every_configuration_of_every_sweep_can_be_built_and_counted(suite: str) -> None:
+    distinct = {
+        hash_of(run.config | {"seed_everything": None}): run
+        for name in NAMES
+        for run in planned(name, suite).runs
+    }
+    assert len(distinct) >= 12
+    for run in distinct.values():
+        params, gmacs = count_config(run.config)
+        assert params > 10_000, run.cell.name
+        assert gmacs > 0, run.cell.name
+
+
+@by_suite
+@pytest.mark.parametrize("name", OF_THE_PAPER)
+def test_every_row_of_a_sweep_finds_its_row_in_the_paper(name: str, suite: str, tmp_path: Path) -> None:
+    plan = planned(name, suite)
+    assert plan.sweep.paper is not None
+    table = build_table(plan, tmp_path)
+    assert table.cite == find_layout(plan.sweep.paper).cite
+    for row in table.rows:
+        assert row.in_paper, row.labels
+        assert row.entries["top1"].published is not None
+    assert len(table.rows) == len(published(plan.sweep.paper))
+    # no two rows find the same one
+    assert len({tuple(entry.published for entry in row.entries.values()) for row in table.rows}) == len(
+        table.rows
+    )
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(OF_THE_PAPER)))
+def test_a_sweep_of_our_own_claims_no_published_numbers(name: str, tmp_path: Path) -> None:
+    assert planned(name, "digits").sweep.paper is None
+    assert not any(row.in_paper for row in build_table(planned(name, "digits"), tmp_path).rows)
+
+
+@by_suite
+def test_all_sweeps_share_the_runs_of_the_baseline(suite: str) -> None:
+    shared = set.intersection(*(ids(name, suite) for name in NAMES))
+    runs = [run for run in planned("window_size", suite).runs if run.id in shared]
+    assert sorted(run.seed for run in runs) == [0, 1, 2]
+    assert {run.cell.name for run in runs} == {"Focal-Tiny, 7"}
+
+
+def test_the_digits_suite_is_the_one_that_a_sweep_uses_by_default() -> None:
+    assert [run.id for run in make_plan(Path("sweeps/window_size.yaml")).runs] == [
+        run.id for run in planned("window_size", "digits").runs
+    ]
