@@ -196,13 +196,16 @@ class _ChunkedAttention(torch.autograd.Function):
             )
             grad_kv_2GKD = buffers.like("grad_kv", kv_2GKD, kv_2GKD.shape)
             torch.bmm(weights_GQK.transpose(1, 2), grad_GQD, out=grad_kv_2GKD[1])
-            grad_GQK = buffers.like("grad_scores", weights_GQK, weights_GQK.shape)
+            grad_GQK = buffers.like("grad_weights", weights_GQK, weights_GQK.shape)
             torch.bmm(grad_GQD, kv_2GKD[1].transpose(1, 2), out=grad_GQK)
             # softmax: ds = w * (dw - sum(w * dw))
-            grad_GQK.copy_(torch._softmax_backward_data(grad_GQK, weights_GQK, -1, weights_GQK.dtype))
-            grad_bias += grad_GQK.view(-1, heads, queries, keys).sum(0)
-            torch.bmm(grad_GQK.transpose(1, 2), q_GQD, out=grad_kv_2GKD[0])
-            torch.bmm(grad_GQK, kv_2GKD[0], out=q_GQD)
+            grad_scores_GQK = buffers.like("grad_scores", weights_GQK, weights_GQK.shape)
+            torch._softmax_backward_data(
+                grad_GQK, weights_GQK, -1, weights_GQK.dtype, grad_input=grad_scores_GQK
+            )
+            grad_bias += grad_scores_GQK.view(-1, heads, queries, keys).sum(0)
+            torch.bmm(grad_scores_GQK.transpose(1, 2), q_GQD, out=grad_kv_2GKD[0])
+            torch.bmm(grad_scores_GQK, kv_2GKD[0], out=q_GQD)
             _as_windows(chunk.of_canvas(grad_q, layout.window), layout.window, heads).copy_(
                 _unflatten(q_GQD, chunk, layout, heads)
             )

@@ -278,7 +278,7 @@ def _allow_posterizing_to_zero_bits(transform: Any) -> None:
 def _posterize(picture: Image.Image, bits_to_keep: int, **options: Any) -> Image.Image:
     if bits_to_keep < 1:
         return Image.new(picture.mode, picture.size)
-    posterized: Image.Image = posterize(picture, bits_to_keep, **options)  # type: ignore[no-untyped-call]
+    posterized: Image.Image = posterize(picture, bits_to_keep, **options)
     return posterized
 
 

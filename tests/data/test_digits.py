@@ -321,5 +321,13 @@ def test_checkpoints_hold_the_options_as_plain_values(tmp_path):
         "pieces": 4,
         "image_size": 28,
         "num_workers": 0,
-        "seed": 0,
+        "seed": None,
     }
+
+
+def test_without_a_seed_of_its_own_the_data_follows_the_run(monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+    followed, chosen = DigitsClassification(**SMALL), DigitsClassification(**SMALL, seed=7)
+    other = DigitsClassification(**SMALL, seed=8)
+    assert torch.equal(followed.pictures("train").pictures, chosen.pictures("train").pictures)
+    assert not torch.equal(followed.pictures("train").pictures, other.pictures("train").pictures)
