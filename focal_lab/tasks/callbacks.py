@@ -1,14 +1,18 @@
 """What every training does beside its steps: stops when it diverged, keeps time, can be resumed exactly."""
 
+import csv
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 
@@ -108,6 +112,56 @@ class Timing(Callback):
         if self._epoch_start:
             self.step_seconds += time.perf_counter() - self._epoch_start
             self._epoch_start = 0.0
+
+
+class WritePredictions(BasePredictionWriter):
+    """`focal-lab predict`: one CSV row a picture, with its likeliest classes first.
+
+    The file is `predictions.csv` in the trainer's log folder; with several processes each writes the pictures
+    it saw, and `index` tells which they were.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("batch")
+        self._stream: TextIO | None = None
+        self._names: Sequence[str] | None = None
+        self._files: Sequence[Path] | None = None
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = getattr(trainer, "datamodule", None)
+        self._names, self._files = getattr(data, "class_names", None), getattr(data, "predict_files", None)
+        rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
+        path = Path(trainer.log_dir or trainer.default_root_dir) / f"predictions{rank}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._stream = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115  (closed in on_predict_end)
+        csv.writer(self._stream).writerow(["index", "file", "rank", "class", "probability"])
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Append the rows of one batch."""
+        if self._stream is None or not isinstance(prediction, Mapping) or "classes" not in prediction:
+            return
+        names, files = self._names, self._files
+        rows = csv.writer(self._stream)
+        chosen = zip(prediction["classes"].tolist(), prediction["probabilities"].tolist(), strict=True)
+        for index, (classes, probabilities) in zip(batch_indices or [], chosen, strict=True):
+            for rank, (label, probability) in enumerate(zip(classes, probabilities, strict=True), 1):
+                name = names[label] if names and label < len(names) else label
+                rows.writerow([index, files[index] if files else "", rank, name, f"{probability:.4f}"])
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            rank_zero_info(f"predictions: {self._stream.name}")
+            self._stream = None
 
 
 class Progress(Callback):

@@ -1,3 +1,4 @@
+import csv
 import json
 import signal
 from pathlib import Path
@@ -92,6 +93,20 @@ def test_a_checkpoint_predicts(trained: Path, monkeypatch: pytest.MonkeyPatch) -
     collect = f"--trainer.callbacks={__name__}.Collect"
     assert cli.main(["predict", *FIT, f"--ckpt_path={best}", "--trainer.logger=false", collect]) == 0
     assert [len(outputs["classes"]) for outputs in Collect.found] == [32, 16]
+
+
+def test_predictions_are_written_picture_by_picture(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Collect, "found", [])
+    best = trained / CHECKPOINTS / "best.ckpt"
+    options = [f"--trainer.callbacks={__name__}.Collect", f"--trainer.default_root_dir={tmp_path}"]
+    assert cli.main(["predict", *FIT, f"--ckpt_path={best}", "--trainer.logger=false", *options]) == 0
+    with open(tmp_path / "predictions.csv", newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    likeliest = [row["class"] for row in rows if row["rank"] == "1"]
+    assert likeliest == [str(int(c)) for outputs in Collect.found for c in outputs["classes"][:, 0]]
+    assert [row["index"] for row in rows[::5]] == [str(index) for index in range(48)]
 
 
 def test_options_of_the_backbone_can_be_given_one_by_one() -> None:

@@ -1,0 +1,64 @@
+"""What the README tells people to type is understood."""
+
+import re
+import shlex
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from focal_lab.ablation.plan import make_plan
+from focal_lab.ablation.yaml_file import parse_yaml
+from focal_lab.cli import SUBCOMMANDS
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+SHELL = "\n".join(text for language, text in BLOCKS if language == "bash").replace("\\\n", " ")
+COMMANDS = [
+    shlex.split(line, comments=True)[1:] for line in SHELL.splitlines() if line.startswith("focal-lab ")
+]
+
+
+@pytest.fixture(autouse=True)
+def at_the_top(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands are meant for the project's own folder."""
+    monkeypatch.chdir(README.parent)
+
+
+def test_the_readme_shows_every_kind_of_command() -> None:
+    assert {command[0] for command in COMMANDS} == {"plan", "sweep", "report", "fit"}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_command_of_the_readme_is_understood(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    subcommand, *arguments = command
+    if subcommand == "fit":
+        # parses every option against the classes, prints the configuration and stops
+        with pytest.raises(SystemExit) as stop:
+            SUBCOMMANDS["fit"][0]([*arguments, "--print_config"])
+        assert stop.value.code == 0
+        assert "class_path" in capsys.readouterr().out
+    elif "--suite" not in arguments and arguments[0].startswith("sweeps/"):
+        overrides = [value for name, value in pairwise(arguments) if name == "--set"]
+        assert make_plan(Path(arguments[0]), overrides=overrides).runs
+
+
+def test_targets_of_the_readme_exist() -> None:
+    targets = re.findall(r"^make (\w+)", SHELL, re.MULTILINE)
+    assert targets == ["sweep", "test"]
+    assert all(re.search(rf"^{target}:", Path("Makefile").read_text(), re.MULTILINE) for target in targets)
+
+
+def test_the_sweep_of_the_readme_can_be_planned(tmp_path: Path) -> None:
+    (text,) = [text for language, text in BLOCKS if language == "yaml"]
+    assert parse_yaml(text, Path("README.md"))["seeds"] == 3
+    sweep = tmp_path / "mine.yaml"
+    sweep.write_text(text, encoding="utf-8")
+    assert len(make_plan(sweep).distinct_runs) == 18
+
+
+def test_every_sweep_is_listed_in_the_readme() -> None:
+    told = README.read_text(encoding="utf-8")
+    assert all(f"`sweeps/{path.name}`" in told for path in Path("sweeps").glob("*.yaml"))
