@@ -213,5 +213,8 @@ def _describe(config: dict[str, Any], task: str, network: dict[str, Any]) -> dic
         key: value for key, value in model["init_args"].items() if key not in ("backbone", "backbone_options")
     }
     trainer = {key: value for key, value in config.get("trainer", {}).items() if key not in _DISPLAY}
-    described = config | {"model": model, "trainer": trainer}
+    data = dict(config["data"])
+    # more processes prepare the same batches
+    data["init_args"] = {key: value for key, value in data["init_args"].items() if key != "num_workers"}
+    described = config | {"model": model, "data": data, "trainer": trainer}
     return {"version": IDENTITY_VERSION, "task": task, "network": network, **described}

@@ -99,6 +99,7 @@ def test_a_level_does_not_leak_into_the_next_cell() -> None:
         "trainer.enable_model_summary=true",
         "trainer.logger=false",
         "trainer.log_every_n_steps=1",
+        "data.num_workers=2",
     ],
 )
 def test_what_changes_nothing_but_the_display_or_the_wording_keeps_the_id(setting: str) -> None:
