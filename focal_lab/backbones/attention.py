@@ -6,24 +6,16 @@ map, Q queries per window (s_p * s_p), K keys per window over all levels, G = B 
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from focal_lab.backbones import geometry
-from focal_lab.backbones.attention_kernels import KeyMap, attend
+from focal_lab.backbones import geometry, visibility
+from focal_lab.backbones.attention_kernels import KeyMap, attend, in_graph
 from focal_lab.backbones.attention_reference import attend_reference
 from focal_lab.backbones.geometry import WindowGrid
-from focal_lab.backbones.options import StageConfig
+from focal_lab.backbones.options import CoarseLevel, StageConfig
 from focal_lab.backbones.pooling import make_pooling
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def _outside_graphs(method: Method) -> Method:
-    """Keep torch.compile out of numpy and caches: it can trace neither, and the result is a constant."""
-    return cast(Method, torch.compiler.disable(method))
 
 
 class FocalAttention(nn.Module):
@@ -36,6 +28,8 @@ class FocalAttention(nn.Module):
         stage: what the stage computes.
         border: wrap or mask.
         pool: fc, mean, max or conv.
+        pool_init: released or mean, where fc pooling begins.
+        coarse_bias: query or window, whether each query has its own bias for a pooled token.
         attention: fast or reference: the same function, computed quickly or obviously.
     """
 
@@ -45,6 +39,8 @@ class FocalAttention(nn.Module):
         *,
         border: str = "wrap",
         pool: str = "fc",
+        pool_init: str = "released",
+        coarse_bias: str = "query",
         attention: str = "fast",
         qkv_bias: bool = True,
         attn_drop: float = 0.0,
@@ -63,12 +59,21 @@ class FocalAttention(nn.Module):
             torch.empty((2 * height - 1) * (2 * width - 1), self.num_heads)
         )
         self.ring_bias = nn.Parameter(torch.empty(self.num_heads, queries, ring)) if ring else None
-        self.coarse_bias_tables = nn.ParameterList(
-            torch.empty(self.num_heads, (height + level.region[0] - 1) * (width + level.region[1] - 1))
+        self.bias_per_window = coarse_bias == "window"
+        tables = nn.ParameterList(
+            torch.empty(self.num_heads, geometry.coarse_table_size(stage.window, level, self.bias_per_window))
             for level in stage.levels
         )
-        self.pools = nn.ModuleList(make_pooling(pool, stage.dim, level.pool_size) for level in stage.levels)
-        self._constants: dict[Any, Any] = {}
+        # two names: the tables of one kind must not be taken for the other's when their sizes agree
+        self.coarse_bias_tables = nn.ParameterList() if self.bias_per_window else tables
+        self.window_bias_tables = tables if self.bias_per_window else nn.ParameterList()
+        self.pools = nn.ModuleList(
+            make_pooling(pool, stage.dim, level.pool_size, pool_init) for level in stage.levels
+        )
+        self.bias_index: Tensor
+        self.hidden_keys: Tensor | None
+        self.init_non_persistent_buffers()
+        self._masks: dict[tuple[WindowGrid, torch.device, str], Tensor | None] = {}
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -76,10 +81,24 @@ class FocalAttention(nn.Module):
         for table in self.position_biases():
             nn.init.trunc_normal_(table, std=0.02)
 
+    def init_non_persistent_buffers(self) -> None:
+        """Indices that follow from the stage; timm calls this after a model has left the meta device."""
+        device = self.relative_position_bias_table.device
+        index = geometry.bias_index(self.stage, self.bias_per_window)
+        self.register_buffer("bias_index", torch.as_tensor(index, device=device).flatten(), persistent=False)
+        hidden = geometry.hidden_keys(self.stage)
+        kept = torch.as_tensor(hidden, device=device) if hidden.any() else None
+        self.register_buffer("hidden_keys", kept, persistent=False)
+
     def position_biases(self) -> list[nn.Parameter]:
         """The learned position biases, fine to coarse."""
         ring = [] if self.ring_bias is None else [self.ring_bias]
-        return [self.relative_position_bias_table, *ring, *self.coarse_bias_tables]
+        return [
+            self.relative_position_bias_table,
+            *ring,
+            *self.coarse_bias_tables,
+            *self.window_bias_tables,
+        ]
 
     def forward(self, x_BHWC: Tensor, shifted: bool = False) -> Tensor:
         """Attend within a normalised map.
@@ -124,21 +143,13 @@ class FocalAttention(nn.Module):
 
     def bias(self) -> Tensor:
         """Learned position biases of all levels, shape (N, Q, K), in the order of the keys."""
-        window, expand = self.stage.window, self.stage.expand
-        device = self.relative_position_bias_table.device
-        own = self._constant("own", device, lambda: geometry.own_position_index(window))
-        own_NQQ = self.relative_position_bias_table[own.flatten()].view(*own.shape, -1).permute(2, 0, 1)
-        parts = [own_NQQ]
-        if self.ring_bias is not None:
-            order = self._constant("order", device, lambda: geometry.fine_order(window, expand))
-            parts = [torch.cat((own_NQQ, self.ring_bias), 2)[:, :, order]]
-        for k, (level, table) in enumerate(zip(self.stage.levels, self.coarse_bias_tables, strict=True)):
-            region = level.region
-            index = self._constant(
-                ("coarse", k), device, lambda region=region: geometry.coarse_position_index(window, region)
-            )
-            parts.append(table[:, index.flatten()].view(-1, *index.shape))
-        return torch.cat(parts, 2)
+        own_NT, *others = self.position_biases()
+        tables_NT = torch.cat([own_NT.t(), *(table.flatten(1) for table in others)], 1)
+        # indexing with [...] would take four times as long in backward
+        bias_NQK = tables_NT.index_select(1, self.bias_index).view(self.num_heads, -1, self.stage.keys)
+        if self.hidden_keys is not None:
+            bias_NQK = bias_NQK.masked_fill(self.hidden_keys, float("-inf"))
+        return bias_NQK
 
     def _project_keys(self, x_BHWC: Tensor) -> Tensor:
         """k and v of pooled tokens; nobody asks for their q."""
@@ -146,34 +157,36 @@ class FocalAttention(nn.Module):
         bias = None if self.qkv.bias is None else self.qkv.bias[dim:]
         return nn.functional.linear(x_BHWC, self.qkv.weight[dim:], bias)
 
-    @_outside_graphs
     def _inside(self, grid: WindowGrid, device: torch.device) -> Tensor | None:
         """(1, H, W, 1) canvas mask for the pooling; None where padding counts like any token."""
-        if not grid.masked or not grid.levels or grid.canvas == grid.map_size:
+        if not grid.masked or len(grid.levels) == 0 or grid.canvas == grid.map_size:
             return None
-        return self._constant((grid, "inside"), device, lambda: geometry.inside_map(grid)[None, ..., None])
+        return self._kept(
+            "inside", grid, device, lambda: visibility.inside_map(grid, device)[None, ..., None]
+        )
 
-    def _pooled_inside(self, grid: WindowGrid, level: Any, inside: Tensor | None) -> Tensor | None:
+    def _pooled_inside(self, grid: WindowGrid, level: CoarseLevel, inside: Tensor | None) -> Tensor | None:
         return None if inside is None else geometry.pooled_view(inside, grid, level)
 
-    @_outside_graphs
     def _allowed(self, grid: WindowGrid, device: torch.device) -> Tensor | None:
-        if geometry.allowed_keys(grid) is None:
-            return None
-        return self._constant((grid, "allowed"), device, lambda: geometry.allowed_keys(grid))
+        return self._kept("allowed", grid, device, lambda: visibility.allowed_keys(grid, device))
 
-    @_outside_graphs
-    def _constant(self, key: Any, device: torch.device, make: Any) -> Tensor:
-        """A mask or index on the device, made once a map size and kept."""
-        constant: Tensor | None = self._constants.get((key, device))
-        if constant is None:
+    def _kept(
+        self, name: str, grid: WindowGrid, device: torch.device, make: Callable[[], Tensor | None]
+    ) -> Tensor | None:
+        """A mask, made once a map size and kept; in a traced graph it is part of the graph."""
+        if in_graph():
+            return make()
+        key = (grid, device, name)
+        if key not in self._masks:
             with torch.inference_mode(False):  # an inference tensor could never serve a training step
-                constant = torch.as_tensor(make()).to(device)
-            if type(constant) is Tensor:  # not a fake tensor of a trace, which must not outlive it
-                if len(self._constants) >= 64:
-                    self._constants.clear()
-                self._constants[key, device] = constant
-        return constant
+                made = make()
+            if made is not None and type(made) is not Tensor:
+                return made  # a fake tensor must not outlive the trace that made it
+            if len(self._masks) >= 64:
+                self._masks.clear()
+            self._masks[key] = made
+        return self._masks[key]
 
     def extra_repr(self) -> str:
         """What the printed module shows."""

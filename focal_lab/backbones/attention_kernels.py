@@ -68,12 +68,16 @@ def attend(
     Returns:
         (B, H, W, C) on the canvas.
     """
-    chunked = q_BHWC.device.type == "cpu" and not dropout and not torch.compiler.is_compiling()
-    if chunked:
+    if q_BHWC.device.type == "cpu" and not dropout and not in_graph():
         layout = _Layout(tuple((level.windows, level.step, level.region) for level in maps), window)
         out: Tensor = _ChunkedAttention.apply(q_BHWC, bias_NQK, allowed, layout, *(m.kv_BHWC for m in maps))
         return out
     return attend_at_once(q_BHWC, maps, bias_NQK, allowed, window, dropout)
+
+
+def in_graph() -> bool:
+    """Whether torch.compile, torch.export or torch.jit.trace is recording what is computed."""
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 
 def attend_at_once(
@@ -116,8 +120,11 @@ def _split_windows(x_BHWC: Tensor, window: Size, heads: int) -> Tensor:
 def _merge_windows(x_BPNQD: Tensor, window: Size) -> Tensor:
     """The inverse of `_split_windows`: (B, H, W, C)."""
     batch, rows, columns, heads, _, channels = x_BPNQD.shape
-    x = x_BPNQD.view(batch, rows, columns, heads, *window, channels).permute(0, 1, 4, 2, 5, 3, 6)
-    return x.reshape(batch, rows * window[0], columns * window[1], heads * channels)
+    x = x_BPNQD.reshape(batch, rows, columns, heads, *window, channels).permute(0, 1, 4, 2, 5, 3, 6)
+    # A copy even where a single window's strides would do as they are: torch's attention and what an exporter
+    # replaces it by return different strides, and a view that fits the one fails with the other.
+    x = x.clone(memory_format=torch.contiguous_format)
+    return x.view(batch, rows * window[0], columns * window[1], heads * channels)
 
 
 def _gather_keys(level: KeyMap, heads: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where windows, rings and pooled cells lie on a map, and which of them exist.
+"""Where windows, rings and pooled cells lie on a map.
 
 Shape suffixes: B batch, H W map height and width, C channels, P windows per map, Q queries per window,
 K keys per window over all levels, N heads.
@@ -19,10 +19,10 @@ from torch import Tensor
 
 from focal_lab.backbones.options import CoarseLevel, Size, StageConfig
 
-# Masks and indices are numpy arrays: they are cached for the whole process, and a tensor made while torch
-# traces with fake tensors would poison the cache.
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
+# Indices are numpy arrays: they are cached for the whole process, and a tensor made while torch traces with
+# fake tensors would poison the cache.
 Index = np.ndarray[Any, np.dtype[np.int64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def lay_windows(stage: StageConfig, map_size: Size, shifted: bool, border: str) 
     window = stage.window
     shift = stage.shift if shifted else (0, 0)
     canvas = (_whole(map_size[0], window[0]), _whole(map_size[1], window[1]))
-    window_only = not stage.levels and not any(stage.expand) and canvas == map_size
+    window_only = len(stage.levels) == 0 and not any(stage.expand) and canvas == map_size
     if border == "wrap" or window_only:
         return WindowGrid(
             map_size, canvas, (0, 0), shift, window, stage.expand, stage.levels, border == "mask"
@@ -157,20 +157,6 @@ def add_regions(target_BHWC: Tensor, regions_BPPRRC: Tensor, step: Size) -> None
 
 
 @lru_cache(maxsize=256)
-def allowed_keys(grid: WindowGrid) -> Mask | None:
-    """Which keys exist: True where a query may look, None when all may look everywhere.
-
-    Returns:
-        Array (P, 1, K), or (P, Q, K) where it depends on the query (rolled windows).
-    """
-    parts = [_allowed_fine(grid), *(_allowed_coarse(grid, level) for level in grid.levels)]
-    if all(part.all() for part in parts):
-        return None
-    queries = max(part.shape[1] for part in parts)
-    return np.concatenate([np.broadcast_to(part, (len(part), queries, part.shape[2])) for part in parts], 2)
-
-
-@lru_cache(maxsize=256)
 def own_position_index(window: Size) -> Index:
     """(Q, Q) index into Swin's table of (2 s_p - 1)^2 relative positions of query and key."""
     rows, columns = _positions(window)
@@ -179,12 +165,11 @@ def own_position_index(window: Size) -> Index:
 
 
 @lru_cache(maxsize=256)
-def fine_order(window: Size, expand: Size) -> Index:
-    """(fine keys,) index into [own window's keys, ring keys] for each token of the region, row by row."""
-    region = np.zeros((window[0] + 2 * expand[0], window[1] + 2 * expand[1]), bool)
-    region[expand[0] : expand[0] + window[0], expand[1] : expand[1] + window[1]] = True
-    inside = region.ravel()
-    return np.where(inside, inside.cumsum() - 1, math.prod(window) + (~inside).cumsum() - 1)
+def ring_positions(window: Size, expand: Size) -> Mask:
+    """(fine keys,) True for each token of the fine region that belongs to the ring, row by row."""
+    region = np.ones((window[0] + 2 * expand[0], window[1] + 2 * expand[1]), bool)
+    region[expand[0] : expand[0] + window[0], expand[1] : expand[1] + window[1]] = False
+    return region.ravel()
 
 
 @lru_cache(maxsize=256)
@@ -197,12 +182,46 @@ def coarse_position_index(window: Size, region: Size) -> Index:
 
 
 @lru_cache(maxsize=256)
-def inside_map(grid: WindowGrid) -> Mask:
-    """(H, W) of the canvas: True where the map is, False on padding."""
-    inside = np.zeros(grid.canvas, bool)
-    (top, left), (height, width) = grid.offset, grid.map_size
-    inside[top : top + height, left : left + width] = True
-    return inside
+def bias_index(stage: StageConfig, per_window: bool = False) -> Index:
+    """Where each query finds the bias of each key, in all of a stage's tables laid side by side.
+
+    The tables, flattened, in this order: the own window's ((2 s_p - 1)^2 positions), the ring's (Q x R), and
+    per coarse level (s_p + g - 1)^2 positions, or g^2 of them where all queries of a window share one.
+
+    Returns:
+        Index (Q, K), keys in the order of the levels.
+    """
+    queries = math.prod(stage.window)
+    fine = np.empty((queries, stage.fine_keys), np.int64)
+    ring = ring_positions(stage.window, stage.expand)
+    fine[:, ~ring] = own_position_index(stage.window)
+    first = (2 * stage.window[0] - 1) * (2 * stage.window[1] - 1)
+    fine[:, ring] = first + np.arange(queries * ring.sum()).reshape(queries, -1)
+    first += queries * int(ring.sum())
+    parts = [fine]
+    for level in stage.levels:
+        if per_window:
+            index = np.broadcast_to(np.arange(level.keys), (queries, level.keys))
+        else:
+            index = coarse_position_index(stage.window, level.region)
+        parts.append(first + index)
+        first += coarse_table_size(stage.window, level, per_window)
+    return np.concatenate(parts, 1)
+
+
+def hidden_keys(stage: StageConfig) -> Mask:
+    """(K,) True for pooled tokens that level_overlap="exclude" hides from every window."""
+    hidden = [np.zeros(stage.fine_keys, bool)]
+    for level in stage.levels:
+        hidden.append(np.isin(np.arange(level.keys), level.hidden))
+    return np.concatenate(hidden)
+
+
+def coarse_table_size(window: Size, level: CoarseLevel, per_window: bool = False) -> int:
+    """Position biases per head of a coarse level."""
+    if per_window:
+        return level.keys
+    return (window[0] + level.region[0] - 1) * (window[1] + level.region[1] - 1)
 
 
 def pooled_view(x_BHWC: Tensor, grid: WindowGrid, level: CoarseLevel) -> Tensor:
@@ -222,57 +241,13 @@ def pooled_view(x_BHWC: Tensor, grid: WindowGrid, level: CoarseLevel) -> Tensor:
     )
 
 
-def _allowed_fine(grid: WindowGrid) -> Mask:
-    count, region = math.prod(grid.windows), grid.fine_region
-    if any(grid.roll):
-        return _allowed_rolled(grid)
-    if not grid.masked:
-        return np.ones((count, 1, math.prod(region)), bool)
-    inside = np.pad(inside_map(grid), [(extent, extent) for extent in grid.expand])
-    return _regions_of(inside, grid.windows, grid.window, region)[:, None]
-
-
-def _allowed_rolled(grid: WindowGrid) -> Mask:
-    """Swin's mask: a query sees of its own rolled window what was its neighbour before rolling.
-
-    The ring is left visible, as in the released code (with a masked border there is none here).
-    """
-    part = np.zeros(grid.canvas, int)
-    if grid.roll[0]:
-        part[-grid.roll[0] :] += 1
-    if grid.roll[1]:
-        part[:, -grid.roll[1] :] += 2
-    own = _regions_of(part, grid.windows, grid.window, grid.window)
-    queries, order = own.shape[1], fine_order(grid.window, grid.expand)
-    seen = np.ones((len(own), queries, len(order)), bool)
-    seen[:, :, order < queries] = own[:, :, None] == own[:, None]
-    return seen
-
-
-def _allowed_coarse(grid: WindowGrid, level: CoarseLevel) -> Mask:
-    cells = np.ones(grid.grid_of(level), bool)
-    if grid.masked:
-        inside = _centres(inside_map(grid)[None, ..., None], grid, level)
-        height, width = level.pool_size
-        cells = inside.reshape(cells.shape[0], height, cells.shape[1], width).any((1, 3))
-    margins = [(extent - own) // 2 for extent, own in zip(level.region, level.cells, strict=True)]
-    cells = np.pad(cells, [(margin, margin) for margin in margins])
-    return _regions_of(cells, grid.windows, level.cells, level.region)[:, None]
-
-
-def _regions_of(map_HW: np.ndarray[Any, Any], windows: Size, step: Size, size: Size) -> np.ndarray[Any, Any]:
-    """(P, tokens of a region): `regions` for an array without channels."""
-    view = np.lib.stride_tricks.sliding_window_view(map_HW, size)[:: step[0], :: step[1]]
-    return view[: windows[0], : windows[1]].reshape(math.prod(windows), math.prod(size))
-
-
 def _positions(size: Size) -> tuple[Index, Index]:
     rows, columns = np.meshgrid(np.arange(size[0]), np.arange(size[1]), indexing="ij")
     return rows.ravel(), columns.ravel()
 
 
-def _centres(x_BHWC: Any, grid: WindowGrid, level: CoarseLevel) -> Any:
-    """The middle of every window that its sub-windows cover, put together to one map (tensor or array)."""
+def _centres(x_BHWC: Tensor, grid: WindowGrid, level: CoarseLevel) -> Tensor:
+    """The middle of every window that its sub-windows cover, put together to one map."""
     (rows, columns), (height, width) = grid.windows, grid.window
     covered = _times(level.cells, level.pool_size)
     if covered == grid.window:

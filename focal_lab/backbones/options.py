@@ -7,12 +7,15 @@ prints it, and a run's id is a hash of it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from focal_lab.errors import one_of
 
 POOLINGS = ("fc", "mean", "max", "conv")
+POOL_INITS = ("released", "mean")
+COARSE_BIASES = ("query", "window")
+LEVEL_OVERLAPS = ("keep", "exclude")
 BORDERS = ("wrap", "mask")
 DOWNSAMPLINGS = ("conv", "merge")
 ATTENTIONS = ("fast", "reference")
@@ -38,6 +41,12 @@ class FocalOptions:
         expand_sizes: tokens that the fine level reaches beyond the window on each side, per stage.
         pool_sizes: s_w of each coarse level in tokens, per stage; None for floor(s_p / 2^(k-1)).
         focal_pool: how a sub-window becomes one token: fc, mean, max or conv.
+        pool_init: where fc pooling begins: released (truncated normal of 0.02, to which the authors' code
+            resets it) or mean (1 / s_w^2, as that code first sets it).
+        coarse_bias: position biases of pooled tokens: query (released code: one per query of the window) or
+            window (the paper's text: all queries of a window share one).
+        level_overlap: keep (every level sees its whole region) or exclude (a pooled token is hidden where
+            finer levels see all that it summarises).
         use_shift: shift the windows of every second block by half a window, per stage.
         use_conv_embed: overlapping patch embeddings.
         use_layerscale: learned scale on both residual branches, initially `layerscale_value`.
@@ -63,6 +72,9 @@ class FocalOptions:
     expand_sizes: int | Sequence[int] = 3
     pool_sizes: int | Sequence[Any] | None = None
     focal_pool: str = "fc"
+    pool_init: str = "released"
+    coarse_bias: str = "query"
+    level_overlap: str = "keep"
     use_shift: bool | Sequence[bool] = False
     use_conv_embed: bool = False
     use_layerscale: bool = False
@@ -87,15 +99,17 @@ class CoarseLevel:
         pool_size: s_w, tokens that one pooled token summarises.
         cells: pooled tokens per window.
         region: pooled tokens that a window sees: `focal_window` + cells - 1.
+        hidden: which tokens of the region, row by row, are left out because finer levels show their area.
     """
 
     pool_size: Size
     cells: Size
     region: Size
+    hidden: tuple[int, ...] = ()
 
     @property
     def keys(self) -> int:
-        """Pooled tokens that a query sees, those outside the map included."""
+        """Pooled tokens of the region, hidden ones and those outside the map included."""
         return self.region[0] * self.region[1]
 
 
@@ -131,13 +145,21 @@ class StageConfig:
         return (self.window[0] + 2 * self.expand[0]) * (self.window[1] + 2 * self.expand[1])
 
     @property
-    def keys_per_window(self) -> int:
-        """Keys over all levels, the paper's count (218, 194, 178, 50 for Focal-Tiny at 224 px)."""
+    def keys(self) -> int:
+        """Keys over all levels that the attention lays out, hidden ones included."""
         return self.fine_keys + sum(level.keys for level in self.levels)
 
+    @property
+    def keys_per_window(self) -> int:
+        """Keys over all levels, the paper's count (218, 194, 178, 50 for Focal-Tiny at 224 px)."""
+        return self.keys - sum(len(level.hidden) for level in self.levels)
+
     def as_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, for JSON; `notes` are left out."""
+        """Plain lists and numbers, for JSON; `notes` are left out, and `hidden` where nothing is."""
         described = {name: value for name, value in asdict(self).items() if name != "notes"}
+        for level in described["levels"]:
+            if not level["hidden"]:
+                del level["hidden"]
         plain: dict[str, Any] = _plain(described)
         return plain | {"keys_per_window": self.keys_per_window}
 
@@ -198,6 +220,7 @@ def resolve_stages(options: FocalOptions) -> tuple[StageConfig, ...]:
                 coarse_levels=levels[i] - 1,
                 focal_window=regions[i],
                 pool_sizes=pools[i],
+                exclude=options.level_overlap == "exclude",
             )
         )
         map_size = downsampled_size(map_size, options)
@@ -240,6 +263,13 @@ def identity(options: FocalOptions) -> dict[str, Any]:
         "qkv_bias": options.qkv_bias,
         "drop_path_rate": options.drop_path_rate,
         "attention": options.attention,
+        # newer switches join where they are used, so that runs from before them keep their names
+        **({"coarse_bias": "window"} if pooled and options.coarse_bias == "window" else {}),
+        **(
+            {"pool_init": "mean"}
+            if pooled and (options.focal_pool, options.pool_init) == ("fc", "mean")
+            else {}
+        ),
     }
 
 
@@ -294,6 +324,7 @@ def _resolve_stage(
     coarse_levels: int,
     focal_window: int,
     pool_sizes: tuple[int, ...] | None,
+    exclude: bool,
 ) -> StageConfig:
     notes = []
     window = (min(window_size, map_size[0]), min(window_size, map_size[1]))
@@ -312,6 +343,9 @@ def _resolve_stage(
     if canvas != map_size:
         notes.append(f"map {map_size[0]} x {map_size[1]} is padded to {canvas[0]} x {canvas[1]}")
     levels = _coarse_levels(stage, window, coarse_levels, focal_window, pool_sizes)
+    if exclude:
+        levels, dropped = _exclude_overlap(window, expand, levels)
+        notes += [f"the level of pool size {size[0]} is off: finer levels see all of it" for size in dropped]
     for wanted in sorted({size for size in pool_sizes or () if coarse_levels and size > min(window)}):
         notes.append(f"pool size {wanted} is cut to the window {window[0]} x {window[1]}")
     return StageConfig(
@@ -344,6 +378,48 @@ def _coarse_levels(
     return tuple(levels)
 
 
+def _exclude_overlap(
+    window: Size, expand: Size, levels: tuple[CoarseLevel, ...]
+) -> tuple[tuple[CoarseLevel, ...], list[Size]]:
+    """Hide the pooled tokens whose whole area finer levels see; levels that are hidden whole are dropped.
+
+    Finer are the fine level and the levels of smaller sub-windows. Areas are those of sub-windows that are
+    centred in the window: wherever the map is cut otherwise, the same tokens of the region are hidden.
+    """
+    kept, dropped = [], []
+    reach = {level: [_reach(window[axis], level, axis) for axis in (0, 1)] for level in levels}
+    fine = [(-expand[axis], window[axis] + expand[axis]) for axis in (0, 1)]
+    for level in levels:
+        seen = [fine] + [reach[other] for other in levels if other.pool_size < level.pool_size]
+        hidden = []
+        for place in range(level.keys):
+            cell = divmod(place, level.region[1])
+            areas = [
+                (reach[level][axis][0] + cell[axis] * level.pool_size[axis], level.pool_size[axis])
+                for axis in (0, 1)
+            ]
+            if any(
+                all(
+                    extent[axis][0] <= first and first + size <= extent[axis][1]
+                    for axis, (first, size) in enumerate(areas)
+                )
+                for extent in seen
+            ):
+                hidden.append(place)
+        if len(hidden) < level.keys:
+            kept.append(replace(level, hidden=tuple(hidden)))
+        else:
+            dropped.append(level.pool_size)
+    return tuple(kept), dropped
+
+
+def _reach(window: int, level: CoarseLevel, axis: int) -> Size:
+    """First and last (exclusive) token of a level's region in one direction, the window's first being 0."""
+    size, cells, region = level.pool_size[axis], level.cells[axis], level.region[axis]
+    first = (window - cells * size) // 2 - (region - cells) // 2 * size
+    return first, first + region * size
+
+
 def _pool_sizes(value: Any, stages: int) -> tuple[tuple[int, ...] | None, ...]:
     """Per stage None, or one size per coarse level (a single size stands for all of them)."""
     return tuple(
@@ -357,6 +433,9 @@ def _pool_sizes(value: Any, stages: int) -> tuple[tuple[int, ...] | None, ...]:
 def _check_choices(options: FocalOptions) -> None:
     for name, allowed in (
         ("focal_pool", POOLINGS),
+        ("pool_init", POOL_INITS),
+        ("coarse_bias", COARSE_BIASES),
+        ("level_overlap", LEVEL_OVERLAPS),
         ("border", BORDERS),
         ("downsample", DOWNSAMPLINGS),
         ("attention", ATTENTIONS),

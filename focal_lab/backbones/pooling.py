@@ -15,11 +15,25 @@ from focal_lab.backbones.options import Size
 
 
 class LinearPool(nn.Module):
-    """`fc`: learned weights over the sub-window's tokens, shared by all channels."""
+    """`fc`: learned weights over the sub-window's tokens, shared by all channels.
 
-    def __init__(self, size: Size) -> None:
+    Args:
+        size: the sub-window in tokens.
+        as_mean: begin as the mean of the tokens, weights of 1 / s_w^2, and keep that when the network is
+            initialised. The released code sets these weights too, but its initialisation overwrites them.
+    """
+
+    def __init__(self, size: Size, as_mean: bool = False) -> None:
         super().__init__()
         self.linear = nn.Linear(math.prod(size), 1)
+        self.as_mean = as_mean
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The mean, if asked; otherwise what was drawn for all linear layers stays."""
+        if self.as_mean:
+            nn.init.constant_(self.linear.weight, 1 / self.linear.in_features)
+            nn.init.zeros_(self.linear.bias)
 
     def forward(self, x_BHWSC: Tensor, inside_BHWS1: Tensor | None = None) -> Tensor:
         """(B, H, W, S, C) to (B, H, W, C)."""
@@ -64,10 +78,10 @@ class MaxPool(nn.Module):
         return pooled.masked_fill(~inside_BHWS1.any(-2), 0.0)  # such cells are masked; keep them finite
 
 
-def make_pooling(kind: str, dim: int, size: Size) -> nn.Module:
-    """The pooling of that name: fc, conv, mean or max."""
+def make_pooling(kind: str, dim: int, size: Size, init: str = "released") -> nn.Module:
+    """The pooling of that name: fc (which `init` begins as released or mean), conv, mean or max."""
     if kind == "fc":
-        return LinearPool(size)
+        return LinearPool(size, as_mean=init == "mean")
     if kind == "conv":
         return ConvPool(dim, size)
     return MeanPool() if kind == "mean" else MaxPool()

@@ -27,13 +27,19 @@ def make_attention(
     pool: str = "fc",
     attention: str = "fast",
     attn_drop: float = 0.0,
+    coarse_bias: str = "query",
     dtype: torch.dtype = torch.float32,
     **options: Any,
 ) -> FocalAttention:
     """Focal attention whose parameters, position biases included, are large enough to matter."""
     torch.manual_seed(0)
     module = FocalAttention(
-        one_stage(map_size, **options), border=border, pool=pool, attention=attention, attn_drop=attn_drop
+        one_stage(map_size, **options),
+        border=border,
+        pool=pool,
+        coarse_bias=coarse_bias,
+        attention=attention,
+        attn_drop=attn_drop,
     )
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.5)

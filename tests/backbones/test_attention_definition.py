@@ -26,6 +26,8 @@ class Definition:
     tokens: Vector
     border: str
     shifted: bool
+    per_window: bool = False
+    exclude: bool = False
 
     def __post_init__(self) -> None:
         stage = self.module.stage
@@ -120,10 +122,33 @@ class Definition:
             for j in range(region):
                 cell = (cells * window[0] - focal_window // 2 + i, cells * window[1] - focal_window // 2 + j)
                 token = self.pooled(level, cell, size, cells)
-                index = (query[0] - i + region - 1) * (self.window + region - 1) + query[1] - j + region - 1
-                if token is not None:
-                    keys.append((token, self.weights[f"coarse_bias_tables.{level}"][:, index]))
+                if token is None or (self.exclude and self.seen_finer(level, (i, j))):
+                    continue
+                if self.per_window:
+                    bias = self.weights[f"window_bias_tables.{level}"][:, i * region + j]
+                else:
+                    index = (query[0] - i + region - 1) * (self.window + region - 1)
+                    bias = self.weights[f"coarse_bias_tables.{level}"][:, index + query[1] - j + region - 1]
+                keys.append((token, bias))
         return keys
+
+    def extent(self, level: int) -> tuple[int, int, int]:
+        """First token (the window's own first is 0), sub-window size and cells a side of a level's region."""
+        cells, size = 2**level, self.window // 2**level
+        focal_window = self.module.stage.levels[0].region[0]
+        first = (self.window - cells * size) // 2 - focal_window // 2 * size
+        return first, size, focal_window + cells - 1
+
+    def seen_finer(self, level: int, cell: Size) -> bool:
+        """Whether a finer level shows all tokens of a cell of the region."""
+        first, size, _ = self.extent(level)
+        finer = [range(-self.expand, self.window + self.expand)]
+        for other in range(len(self.module.stage.levels)):
+            other_first, other_size, side = self.extent(other)
+            if other_size < size:
+                finer.append(range(other_first, other_first + side * other_size))
+        tokens = [first + place * size + i for place in cell for i in range(size)]
+        return any(all(token in extent for token in tokens) for extent in finer)
 
     def attend(self, window: Size, query: Size) -> Vector | None:
         """The output at one query of one window; None where the query is padding."""
@@ -157,10 +182,27 @@ class Definition:
 @pytest.mark.parametrize("border", BORDERS)
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize(
-    ("levels", "expand", "window"), [(1, 0, 3), (1, 2, 3), (2, 0, 4), (2, 1, 3), (3, 2, 3)]
+    ("levels", "expand", "window", "coarse_bias", "overlap"),
+    [
+        (1, 0, 3, "query", "keep"),
+        (1, 2, 3, "query", "keep"),
+        (2, 0, 4, "query", "keep"),
+        (2, 1, 3, "query", "keep"),
+        (3, 2, 3, "query", "keep"),
+        (2, 1, 4, "window", "keep"),
+        (3, 0, 3, "query", "exclude"),
+        (3, 1, 5, "window", "exclude"),
+    ],
 )
 def test_attention_is_its_definition(
-    levels: int, expand: int, window: int, shifted: bool, border: str, attention: str
+    levels: int,
+    expand: int,
+    window: int,
+    coarse_bias: str,
+    overlap: str,
+    shifted: bool,
+    border: str,
+    attention: str,
 ) -> None:
     size = (7, 8)
     module = make_attention(
@@ -173,11 +215,14 @@ def test_attention_is_its_definition(
         expand_sizes=expand,
         focal_levels=levels,
         use_shift=True,
+        coarse_bias=coarse_bias,
+        level_overlap=overlap,
     )
     x_BHWC = random_map(module, size, batch=1)
     with no_grad():
         found = module(x_BHWC, shifted)[0].numpy()
-    definition = Definition(module, x_BHWC[0].numpy(), border, shifted)
+    per_window, exclude = coarse_bias == "window", overlap == "exclude"
+    definition = Definition(module, x_BHWC[0].numpy(), border, shifted, per_window, exclude)
     rows, columns = definition.windows()
     positions = set()
     for i in range(rows):

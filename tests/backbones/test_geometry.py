@@ -9,7 +9,7 @@ import torch
 from attention_cases import one_stage
 from torch import Tensor
 
-from focal_lab.backbones import geometry
+from focal_lab.backbones import geometry, visibility
 from focal_lab.backbones.geometry import WindowGrid
 from focal_lab.backbones.options import CoarseLevel, Size
 
@@ -30,9 +30,9 @@ def number(row: int, column: int) -> float:
 def allowed_of(grid: WindowGrid, queries: int) -> np.ndarray:
     """(P, Q, K), spelled out."""
     keys = math.prod(grid.fine_region) + sum(level.keys for level in grid.levels)
-    allowed = geometry.allowed_keys(grid)
+    allowed = visibility.allowed_keys(grid)
     shape = (math.prod(grid.windows), queries, keys)
-    return np.broadcast_to(np.ones((1, 1, 1), bool) if allowed is None else allowed, shape)
+    return np.broadcast_to(np.ones((1, 1, 1), bool) if allowed is None else allowed.numpy(), shape)
 
 
 def seen_fine(grid: WindowGrid, size: Size) -> Iterator[tuple[int, int, list[float]]]:
@@ -259,17 +259,28 @@ def test_coarse_positions_follow_the_released_formula(window: Size, region: Size
     assert index.max() == (window[0] + region[0] - 1) * (window[1] + region[1] - 1) - 1
 
 
-@pytest.mark.parametrize(("window", "expand"), [((3, 3), (1, 1)), ((2, 4), (2, 0)), ((2, 2), (0, 0))])
-def test_fine_order_takes_the_windows_tokens_then_the_rings(window: Size, expand: Size) -> None:
-    order = geometry.fine_order(window, expand).reshape(window[0] + 2 * expand[0], -1)
-    own = order[expand[0] : expand[0] + window[0], expand[1] : expand[1] + window[1]]
-    assert own.ravel().tolist() == list(range(math.prod(window)))
-    ring = [int(position) for position in order.ravel() if position >= math.prod(window)]
-    assert ring == list(range(math.prod(window), order.size))
+@pytest.mark.parametrize("per_window", [False, True])
+@pytest.mark.parametrize("expand", [0, 1])
+def test_every_position_bias_is_used_and_ring_biases_once(expand: int, per_window: bool) -> None:
+    stage = one_stage((12, 12), window_size=3, expand_sizes=expand, focal_levels=2, focal_windows=3)
+    index = geometry.bias_index(stage, per_window)
+    own, ring, coarse = 25, 9 * (16 if expand else 0), 9 if per_window else 25
+    assert index.shape == (9, stage.keys)
+    values, counts = np.unique(index, return_counts=True)
+    assert values.tolist() == list(range(own + ring + coarse))
+    assert (counts[own : own + ring] == 1).all()
+    if per_window:
+        assert (counts[own + ring :] == 9).all(), "the nine queries share the bias of each pooled token"
+
+
+def test_the_ring_is_the_frame_around_the_window() -> None:
+    ring = geometry.ring_positions((2, 3), (1, 2)).reshape(4, 7)
+    assert (~ring).nonzero()[0].tolist() == [1, 1, 1, 2, 2, 2]
+    assert (~ring).nonzero()[1].tolist() == [2, 3, 4, 2, 3, 4]
 
 
 def test_no_mask_is_made_where_every_key_exists() -> None:
     wrapped = one_stage((10, 10), focal_levels=1)
-    assert geometry.allowed_keys(geometry.lay_windows(wrapped, (10, 10), False, "wrap")) is None
+    assert visibility.allowed_keys(geometry.lay_windows(wrapped, (10, 10), False, "wrap")) is None
     whole = one_stage((10, 10), focal_levels=1, expand_sizes=0)
-    assert geometry.allowed_keys(geometry.lay_windows(whole, (10, 10), False, "mask")) is None
+    assert visibility.allowed_keys(geometry.lay_windows(whole, (10, 10), False, "mask")) is None

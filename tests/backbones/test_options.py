@@ -30,6 +30,9 @@ def stages(**options: Any) -> tuple[StageConfig, ...]:
     [
         ({"windows": 7}, r"^windows is not an option of a focal backbone \(use img_size, .* or attention\)"),
         ({"focal_pool": "sum"}, r"^focal_pool: 'sum' is unknown \(use fc, mean, max or conv\)"),
+        ({"pool_init": "zero"}, r"^pool_init: 'zero' is unknown \(use released or mean\)"),
+        ({"coarse_bias": "token"}, r"^coarse_bias: 'token' is unknown \(use query or window\)"),
+        ({"level_overlap": "drop"}, r"^level_overlap: 'drop' is unknown \(use keep or exclude\)"),
         ({"border": "reflect"}, r"^border: 'reflect' is unknown \(use wrap or mask\)"),
         ({"downsample": "pool"}, r"^downsample: 'pool' is unknown \(use conv or merge\)"),
         ({"attention": "flash"}, r"^attention: 'flash' is unknown \(use fast or reference\)"),
@@ -276,6 +279,9 @@ CHANGES: dict[str, Any] = {
     "expand_sizes": 2,
     "pool_sizes": 3,
     "focal_pool": "mean",
+    "pool_init": "mean",
+    "coarse_bias": "window",
+    "level_overlap": "exclude",
     "use_shift": True,
     "use_conv_embed": True,
     "use_layerscale": True,
@@ -296,6 +302,45 @@ def test_every_option_that_changes_focal_tiny_changes_its_identity(name: str) ->
 def test_the_changes_above_cover_every_option_of_the_function() -> None:
     # `layerscale_value` alone does nothing, and `attention` computes the same function
     assert set(OPTION_NAMES) - set(CHANGES) == {"layerscale_value", "attention"}
+
+
+def test_the_newer_options_do_not_rename_runs_that_do_not_use_them() -> None:
+    described = identity(FocalOptions())
+    assert not {"coarse_bias", "pool_init"} & described.keys()
+    assert all("hidden" not in level for stage in described["stages"] for level in stage["levels"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"focal_levels": 1, "coarse_bias": "window", "pool_init": "mean", "level_overlap": "exclude"},
+        {"focal_pool": "max", "pool_init": "mean"},
+    ],
+)
+def test_options_of_pooled_tokens_do_nothing_where_there_are_none(options: dict[str, Any]) -> None:
+    plain = {name: options[name] for name in ("focal_levels", "focal_pool") if name in options}
+    assert identity(make_options(options)) == identity(make_options(plain))
+
+
+def test_excluded_overlap_hides_the_cells_that_the_fine_level_shows() -> None:
+    kept = stages(focal_levels=3, level_overlap="keep", img_size=896)
+    excluded = stages(focal_levels=3, level_overlap="exclude", img_size=896)
+    # Stage 1, tokens counted from the window's first: the fine level shows -3 to 9, the 8 x 8 cells of 3
+    # tokens begin at -9 and reach 14, and of the 7 x 7 cells of 7 tokens those at -7, 0 and 7 lie in that.
+    first, second = excluded[0].levels
+    assert [level.pool_size for level in (first, second)] == [(7, 7), (3, 3)]
+    assert first.hidden == tuple(row * 7 + column for row in (2, 3, 4) for column in (2, 3, 4))
+    assert second.hidden == tuple(row * 8 + column for row in range(2, 6) for column in range(2, 6))
+    hidden = len(first.hidden) + len(second.hidden)
+    assert excluded[0].keys_per_window == kept[0].keys_per_window - hidden
+    assert excluded[0].keys == kept[0].keys
+
+
+def test_a_level_that_finer_ones_show_whole_is_dropped_and_said() -> None:
+    last = stages(level_overlap="exclude")[-1]
+    assert last.levels == ()
+    assert "the level of pool size 7 is off: finer levels see all of it" in last.notes
+    assert last.keys_per_window == 49
 
 
 def test_an_identity_is_json_and_survives_it() -> None:
