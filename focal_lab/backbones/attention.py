@@ -188,6 +188,17 @@ class FocalAttention(nn.Module):
             self._masks[key] = made
         return self._masks[key]
 
+    def __prepare_scriptable__(self) -> None:
+        """What torch.jit.script asks first: it cannot compile this module, so say why and what can be done.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(
+            "torch.jit.script does not take focal attention: its windows are laid out by Python objects that "
+            "TorchScript, which torch has deprecated, cannot express; use torch.export or torch.jit.trace"
+        )
+
     def extra_repr(self) -> str:
         """What the printed module shows."""
         return f"keys={self.stage.keys_per_window}, window={self.stage.window}, border={self.border}"
