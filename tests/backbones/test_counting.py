@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates against the numbers that the papers print."""
+"""Parameters, multiply-accumulates and activations against the numbers that the papers print."""
 
 from typing import Any
 
@@ -8,7 +8,12 @@ import torch
 from torch import nn
 
 import focal_lab  # noqa: F401
-from focal_lab.backbones.counting import count_gmacs, count_parameters, count_released_parameters
+from focal_lab.backbones.counting import (
+    count_activations,
+    count_gmacs,
+    count_parameters,
+    count_released_parameters,
+)
 
 TINY = "focal_tiny_patch4_window7_224"
 SWIN = "focal_swin_tiny_patch4_window7_224"
@@ -93,3 +98,50 @@ def test_counting_leaves_the_model_as_it_was() -> None:
 def test_a_smaller_picture_costs_less() -> None:
     model = build("focal_micro_patch2_window7_28")
     assert count_gmacs(model, (56, 56)) > 3 * count_gmacs(model, (28, 28))
+
+
+# millions of activations: of the convolutional network in Radosavovic et al. 2020, of the transformers on
+# timm's model cards
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("resnet50", 11.1), ("swin_small_patch4_window7_224", 27.5), ("deit_small_patch16_224", 11.9)],
+)
+def test_activations_are_the_published_ones(name: str, millions: float) -> None:
+    assert count_activations(build(name), (224, 224)) / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def test_swin_as_a_focal_backbone_has_swins_activations() -> None:
+    same = count_activations(build("swin_tiny_patch4_window7_224"), (224, 224))
+    assert count_activations(build(SWIN), (224, 224)) == same
+
+
+def test_both_implementations_of_the_attention_have_the_same_activations() -> None:
+    fast, reference = (
+        count_activations(build("focal_micro_patch2_window7_28", attention=attention), (28, 28))
+        for attention in ("fast", "reference")
+    )
+    assert fast == reference
+
+
+def test_only_convolutions_linear_layers_and_attention_products_have_activations() -> None:
+    class Picture(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 8, 3, stride=2, padding=1)
+            self.norm, self.act = nn.BatchNorm2d(8), nn.GELU()
+            self.linear = nn.Linear(8, 24, bias=False)
+
+        def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+            x_BHWC = self.act(self.norm(self.conv(x_BCHW))).permute(0, 2, 3, 1)
+            q, k, v = self.linear(x_BHWC).flatten(1, 2)[:, None].chunk(3, -1)
+            return nn.functional.scaled_dot_product_attention(q, k, v)
+
+    tokens = 5 * 6
+    convolution, linear, scores, attended = tokens * 8, tokens * 24, tokens * tokens, tokens * 8
+    counted = count_activations(Picture(), (10, 12), in_chans=1)
+    assert counted == convolution + linear + scores + attended
+
+
+def test_a_model_that_passes_parameters_to_its_layers_is_counted() -> None:
+    # the flop counter's hooks stumbled over the class token of CaiT, a parameter that is a layer's input
+    assert count_gmacs(build("cait_xxs24_224"), (224, 224)) == pytest.approx(2.53, rel=0.005)
