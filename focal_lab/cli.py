@@ -61,6 +61,20 @@ def report(argv: list[str]) -> int:
     return report_main(argv)
 
 
+def profile(argv: list[str]) -> int:
+    """Show what models come to and cost."""
+    from focal_lab.tools.profile import main as profile_main
+
+    return profile_main(argv)
+
+
+def convert(argv: list[str]) -> int:
+    """Write weights of another format or size for one of our models."""
+    from focal_lab.tools.convert import main as convert_main
+
+    return convert_main(argv)
+
+
 def trainer(subcommand: str) -> Callable[[list[str]], int]:
     """A LightningCLI subcommand."""
 
@@ -80,6 +94,8 @@ SUBCOMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "plan": (plan, "show what a sweep would train, and what it can reuse"),
     "sweep": (sweep, "train what is missing of a sweep and print its table"),
     "report": (report, "print a sweep's table beside the paper's, or all runs"),
+    "convert": (convert, "write released weights, or others, for one of our models"),
+    "profile": (profile, "count, and measure, backbones side by side"),
 }
 
 

@@ -12,7 +12,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor
 
-from focal_lab.backbones.options import FocalOptions, image_size
+from focal_lab.backbones.options import FocalOptions, image_size, resolve_stages
 from focal_lab.backbones.presets import PRESETS, preset_options
 
 if TYPE_CHECKING:
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 def _cfg(name: str) -> dict[str, Any]:
     """timm's description of a preset. There is no `url`: the authors' links are dead."""
-    height, width = image_size(preset_options(name).img_size)
+    options = preset_options(name)
+    height, width = image_size(options.img_size)
     return {
         "url": "",
         "num_classes": 1000,
         "input_size": (3, height, width),
-        "pool_size": None,
+        "pool_size": resolve_stages(options)[-1].map_size,
         "crop_pct": 0.875,
         "interpolation": "bicubic",
         "mean": IMAGENET_DEFAULT_MEAN,
@@ -45,7 +46,8 @@ def create_focal(name: str, pretrained: bool = False, **kwargs: Any) -> FocalTra
     """Build a preset by timm's factory: `features_only`, `checkpoint_path` and the like work.
 
     Raises:
-        ValueError: an option is unknown or breaks a rule.
+        TypeError: an option is unknown.
+        ValueError: an option breaks a rule.
     """
     from focal_lab.backbones.focal import FocalTransformer
 
@@ -55,16 +57,24 @@ def create_focal(name: str, pretrained: bool = False, **kwargs: Any) -> FocalTra
         FocalTransformer,
         name,
         pretrained,
-        pretrained_filter_fn=keep_weights,
+        pretrained_filter_fn=fit_pretrained,
         feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
         **options,
     )
     return model
 
 
-def keep_weights(state_dict: dict[str, Tensor], model: FocalTransformer) -> dict[str, Tensor]:
-    """timm's hook between a checkpoint file and the model: our own files fit as they are."""
-    return state_dict.get("state_dict", state_dict)  # type: ignore[return-value]
+def fit_pretrained(state_dict: dict[str, Any], model: FocalTransformer) -> dict[str, Tensor]:
+    """timm's hook between a checkpoint and the model: other formats, windows and regions than the model's.
+
+    What still does not fit stays in: timm adapts the first convolution and the head, and refuses the rest.
+
+    Raises:
+        ValueError: no weights, or values that are not finite.
+    """
+    from focal_lab.backbones.loading import adapt
+
+    return adapt(state_dict, model).values
 
 
 def _entry_point(name: str) -> Callable[..., FocalTransformer]:

@@ -7,7 +7,8 @@ Module and parameter names follow timm's Swin, so that its weights and tools fit
 channels-last between stages.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
@@ -15,11 +16,13 @@ import torch.nn.functional as F  # noqa: N812
 from timm.layers.classifier import ClassifierHead
 from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
-from timm.models import checkpoint
+from timm.models import checkpoint, register_notrace_module
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from focal_lab.backbones.attention import FocalAttention
+from focal_lab.backbones.input_size import resize_model
+from focal_lab.backbones.loading import load_pre_hook
 from focal_lab.backbones.options import (
     OPTION_NAMES,
     FocalOptions,
@@ -28,8 +31,13 @@ from focal_lab.backbones.options import (
     make_options,
     resolve_stages,
 )
+from focal_lab.backbones.pooling import LinearPool
+from focal_lab.errors import one_of
+
+register_notrace_module(FocalAttention)  # its layout follows the map's size, which torch.fx does not know
 
 
+@register_notrace_module
 class PatchEmbed(nn.Module):
     """Convolution from NCHW or channels-last pixels to channels-last tokens, then LayerNorm.
 
@@ -67,6 +75,7 @@ class PatchEmbed(nn.Module):
         return tokens_BHWC
 
 
+@register_notrace_module
 class ConvDownsample(PatchEmbed):
     """Halve a channels-last map by a strided convolution, as the paper does."""
 
@@ -78,6 +87,7 @@ class ConvDownsample(PatchEmbed):
         return super().forward(x_BHWC.permute(0, 3, 1, 2))
 
 
+@register_notrace_module
 class PatchMerging(nn.Module):
     """Halve a channels-last map by concatenating 2 x 2 neighbours, as Swin does."""
 
@@ -101,6 +111,23 @@ class PatchMerging(nn.Module):
         return merged
 
 
+def make_attention(
+    stage: StageConfig, options: FocalOptions, *, attn_drop: float, proj_drop: float
+) -> FocalAttention:
+    """The attention of a stage's blocks."""
+    return FocalAttention(
+        stage,
+        border=options.border,
+        pool=options.focal_pool,
+        pool_init=options.pool_init,
+        coarse_bias=options.coarse_bias,
+        attention=options.attention,
+        qkv_bias=options.qkv_bias,
+        attn_drop=attn_drop,
+        proj_drop=proj_drop,
+    )
+
+
 class FocalBlock(nn.Module):
     """Focal attention and MLP, both pre-normalised residual branches."""
 
@@ -118,15 +145,7 @@ class FocalBlock(nn.Module):
         self.shifted = shifted
         dim, scale = stage.dim, options.layerscale_value
         self.norm1 = nn.LayerNorm(dim)
-        self.attn = FocalAttention(
-            stage,
-            border=options.border,
-            pool=options.focal_pool,
-            attention=options.attention,
-            qkv_bias=options.qkv_bias,
-            attn_drop=attn_drop,
-            proj_drop=proj_drop,
-        )
+        self.attn = make_attention(stage, options, attn_drop=attn_drop, proj_drop=proj_drop)
         self.drop_path1 = DropPath(drop_path) if drop_path else nn.Identity()
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * options.mlp_ratio), drop=proj_drop)
@@ -201,11 +220,16 @@ class FocalTransformer(nn.Module):
         drop_rate: dropout before the classifier.
         proj_drop_rate: dropout after projections and in the MLP.
         attn_drop_rate: dropout of attention weights.
+        device: where parameters are made.
+        dtype: of the parameters.
         options: see `focal_lab.backbones.options.FocalOptions`.
 
     Raises:
-        ValueError: an option is unknown or breaks a rule.
+        TypeError: an option is unknown.
+        ValueError: an option breaks a rule.
     """
+
+    output_fmt = "NHWC"
 
     def __init__(
         self,
@@ -215,11 +239,18 @@ class FocalTransformer(nn.Module):
         drop_rate: float = 0.0,
         proj_drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
+        unknown = [name for name in options if name not in OPTION_NAMES]
+        if unknown:
+            raise TypeError(f"{unknown[0]} is not an option of a focal backbone (use {one_of(OPTION_NAMES)})")
+        self.register_load_state_dict_pre_hook(load_pre_hook)  # type: ignore[no-untyped-call]
         self.options = make_options(options)
         self.stages_config = resolve_stages(self.options)
+        self.in_chans = self.options.in_chans
         self.num_classes, self.global_pool = num_classes, global_pool
         self.num_features = self.head_hidden_size = self.stages_config[-1].dim
         patch_size = self.options.patch_size
@@ -227,29 +258,34 @@ class FocalTransformer(nn.Module):
             {"num_chs": stage.dim, "reduction": patch_size * 2**i, "module": f"layers.{i}"}
             for i, stage in enumerate(self.stages_config)
         ]
-        self.patch_embed = PatchEmbed(
-            self.options.in_chans, self.options.embed_dim, patch_size, overlap=self.options.use_conv_embed
-        )
-        self.pos_drop = nn.Dropout(proj_drop_rate)
-        depths = [stage.depth for stage in self.stages_config]
-        rates = iter(self.options.drop_path_rate * i / max(1, sum(depths) - 1) for i in range(sum(depths)))
-        self.layers = nn.Sequential(
-            *(
-                FocalStage(
-                    stage,
-                    self.options,
-                    proj_drop=proj_drop_rate,
-                    attn_drop=attn_drop_rate,
-                    drop_paths=[next(rates) for _ in range(stage.depth)],
-                )
-                for stage in self.stages_config
+        with torch.device(device) if device is not None else nullcontext():
+            self.patch_embed = PatchEmbed(
+                self.options.in_chans, self.options.embed_dim, patch_size, overlap=self.options.use_conv_embed
             )
-        )
-        self.norm = nn.LayerNorm(self.num_features)
-        self.head = ClassifierHead(
-            self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate, input_fmt="NHWC"
-        )
-        self.init_weights()
+            self.pos_drop = nn.Dropout(proj_drop_rate)
+            depths = [stage.depth for stage in self.stages_config]
+            rates = iter(
+                self.options.drop_path_rate * i / max(1, sum(depths) - 1) for i in range(sum(depths))
+            )
+            self.layers = nn.Sequential(
+                *(
+                    FocalStage(
+                        stage,
+                        self.options,
+                        proj_drop=proj_drop_rate,
+                        attn_drop=attn_drop_rate,
+                        drop_paths=[next(rates) for _ in range(stage.depth)],
+                    )
+                    for stage in self.stages_config
+                )
+            )
+            self.norm = nn.LayerNorm(self.num_features)
+            self.head = ClassifierHead(
+                self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate, input_fmt="NHWC"
+            )
+            self.init_weights()
+        if dtype is not None:
+            self.to(dtype)
 
     def init_weights(self) -> None:
         """Truncated normal of 0.02 for linear layers, the fc pooling included, as the released code does."""
@@ -258,6 +294,9 @@ class FocalTransformer(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, LinearPool):
+                module.reset_parameters()  # pool_init="mean" outlasts the loop above
 
     def effective_config(self) -> list[dict[str, Any]]:
         """What each stage really computes at the model's input size, with a note where an option gave way."""
@@ -282,6 +321,39 @@ class FocalTransformer(nn.Module):
         )
         return {"stem": r"^patch_embed", "blocks": blocks}
 
+    def set_input_size(
+        self,
+        img_size: int | Sequence[int] | None = None,
+        patch_size: int | None = None,
+        window_size: int | Sequence[int] | None = None,
+        *,
+        focal_windows: int | Sequence[int] | None = None,
+        expand_sizes: int | Sequence[int] | None = None,
+        interpolation: str = "bicubic",
+    ) -> None:
+        """Change what the model is made for, in place; None leaves an option as it is.
+
+        As in timm, but windows stay as large as they are unless `window_size` is given. Position biases and
+        pooling weights are resized as when a checkpoint of other sizes is loaded; all other parameters stay
+        the same objects. A warning tells what was interpolated, dropped or begins anew.
+
+        Args:
+            img_size: pictures in pixels.
+            patch_size: of the patch embedding, which cannot change.
+            window_size: s_p of every stage, or one per stage.
+            focal_windows: regions of the coarse levels.
+            expand_sizes: tokens beyond the window.
+            interpolation: bicubic, or bilinear as in the paper.
+
+        Raises:
+            ValueError: another patch size, or an option breaks a rule; the model is as before.
+        """
+        if patch_size not in (None, self.options.patch_size, (self.options.patch_size,) * 2):
+            raise ValueError(
+                f"patch_size: {patch_size} is not the model's {self.options.patch_size}, which cannot change"
+            )
+        resize_model(self, img_size, window_size, focal_windows, expand_sizes, interpolation)
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in backward instead of keeping its activations."""
         for stage in self.layers:
@@ -295,7 +367,9 @@ class FocalTransformer(nn.Module):
         """A fresh classifier of `num_classes` outputs; 0 removes it."""
         self.num_classes = num_classes
         self.head.reset(num_classes, pool_type=global_pool)
-        self.head.to(self.patch_embed.norm.weight.device)
+        like = self.patch_embed.norm.weight
+        self.head.to(like.device, like.dtype)
+        self.head.train(self.training)
         if global_pool is not None:
             self.global_pool = global_pool
 

@@ -1,5 +1,6 @@
 """Any timm model by name and options, with errors that speak to the person who wrote the configuration."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,14 @@ from timm.models import load_checkpoint
 from torch import nn
 
 import focal_lab.backbones.entry_points  # noqa: F401  (registers the focal presets)
+from focal_lab.backbones.focal import FocalTransformer
 from focal_lab.backbones.options import OPTION_NAMES, make_options
 from focal_lab.backbones.presets import PRESETS, find_preset
+from focal_lab.backbones.weights import fit_weights
 from focal_lab.errors import UserError, one_of
+from focal_lab.tasks.checkpoints import read_weights
+
+_LIGHTNING = "model."  # the attribute of our tasks that holds the backbone
 
 
 def create_backbone(
@@ -22,7 +28,9 @@ def create_backbone(
     Args:
         name: a timm model name; `focal_tiny` is short for `focal_tiny_patch4_window7_224`.
         options: keyword arguments of the model.
-        checkpoint: file of weights to start from, in any format of timm's `checkpoint_path`.
+        checkpoint: file of weights to start from. A focal model takes all that `focal-lab convert` takes, and
+            tells by a warning what it had to resize, drop or leave fresh: a head of other classes, for one.
+            Another model takes what timm's `checkpoint_path` takes.
         kwargs: what the task adds (`num_classes`, `features_only`, ...).
 
     Raises:
@@ -36,20 +44,15 @@ def create_backbone(
         except ValueError as error:
             raise UserError(str(error), key="model.backbone_options") from error
     if checkpoint is not None and not Path(checkpoint).is_file():
-        raise UserError(f"{checkpoint} does not exist", key="model.backbone_checkpoint")
+        what = "is not a file" if Path(checkpoint).exists() else "does not exist"
+        raise UserError(f"{checkpoint}: {what}", key="model.backbone_checkpoint")
     try:
         model: nn.Module = timm.create_model(full, **options, **kwargs)
     except Exception as error:
         # timm's models refuse options by asserts, KeyErrors and whatever the wrong value runs into
         raise UserError(f"{full}: {_reason(error)}", key="model.backbone_options") from error
     if checkpoint is not None:
-        try:
-            load_checkpoint(model, checkpoint)
-        except Exception as error:
-            # a damaged file leads the unpickler anywhere
-            raise UserError(
-                f"{checkpoint}: does not fit {full}: {_reason(error)}", key="model.backbone_checkpoint"
-            ) from error
+        _start_from(model, full, checkpoint)
     return model
 
 
@@ -66,6 +69,30 @@ def resolve_name(name: str) -> str:
             key="model.backbone",
         )
     return full
+
+
+def _start_from(model: nn.Module, name: str, checkpoint: str) -> None:
+    """Load weights from a file of which nothing is executed."""
+    network = model if isinstance(model, FocalTransformer) else getattr(model, "model", None)
+    numpy = Path(checkpoint).suffix.lower() in (".npz", ".npy")  # some of timm's models load such
+    try:
+        weights = {} if numpy else read_weights(checkpoint)
+        if isinstance(network, FocalTransformer):  # features_only wraps it
+            values, report = fit_weights(weights, network, transfer=True)
+            network.load_state_dict(values)
+            if report.summary():
+                warnings.warn(f"{checkpoint} ({report.origin}): {report.summary()}", stacklevel=3)
+        elif weights and all(key.startswith(_LIGHTNING) for key in weights):
+            model.load_state_dict({key.removeprefix(_LIGHTNING): value for key, value in weights.items()})
+        else:
+            load_checkpoint(model, checkpoint, weights_only=True)
+    except UserError as error:
+        raise UserError(str(error), key="model.backbone_checkpoint") from error
+    except Exception as error:
+        # timm's models refuse weights by whatever the wrong value runs into
+        raise UserError(
+            f"{checkpoint}: does not fit {name}: {_reason(error)}", key="model.backbone_checkpoint"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

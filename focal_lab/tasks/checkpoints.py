@@ -1,8 +1,15 @@
 """Looks into a checkpoint file without running anything that is in it."""
 
+import argparse
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
+
+from focal_lab.backbones.released_format import WeightsError, unwrap
+from focal_lab.errors import UserError
 
 
 def checkpoint_problem(checkpoint: Path, *, resume: bool) -> str | None:
@@ -24,3 +31,65 @@ def checkpoint_problem(checkpoint: Path, *, resume: bool) -> str | None:
     if resume and "optimizer_states" not in state:
         return "holds weights only, from which no training can go on"
     return None
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file of weights by the names that they have there.
+
+    Reads safetensors and what `torch.save` wrote: a state dict, or a training's checkpoint that holds one.
+    The tensors are views of the file where that is possible: they take memory when they are used.
+
+    Raises:
+        UserError: no such file, damaged, nothing with weights in it, or one that would have to be executed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError("is not a file" if path.exists() else "does not exist", file=path)
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if not isinstance(state, dict):
+        raise UserError(f"holds a {type(state).__name__} and no weights by name", file=path)
+    try:
+        return unwrap(state)
+    except WeightsError as error:
+        raise UserError(str(error), file=path) from error
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"cannot be read as safetensors; it is damaged or cut off ({error})", file=path
+        ) from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        # timm's training checkpoints hold their argparse.Namespace, which is data
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            # files of torch before 1.6 are no zip archives and cannot be mapped into memory
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:
+        # a damaged file leads the unpickler anywhere: KeyError, IndexError, OSError, UnpicklingError, ...
+        code = _pickled_code(path)
+        if code:
+            raise UserError(
+                f"holds objects of {', '.join(code)}: reading them would run code, and nothing in a file of "
+                "weights is run (save its tensors alone, or as safetensors)",
+                file=path,
+            ) from error
+        raise UserError(
+            "cannot be read as weights; it is damaged, cut off or something else", file=path
+        ) from error
+
+
+def _pickled_code(path: Path) -> list[str]:
+    """What a file needs beyond tensors and plain data; nothing if that cannot be told."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # not a file of torch
+        return []
+    return [name for name in names if name != "argparse.Namespace"]

@@ -1,14 +1,19 @@
+import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from lightning import Trainer
+from safetensors.torch import save_file
 from tiny_task import OPTIONS
 
 from focal_lab.backbones.presets import PRESETS
 from focal_lab.errors import UserError
 from focal_lab.tasks.backbone import create_backbone, resolve_name
+from focal_lab.tasks.classification import Classification
 
 MICRO = "focal_micro_patch2_window7_28"
 
@@ -86,12 +91,102 @@ def test_a_backbone_starts_from_a_file_of_weights() -> None:
         assert torch.equal(started.state_dict()[name], value)
 
 
+def warned(**arguments: Any) -> tuple[torch.nn.Module, list[str]]:
+    """A backbone, and what its making warned of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = create_backbone(**arguments)
+    return model, [str(warning.message) for warning in caught]
+
+
+def test_a_head_of_other_classes_begins_anew_and_is_told() -> None:
+    trained = timm.create_model(MICRO, num_classes=5, **OPTIONS)
+    torch.save(trained.state_dict(), "weights.pth")
+    started, told = warned(name="focal_micro", options=OPTIONS, checkpoint="weights.pth", num_classes=3)
+    assert told == ["weights.pth (focal-lab): 2 parameters left as initialised (its head has 5 classes)"]
+    assert started.norm.weight.equal(trained.norm.weight)
+    assert started(torch.zeros(1, 3, 28, 28)).shape == (1, 3)
+
+
+def test_weights_of_other_windows_are_resized_and_that_is_told() -> None:
+    torch.save(timm.create_model(MICRO, num_classes=5, **OPTIONS).state_dict(), "weights.pth")
+    _, told = warned(
+        name="focal_micro",
+        options=OPTIONS | {"window_size": 5},
+        checkpoint="weights.pth",
+        num_classes=5,
+    )
+    assert len(told) == 1
+    assert told[0].startswith("weights.pth (focal-lab): ")
+    assert "interpolated from window 7 to 5" in told[0]
+
+
+@pytest.mark.parametrize("kind", ["state dict", "Lightning", "safetensors"])
+@pytest.mark.parametrize("out_indices", [(0, 1, 2, 3), (0, 2)])
+def test_a_feature_extractor_starts_from_a_classifiers_weights(
+    kind: str, out_indices: tuple[int, ...]
+) -> None:
+    task = Classification("focal_micro", OPTIONS, num_classes=5)
+    state = task.model.state_dict()
+    if kind == "Lightning":
+        trainer = Trainer(logger=False, barebones=True)
+        trainer.strategy.connect(task)
+        torch.save(trainer._checkpoint_connector.dump_checkpoint(weights_only=False), "weights.ckpt")
+    elif kind == "safetensors":
+        save_file(state, "weights.safetensors")
+    else:
+        torch.save(state, "weights.pth")
+    (file,) = [path.name for path in Path().iterdir() if path.name.startswith("weights")]
+    features, told = warned(
+        name="focal_micro", options=OPTIONS, checkpoint=file, features_only=True, out_indices=out_indices
+    )
+    assert len(told) == 1
+    assert all(clause.endswith(" dropped (the model ends before it)") for clause in told[0].split("; "))
+    for key, value in features.model.state_dict().items():
+        assert value.equal(state[key]), key
+    picture = torch.randn(1, 3, 28, 28)
+    expected = task.model.eval().forward_intermediates(picture, out_indices, intermediates_only=True)
+    for ours, theirs in zip(features.eval()(picture), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_a_model_of_timm_starts_from_its_own_weights_and_from_those_of_our_task(prefix: str) -> None:
+    trained = timm.create_model("test_resnet", num_classes=5)
+    state = {prefix + key: value for key, value in trained.state_dict().items()}
+    torch.save({"state_dict": state}, "weights.ckpt")
+    started = create_backbone("test_resnet", checkpoint="weights.ckpt", num_classes=5)
+    for key, value in trained.state_dict().items():
+        assert started.state_dict()[key].equal(value)
+
+
+class Command:
+    """Runs when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, ("touch executed",)
+
+
+@pytest.mark.parametrize("name", ["focal_micro", "test_resnet"])
+def test_nothing_in_a_file_of_weights_is_executed(name: str) -> None:
+    torch.save({"model": timm.create_model("test_resnet").state_dict(), "args": Command()}, "weights.pth")
+    with pytest.raises(
+        UserError, match=r"^model\.backbone_checkpoint: weights\.pth: holds objects of posix\."
+    ):
+        create_backbone(name, checkpoint="weights.pth")
+    assert not Path("executed").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "weights.pth does not exist"),
-        (b"no weights", f"weights.pth: does not fit {MICRO}: "),
-        ("other", f"weights.pth: does not fit {MICRO}: Error(s) in loading state_dict"),
+        (None, "weights.pth: does not exist"),
+        (b"no weights", "weights.pth: cannot be read as weights; it is damaged, cut off or something else"),
+        (
+            "other",
+            f"weights.pth: does not fit {MICRO}: patch_embed.proj.weight: shape (16, 3, 2, 2) is not the "
+            "model's (8, 3, 2, 2); ",
+        ),
     ],
 )
 def test_weights_that_cannot_be_loaded_are_told_with_their_file(
@@ -105,3 +200,11 @@ def test_weights_that_cannot_be_loaded_are_told_with_their_file(
         create_backbone("focal_micro", OPTIONS, checkpoint="weights.pth")
     assert str(caught.value).startswith(f"model.backbone_checkpoint: {message}")
     assert "\n" not in str(caught.value)
+
+
+def test_weights_that_do_not_fit_a_model_of_timm_are_told_with_their_file() -> None:
+    torch.save(timm.create_model("resnet10t").state_dict(), "weights.pth")
+    with pytest.raises(
+        UserError, match=r"^model\.backbone_checkpoint: weights\.pth: does not fit test_resnet: "
+    ):
+        create_backbone("test_resnet", checkpoint="weights.pth")

@@ -1,0 +1,171 @@
+"""Position biases and pooling weights for windows, rings, regions and sub-windows of other sizes.
+
+Tables over relative positions are taken for pictures and resampled with pixel centres aligned, corners not,
+without antialiasing: what `torch.nn.functional.interpolate` does and timm's
+`resize_rel_pos_bias_table_simple` with it. The paper resamples bilinearly; bicubic is the habit of timm.
+
+Shape suffixes: N heads, C channels, T positions of a table, Q queries of a window, R keys of its ring,
+K keys of a region.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from focal_lab.backbones import geometry
+from focal_lab.backbones.options import Size
+
+INTERPOLATIONS = ("bicubic", "bilinear")
+
+_CUBIC = -0.75  # the cubic kernel's free parameter, as in torch and OpenCV
+
+
+def resize_own_table(table_TN: Tensor, window: Size, new_window: Size, interpolation: str) -> Tensor:
+    """Swin's table of (2 s_p - 1)^2 relative positions for another window, shape (T', N)."""
+    if window == new_window:
+        return table_TN
+    side, new_side = _own_side(window), _own_side(new_window)
+    image_NHW = table_TN.t().reshape(-1, *side)
+    return resize_picture(image_NHW, new_side, interpolation).flatten(1).t().contiguous()
+
+
+def resize_coarse_table(table_NT: Tensor, side: Size, new_side: Size, interpolation: str) -> Tensor:
+    """A coarse level's table, laid out as a picture of `side`, for one of `new_side`; shape (N, T')."""
+    if side == new_side:
+        return table_NT
+    return resize_picture(table_NT.reshape(-1, *side), new_side, interpolation).flatten(1)
+
+
+def average_over_queries(table_NT: Tensor, window: Size, region: Size) -> Tensor:
+    """One bias per pooled token, the mean over the window's queries of a table with one for each; (N, K)."""
+    index_QK = _index(geometry.coarse_position_index(window, region), table_NT)
+    bias_NQK = _wide(table_NT)[:, index_QK]
+    return bias_NQK.mean(1).to(table_NT.dtype)
+
+
+def resize_ring(
+    ring_NQR: Tensor,
+    own_TN: Tensor,
+    window: Size,
+    expand: Size,
+    new_window: Size,
+    new_expand: Size,
+    interpolation: str,
+) -> Tensor:
+    """The ring's biases for another window or expansion, shape (N, Q', R').
+
+    The ring alone is no picture: it has a hole where the window is. The hole is filled with the window's own
+    biases, so that each query has a bias for each key of the whole frame. Then the queries, which form a
+    picture of the window, are resampled, and the keys, which form a picture of the frame; the new ring is cut
+    out. Both move with the window: a key keeps its distance from the window, measured in windows. So a ring
+    that only becomes narrower loses its outer keys and changes nothing else, one that only becomes wider
+    repeats its outermost biases, and where the ring grows in proportion to the window (7 and 3 to 14 and
+    6) the frame is resampled as any other picture.
+
+    Args:
+        ring_NQR: the ring's biases, keys row by row.
+        own_TN: the own window's table that belongs to them.
+        window: queries per direction.
+        expand: tokens of the ring beyond the window.
+        new_window: the window wanted.
+        new_expand: the ring wanted.
+        interpolation: bicubic or bilinear.
+    """
+    if (window, expand) == (new_window, new_expand):
+        return ring_NQR
+    heads = ring_NQR.shape[0]
+    frame = (window[0] + 2 * expand[0], window[1] + 2 * expand[1])
+    in_ring = geometry.ring_positions(window, expand)
+    ring, inside = _index(in_ring.nonzero()[0], ring_NQR), _index((~in_ring).nonzero()[0], ring_NQR)
+    frame_NQK = _wide(ring_NQR).new_empty(heads, math.prod(window), math.prod(frame))
+    frame_NQK[:, :, ring] = _wide(ring_NQR)
+    frame_NQK[:, :, inside] = _wide(own_TN).t()[:, _index(geometry.own_position_index(window), ring_NQR)]
+    frame_NQK = frame_NQK.view(heads, *window, *frame)  # query rows and columns, key rows and columns
+    for axis in (0, 1):
+        old, new = window[axis], new_window[axis]
+        queries = _matrix(_centres(old, new), old, interpolation, frame_NQK)
+        places = torch.arange(-new_expand[axis], new + new_expand[axis], dtype=torch.float64)
+        keys = (places + 0.5) * (old / new) - 0.5 + expand[axis]
+        frame_NQK = _apply(frame_NQK, queries, 1 + axis)
+        frame_NQK = _apply(frame_NQK, _matrix(keys, frame[axis], interpolation, frame_NQK), 3 + axis)
+    new_ring = _index(geometry.ring_positions(new_window, new_expand).nonzero()[0], ring_NQR)
+    return frame_NQK.flatten(3).flatten(1, 2)[:, :, new_ring].to(ring_NQR.dtype)
+
+
+def resize_pooling(weight: Tensor, size: Size, new_size: Size, interpolation: str) -> Tensor:
+    """Mixing weights of another sub-window: `fc` (1, S) to (1, S'), or `conv` (C, 1, H, W) to (C, 1, H', W').
+
+    Resampling keeps the values; there are more or fewer of them now. Scaled by the ratio of their numbers
+    their sum stays what it was: for a constant map the pooled token is the same.
+    """
+    if size == new_size:
+        return weight
+    flat = weight.ndim == 2
+    picture = resize_picture(
+        _wide(weight.reshape(-1, *size)) * (math.prod(size) / math.prod(new_size)), new_size, interpolation
+    ).to(weight.dtype)
+    return picture.flatten(1) if flat else picture[:, None]
+
+
+def resize_picture(image_NHW: Tensor, size: Size, interpolation: str) -> Tensor:
+    """(N, H, W) to (N, *size), computed in float32 or better and returned in the dtype given."""
+    resized = _wide(image_NHW)
+    for axis in (0, 1):
+        old = image_NHW.shape[1 + axis]
+        matrix = _matrix(_centres(old, size[axis]), old, interpolation, resized)
+        resized = _apply(resized, matrix, 1 + axis)
+    return resized.to(image_NHW.dtype)
+
+
+def _centres(old: int, new: int) -> Tensor:
+    """Where the pixels of `new` lie among those of `old`; the edges of both pictures coincide."""
+    return (torch.arange(new, dtype=torch.float64) + 0.5) * (old / new) - 0.5
+
+
+def _matrix(centres: Tensor, old: int, interpolation: str, like: Tensor) -> Tensor:
+    """(len(centres), old) weights that interpolate at `centres`; beyond the edge, the edge's value goes on.
+
+    Raises:
+        ValueError: an unknown interpolation.
+    """
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation: {interpolation!r} is unknown (use bicubic or bilinear)")
+    below = centres.floor()
+    offset = centres - below
+    if interpolation == "bilinear":
+        taps = {0: 1 - offset, 1: offset}
+    else:
+        taps = {-1: _far(offset + 1), 0: _near(offset), 1: _near(1 - offset), 2: _far(2 - offset)}
+    matrix = torch.zeros(len(centres), old, dtype=torch.float64)
+    for tap, weight in taps.items():
+        matrix.scatter_add_(1, (below.long() + tap).clamp(0, old - 1)[:, None], weight[:, None])
+    return matrix.to(like.device, like.dtype)
+
+
+def _near(distance: Tensor) -> Tensor:
+    """The cubic convolution kernel within a pixel of the centre (Keys 1981)."""
+    return ((_CUBIC + 2) * distance - (_CUBIC + 3)) * distance**2 + 1
+
+
+def _far(distance: Tensor) -> Tensor:
+    """The kernel's negative lobe, one to two pixels away."""
+    return ((_CUBIC * distance - 5 * _CUBIC) * distance + 8 * _CUBIC) * distance - 4 * _CUBIC
+
+
+def _apply(x: Tensor, matrix: Tensor, dim: int) -> Tensor:
+    applied: Tensor = torch.tensordot(x, matrix, dims=([dim], [1]))
+    return applied.movedim(-1, dim)
+
+
+def _index(index: geometry.Index, like: Tensor) -> Tensor:
+    return torch.as_tensor(index, device=like.device)
+
+
+def _own_side(window: Size) -> Size:
+    return 2 * window[0] - 1, 2 * window[1] - 1
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least float32: half precision would round every intermediate."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,280 @@
+"""`focal-lab convert`: weights in any known format, written for one model as safetensors."""
+
+import argparse
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from focal_lab._version import __version__
+from focal_lab.errors import UserError, one_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from focal_lab.backbones.fit_report import Change, FitReport
+    from focal_lab.backbones.released_format import WeightsError
+
+_EPILOG = """SRC may be of the authors' released code, of focal-lab (Lightning's checkpoints too), or
+Swin's from timm or Microsoft: .pth, .pt, .ckpt, .bin or .safetensors. Nothing that is in it is run.
+
+Position biases and pooling weights are resized to the model's windows, regions and sub-windows; what the
+file has no values for begins as in a new model (seed 0), and is told.
+
+examples:
+  focal-lab convert focal-tiny.pth focal_tiny.safetensors --model focal_tiny
+  focal-lab convert focal-tiny.pth focal_14.safetensors --model focal_tiny --set window_size=14
+  focal-lab convert swin_large.pth focal_large.safetensors --model focal_large --from-swin"""
+
+_PARTS = {
+    "mapped": "taken as they are",
+    "folded": "several values made one, exactly",
+    "interpolated": "resampled to another size",
+    "dropped": "the model has no place for them",
+    "fresh": "left as in a new model",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Convert a file; the exit status.
+
+    Args:
+        argv: what follows `focal-lab convert`.
+
+    Raises:
+        UserError: an option is wrong, the source cannot be read or does not fit, or the target cannot be
+            written; no target is left behind.
+    """
+    arguments = _parser().parse_args(argv)
+    source, target = Path(arguments.source), Path(arguments.target)
+    _check_target(target, arguments.force)
+    if arguments.num_classes is not None and arguments.num_classes < 0:
+        raise UserError(f"{arguments.num_classes} is less than 0", key="--num-classes")
+    from focal_lab.ablation.plan import parse_overrides
+
+    name, settings = _model(arguments.model, parse_overrides(arguments.set))
+    from focal_lab.tasks.checkpoints import read_weights
+
+    weights = read_weights(source)
+    classes = arguments.num_classes
+    if classes is None:
+        classes = _classes(weights)
+    values, report = _fit(
+        weights, source, name, settings, classes, arguments.from_swin, arguments.interpolation
+    )
+    _write(values, target, _metadata(name, settings, classes, source))
+    print(f"{source} ({report.origin}) -> {target} ({name}, {classes} classes)")
+    for line in _told(report, arguments.verbose):
+        print(line)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="focal-lab convert",
+        description="Convert weights for one model; the result loads into it, and into timm's own Swin.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="SRC", help="the weights")
+    parser.add_argument("target", metavar="DST", help="the file to write; ends in .safetensors")
+    parser.add_argument("--model", required=True, metavar="NAME", help="a focal backbone, such as focal_tiny")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="an option of the model, such as window_size=14; may be repeated",
+    )
+    parser.add_argument(
+        "--from-swin",
+        action="store_true",
+        help="begin a Focal Transformer from Swin's weights, as the paper's Focal-Large",
+    )
+    parser.add_argument(
+        "--interpolation",
+        choices=("bicubic", "bilinear"),
+        default="bicubic",
+        help="how sizes are changed (default: bicubic; the paper: bilinear)",
+    )
+    parser.add_argument(
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="default: as many as the head of SRC; another head begins anew",
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite DST")
+    parser.add_argument("--verbose", action="store_true", help="list every key")
+    return parser
+
+
+def _check_target(target: Path, force: bool) -> None:
+    if target.suffix != ".safetensors":
+        raise UserError("must end in .safetensors", file=target, key="DST")
+    if target.is_dir():
+        raise UserError("is a folder", file=target, key="DST")
+    if target.exists() and not force:
+        raise UserError("exists (overwrite it with --force)", file=target, key="DST")
+    if not target.parent.is_dir():
+        raise UserError(f"the folder {target.parent} does not exist", file=target, key="DST")
+
+
+def _model(name: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Full name and options, the preset's and those set."""
+    from focal_lab.backbones.options import make_options
+    from focal_lab.backbones.presets import PRESETS, find_preset
+
+    full = find_preset(name)
+    if full is None:
+        raise UserError(f"{name!r} is not a focal backbone (use {one_of(PRESETS)})", key="--model")
+    try:
+        make_options(PRESETS[full] | settings)
+    except ValueError as error:
+        raise UserError(str(error), key="--set") from error
+    return full, settings
+
+
+def _fit(
+    weights: Mapping[str, "Tensor"],
+    source: Path,
+    name: str,
+    settings: Mapping[str, Any],
+    classes: int,
+    from_swin: bool,
+    interpolation: str,
+) -> tuple[dict[str, "Tensor"], "FitReport"]:
+    import torch
+
+    from focal_lab.backbones.from_swin import swin_to_focal
+    from focal_lab.backbones.released_format import WeightsError
+    from focal_lab.backbones.weights import fit_weights
+    from focal_lab.tasks.backbone import create_backbone
+
+    with torch.device("meta"):  # the weights are compared with its shapes, and it takes no memory
+        model: Any = create_backbone(name, settings, num_classes=classes)
+    try:
+        if from_swin:
+            values, report = swin_to_focal(weights, model, interpolation=interpolation)
+        else:
+            values, report = fit_weights(weights, model, interpolation=interpolation, transfer=True)
+    except WeightsError as error:
+        raise UserError(
+            f"{error.message} ({_way_out(error, weights, name, settings)})", file=source, key=error.key
+        ) from error
+    if report.fresh:
+        torch.manual_seed(0)
+        new = create_backbone(name, settings, num_classes=classes).state_dict()
+        values |= {change.key: new[change.key] for change in report.fresh}
+    return values, report
+
+
+def _way_out(
+    error: "WeightsError", weights: Mapping[str, "Tensor"], name: str, settings: Mapping[str, Any]
+) -> str:
+    """What else to try: models of the file's width and depths, or the option that makes it possible."""
+    from focal_lab.backbones.presets import PRESETS, preset_options
+    from focal_lab.backbones.released_format import ANCHOR, MICROSOFT_SWIN, TIMM_SWIN, in_our_names
+
+    if "not Swin's" in error.message:
+        return "leave --from-swin out"
+    if "NaN" in error.message or "no ring of the released code" in error.message:
+        return "take another file; such weights cannot be repaired"
+    named = in_our_names(weights)
+    stem = named.values.get(ANCHOR)
+    if stem is None:
+        return "these are not the weights of a focal backbone or of Swin"
+    swin = named.origin in (TIMM_SWIN, MICROSOFT_SWIN)
+    blocks = {tuple(key.split(".")[1:4:2]) for key in named.values if re.match(r"layers\.\d+\.blocks\.", key)}
+    depths = tuple(count for _, count in sorted(Counter(stage for stage, _ in blocks).items()))
+    wanted = preset_options(name, settings)
+    if (wanted.embed_dim, tuple(wanted.depths)) != (stem.shape[0], depths):
+        alike = [
+            full
+            for full in PRESETS
+            if (options := preset_options(full)).embed_dim == stem.shape[0]
+            and tuple(options.depths) == depths
+            and (options.downsample == "merge") == swin
+            and options.use_conv_embed == (stem.shape[2] not in (2, 4))
+        ]
+        told = f"the file's network has width {stem.shape[0]} and depths {'-'.join(map(str, depths))}"
+        return f"{told}, as {one_of(alike)}" if alike else told
+    if swin and wanted.downsample == "conv":
+        return "these are Swin's weights: add --from-swin"
+    return "make the model's options those of the file with --set"
+
+
+def _classes(weights: Mapping[str, "Tensor"]) -> int:
+    """Outputs of the file's head; 0 without one."""
+    from focal_lab.backbones.released_format import find_prefix
+
+    prefix = find_prefix(weights)
+    for name in ("head.fc.weight", "head.weight"):
+        if f"{prefix}{name}" in weights:
+            return int(weights[f"{prefix}{name}"].shape[0])
+    return 0
+
+
+def _metadata(name: str, settings: Mapping[str, Any], classes: int, source: Path) -> dict[str, str]:
+    """How the file came to be; safetensors keeps strings only."""
+    from focal_lab.backbones.presets import preset_options
+
+    return {
+        "format": "pt",
+        "model": name,
+        "options": json.dumps(asdict(preset_options(name, settings))),
+        "num_classes": str(classes),
+        "source": source.name,
+        "focal_lab": __version__,
+    }
+
+
+def _write(values: Mapping[str, "Tensor"], target: Path, metadata: dict[str, str]) -> None:
+    """All of the file or nothing: written beside it and moved in its place."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.touch()  # with the rights of any other file; safetensors would make it the owner's alone
+        rights = temporary.stat().st_mode
+        save_file({key: value.contiguous() for key, value in values.items()}, temporary, metadata)
+        temporary.chmod(rights)
+        os.replace(temporary, target)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot be written: {error}", file=target) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _told(report: "FitReport", verbose: bool) -> list[str]:
+    """A line for each thing that was done, with numbers and shapes."""
+    lines = []
+    for part, meaning in _PARTS.items():
+        changes: list[Change] = getattr(report, part)
+        if not changes and part != "mapped":
+            continue
+        lines.append(f"  {part:<13} {len(changes):>4}  {meaning}")
+        if verbose:
+            lines += [f"    {_change(change, part)}" for change in changes]
+        elif part != "mapped":
+            groups = Counter((_shapes(change), change.why) for change in changes)
+            lines += [f"    {count:>15}  {shapes}: {why}" for (shapes, why), count in groups.items()]
+    if report.buffers:
+        lines.append(f"  {'left out':<13} {len(report.buffers):>4}  indices and masks, which are computed")
+    return lines
+
+
+def _change(change: "Change", part: str) -> str:
+    if part == "mapped":
+        moved = "" if change.why == change.key else f" from {change.why}"
+        return f"{change.key} {_shapes(change)}{moved}"
+    return f"{change.key} {_shapes(change)}: {change.why}"
+
+
+def _shapes(change: "Change") -> str:
+    shapes = [str(shape) for shape in (change.before, change.after) if shape is not None]
+    return " -> ".join(shapes if change.before != change.after else shapes[:1]) or "-"
