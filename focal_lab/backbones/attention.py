@@ -100,17 +100,24 @@ class FocalAttention(nn.Module):
             *self.window_bias_tables,
         ]
 
-    def forward(self, x_BHWC: Tensor, shifted: bool = False) -> Tensor:
+    def forward(self, x_BHWC: Tensor, shifted: bool = False, valid_B2: Tensor | None = None) -> Tensor:
         """Attend within a normalised map.
 
         Args:
             x_BHWC: feature map of any size.
             shifted: whether this block's windows are shifted (by the stage's shift).
+            valid_B2: height and width in tokens of what each picture fills of the map; None for all. Needs
+                border="mask".
 
         Returns:
             Map of the same shape.
         """
-        grid = geometry.lay_windows(self.stage, (x_BHWC.shape[1], x_BHWC.shape[2]), shifted, self.border)
+        height, width = x_BHWC.shape[1:3]
+        grid = geometry.lay_windows(
+            self.stage, (height, width), shifted, self.border, padded=valid_B2 is not None
+        )
+        if valid_B2 is not None:
+            x_BHWC = x_BHWC.where(visibility.inside_picture(height, width, valid_B2), 0.0)
         canvas_BHWC = geometry.to_canvas(x_BHWC, grid)
         qkv_BHWC = self.qkv(canvas_BHWC)
         dim = self.stage.dim
@@ -118,7 +125,7 @@ class FocalAttention(nn.Module):
         maps = [
             KeyMap(geometry.pad_fine(qkv_BHWC[..., dim:], grid), grid.windows, grid.window, grid.fine_region)
         ]
-        inside = self._inside(grid, x_BHWC.device)
+        inside = self._inside(grid, x_BHWC.device, valid_B2)
         for level, pool in zip(grid.levels, self.pools, strict=True):
             pooled_BHWC = pool(
                 geometry.pooled_view(canvas_BHWC, grid, level), self._pooled_inside(grid, level, inside)
@@ -131,7 +138,7 @@ class FocalAttention(nn.Module):
                     level.region,
                 )
             )
-        allowed = self._allowed(grid, x_BHWC.device)
+        allowed = self._allowed(grid, x_BHWC.device, valid_B2)
         if self.attention == "reference":
             out_BHWC = attend_reference(q_BHWC, maps, self.bias(), allowed, grid.window)
         else:
@@ -157,18 +164,24 @@ class FocalAttention(nn.Module):
         bias = None if self.qkv.bias is None else self.qkv.bias[dim:]
         return nn.functional.linear(x_BHWC, self.qkv.weight[dim:], bias)
 
-    def _inside(self, grid: WindowGrid, device: torch.device) -> Tensor | None:
-        """(1, H, W, 1) canvas mask for the pooling; None where padding counts like any token."""
+    def _inside(
+        self, grid: WindowGrid, device: torch.device, valid_B2: Tensor | None = None
+    ) -> Tensor | None:
+        """(B, H, W, 1) canvas mask for the pooling; None where padding counts like any token."""
+        if valid_B2 is not None:
+            return visibility.inside_map(grid, device, valid_B2)[..., None]
         if not grid.masked or len(grid.levels) == 0 or grid.canvas == grid.map_size:
             return None
-        return self._kept(
-            "inside", grid, device, lambda: visibility.inside_map(grid, device)[None, ..., None]
-        )
+        return self._kept("inside", grid, device, lambda: visibility.inside_map(grid, device)[..., None])
 
     def _pooled_inside(self, grid: WindowGrid, level: CoarseLevel, inside: Tensor | None) -> Tensor | None:
         return None if inside is None else geometry.pooled_view(inside, grid, level)
 
-    def _allowed(self, grid: WindowGrid, device: torch.device) -> Tensor | None:
+    def _allowed(
+        self, grid: WindowGrid, device: torch.device, valid_B2: Tensor | None = None
+    ) -> Tensor | None:
+        if valid_B2 is not None:
+            return visibility.allowed_keys(grid, device, valid_B2)
         return self._kept("allowed", grid, device, lambda: visibility.allowed_keys(grid, device))
 
     def _kept(

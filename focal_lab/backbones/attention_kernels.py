@@ -61,7 +61,7 @@ def attend(
         q_BHWC: scaled queries on the canvas (whole windows).
         maps: the levels, fine first.
         bias_NQK: position biases, keys in the order of the levels.
-        allowed: boolean (P, 1 or Q, K), None when every key may be seen.
+        allowed: boolean (1 or B, P, 1 or Q, K), None when every key may be seen.
         window: side of a window in tokens.
         dropout: probability of dropping an attention weight.
 
@@ -95,14 +95,14 @@ def attend_at_once(
     windows, channels = q_BPNQD.shape[1] * q_BPNQD.shape[2], q_BPNQD.shape[-1]
     queries, keys = bias_NQK.shape[1:]
     # windows and heads in one dimension: the mask then broadcasts over the batch without being copied
-    bias_1GQK = bias_NQK.to(q_BHWC.dtype).expand(windows, -1, -1, -1)
+    bias_BPNQK = bias_NQK.to(q_BHWC.dtype).expand(1, windows, -1, -1, -1)
     if allowed is not None:
-        bias_1GQK = bias_1GQK.masked_fill(~allowed[:, None], float("-inf"))
+        bias_BPNQK = bias_BPNQK.where(allowed[:, :, None], float("-inf"))
     out_BGQD = F.scaled_dot_product_attention(
         q_BPNQD.reshape(batch, windows * heads, queries, channels),
         kv_2BPNKD[0].reshape(batch, windows * heads, keys, channels),
         kv_2BPNKD[1].reshape(batch, windows * heads, keys, channels),
-        attn_mask=bias_1GQK.reshape(1, windows * heads, queries, keys),
+        attn_mask=bias_BPNQK.reshape(-1, windows * heads, queries, keys),
         dropout_p=dropout,
         scale=1.0,
     )
@@ -288,7 +288,9 @@ def _weights(
     scores_BPNQK.add_(bias_NQK)
     if mask is not None:
         columns = layout.levels[0][0][1]
-        scores_BPNQK.add_(mask[None, chunk.rows.start * columns : chunk.rows.stop * columns, None])
+        if mask.shape[0] > 1:
+            mask = mask[chunk.images]
+        scores_BPNQK.add_(mask[:, chunk.rows.start * columns : chunk.rows.stop * columns, None])
     weights_GQK = buffers.like("weights", q_GQD, scores_GQK.shape)
     torch.softmax(scores_GQK, -1, out=weights_GQK)
     return q_GQD, kv_2GKD, weights_GQK

@@ -36,7 +36,8 @@ def attend_reference(
             v_BNKD = torch.cat([_heads(region.chunk(2, -1)[1], heads) for region in seen], 2)
             scores_BNQK = q_BNQD @ k_BNKD.transpose(2, 3) + bias_NQK
             if allowed is not None:
-                scores_BNQK = scores_BNQK.masked_fill(~allowed[i * window_columns + j], float("-inf"))
+                hidden_B1QK = ~allowed[:, None, i * window_columns + j]
+                scores_BNQK = scores_BNQK.masked_fill(hidden_B1QK, float("-inf"))
             out_BNQD = scores_BNQK.softmax(-1) @ v_BNKD
             row.append(out_BNQD.transpose(1, 2).reshape(q_BHWC.shape[0], *window, -1))
         rows.append(torch.cat(row, 2))

@@ -7,12 +7,11 @@ Module and parameter names follow timm's Swin, so that its weights and tools fit
 channels-last between stages.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from timm.layers.classifier import ClassifierHead
 from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
@@ -21,6 +20,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from focal_lab.backbones.attention import FocalAttention
+from focal_lab.backbones.embedding import ConvDownsample, PatchEmbed, PatchMerging, clear_padding, strided
 from focal_lab.backbones.input_size import resize_model
 from focal_lab.backbones.loading import load_pre_hook
 from focal_lab.backbones.options import (
@@ -35,80 +35,6 @@ from focal_lab.backbones.pooling import LinearPool
 from focal_lab.errors import one_of
 
 register_notrace_module(FocalAttention)  # its layout follows the map's size, which torch.fx does not know
-
-
-@register_notrace_module
-class PatchEmbed(nn.Module):
-    """Convolution from NCHW or channels-last pixels to channels-last tokens, then LayerNorm.
-
-    Args:
-        in_chans: input channels.
-        dim: output channels.
-        patch_size: stride in input pixels or tokens.
-        overlap: 7 x 7 kernel for stride 4 and 3 x 3 for stride 2, instead of kernel = stride.
-        pre_norm: normalise the whole input map first (GroupNorm of one group).
-        cut: drop the rows and columns that fill no patch; otherwise they are padded with zeros.
-    """
-
-    def __init__(
-        self,
-        in_chans: int,
-        dim: int,
-        patch_size: int,
-        *,
-        overlap: bool,
-        pre_norm: bool = False,
-        cut: bool = False,
-    ) -> None:
-        super().__init__()
-        self.patch_size, self.cut = patch_size, cut
-        kernel, padding = ((7, 2) if patch_size == 4 else (3, 1)) if overlap else (patch_size, 0)
-        self.pre_norm = nn.GroupNorm(1, in_chans) if pre_norm else nn.Identity()
-        self.proj = nn.Conv2d(in_chans, dim, kernel_size=kernel, stride=patch_size, padding=padding)
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """(B, in_chans, H, W) to (B, ceil(H / patch_size), ceil(W / patch_size), dim)."""
-        x_BCHW = self.pre_norm(x_BCHW)
-        x_BCHW = _pad_to_multiple(x_BCHW, self.patch_size, only_smaller=self.cut)
-        tokens_BHWC: Tensor = self.norm(self.proj(x_BCHW).permute(0, 2, 3, 1))
-        return tokens_BHWC
-
-
-@register_notrace_module
-class ConvDownsample(PatchEmbed):
-    """Halve a channels-last map by a strided convolution, as the paper does."""
-
-    def __init__(self, dim: int, *, overlap: bool, pre_norm: bool, cut: bool) -> None:
-        super().__init__(dim, 2 * dim, 2, overlap=overlap, pre_norm=pre_norm, cut=cut)
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """(B, H, W, C) to (B, H / 2, W / 2, 2 C)."""
-        return super().forward(x_BHWC.permute(0, 3, 1, 2))
-
-
-@register_notrace_module
-class PatchMerging(nn.Module):
-    """Halve a channels-last map by concatenating 2 x 2 neighbours, as Swin does."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(4 * dim)
-        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """(B, H, W, C) to (B, H / 2, W / 2, 2 C), odd sizes padded with zeros."""
-        height, width = x_BHWC.shape[1:3]
-        if height % 2 or width % 2:
-            x_BHWC = F.pad(x_BHWC, (0, 0, 0, width % 2, 0, height % 2))
-        batch, height, width, channels = x_BHWC.shape
-        x = (
-            x_BHWC.reshape(batch, height // 2, 2, width // 2, 2, channels)
-            .permute(0, 1, 3, 4, 2, 5)
-            .flatten(3)
-        )
-        merged: Tensor = self.reduction(self.norm(x))
-        return merged
 
 
 def make_attention(
@@ -153,9 +79,9 @@ class FocalBlock(nn.Module):
         self.gamma_1 = nn.Parameter(torch.full((dim,), scale)) if options.use_layerscale else None
         self.gamma_2 = nn.Parameter(torch.full((dim,), scale)) if options.use_layerscale else None
 
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """(B, H, W, C) to the same shape."""
-        attended = self.attn(self.norm1(x_BHWC), self.shifted)
+    def forward(self, x_BHWC: Tensor, valid_B2: Tensor | None = None) -> Tensor:
+        """(B, H, W, C) to the same shape; `valid_B2` as in FocalAttention."""
+        attended = self.attn(self.norm1(x_BHWC), self.shifted, valid_B2)
         x_BHWC = x_BHWC + self.drop_path1(attended if self.gamma_1 is None else self.gamma_1 * attended)
         hidden = self.mlp(self.norm2(x_BHWC))
         x_BHWC = x_BHWC + self.drop_path2(hidden if self.gamma_2 is None else self.gamma_2 * hidden)
@@ -202,12 +128,19 @@ class FocalStage(nn.Module):
             )
         )
 
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """(B, H, W, C) to (B, H / 2, W / 2, 2 C), but for the first stage, which keeps the shape."""
-        x_BHWC = self.downsample(x_BHWC)
+    def forward(self, x_BHWC: Tensor, valid_B2: Tensor | None = None) -> Tensor:
+        """(B, H, W, C) to (B, H / 2, W / 2, 2 C), but for the first stage, which keeps the shape.
+
+        `valid_B2`: height and width of what each picture fills of the map that comes in.
+        """
+        if valid_B2 is None or isinstance(self.downsample, nn.Identity):
+            x_BHWC = self.downsample(x_BHWC)
+        else:
+            x_BHWC = self.downsample(x_BHWC, valid_B2)
+            valid_B2 = strided(valid_B2, 2)
         for block in self.blocks:
             recompute = self.grad_checkpointing and self.training
-            x_BHWC = checkpoint(block, x_BHWC) if recompute else block(x_BHWC)
+            x_BHWC = checkpoint(block, x_BHWC, valid_B2) if recompute else block(x_BHWC, valid_B2)
         return x_BHWC
 
 
@@ -373,10 +306,13 @@ class FocalTransformer(nn.Module):
         if global_pool is not None:
             self.global_pool = global_pool
 
-    def forward_features(self, x_BCHW: Tensor) -> Tensor:
-        """(B, C, H, W) picture to the normalised last map (B, H, W, C)."""
-        x_BHWC: Tensor = self.norm(self.layers(self.pos_drop(self.patch_embed(x_BCHW))))
-        return x_BHWC
+    def forward_features(self, x_BCHW: Tensor, valid_size: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) pictures to the normalised last map (B, H, W, C); `valid_size` as below."""
+        if valid_size is None:
+            x_BHWC: Tensor = self.norm(self.layers(self.pos_drop(self.patch_embed(x_BCHW))))
+            return x_BHWC
+        features = self.forward_intermediates(x_BCHW, [-1], norm=True, valid_size=valid_size)
+        return features[0]
 
     def forward_head(self, x_BHWC: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, H, W, C) to logits (B, num_classes), or to pooled features."""
@@ -395,6 +331,7 @@ class FocalTransformer(nn.Module):
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
+        valid_size: Tensor | None = None,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """timm's protocol: the maps after the chosen stages, and the last one.
 
@@ -405,26 +342,38 @@ class FocalTransformer(nn.Module):
             stop_early: do not compute beyond the last chosen stage.
             output_fmt: NCHW or NHWC.
             intermediates_only: return the list alone.
+            valid_size: integers (B, 2), height and width in pixels of what each picture fills of its frame
+                from the top left corner; None for all of it. What lies beyond, be it NaN, changes no output,
+                and maps are zero there. Needs border="mask".
 
         Raises:
-            ValueError: another output format.
+            ValueError: another output format, or `valid_size` with a border that is not masked.
         """
+        if valid_size is not None and self.options.border != "mask":
+            raise ValueError(f"valid_size: needs border='mask', not {self.options.border!r}")
         if output_fmt not in ("NCHW", "NHWC"):
             raise ValueError(f"output_fmt: {output_fmt!r} is unknown (use NCHW or NHWC)")
         take, last = feature_take_indices(len(self.layers), indices)
         intermediates = []
-        x_BHWC = self.pos_drop(self.patch_embed(x))
+        x_BHWC = self.pos_drop(self.patch_embed(x, valid_size))
+        valid_B2 = None if valid_size is None else strided(valid_size, self.options.patch_size)
         for i, stage in enumerate(self.layers):
             if stop_early and i > last:
                 break
-            x_BHWC = stage(x_BHWC)
+            x_BHWC = stage(x_BHWC, valid_B2)
+            if valid_B2 is not None and i > 0:
+                valid_B2 = strided(valid_B2, 2)
             if i in take:
                 kept = self.norm(x_BHWC) if norm and i == len(self.layers) - 1 else x_BHWC
+                if valid_B2 is not None:
+                    kept = clear_padding(kept, valid_B2)
                 intermediates.append(kept.permute(0, 3, 1, 2).contiguous() if output_fmt == "NCHW" else kept)
         if intermediates_only:
             return intermediates
         if not (stop_early and last < len(self.layers) - 1):
             x_BHWC = self.norm(x_BHWC)
+        if valid_B2 is not None:
+            x_BHWC = clear_padding(x_BHWC, valid_B2)
         return x_BHWC, intermediates
 
     def prune_intermediate_layers(
@@ -438,16 +387,3 @@ class FocalTransformer(nn.Module):
         if prune_head:
             self.reset_classifier(0, "")
         return take
-
-
-def split_options(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(focal options, everything else) of the keyword arguments of `timm.create_model`."""
-    focal = {name: value for name, value in values.items() if name in OPTION_NAMES}
-    return focal, {name: value for name, value in values.items() if name not in focal}
-
-
-def _pad_to_multiple(x_BCHW: Tensor, multiple: int, only_smaller: bool) -> Tensor:
-    height, width = x_BCHW.shape[2:]
-    bottom = -height % multiple if height < multiple or not only_smaller else 0
-    right = -width % multiple if width < multiple or not only_smaller else 0
-    return F.pad(x_BCHW, (0, right, 0, bottom)) if bottom or right else x_BCHW

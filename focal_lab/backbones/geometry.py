@@ -61,17 +61,20 @@ class WindowGrid:
         return self.windows[0] * level.cells[0], self.windows[1] * level.cells[1]
 
 
-def lay_windows(stage: StageConfig, map_size: Size, shifted: bool, border: str) -> WindowGrid:
+def lay_windows(
+    stage: StageConfig, map_size: Size, shifted: bool, border: str, padded: bool = False
+) -> WindowGrid:
     """The grid of a block on a map of any size.
 
     The released code shifts by rolling the map. With a masked border the windows move over a canvas with
     room on all sides instead, so that no pooled cell mixes opposite edges of the picture; where nothing
-    but the window itself is seen, rolling with Swin's mask is the same function with fewer windows.
+    but the window itself is seen, rolling with Swin's mask is the same function with fewer windows, unless
+    pictures are `padded` to the map's size: then a picture ends where the map does not.
     """
     window = stage.window
     shift = stage.shift if shifted else (0, 0)
     canvas = (_whole(map_size[0], window[0]), _whole(map_size[1], window[1]))
-    window_only = len(stage.levels) == 0 and not any(stage.expand) and canvas == map_size
+    window_only = not padded and len(stage.levels) == 0 and not any(stage.expand) and canvas == map_size
     if border == "wrap" or window_only:
         return WindowGrid(
             map_size, canvas, (0, 0), shift, window, stage.expand, stage.levels, border == "mask"

@@ -112,8 +112,9 @@ def fit_named(
         touched |= {prefix + key for key in rebuilt.interpolated} | {prefix + key for key in rebuilt.fresh}
         fit.report.add(prefix, rebuilt, _below(expected, prefix))
         fit.refused += [(prefix + key, why) for key, why in rebuilt.refused.items()]
-    for key, (before, why) in named.folded.items():
-        if key in fit.values:
+    for key in expected:  # a file may list its tensors in any order
+        if key in named.folded and key in fit.values:
+            before, why = named.folded[key]
             fit.report.folded.append(Change(key, before, tuple(named.values[key].shape), why))
     _compare(fit, named, expected, touched)
     return fit

@@ -32,7 +32,7 @@ def allowed_of(grid: WindowGrid, queries: int) -> np.ndarray:
     keys = math.prod(grid.fine_region) + sum(level.keys for level in grid.levels)
     allowed = visibility.allowed_keys(grid)
     shape = (math.prod(grid.windows), queries, keys)
-    return np.broadcast_to(np.ones((1, 1, 1), bool) if allowed is None else allowed.numpy(), shape)
+    return np.broadcast_to(np.ones((1, 1, 1), bool) if allowed is None else allowed[0].numpy(), shape)
 
 
 def seen_fine(grid: WindowGrid, size: Size) -> Iterator[tuple[int, int, list[float]]]:

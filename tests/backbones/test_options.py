@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from focal_lab.backbones.focal import FocalTransformer, split_options
+from focal_lab.backbones.focal import FocalTransformer
 from focal_lab.backbones.options import (
     OPTION_NAMES,
     FocalOptions,
@@ -380,8 +380,3 @@ def test_swin_presets_are_focal_presets_without_focal_levels() -> None:
         focal, swin = preset_options(name.replace("swin_", "")), preset_options(name)
         plain = {"focal_levels": 1, "expand_sizes": 0, "use_shift": True, "downsample": "merge"}
         assert swin == replace(focal, **plain)
-
-
-def test_split_options_parts_focal_options_from_the_rest() -> None:
-    focal, rest = split_options({"window_size": 7, "num_classes": 10, "border": "mask"})
-    assert (focal, rest) == ({"window_size": 7, "border": "mask"}, {"num_classes": 10})

@@ -88,7 +88,7 @@ def linear_fields(window: int, expand: int) -> tuple[Tensor, Tensor]:
 
 def test_biases_linear_in_the_distance_stay_so_inside() -> None:
     own, ring = linear_fields(7, 3)
-    expected_own, expected_ring = linear_fields(14, 6)
+    _, expected_ring = linear_fields(14, 6)
     new_own = resizing.resize_own_table(own, (7, 7), (14, 14), "bilinear").view(27, 27)
     # the table has 13 and 27 rows for 7 and 14 windows: its slope is that of the picture
     slope = (new_own[2:-2] - new_own[1:-3])[:, 2:-2]
@@ -102,7 +102,6 @@ def test_biases_linear_in_the_distance_stay_so_inside() -> None:
     chosen = new_ring[:, inner_queries.flatten()][:, :, inner_keys]
     torch.testing.assert_close(chosen, expected_ring[:, inner_queries.flatten()][:, :, inner_keys])
     assert chosen.std() > 0.5
-    assert expected_own.std() > 0.5
 
 
 @BOTH

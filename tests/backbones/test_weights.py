@@ -87,6 +87,22 @@ def test_every_format_is_recognised_and_fully_mapped() -> None:
         assert report.summary() == ""
 
 
+def test_depthwise_pooling_of_the_released_code_is_told_from_its_shape() -> None:
+    golden = read_golden("released")
+    state = dict(golden.weights)
+    for key in list(state):
+        if "pool_layers" in key and key.endswith(".weight"):
+            width = 16 * 2 ** int(key.split(".")[1])
+            side = 3 if key.startswith("layers.3.") else 7
+            state[key] = torch.randn(width, 1, side, side)
+            state[key.replace(".weight", ".bias")] = torch.randn(width)
+    model = FocalTransformer(**golden.options | {"focal_pool": "conv"})
+    model.load_state_dict(state)
+    pool = model.layers[3].blocks[0].attn.pools[0].conv
+    assert pool.weight.equal(state["layers.3.blocks.0.pool_layers.0.weight"])
+    assert pool.bias.equal(state["layers.3.blocks.0.pool_layers.0.bias"])
+
+
 def test_microsofts_swin_is_timms_under_other_names() -> None:
     teacher = swin()
     model = timm.create_model("focal_swin_tiny_patch4_window7_224", focal_windows=1, **SMALL).eval()
@@ -477,7 +493,7 @@ def test_a_focal_model_takes_everything_that_swin_has(stored: str) -> None:
     assert not report.dropped
 
 
-def test_the_first_stage_computes_what_swins_does_once_its_new_keys_are_out_of_reach() -> None:
+def test_without_focal_levels_and_shift_the_model_computes_what_swin_does() -> None:
     teacher = swin(depths=(1, 1))
     model = focal(depths=(1, 1), expand_sizes=0, focal_levels=1, downsample="merge", border="mask")
     values, report = swin_to_focal(teacher.state_dict(), model)

@@ -153,7 +153,6 @@ def test_a_file_can_be_converted_in_its_own_place() -> None:
     arguments = ["--model", "focal_micro", "--num-classes", "0", "--force"]
     assert main(["convert", "weights.safetensors", "weights.safetensors", *arguments]) == 0
     assert not any(key.startswith("head") for key in load_file("weights.safetensors"))
-    assert os.listdir() != []
     assert [path.name for path in Path().glob(".*")] == []
 
 
