@@ -10,6 +10,7 @@ import pytest
 from focal_lab.ablation.plan import make_plan
 from focal_lab.ablation.yaml_file import parse_yaml
 from focal_lab.cli import SUBCOMMANDS
+from focal_lab.errors import UserError
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -26,7 +27,7 @@ def at_the_top(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_readme_shows_every_kind_of_command() -> None:
-    assert {command[0] for command in COMMANDS} == {"plan", "sweep", "report", "fit"}
+    assert {command[0] for command in COMMANDS} == {"plan", "sweep", "report", "fit", "profile", "convert"}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -40,6 +41,13 @@ def test_a_command_of_the_readme_is_understood(
             SUBCOMMANDS["fit"][0]([*arguments, "--print_config"])
         assert stop.value.code == 0
         assert "class_path" in capsys.readouterr().out
+    elif subcommand == "profile":
+        assert SUBCOMMANDS["profile"][0](arguments) == 0
+        assert "swin_tiny" in capsys.readouterr().out
+    elif subcommand == "convert":
+        # understood, but for the file, which is the reader's
+        with pytest.raises(UserError, match=r"^focal-tiny\.pth"):
+            SUBCOMMANDS["convert"][0](arguments)
     elif "--suite" not in arguments and arguments[0].startswith("sweeps/"):
         overrides = [value for name, value in pairwise(arguments) if name == "--set"]
         assert make_plan(Path(arguments[0]), overrides=overrides).runs
