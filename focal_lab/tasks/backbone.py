@@ -1,5 +1,6 @@
 """Any timm model by name and options, with errors that speak to the person who wrote the configuration."""
 
+import textwrap
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,5 +98,5 @@ def _start_from(model: nn.Module, name: str, checkpoint: str) -> None:
 
 def _reason(error: Exception) -> str:
     """One line; the exception's name where it says nothing, as a bare assertion does."""
-    told = " ".join(str(error).split())[:300]
+    told = textwrap.shorten(str(error), 600, placeholder=" ...")
     return told if len(told) > 10 else f"{type(error).__name__} {told}".rstrip()

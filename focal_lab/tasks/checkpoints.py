@@ -1,6 +1,7 @@
 """Looks into a checkpoint file without running anything that is in it."""
 
 import argparse
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_torch(path: Path) -> Any:
     try:
         # timm's training checkpoints hold their argparse.Namespace, which is data
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols: what is wrong with a file is said below
             # files of torch before 1.6 are no zip archives and cannot be mapped into memory
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
