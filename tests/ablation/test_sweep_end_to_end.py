@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from small_project import write, write_sweep
 
+from focal_lab.ablation.execute import cores
 from focal_lab.ablation.locks import LOCK_FILE, is_locked
 from focal_lab.ablation.orders import LAST_CHECKPOINT
 from focal_lab.ablation.plan import make_plan
@@ -113,7 +114,8 @@ def test_a_run_by_hand_gives_the_result_of_the_sweep(tiny: Path) -> None:
     assert sweep(path).returncode == 0
     (record,) = [json.loads(file.read_text()) for file in tiny.glob("*/result.json")]
     code = (
-        "import sys, torch\ntorch.set_num_threads(1)\nfrom focal_lab.tasks.training_cli import FocalCLI\n"
+        "import sys, torch\ntorch.set_num_threads(int(sys.argv[2]))\n"  # sums differ with their number
+        "from focal_lab.tasks.training_cli import FocalCLI\n"
         "cli = FocalCLI(['fit', '--config', sys.argv[1], '--trainer.logger=false'])\n"
         "best = cli.trainer.checkpoint_callback.best_model_path\n"
         "tested = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=best, verbose=False)\n"
@@ -121,7 +123,11 @@ def test_a_run_by_hand_gives_the_result_of_the_sweep(tiny: Path) -> None:
     )
     config = tiny / record["run"] / "config.yaml"
     by_hand = subprocess.run(
-        [sys.executable, "-c", code, str(config)], capture_output=True, text=True, timeout=300, check=True
+        [sys.executable, "-c", code, str(config), str(cores())],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
     )
     (loss,) = [line.split()[1] for line in by_hand.stdout.splitlines() if line.startswith("loss")]
     assert float(loss) == record["metrics"]["loss"]
