@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from focal_lab.backbones import geometry, visibility
-from focal_lab.backbones.attention_kernels import KeyMap, attend, in_graph
+from focal_lab.backbones.attention_chunked import Layout
+from focal_lab.backbones.attention_kernels import attend
 from focal_lab.backbones.attention_reference import attend_reference
 from focal_lab.backbones.geometry import WindowGrid
-from focal_lab.backbones.options import CoarseLevel, StageConfig
+from focal_lab.backbones.options import StageConfig
 from focal_lab.backbones.pooling import make_pooling
+from focal_lab.backbones.tracing import in_graph
 
 
 class FocalAttention(nn.Module):
@@ -120,30 +122,19 @@ class FocalAttention(nn.Module):
             x_BHWC = x_BHWC.where(visibility.inside_picture(height, width, valid_B2), 0.0)
         canvas_BHWC = geometry.to_canvas(x_BHWC, grid)
         qkv_BHWC = self.qkv(canvas_BHWC)
-        dim = self.stage.dim
-        q_BHWC = qkv_BHWC[..., :dim] * self.scale
-        maps = [
-            KeyMap(geometry.pad_fine(qkv_BHWC[..., dim:], grid), grid.windows, grid.window, grid.fine_region)
-        ]
         inside = self._inside(grid, x_BHWC.device, valid_B2)
+        coarse = []
         for level, pool in zip(grid.levels, self.pools, strict=True):
-            pooled_BHWC = pool(
-                geometry.pooled_view(canvas_BHWC, grid, level), self._pooled_inside(grid, level, inside)
-            )
-            maps.append(
-                KeyMap(
-                    geometry.pad_coarse(self._project_keys(pooled_BHWC), level),
-                    grid.windows,
-                    level.cells,
-                    level.region,
-                )
-            )
+            cells_BHWC = geometry.fit_cells(canvas_BHWC, grid, level)
+            inside_cells = None if inside is None else geometry.fit_cells(inside, grid, level)
+            coarse.append(self._project_keys(pool(cells_BHWC, inside_cells)))
         allowed = self._allowed(grid, x_BHWC.device, valid_B2)
+        layout = Layout(grid, self.num_heads, self.scale)
         if self.attention == "reference":
-            out_BHWC = attend_reference(q_BHWC, maps, self.bias(), allowed, grid.window)
+            out_BHWC = attend_reference(qkv_BHWC, coarse, self.bias(), allowed, layout)
         else:
             dropout = self.attn_drop if self.training else 0.0
-            out_BHWC = attend(q_BHWC, maps, self.bias(), allowed, grid.window, dropout)
+            out_BHWC = attend(qkv_BHWC, coarse, self.bias(), allowed, layout, dropout)
         out_BHWC = self.proj(geometry.from_canvas(out_BHWC, grid))
         dropped: Tensor = self.proj_drop(out_BHWC)
         return dropped
@@ -173,9 +164,6 @@ class FocalAttention(nn.Module):
         if not grid.masked or len(grid.levels) == 0 or grid.canvas == grid.map_size:
             return None
         return self._kept("inside", grid, device, lambda: visibility.inside_map(grid, device)[..., None])
-
-    def _pooled_inside(self, grid: WindowGrid, level: CoarseLevel, inside: Tensor | None) -> Tensor | None:
-        return None if inside is None else geometry.pooled_view(inside, grid, level)
 
     def _allowed(
         self, grid: WindowGrid, device: torch.device, valid_B2: Tensor | None = None

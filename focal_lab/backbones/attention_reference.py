@@ -6,24 +6,21 @@ Shape suffixes: B batch, H W map height and width, C channels, N heads, D channe
 window, R keys of one level, K keys per window over all levels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from focal_lab.backbones.attention_kernels import KeyMap
-    from focal_lab.backbones.options import Size
+from focal_lab.backbones.attention_chunked import Layout
+from focal_lab.backbones.attention_kernels import KeyMap, split_levels
 
 
 def attend_reference(
-    q_BHWC: Tensor, maps: Sequence[KeyMap], bias_NQK: Tensor, allowed: Tensor | None, window: Size
+    qkv_BHWC: Tensor, coarse: Sequence[Tensor], bias_NQK: Tensor, allowed: Tensor | None, layout: Layout
 ) -> Tensor:
     """Same arguments and result as `attention_kernels.attend`, without dropout."""
-    heads = bias_NQK.shape[0]
+    heads, window = layout.heads, layout.grid.window
+    q_BHWC, maps = split_levels(qkv_BHWC, coarse, layout)
     window_rows, window_columns = maps[0].windows
     rows = []
     for i in range(window_rows):

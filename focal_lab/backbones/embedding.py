@@ -6,11 +6,15 @@ Pictures of different size may share a batch, each in its top left corner: `vali
 of what each fills, and everything beyond counts as the zeros that pad a picture of its own size.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from timm.models import register_notrace_module
 from torch import Tensor, nn
 
+from focal_lab.backbones.geometry import sub_windows
+from focal_lab.backbones.tracing import in_plain_call, is_plain
 from focal_lab.backbones.visibility import inside_picture
 
 
@@ -56,8 +60,12 @@ class PatchEmbed(nn.Module):
             if isinstance(self.pre_norm, nn.GroupNorm):
                 x_BCHW = _norm_pictures(x_BCHW, self.pre_norm, valid_B2)
         x_BCHW = _pad_to_multiple(x_BCHW, self.patch_size, only_smaller=self.cut)
-        tokens_BHWC: Tensor = self.norm(self.proj(x_BCHW).permute(0, 2, 3, 1))
+        tokens_BHWC: Tensor = self.norm(self._project(x_BCHW))
         return tokens_BHWC
+
+    def _project(self, x_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) to channels-last tokens (B, H / stride, W / stride, dim)."""
+        return cast(Tensor, self.proj(x_BCHW)).permute(0, 2, 3, 1)
 
 
 @register_notrace_module
@@ -70,6 +78,20 @@ class ConvDownsample(PatchEmbed):
     def forward(self, x_BHWC: Tensor, valid_B2: Tensor | None = None) -> Tensor:
         """(B, H, W, C) to (B, H / 2, W / 2, 2 C)."""
         return super().forward(x_BHWC.permute(0, 3, 1, 2), valid_B2)
+
+    def _project(self, x_BCHW: Tensor) -> Tensor:
+        """On the processor as the matrix product that it is where patches do not overlap."""
+        stride = self.patch_size
+        if (
+            self.proj.kernel_size != (stride, stride)
+            or not in_plain_call(x_BCHW)
+            or not is_plain(self.proj, nn.Conv2d, x_BCHW.dtype)
+        ):
+            return super()._project(x_BCHW)
+        height, width = (extent // stride * stride for extent in x_BCHW.shape[2:])
+        x_BHWC = x_BCHW[:, :, :height, :width].permute(0, 2, 3, 1)
+        weight = self.proj.weight.permute(0, 2, 3, 1).flatten(1)
+        return F.linear(sub_windows(x_BHWC, (stride, stride)).flatten(3), weight, self.proj.bias)
 
 
 @register_notrace_module

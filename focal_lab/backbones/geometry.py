@@ -142,23 +142,6 @@ def regions(x_BHWC: Tensor, windows: Size, step: Size, size: Size) -> Tensor:
     return view_BPPCRR.movedim((-2, -1), (3, 4))
 
 
-def add_regions(target_BHWC: Tensor, regions_BPPRRC: Tensor, step: Size) -> None:
-    """The adjoint of `regions`: add every region to the tokens it was read from, in place.
-
-    The regions are cut into pieces of at most one step, which do not overlap between windows, so that
-    each piece of all windows is one strided addition.
-    """
-    windows, size = regions_BPPRRC.shape[1:3], regions_BPPRRC.shape[3:5]
-    for top in range(0, size[0], step[0]):
-        height = min(step[0], size[0] - top)
-        for left in range(0, size[1], step[1]):
-            width = min(step[1], size[1] - left)
-            piece = target_BHWC[:, top:, left:]
-            regions(piece, (windows[0], windows[1]), step, (height, width)).add_(
-                regions_BPPRRC[:, :, :, top : top + height, left : left + width]
-            )
-
-
 @lru_cache(maxsize=256)
 def own_position_index(window: Size) -> Index:
     """(Q, Q) index into Swin's table of (2 s_p - 1)^2 relative positions of query and key."""
@@ -227,21 +210,25 @@ def coarse_table_size(window: Size, level: CoarseLevel, per_window: bool = False
     return (window[0] + level.region[0] - 1) * (window[1] + level.region[1] - 1)
 
 
-def pooled_view(x_BHWC: Tensor, grid: WindowGrid, level: CoarseLevel) -> Tensor:
-    """The sub-windows of a coarse level.
+def fit_cells(x_BHWC: Tensor, grid: WindowGrid, level: CoarseLevel) -> Tensor:
+    """A canvas cut or padded to whole sub-windows of a coarse level.
 
     The released code cuts the canvas (or pads it) evenly on both sides to whole sub-windows. With a masked
     border the sub-windows of each window are centred in it instead, so that they do not depend on how
     large the canvas is. Both are the same where cells * s_w is the window.
 
     Returns:
-        (B, grid height, grid width, s_w * s_w, C).
+        (B, grid height * s_w, grid width * s_w, C).
     """
-    cells, size = grid.grid_of(level), level.pool_size
-    x_BHWC = _centres(x_BHWC, grid, level) if grid.masked else _fit_evenly(x_BHWC, _times(cells, size))
-    return regions(x_BHWC, cells, size, size).reshape(
-        x_BHWC.shape[0], *cells, size[0] * size[1], x_BHWC.shape[-1]
-    )
+    if grid.masked:
+        return _centres(x_BHWC, grid, level)
+    return _fit_evenly(x_BHWC, _times(grid.grid_of(level), level.pool_size))
+
+
+def sub_windows(x_BHWC: Tensor, size: Size) -> Tensor:
+    """Tokens of each sub-window of that size: (B, H / size, W / size, size * size, C)."""
+    x = torch.unflatten(torch.unflatten(x_BHWC, 2, (-1, size[1])), 1, (-1, size[0])).transpose(2, 3)
+    return x.flatten(3, 4)
 
 
 def _positions(size: Size) -> tuple[Index, Index]:

@@ -1,8 +1,8 @@
 """Sub-window pooling (section 3.2, equation 1): one token for s_w x s_w neighbours.
 
-Shape suffixes: B batch, H W pooled map, S tokens of a sub-window (s_w * s_w), C channels. Every pooling
-takes the sub-windows and, with a masked border, which of their tokens lie inside the map; the others are
-zero, which the weighted sums need not be told.
+Shape suffixes: B batch, H W map of whole sub-windows, h w pooled map, S tokens of a sub-window (s_w * s_w),
+C channels. Every pooling takes the map and, with a masked border, which of its tokens lie inside the picture;
+the others are zero, which the weighted sums need not be told.
 """
 
 import math
@@ -11,7 +11,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from focal_lab.backbones.geometry import sub_windows
 from focal_lab.backbones.options import Size
+from focal_lab.backbones.tracing import in_plain_call
+
+# Sub-windows in a row up to which one matrix product with mostly zeros beats copying the map
+_SPARSE_COLUMNS = 16
 
 
 class LinearPool(nn.Module):
@@ -25,6 +30,7 @@ class LinearPool(nn.Module):
 
     def __init__(self, size: Size, as_mean: bool = False) -> None:
         super().__init__()
+        self.size = size
         self.linear = nn.Linear(math.prod(size), 1)
         self.as_mean = as_mean
         self.reset_parameters()
@@ -35,10 +41,27 @@ class LinearPool(nn.Module):
             nn.init.constant_(self.linear.weight, 1 / self.linear.in_features)
             nn.init.zeros_(self.linear.bias)
 
-    def forward(self, x_BHWSC: Tensor, inside_BHWS1: Tensor | None = None) -> Tensor:
-        """(B, H, W, S, C) to (B, H, W, C)."""
-        pooled: Tensor = torch.matmul(self.linear.weight, x_BHWSC).squeeze(-2) + self.linear.bias
-        return pooled
+    def forward(self, x_BHWC: Tensor, inside_BHW1: Tensor | None = None) -> Tensor:
+        """(B, H, W, C) to (B, h, w, C)."""
+        columns = x_BHWC.shape[2] // self.size[1]
+        if columns <= _SPARSE_COLUMNS and x_BHWC.is_contiguous() and in_plain_call(x_BHWC):
+            pooled_BhwC = self._pool_rows(x_BHWC, columns)
+        else:
+            pooled_BhwC = torch.matmul(self.linear.weight, sub_windows(x_BHWC, self.size)).squeeze(-2)
+        return pooled_BhwC + self.linear.bias
+
+    def _pool_rows(self, x_BHWC: Tensor, columns: int) -> Tensor:
+        """A row of sub-windows by one matrix product with the map as it lies in memory.
+
+        The matrix has the weights of each sub-window in its own columns and zeros elsewhere.
+        """
+        weight_hw = self.linear.weight.view(1, self.size[0], 1, self.size[1])
+        own = torch.eye(columns, dtype=weight_hw.dtype).view(columns, 1, columns, 1)
+        batch, height, width, channels = x_BHWC.shape
+        rows = height // self.size[0]
+        x_RTC = x_BHWC.view(batch * rows, self.size[0] * width, channels)
+        matrix_wT = (own * weight_hw).view(1, columns, -1)
+        return torch.bmm(matrix_wT.expand(len(x_RTC), -1, -1), x_RTC).view(batch, rows, columns, channels)
 
 
 class ConvPool(nn.Module):
@@ -49,33 +72,44 @@ class ConvPool(nn.Module):
         self.size = size
         self.conv = nn.Conv2d(dim, dim, kernel_size=size, groups=dim)
 
-    def forward(self, x_BHWSC: Tensor, inside_BHWS1: Tensor | None = None) -> Tensor:
-        """(B, H, W, S, C) to (B, H, W, C)."""
+    def forward(self, x_BHWC: Tensor, inside_BHW1: Tensor | None = None) -> Tensor:
+        """(B, H, W, C) to (B, h, w, C)."""
         weight_SC = self.conv.weight.flatten(1).t()
-        pooled: Tensor = (x_BHWSC * weight_SC).sum(-2) + cast(Tensor, self.conv.bias)
+        pooled: Tensor = (sub_windows(x_BHWC, self.size) * weight_SC).sum(-2) + cast(Tensor, self.conv.bias)
         return pooled
 
 
 class MeanPool(nn.Module):
     """`mean`: the average of the tokens inside the map."""
 
-    def forward(self, x_BHWSC: Tensor, inside_BHWS1: Tensor | None = None) -> Tensor:
-        """(B, H, W, S, C) to (B, H, W, C)."""
-        if inside_BHWS1 is None:
-            return x_BHWSC.mean(-2)
-        return x_BHWSC.sum(-2) / inside_BHWS1.sum(-2).clamp(min=1)
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x_BHWC: Tensor, inside_BHW1: Tensor | None = None) -> Tensor:
+        """(B, H, W, C) to (B, h, w, C)."""
+        x_BhwSC = sub_windows(x_BHWC, self.size)
+        if inside_BHW1 is None:
+            return x_BhwSC.mean(-2)
+        return x_BhwSC.sum(-2) / sub_windows(inside_BHW1, self.size).sum(-2).clamp(min=1)
 
 
 class MaxPool(nn.Module):
     """`max`: the largest value per channel of the tokens inside the map."""
 
-    def forward(self, x_BHWSC: Tensor, inside_BHWS1: Tensor | None = None) -> Tensor:
-        """(B, H, W, S, C) to (B, H, W, C)."""
-        if inside_BHWS1 is None:
-            return x_BHWSC.amax(-2)
-        lowest = torch.finfo(x_BHWSC.dtype).min
-        pooled = x_BHWSC.masked_fill(~inside_BHWS1, lowest).amax(-2)
-        return pooled.masked_fill(~inside_BHWS1.any(-2), 0.0)  # such cells are masked; keep them finite
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x_BHWC: Tensor, inside_BHW1: Tensor | None = None) -> Tensor:
+        """(B, H, W, C) to (B, h, w, C)."""
+        x_BhwSC = sub_windows(x_BHWC, self.size)
+        if inside_BHW1 is None:
+            return x_BhwSC.amax(-2)
+        inside_BhwS1 = sub_windows(inside_BHW1, self.size)
+        lowest = torch.finfo(x_BHWC.dtype).min
+        pooled = x_BhwSC.masked_fill(~inside_BhwS1, lowest).amax(-2)
+        return pooled.masked_fill(~inside_BhwS1.any(-2), 0.0)  # such cells are masked; keep them finite
 
 
 def make_pooling(kind: str, dim: int, size: Size, init: str = "released") -> nn.Module:
@@ -84,4 +118,4 @@ def make_pooling(kind: str, dim: int, size: Size, init: str = "released") -> nn.
         return LinearPool(size, as_mean=init == "mean")
     if kind == "conv":
         return ConvPool(dim, size)
-    return MeanPool() if kind == "mean" else MaxPool()
+    return MeanPool(size) if kind == "mean" else MaxPool(size)

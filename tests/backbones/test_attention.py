@@ -19,8 +19,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
-from focal_lab.backbones import attention, attention_kernels, geometry
+from focal_lab.backbones import attention, attention_chunked, attention_kernels, geometry
 from focal_lab.backbones.attention import FocalAttention, count_released_ring_keys
+from focal_lab.backbones.attention_chunked import Layout
 from focal_lab.backbones.attention_kernels import attend, attend_at_once
 from focal_lab.backbones.options import BORDERS, POOLINGS, Size
 
@@ -101,8 +102,9 @@ def test_any_map_runs_through_attention_made_for_another(size: Size, border: str
 
 @pytest.mark.parametrize("budget", ["nothing", "two rows of windows", "two pictures"])
 @pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("kept", [True, False])
 def test_every_way_of_cutting_into_chunks_gives_the_same(
-    monkeypatch: pytest.MonkeyPatch, border: str, budget: str
+    monkeypatch: pytest.MonkeyPatch, kept: bool, border: str, budget: str
 ) -> None:
     module = make_attention((16, 12), border=border, use_shift=True, focal_levels=3)
     x_BHWC = random_map(module, (16, 12), batch=5)
@@ -116,14 +118,15 @@ def test_every_way_of_cutting_into_chunks_gives_the_same(
     }[budget]
     seen = set()
 
-    def record(*arguments: Any) -> Iterator[attention_kernels._Chunk]:
+    def record(*arguments: Any) -> Iterator[attention_chunked._Chunk]:
         for chunk in original(*arguments):
-            seen.add((chunk.images.stop - chunk.images.start, chunk.rows.stop - chunk.rows.start))
+            seen.add((chunk.pictures.stop - chunk.pictures.start, chunk.rows.stop - chunk.rows.start))
             yield chunk
 
-    original = attention_kernels._chunks
-    monkeypatch.setattr(attention_kernels, "_chunks", record)
-    monkeypatch.setattr(attention_kernels, "CHUNK_BYTES", chunk_bytes)
+    original = attention_chunked._Work.chunks
+    monkeypatch.setattr(attention_chunked._Work, "chunks", record)
+    monkeypatch.setattr(attention_chunked, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(attention_chunked, "KEPT_BYTES", 1 << 30 if kept else 0)
     assert_equal_outcomes(outcome(module, x_BHWC, True), expected)
     assert seen == chunks
 
@@ -278,9 +281,11 @@ def test_a_gpu_computes_what_the_cpu_computes(border: str) -> None:
 
 def test_devices_other_than_the_cpu_take_torchs_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     used = []
-    monkeypatch.setattr(attention_kernels, "attend_at_once", lambda q, *rest: used.append(q.device.type) or q)
-    q_BHWC = torch.empty(1, 4, 4, 8, device="meta")
-    attend(q_BHWC, [], torch.empty(2, 4, 4, device="meta"), None, (2, 2))
+    monkeypatch.setattr(attention_kernels, "attend_at_once", lambda x, *rest: used.append(x.device.type) or x)
+    module = make_attention((4, 4), border="mask", focal_levels=1, expand_sizes=0)
+    layout = Layout(geometry.lay_windows(module.stage, (4, 4), False, "mask"), 2, 1.0)
+    bias_NQK = torch.empty(2, 16, 16, device="meta")
+    attend(torch.empty(1, 4, 4, 24, device="meta"), [], bias_NQK, None, layout)
     assert used == ["meta"]
 
 

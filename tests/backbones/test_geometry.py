@@ -157,6 +157,10 @@ def cell_extent(grid: WindowGrid, level: CoarseLevel, axis: int, cell: int) -> t
     return start, start + size
 
 
+def pooled_view(x_BHWC: Tensor, grid: WindowGrid, level: CoarseLevel) -> Tensor:
+    return geometry.sub_windows(geometry.fit_cells(x_BHWC, grid, level), level.pool_size)
+
+
 @pytest.mark.parametrize("size", [(10, 15), (7, 13), (13, 6)])
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_masked_sub_windows_lie_in_the_middle_of_their_window(size: Size, level: int) -> None:
@@ -164,7 +168,7 @@ def test_masked_sub_windows_lie_in_the_middle_of_their_window(size: Size, level:
     grid = geometry.lay_windows(stage, size, False, "mask")
     coarse = grid.levels[level]
     assert coarse.pool_size == [(5, 5), (2, 2), (1, 1)][level]
-    pooled = geometry.pooled_view(geometry.to_canvas(numbered(size), grid), grid, coarse)[0, ..., 0]
+    pooled = pooled_view(geometry.to_canvas(numbered(size), grid), grid, coarse)[0, ..., 0]
     for i, row in enumerate(pooled):
         for j, cell in enumerate(row):
             expected = [
@@ -185,33 +189,15 @@ def grid_of_cells(size: int, pool_size: int, cells: int) -> tuple[WindowGrid, Co
 def test_a_wrapped_canvas_that_is_too_large_is_cut_evenly(windows: int, kept: range) -> None:
     # 2 cells of 2 tokens for each window of 5; an odd token goes at the bottom
     grid, level = grid_of_cells(5 * windows, 2, 2)
-    pooled = geometry.pooled_view(numbered((5 * windows, 1)), grid, level)
+    pooled = pooled_view(numbered((5 * windows, 1)), grid, level)
     assert pooled.flatten().tolist() == [number(row, 0) for row in kept]
 
 
 def test_a_wrapped_canvas_that_is_too_small_is_padded_evenly() -> None:
     # cells * s_w beyond the window happens for no stage of `resolve_stages`; the rule still stands
     grid, level = grid_of_cells(10, 3, 2)
-    pooled = geometry.pooled_view(numbered((10, 1)), grid, level)
+    pooled = pooled_view(numbered((10, 1)), grid, level)
     assert pooled.flatten().tolist() == [0.0, *(number(row, 0) for row in range(10)), 0.0]
-
-
-@pytest.mark.parametrize(
-    ("windows", "step", "size"),
-    [((3, 2), (2, 3), (2, 3)), ((3, 2), (2, 3), (5, 4)), ((2, 4), (3, 2), (8, 7)), ((1, 1), (4, 4), (3, 2))],
-)
-@pytest.mark.parametrize("slack", [0, 2])
-def test_adding_regions_is_the_adjoint_of_reading_them(
-    windows: Size, step: Size, size: Size, slack: int
-) -> None:
-    torch.manual_seed(0)
-    extent = [(n - 1) * s + r + slack for n, s, r in zip(windows, step, size, strict=True)]
-    x_BHWC = torch.randn(2, *extent, 3, dtype=torch.float64)
-    weight = torch.randn(2, *windows, *size, 3, dtype=torch.float64)
-    added = torch.zeros_like(x_BHWC)
-    geometry.add_regions(added, weight, step)
-    one = (geometry.regions(x_BHWC, windows, step, size) * weight).sum()
-    torch.testing.assert_close((x_BHWC * added).sum(), one, rtol=1e-12, atol=0)
 
 
 def test_regions_are_windows_of_the_map_without_a_copy() -> None:
