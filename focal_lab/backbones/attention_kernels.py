@@ -123,7 +123,7 @@ def attend_at_once(
 
 
 def _fused_where_possible() -> AbstractContextManager[None]:
-    """Under torch.func torch takes the processor's fused attention for a bias with a gradient, and then fails."""
+    """Under torch.func torch chooses a fused attention for a bias with a gradient that does not have one."""
     if torch.compiler.is_compiling() or not is_transformed():
         return nullcontext()
     return sdpa_kernel(SDPBackend.MATH)

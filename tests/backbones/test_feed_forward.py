@@ -122,6 +122,10 @@ def with_other_layer(norm: nn.LayerNorm, mlp: Mlp) -> None:
     mlp.fc2 = OtherLinear(40, 12)
 
 
+def without_biases(norm: nn.LayerNorm, mlp: Mlp) -> None:
+    mlp.fc1.bias = norm.bias = None
+
+
 def with_other_activation(norm: nn.LayerNorm, mlp: Mlp) -> None:
     mlp.act = nn.GELU(approximate="tanh")
 
@@ -131,7 +135,15 @@ def with_parametrization(norm: nn.LayerNorm, mlp: Mlp) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [with_hook, with_backward_hook, with_other_layer, with_other_activation, with_parametrization]
+    "change",
+    [
+        with_hook,
+        with_backward_hook,
+        with_other_layer,
+        with_other_activation,
+        without_biases,
+        with_parametrization,
+    ],
 )
 def test_modules_that_were_changed_are_called_as_they_are(
     monkeypatch: pytest.MonkeyPatch, change: Callable[[nn.LayerNorm, Mlp], None]
