@@ -33,8 +33,9 @@ format: $(INSTALLED)  ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED)  ## time and memory of the attention, as ratios to Swin's and to the reference
-	$(BIN)/python benchmarks/attention.py
+bench: $(INSTALLED)  ## time and memory of backbones as ratios to Swin, and where the time of fit goes
+	$(BIN)/python benchmarks/backbones.py
+	$(BIN)/python benchmarks/fit_loop.py
 
 clean:  ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

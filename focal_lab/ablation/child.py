@@ -21,6 +21,7 @@ from focal_lab.ablation.orders import LAST_CHECKPOINT, LOG_FILE, Order
 from focal_lab.ablation.provenance import hardware, versions
 from focal_lab.ablation.result import FAILURE_FILE, Result, read_result, set_aside, write_record
 from focal_lab.errors import UserError
+from focal_lab.tasks.allocator import keep_freed_memory
 from focal_lab.tasks.cost import count_config
 from focal_lab.tasks.training import resumable, train
 
@@ -38,6 +39,7 @@ def run_child(order: Order, connection: Connection) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _redirect_output(folder / LOG_FILE)
     torch.set_num_threads(order.threads)
+    keep_freed_memory()
     if order.device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(order.device)
     lock = FileLock(folder / LOCK_FILE)

@@ -17,6 +17,7 @@ from focal_lab.backbones.attention_reference import attend_reference
 from focal_lab.backbones.geometry import WindowGrid
 from focal_lab.backbones.options import StageConfig
 from focal_lab.backbones.pooling import make_pooling
+from focal_lab.backbones.projection import project
 from focal_lab.backbones.tracing import in_graph
 
 
@@ -121,13 +122,13 @@ class FocalAttention(nn.Module):
         if valid_B2 is not None:
             x_BHWC = x_BHWC.where(visibility.inside_picture(height, width, valid_B2), 0.0)
         canvas_BHWC = geometry.to_canvas(x_BHWC, grid)
-        qkv_BHWC = self.qkv(canvas_BHWC)
         inside = self._inside(grid, x_BHWC.device, valid_B2)
-        coarse = []
+        pooled = []
         for level, pool in zip(grid.levels, self.pools, strict=True):
             cells_BHWC = geometry.fit_cells(canvas_BHWC, grid, level)
             inside_cells = None if inside is None else geometry.fit_cells(inside, grid, level)
-            coarse.append(self._project_keys(pool(cells_BHWC, inside_cells)))
+            pooled.append(pool(cells_BHWC, inside_cells))
+        qkv_BHWC, coarse = project(canvas_BHWC, pooled, self.qkv)
         allowed = self._allowed(grid, x_BHWC.device, valid_B2)
         layout = Layout(grid, self.num_heads, self.scale)
         if self.attention == "reference":
@@ -148,12 +149,6 @@ class FocalAttention(nn.Module):
         if self.hidden_keys is not None:
             bias_NQK = bias_NQK.masked_fill(self.hidden_keys, float("-inf"))
         return bias_NQK
-
-    def _project_keys(self, x_BHWC: Tensor) -> Tensor:
-        """k and v of pooled tokens; nobody asks for their q."""
-        dim = self.stage.dim
-        bias = None if self.qkv.bias is None else self.qkv.bias[dim:]
-        return nn.functional.linear(x_BHWC, self.qkv.weight[dim:], bias)
 
     def _inside(
         self, grid: WindowGrid, device: torch.device, valid_B2: Tensor | None = None

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from focal_lab.errors import UserError
+from focal_lab.tasks.allocator import keep_freed_memory
 from focal_lab.tasks.callbacks import DivergedError, ReseedEachEpoch, StopWhenDiverged, WritePredictions
 from focal_lab.tasks.checkpoints import checkpoint_problem
 
@@ -112,6 +113,7 @@ def main(subcommand: str, argv: Sequence[str]) -> int:
     """
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
+    keep_freed_memory()
     try:
         with one_line_errors():
             FocalCLI([subcommand, *argv])

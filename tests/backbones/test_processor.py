@@ -11,7 +11,7 @@ import torch
 from attention_cases import assert_equal_outcomes, make_attention, outcome, random_map
 from torch import Tensor, nn
 
-from focal_lab.backbones import attention, attention_kernels, embedding, pooling
+from focal_lab.backbones import attention, attention_kernels, embedding, pooling, projection
 from focal_lab.backbones.attention_kernels import attend_at_once
 from focal_lab.backbones.embedding import ConvDownsample
 from focal_lab.backbones.pooling import LinearPool
@@ -44,6 +44,28 @@ def test_pooling_of_rows_is_the_pooling_of_sub_windows(monkeypatch: pytest.Monke
     pool = LinearPool((3, 2))
     x_BHWC = torch.randn(2, 6, 2 * columns, 5, requires_grad=True)
     ours, general = both_ways(monkeypatch, pooling, lambda: pool(x_BHWC), [x_BHWC, *pool.parameters()])
+    for value, wanted in zip(ours, general, strict=True):
+        torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("frozen", [(), ("weight",), ("bias",), ("weight", "bias")])
+@pytest.mark.parametrize("bias", [True, False])
+def test_projecting_tokens_together_is_projecting_each(
+    monkeypatch: pytest.MonkeyPatch, bias: bool, frozen: tuple[str, ...]
+) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 12, bias=bias)
+    for name, parameter in layer.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    maps = [torch.randn(2, *size, 4, requires_grad=True) for size in ((6, 4), (3, 2), (1, 1))]
+    inputs = [*maps, *(p for p in layer.parameters() if p.requires_grad)]
+
+    def run() -> Tensor:
+        qkv_BHWC, coarse = projection.project(maps[0], maps[1:], layer)
+        assert [kv.shape for kv in coarse] == [(2, 3, 2, 8), (2, 1, 1, 8)]
+        return torch.cat([t.flatten() for t in (qkv_BHWC, *coarse)])
+
+    ours, general = both_ways(monkeypatch, projection, run, inputs)
     for value, wanted in zip(ours, general, strict=True):
         torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-5)
 
