@@ -70,7 +70,7 @@ def main() -> None:
         return sum(value for name, value in seconds.items() if name.endswith(endings))
 
     outside = total(".validation_step", ".val_next") + total(
-        ".on_validation_epoch_start", ".on_validation_epoch_end", ".on_train_epoch_end", ".on_validation_end"
+        ".on_validation_epoch_start", ".on_validation_epoch_end", ".on_validation_end"
     )
     whole = seconds["run_training_epoch"] - outside
     parts = {

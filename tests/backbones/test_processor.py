@@ -210,3 +210,27 @@ def test_one_dtype_after_the_other(dtype: torch.dtype) -> None:
     reference = copy.deepcopy(module)
     reference.attention = "reference"
     assert_equal_outcomes(outcome(module, x_BHWC, True), outcome(reference, x_BHWC, True))
+
+
+@pytest.mark.parametrize("border", ["wrap", "mask"])
+@pytest.mark.parametrize("size", [(28, 28), (37, 50), (61, 18)])
+def test_whole_networks_train_alike_on_the_fast_and_the_reference_path(
+    size: tuple[int, int], border: str
+) -> None:
+    torch.manual_seed(0)
+    # with a wrapped border the last stage's window is a single token: nothing to pool twice
+    levels = 3 if border == "mask" else 2
+    options = {"border": border, "use_shift": True, "focal_levels": levels, "num_classes": 5}
+    fast = timm.create_model(MICRO, **options).double()
+    reference = timm.create_model(MICRO, attention="reference", **options).double()
+    reference.load_state_dict(fast.state_dict())
+    pictures = torch.randn(3, 3, *size, dtype=torch.float64)
+    results = []
+    for model in (fast, reference):
+        logits = model(pictures)
+        torch.nn.functional.cross_entropy(logits, torch.arange(3)).backward()
+        results.append([logits, *(parameter.grad for parameter in model.parameters())])
+    for value, wanted in zip(*results, strict=True):
+        assert value is not None
+        assert wanted is not None
+        torch.testing.assert_close(value, wanted, rtol=1e-9, atol=1e-11)
