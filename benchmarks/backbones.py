@@ -2,9 +2,10 @@
 
 Everything is measured in one process, the candidates of a comparison in turn, and a ratio is the median of
 its rounds: on a shared machine seconds drift by a factor of two, ratios do not. Memory is what a pass adds at
-its peak, each in a process of its own.
+its peak, each in a process of its own. Freed memory stays with the process, as in `focal-lab fit`: else page
+faults take up to a fourth of the time of both, and how many there are depends on what ran before.
 
-    python benchmarks/backbones.py [--rounds 7] [--only PART_OF_A_TITLE] [--no-memory]
+    python benchmarks/backbones.py [--rounds 7] [--only PART_OF_A_TITLE] [--no-memory] [--return-memory]
 """
 
 import argparse
@@ -19,6 +20,7 @@ from torch import nn
 
 import focal_lab  # noqa: F401  (registers the backbones)
 from focal_lab.backbones.counting import count_gmacs
+from focal_lab.tasks.allocator import keep_freed_memory
 from focal_lab.tools.memory import measure_memory
 
 HEAD = [
@@ -84,8 +86,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default="", help="comparisons whose title contains this")
     parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument(
+        "--return-memory", action="store_true", help="leave the C library's way with freed memory as it is"
+    )
     options = parser.parse_args()
-    print(hardware(), flush=True)
+    kept = not options.return_memory and keep_freed_memory()
+    print(f"{hardware()}; freed memory {'is kept' if kept else 'may go back to the system'}", flush=True)
     for comparison in COMPARISONS:
         if options.only in comparison.title:
             _compare(comparison, options.rounds * comparison.more_rounds, memory=not options.no_memory)
