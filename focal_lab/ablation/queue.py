@@ -7,9 +7,11 @@ each missing run once; losing it loses nothing.
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -60,7 +62,7 @@ class RunQueue:
                 if run.id in self._trials or is_locked(self.out / run.id / LOCK_FILE):
                     continue
                 # its holder died: Optuna's journal has no heartbeat, the kernel's lock is ours
-                self._study.tell(last.number, state=TrialState.FAIL, skip_if_finished=True)
+                self._close(last.number, None)
             labels = {name: str(label) for name, label in run.cell.labels.items()}
             attributes = {"run": run.id, "task": run.task, "seed": run.seed, **labels}
             self._study.enqueue_trial({}, user_attrs=attributes)
@@ -79,15 +81,24 @@ class RunQueue:
 
     def report(self, run: str, value: float, step: int) -> None:
         """An intermediate value, for Optuna's own tools."""
-        self._trials[run].report(value, step)
+        with suppress(UpdateFinishedTrialError):
+            self._trials[run].report(value, step)
 
     def finish(self, run: str, value: float | None) -> None:
         """The run ended with this value, or failed."""
-        trial = self._trials.pop(run)
-        if value is None:
-            self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-        else:
-            self._study.tell(trial, value, skip_if_finished=True)
+        self._close(self._trials.pop(run), value)
+
+    def _close(self, trial: Trial | int, value: float | None) -> None:
+        """End a trial, unless another command did.
+
+        One that looks between a claim and the child's lock takes the holder for dead; optuna's own check
+        leaves a moment between looking and writing. `result.json` and the lock decide, not the trial.
+        """
+        with suppress(UpdateFinishedTrialError):
+            if value is None:
+                self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            else:
+                self._study.tell(trial, value, skip_if_finished=True)
 
     def _open(self, study: str) -> optuna.Study:
         journal = self.out / JOURNAL

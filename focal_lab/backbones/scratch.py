@@ -37,6 +37,12 @@ class Scratch(threading.local):
 _scratches: dict[torch.dtype, Scratch] = {}
 
 
+def release() -> None:
+    """Give the calling thread's memory back, so that a measurement begins with none."""
+    for scratch in _scratches.values():
+        scratch.blocks.clear()
+
+
 def scratch_of(dtype: torch.dtype) -> Scratch:
     """The calling thread's memory for that dtype."""
     if dtype not in _scratches:

@@ -41,6 +41,19 @@ def test_two_queues_share_the_runs(tmp_path: Path) -> None:
     assert second.claim() is None
 
 
+def test_a_run_taken_for_dead_while_it_was_starting_ends_without_harm(tmp_path: Path) -> None:
+    first, second = RunQueue(tmp_path, "study"), RunQueue(tmp_path, "study")
+    runs = make_runs(1)
+    first.fill(runs)
+    assert first.claim() == "run0"
+    second.fill(runs)  # between the claim and the child's lock: nobody seems to train it
+    assert second.claim() == "run0"
+    first.report("run0", 0.5, 0)
+    first.finish("run0", 0.5)
+    second.finish("run0", None)
+    assert first.claim() is None
+
+
 def test_filling_again_adds_nothing_while_runs_wait(tmp_path: Path) -> None:
     queue = RunQueue(tmp_path, "study")
     queue.fill(make_runs(2))

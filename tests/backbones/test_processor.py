@@ -15,7 +15,7 @@ from focal_lab.backbones import attention, attention_kernels, embedding, pooling
 from focal_lab.backbones.attention_kernels import attend_at_once
 from focal_lab.backbones.embedding import ConvDownsample
 from focal_lab.backbones.pooling import LinearPool
-from focal_lab.backbones.scratch import KEPT_BYTES, Scratch
+from focal_lab.backbones.scratch import KEPT_BYTES, Scratch, release, scratch_of
 
 MICRO = "focal_micro_patch2_window7_28"
 
@@ -132,6 +132,13 @@ def test_scratch_memory_is_kept_while_it_is_small() -> None:
     assert scratch.take("other", (2, 3)).data_ptr() != first.data_ptr()
     assert scratch.take("large", (KEPT_BYTES + 1,)).shape == (KEPT_BYTES + 1,)
     assert set(scratch.blocks) == {"one", "other"}
+
+
+def test_scratch_memory_is_released() -> None:
+    timm.create_model(MICRO)(torch.randn(1, 3, 28, 28))
+    assert scratch_of(torch.float32).blocks
+    release()
+    assert not scratch_of(torch.float32).blocks
 
 
 @pytest.mark.parametrize("border", ["wrap", "mask"])
