@@ -13,7 +13,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.datasets.folder import (  # type: ignore[import-untyped]
+from torchvision.datasets.folder import (
     IMG_EXTENSIONS,
     is_image_file,
     make_dataset,

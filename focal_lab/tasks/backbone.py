@@ -72,6 +72,11 @@ def resolve_name(name: str) -> str:
     return full
 
 
+def is_focal(name: str) -> bool:
+    """Whether that name is one of our backbones."""
+    return find_preset(name) is not None
+
+
 def _start_from(model: nn.Module, name: str, checkpoint: str) -> None:
     """Load weights from a file of which nothing is executed."""
     network = model if isinstance(model, FocalTransformer) else getattr(model, "model", None)

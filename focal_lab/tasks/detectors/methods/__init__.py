@@ -1,0 +1,53 @@
+"""One file a method, named as the method is.
+
+`build(settings)` makes the network, `STAGES` says from how many of the backbone's stages, and `HAS_MASKS`
+whether it predicts masks.
+"""
+
+import importlib
+import pkgutil
+from typing import Any
+
+from torch import nn
+
+from focal_lab.errors import UserError, one_of
+from focal_lab.tasks.detectors.settings import Settings
+
+
+def known_methods() -> tuple[str, ...]:
+    """Names of all methods."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def build_detector(method: str, settings: Settings) -> nn.Module:
+    """The network of that method.
+
+    Raises:
+        UserError: no such method.
+    """
+    detector: nn.Module = _module(method).build(settings)
+    return detector
+
+
+def has_masks(method: str) -> bool:
+    """Whether the method predicts a mask for each object.
+
+    Raises:
+        UserError: no such method.
+    """
+    return bool(_module(method).HAS_MASKS)
+
+
+def stages_of(method: str) -> int:
+    """From how many of the backbone's stages the method makes its pyramid.
+
+    Raises:
+        UserError: no such method.
+    """
+    return int(_module(method).STAGES)
+
+
+def _module(method: str) -> Any:
+    if method not in known_methods():
+        raise UserError(f"{method!r} is not a method (use {one_of(known_methods())})", key="model.method")
+    return importlib.import_module(f"{__name__}.{method}")

@@ -1,0 +1,36 @@
+"""FCOS (Tian et al. 2019, arXiv 1904.01355), without anchors; P6 and P7 come from P5 as in its paper."""
+
+from functools import partial
+
+from torch import nn
+from torchvision.models.detection import FCOS
+from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
+
+from focal_lab.tasks.detectors.extent import Anchors, ShieldedGroupNorm, shield
+from focal_lab.tasks.detectors.one_stage import never_outside
+from focal_lab.tasks.detectors.pyramid import Pyramid
+from focal_lab.tasks.detectors.settings import Settings
+
+HAS_MASKS = False
+STAGES = 3
+
+
+def build(settings: Settings) -> nn.Module:
+    """torchvision's FCOS; its "anchors" are the positions, one stride wide."""
+    channels = settings.channels
+    pyramid = Pyramid(settings.features, channels, "convolutions of p5")
+    anchors = Anchors(settings.extent, pyramid.strides, [[stride] for stride in pyramid.strides], (1.0,))
+    norm = partial(ShieldedGroupNorm, settings.extent, 32 if channels % 32 == 0 else 1)
+    head = FCOSHead(channels, 1, settings.num_classes)
+    head.classification_head = FCOSClassificationHead(channels, 1, settings.num_classes, norm_layer=norm)
+    head.regression_head = FCOSRegressionHead(channels, 1, norm_layer=norm)
+    shield(head, settings.extent)
+    head.register_forward_hook(partial(never_outside, anchors))
+    network: nn.Module = settings.construct(
+        FCOS,
+        backbone=pyramid,
+        num_classes=settings.num_classes,
+        anchor_generator=anchors,
+        head=head,
+    )
+    return network

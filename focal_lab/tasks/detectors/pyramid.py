@@ -1,0 +1,147 @@
+"""The feature pyramid (Lin et al. 2017, arXiv 1612.03144) on the maps of any timm backbone.
+
+Shape suffixes: B batch, C channels, H W map.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops.feature_pyramid_network import (
+    ExtraFPNBlock,
+    FeaturePyramidNetwork,
+    LastLevelMaxPool,
+    LastLevelP6P7,
+)
+
+from focal_lab.backbones.focal import FocalTransformer
+from focal_lab.errors import UserError
+from focal_lab.tasks.backbone import create_backbone, is_focal
+from focal_lab.tasks.detectors.extent import Extent, shield
+
+
+class Features(nn.Module):
+    """The last maps of a backbone, the finest first.
+
+    Args:
+        backbone: timm model name.
+        options: options of that model; a focal one gets border="mask" unless they say otherwise.
+        checkpoint: file of weights to start from.
+        stages: how many maps, counted from the last.
+        extent: what of a padded batch is picture.
+        norm: a layer norm on each map, as in Swin's detectors; None for those backbones whose maps have their
+            channels last, which are not normalised after a stage.
+
+    Raises:
+        UserError: no such backbone, option or file, or one without maps of several resolutions.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        options: Mapping[str, Any] | None,
+        checkpoint: str | None,
+        stages: int,
+        extent: Extent,
+        norm: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.extent = extent
+        options = dict(options or {})
+        if is_focal(backbone):
+            model = create_backbone(
+                backbone, {"border": "mask"} | options, checkpoint=checkpoint, num_classes=0, global_pool=""
+            )
+            assert isinstance(model, FocalTransformer)
+            model.prune_intermediate_layers(stages, prune_norm=True)
+            self.maps_last = False
+            info = model.feature_info[-stages:]
+            self.channels = [int(stage["num_chs"]) for stage in info]
+            self.strides = [int(stage["reduction"]) for stage in info]
+            norm = True if norm is None else norm
+        else:
+            model = create_backbone(backbone, options, checkpoint=checkpoint, features_only=True)
+            described: Any = model.feature_info
+            if len(described.channels()) < stages:
+                raise UserError(
+                    f"{backbone} has {len(described.channels())} maps; {stages} are needed",
+                    key="model.backbone",
+                )
+            self.channels = described.channels()[-stages:]
+            self.strides = described.reduction()[-stages:]
+            self.maps_last = getattr(model, "output_fmt", None) == "NHWC"
+            norm = self.maps_last if norm is None else norm
+        if any(fine * 2 != coarse for fine, coarse in zip(self.strides, self.strides[1:], strict=False)):
+            raise UserError(
+                f"{backbone}: maps at strides {self.strides} are no pyramid, each half the one before",
+                key="model.backbone",
+            )
+        self.model = model
+        self.norms = nn.ModuleList(nn.LayerNorm(width) if norm else nn.Identity() for width in self.channels)
+
+    @property
+    def divisor(self) -> int:
+        """What height and width of the frame are multiples of."""
+        return max(32, self.strides[-1])
+
+    def forward(self, images_BCHW: Tensor) -> list[Tensor]:
+        """Normalised pictures in a frame to maps (B, C, H, W)."""
+        count = len(self.channels)
+        if isinstance(self.model, FocalTransformer):
+            valid = None
+            if self.extent.padded and self.model.options.border == "mask":
+                valid = torch.tensor(self.extent.sizes, device=images_BCHW.device)
+            maps: Any = self.model.forward_intermediates(
+                images_BCHW, count, output_fmt="NHWC", intermediates_only=True, valid_size=valid
+            )
+            return [
+                self.extent.clear(norm(x_BHWC).permute(0, 3, 1, 2))
+                for norm, x_BHWC in zip(self.norms, maps, strict=True)
+            ]
+        maps = self.model(images_BCHW)[-count:]
+        return [
+            self.extent.clear(self._normalised(norm, x)) for norm, x in zip(self.norms, maps, strict=True)
+        ]
+
+    def _normalised(self, norm: nn.Module, x: Tensor) -> Tensor:
+        if self.maps_last:
+            normal: Tensor = norm(x).permute(0, 3, 1, 2)
+            return normal
+        if isinstance(norm, nn.Identity):
+            return x
+        normal = norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return normal
+
+
+class Pyramid(nn.Module):
+    """Backbone and pyramid, as torchvision's detectors want them.
+
+    Args:
+        features: the backbone.
+        channels: of each map.
+        extra: "pool", one more level by taking every other position (Mask R-CNN); "convolutions", two more
+            by convolutions from the backbone's last map (RetinaNet as the paper has it) or, "convolutions of
+            p5", from the pyramid's.
+    """
+
+    def __init__(self, features: Features, channels: int, extra: str) -> None:
+        super().__init__()
+        self.body = features
+        self.out_channels = channels
+        more: ExtraFPNBlock = LastLevelMaxPool()
+        if extra != "pool":
+            from_c5 = extra == "convolutions"
+            more = LastLevelP6P7(features.channels[-1] if from_c5 else channels, channels)
+            more.use_P5 = not from_c5  # torchvision takes equal widths for a sign of p5
+        self.fpn = FeaturePyramidNetwork(features.channels, channels, more)
+        shield(self.fpn, features.extent)
+        levels = 1 if extra == "pool" else 2
+        self.strides = [*features.strides, *(features.strides[-1] << i + 1 for i in range(levels))]
+
+    def forward(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+        """Maps (B, channels, H, W) by the names "0", "1", ..., the finest first."""
+        maps: Sequence[Tensor] = self.body(images_BCHW)
+        pyramid: dict[str, Tensor] = self.fpn(OrderedDict((str(i), x) for i, x in enumerate(maps)))
+        return pyramid

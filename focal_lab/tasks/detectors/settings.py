@@ -1,0 +1,79 @@
+"""What all detection methods are made from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from focal_lab.errors import UserError
+from focal_lab.tasks.detectors.extent import Extent
+from focal_lab.tasks.detectors.pyramid import Features
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parts of a detector that do not depend on the method.
+
+    Attributes:
+        features: the backbone.
+        extent: what of a padded batch is picture.
+        num_classes: classes of objects, background not counted.
+        mean: of the pictures' channels, on a scale of 0 to 1.
+        std: the same.
+        min_size: shorter side in px that pictures are resized to; training draws one of several, evaluation
+            takes the last; empty to leave pictures as they are.
+        max_size: longest side in px after resizing.
+        channels: of the pyramid's maps.
+        head_width: numbers per region in the box head.
+        options: keyword arguments of torchvision's class.
+    """
+
+    features: Features
+    extent: Extent
+    num_classes: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    min_size: tuple[int, ...] = ()
+    max_size: int = 1333
+    channels: int = 256
+    head_width: int = 1024
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def construct(self, network: Any, **arguments: Any) -> Any:
+        """`network(**arguments)` with the user's options, which come last.
+
+        Raises:
+            UserError: an option that the class does not take.
+        """
+        try:
+            made = network(**arguments | dict(self.options))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{network.__name__}: {error}", key="model.detector_options") from error
+        made.transform = Resize(self)
+        return made
+
+
+class Resize(GeneralizedRCNNTransform):  # type: ignore[misc]
+    """torchvision's normalising, resizing and padding, which tells `Extent` what it padded."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(
+            list(settings.min_size) or [1],
+            settings.max_size,
+            list(settings.mean),
+            list(settings.std),
+            size_divisible=settings.features.divisor,
+        )
+        self.resizes = bool(settings.min_size)
+        self.extent = settings.extent
+
+    def resize(self, image: Any, target: Any = None) -> Any:
+        """As torchvision does, or not at all."""
+        return super().resize(image, target) if self.resizes else (image, target)
+
+    def forward(self, images: Any, targets: Any = None) -> Any:
+        """A batch of pictures (3, H, W), of different sizes, in one frame."""
+        batch, targets = super().forward(images, targets)
+        self.extent.update(batch.image_sizes, batch.tensors.shape[-2:])
+        return batch, targets
