@@ -19,8 +19,6 @@ class Settings:
         features: the backbone.
         extent: what of a padded batch is picture.
         num_classes: classes of objects, background not counted.
-        mean: of the pictures' channels, on a scale of 0 to 1.
-        std: the same.
         min_size: shorter side in px that pictures are resized to; training draws one of several, evaluation
             takes the last; empty to leave pictures as they are.
         max_size: longest side in px after resizing.
@@ -32,8 +30,6 @@ class Settings:
     features: Features
     extent: Extent
     num_classes: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
     min_size: tuple[int, ...] = ()
     max_size: int = 1333
     channels: int = 256
@@ -55,18 +51,22 @@ class Settings:
 
 
 class Resize(GeneralizedRCNNTransform):  # type: ignore[misc]
-    """torchvision's normalising, resizing and padding, which tells `Extent` what it padded."""
+    """torchvision's resizing and padding, which tells `Extent` what it padded; pictures come normalised."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(
             list(settings.min_size) or [1],
             settings.max_size,
-            list(settings.mean),
-            list(settings.std),
+            [0.0] * 3,
+            [1.0] * 3,
             size_divisible=settings.features.divisor,
         )
         self.resizes = bool(settings.min_size)
         self.extent = settings.extent
+
+    def normalize(self, image: Any) -> Any:
+        """The data module has done it."""
+        return image
 
     def resize(self, image: Any, target: Any = None) -> Any:
         """As torchvision does, or not at all."""

@@ -12,6 +12,7 @@ from focal_lab.tasks.detectors.pyramid import Pyramid
 from focal_lab.tasks.detectors.settings import Settings
 
 STAGES = 4
+FIRST_LABEL = 1  # 0 is background
 _RESOLUTION = 7
 
 

@@ -36,7 +36,7 @@ def test_parameters_and_operations_are_the_papers(
     options = {"img_size": SIZE} | (REGIONS if backbone.startswith("focal") else {})
     with torch.device("meta"):
         features = Features(backbone, options, None, stages_of(method), extent)
-        settings = Settings(features, extent, num_classes=80, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        settings = Settings(features, extent, num_classes=80)
         detector = build_detector(method, settings)
     assert count_parameters(detector) / 1e6 == pytest.approx(params, rel=0.02)
     assert count_detector_gmacs(detector, SIZE) == pytest.approx(gmacs, rel=tolerance)

@@ -29,8 +29,6 @@ def make(method: str, **changes: Any) -> nn.Module:
         features,
         extent,
         num_classes=3,
-        mean=(0.5, 0.4, 0.3),
-        std=(0.2, 0.3, 0.2),
         channels=32,
         head_width=64,
         options=EVERYTHING.get(method, {}) | changes,

@@ -1,7 +1,7 @@
 """One file a method, named as the method is.
 
-`build(settings)` makes the network, `STAGES` says from how many of the backbone's stages, and `HAS_MASKS`
-whether it predicts masks.
+`build(settings)` makes the network, `STAGES` says from how many of the backbone's stages, `HAS_MASKS`
+whether it predicts masks, and `FIRST_LABEL` which number its class 0 has.
 """
 
 import importlib
@@ -45,6 +45,15 @@ def stages_of(method: str) -> int:
         UserError: no such method.
     """
     return int(_module(method).STAGES)
+
+
+def first_label(method: str) -> int:
+    """The number that the network gives to class 0: 1 where 0 means background.
+
+    Raises:
+        UserError: no such method.
+    """
+    return int(_module(method).FIRST_LABEL)
 
 
 def _module(method: str) -> Any:

@@ -7,6 +7,7 @@ from focal_lab.tasks.detectors import two_stage
 from focal_lab.tasks.detectors.settings import Settings
 
 HAS_MASKS = False
+FIRST_LABEL = two_stage.FIRST_LABEL
 STAGES = two_stage.STAGES
 
 

@@ -8,6 +8,7 @@ from focal_lab.tasks.detectors import two_stage
 from focal_lab.tasks.detectors.settings import Settings
 
 HAS_MASKS = True
+FIRST_LABEL = two_stage.FIRST_LABEL
 STAGES = two_stage.STAGES
 _RESOLUTION = 14
 

@@ -12,6 +12,7 @@ from focal_lab.tasks.detectors.pyramid import Pyramid
 from focal_lab.tasks.detectors.settings import Settings
 
 HAS_MASKS = False
+FIRST_LABEL = 0
 STAGES = 3
 
 
