@@ -1,6 +1,5 @@
 """Image classification with any timm backbone (section 4.1 of the paper)."""
 
-import math
 from typing import Any
 
 import torch.nn.functional as F  # noqa: N812
@@ -155,18 +154,7 @@ class Classification(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule, stepped after every optimizer step."""
         optimizer = self.recipe.optimizer(self.model, fused=self.trainer.precision != "16-mixed")
-        total = self.trainer.estimated_stepping_batches
-        if not 0 < total < math.inf:
-            raise UserError(
-                f"a cosine needs a number of steps, not {total}; set max_epochs or max_steps",
-                key="trainer.max_epochs",
-            )
-        # not total / max_epochs: max_steps may end the training earlier, and then the data are not loaded yet
-        self.trainer.fit_loop.setup_data()
-        batches = self.trainer.num_training_batches
-        per_epoch = total if math.isinf(batches) else -(-batches // self.trainer.accumulate_grad_batches)
-        scheduler = self.recipe.scheduler(optimizer, int(total), per_epoch)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return self.recipe.configure(self.trainer, optimizer)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """timm's schedulers want to be told the step."""

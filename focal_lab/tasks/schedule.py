@@ -1,10 +1,12 @@
 """Optimizer and learning rate that all tasks share, made by timm."""
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
 from torch import nn
 from torch.optim import Optimizer
 
@@ -13,7 +15,7 @@ from focal_lab.errors import UserError
 
 @dataclass(frozen=True)
 class Recipe:
-    """AdamW with linear warmup and cosine decay, stepped after every batch.
+    """AdamW with linear warmup and then cosine decay or steps, stepped after every batch.
 
     Attributes:
         lr: highest learning rate.
@@ -23,6 +25,8 @@ class Recipe:
         warmup_epochs: epochs of linear warmup, fractions allowed.
         warmup_lr: learning rate at the start of the warmup.
         min_lr: learning rate at the end.
+        milestones: epochs after which the rate falls to a tenth, instead of the cosine.
+        warmup_steps: optimizer steps of warmup, instead of epochs.
 
     Raises:
         UserError: a number out of range.
@@ -35,6 +39,8 @@ class Recipe:
     warmup_epochs: float = 0.0
     warmup_lr: float = 1e-6
     min_lr: float = 1e-5
+    milestones: tuple[float, ...] = ()
+    warmup_steps: int | None = None
 
     def __post_init__(self) -> None:
         rules = {
@@ -45,6 +51,11 @@ class Recipe:
             "warmup_epochs": (self.warmup_epochs >= 0, "0 or more"),
             "warmup_lr": (self.warmup_lr >= 0, "0 or more"),
             "min_lr": (self.min_lr >= 0, "0 or more"),
+            "milestones": (
+                all(first < second for first, second in pairwise((0.0, *self.milestones))),
+                "a rising list of epochs",
+            ),
+            "warmup_steps": (self.warmup_steps is None or self.warmup_steps >= 0, "0 or more"),
         }
         for name, (kept, rule) in rules.items():
             if not kept:
@@ -64,23 +75,46 @@ class Recipe:
         return optimizer
 
     def scheduler(self, optimizer: Optimizer, total_steps: int, steps_per_epoch: float) -> Any:
-        """timm's cosine schedule over optimizer steps.
+        """timm's schedule over optimizer steps.
 
         Raises:
             UserError: the warmup is as long as the training.
         """
         warmup_steps = round(self.warmup_epochs * steps_per_epoch)
+        if self.warmup_steps is not None:
+            warmup_steps = self.warmup_steps
         if warmup_steps >= total_steps:
+            told = f"{self.warmup_epochs} epochs are {warmup_steps} steps"
             raise UserError(
-                f"{self.warmup_epochs} epochs are {warmup_steps} steps, but the training has only "
+                f"{told if self.warmup_steps is None else warmup_steps}, but the training has only "
                 f"{total_steps}; shorten the warmup or train longer",
-                key="model.warmup_epochs",
+                key="model.warmup_epochs" if self.warmup_steps is None else "model.warmup_steps",
             )
-        return CosineLRScheduler(
-            optimizer,
-            t_initial=total_steps,
-            lr_min=self.min_lr,
-            warmup_t=warmup_steps,
-            warmup_lr_init=min(self.warmup_lr, self.lr),
-            t_in_epochs=False,
-        )
+        warmup: dict[str, Any] = {
+            "warmup_t": warmup_steps,
+            "warmup_lr_init": min(self.warmup_lr, self.lr),
+            "t_in_epochs": False,
+        }
+        if self.milestones:
+            steps = [round(epoch * steps_per_epoch) for epoch in self.milestones]
+            return MultiStepLRScheduler(optimizer, decay_t=steps, decay_rate=0.1, **warmup)
+        return CosineLRScheduler(optimizer, t_initial=total_steps, lr_min=self.min_lr, **warmup)
+
+    def configure(self, trainer: Any, optimizer: Optimizer) -> dict[str, Any]:
+        """What `configure_optimizers` returns: the optimizer, and its schedule over the trainer's steps.
+
+        Raises:
+            UserError: the training has no end, or the warmup is as long as it.
+        """
+        total = trainer.estimated_stepping_batches
+        if not 0 < total < math.inf:
+            raise UserError(
+                f"a cosine needs a number of steps, not {total}; set max_epochs or max_steps",
+                key="trainer.max_epochs",
+            )
+        # not total / max_epochs: max_steps may end the training earlier, and then the data are not loaded yet
+        trainer.fit_loop.setup_data()
+        batches = trainer.num_training_batches
+        per_epoch = total if math.isinf(batches) else -(-batches // trainer.accumulate_grad_batches)
+        scheduler = self.scheduler(optimizer, int(total), per_epoch)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

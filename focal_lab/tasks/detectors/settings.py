@@ -2,13 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from focal_lab.errors import UserError
+from focal_lab.errors import UserError, one_of
 from focal_lab.tasks.detectors.extent import Extent
 from focal_lab.tasks.detectors.pyramid import Features
+
+# Defaults of torchvision that differ from those of the paper's base.
+_AS_IN_THE_PAPER: Mapping[str, Mapping[str, Any]] = {
+    "RetinaNet": {"detections_per_img": 100},
+    "FCOS": {"detections_per_img": 100},
+}
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,16 @@ class Settings:
         Raises:
             UserError: an option that the class does not take.
         """
+        # torchvision passes what it does not know on to its transform, which ignores it
+        known = [name for name in signature(network).parameters if name not in {"kwargs", *arguments}]
+        for name in self.options:
+            if name not in known:
+                raise UserError(
+                    f"{name} is no option of {network.__name__} (use {one_of(known)})",
+                    key="model.detector_options",
+                )
         try:
-            made = network(**arguments | dict(self.options))
+            made = network(**arguments, **{**_AS_IN_THE_PAPER.get(network.__name__, {}), **self.options})
         except (TypeError, ValueError) as error:
             raise UserError(f"{network.__name__}: {error}", key="model.detector_options") from error
         made.transform = Resize(self)

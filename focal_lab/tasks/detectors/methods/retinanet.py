@@ -30,6 +30,5 @@ def build(settings: Settings) -> nn.Module:
         num_classes=settings.num_classes,
         anchor_generator=anchors,
         head=head,
-        detections_per_img=100,
     )
     return network

@@ -1,0 +1,260 @@
+"""Object detection and instance segmentation with any timm backbone (section 4.2 of the paper)."""
+
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from focal_lab.backbones.counting import count_parameters
+from focal_lab.backbones.focal import FocalTransformer
+from focal_lab.errors import UserError
+from focal_lab.tasks.detectors.counting import count_detector_gmacs
+from focal_lab.tasks.detectors.extent import Extent
+from focal_lab.tasks.detectors.methods import build_detector, first_label, has_masks, stages_of
+from focal_lab.tasks.detectors.metrics import AveragePrecision, metric_names
+from focal_lab.tasks.detectors.pyramid import Features
+from focal_lab.tasks.detectors.settings import Settings
+from focal_lab.tasks.schedule import Recipe
+
+Target = dict[str, Tensor]
+Batch = tuple[list[Tensor], list[Target]]
+
+
+class Detection(LightningModule):
+    """The losses of a torchvision detector, and average precision as COCO defines it.
+
+    Args:
+        method: retinanet, mask_rcnn, faster_rcnn or fcos.
+        backbone: timm model name, such as focal_tiny or resnet50.
+        backbone_options: options of that model, such as {focal_windows: [15, 13, 9, 7]}; a focal one gets
+            border: mask unless they say otherwise, so that padding changes no result.
+        backbone_checkpoint: file of weights to start from, such as that of a classification run.
+        num_classes: classes of the data, background not counted.
+        min_size: shorter side in px that pictures are resized to: one of several at random in training, the
+            last in evaluation; empty to leave pictures as they are.
+        max_size: longest side in px after resizing.
+        pyramid_channels: channels of the pyramid's maps and of the heads' convolutions.
+        head_width: numbers per region in the box head.
+        feature_norm: a layer norm on each of the backbone's maps, as in Swin's detectors; None for those
+            backbones whose maps have their channels last.
+        detector_options: keyword arguments of torchvision's class, such as {box_batch_size_per_image: 64}.
+        lr: highest learning rate.
+        weight_decay: decay of all weights but norms and position tables, as in Swin's detectors.
+        betas: AdamW's two decay rates.
+        milestones: epochs after which the rate falls to a tenth; empty for a cosine.
+        warmup_steps: optimizer steps of linear warmup.
+        warmup_lr: learning rate at the start of the warmup.
+        min_lr: learning rate at the end of the cosine.
+
+    Raises:
+        UserError: no such method, backbone, option or file, or a number out of range.
+    """
+
+    # what the best checkpoint is chosen by
+    monitor = "val/ap_box"
+    monitor_mode = "max"
+
+    def __init__(
+        self,
+        method: str,
+        backbone: str,
+        backbone_options: dict[str, Any] | None = None,
+        backbone_checkpoint: str | None = None,
+        num_classes: int = 80,
+        min_size: list[int] | None = None,
+        max_size: int = 1333,
+        pyramid_channels: int = 256,
+        head_width: int = 1024,
+        feature_norm: bool | None = None,
+        detector_options: dict[str, Any] | None = None,
+        lr: float = 1e-4,
+        weight_decay: float = 0.05,
+        betas: tuple[float, float] = (0.9, 0.999),
+        milestones: list[float] | None = None,
+        warmup_steps: int = 500,
+        warmup_lr: float = 1e-7,
+        min_lr: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        if num_classes < 1:
+            raise UserError(f"{num_classes} is not 1 or more", key="model.num_classes")
+        for name, value in {"pyramid_channels": pyramid_channels, "head_width": head_width}.items():
+            if value < 1:
+                raise UserError(f"{value} is not 1 or more", key=f"model.{name}")
+        if min(min_size or [1]) < 1 or max(min_size or [1]) > max_size:
+            raise UserError(f"{min_size} is not within 1 to max_size, {max_size}", key="model.min_size")
+        self.masks = has_masks(method)
+        self.recipe = Recipe(
+            lr=lr,
+            weight_decay=weight_decay,
+            betas=(betas[0], betas[1]),
+            warmup_lr=warmup_lr,
+            min_lr=min_lr,
+            milestones=tuple(milestones or ()),
+            warmup_steps=warmup_steps,
+        )
+        extent = Extent()
+        features = Features(
+            backbone, backbone_options, backbone_checkpoint, stages_of(method), extent, feature_norm
+        )
+        self.model = build_detector(
+            method,
+            Settings(
+                features,
+                extent,
+                num_classes,
+                min_size=tuple(min_size or ()),
+                max_size=max_size,
+                channels=pyramid_channels,
+                head_width=head_width,
+                options=detector_options or {},
+            ),
+        )
+        self.first_label = first_label(method)
+        self.val_metric = AveragePrecision(self.masks)
+        self.test_metric = AveragePrecision(self.masks, per_class=True)
+
+    @property
+    def result_metrics(self) -> tuple[str, ...]:
+        """Which metrics make up a result: those that exist whatever the objects' sizes."""
+        names = metric_names(self.masks)
+        return tuple(name for name in names if not name.startswith(("ap_small", "ap_medium", "ap_large")))
+
+    def setup(self, stage: str) -> None:
+        """Hold the model against the data before anything is computed.
+
+        Raises:
+            UserError: the data has more classes than the model, or no masks where the method needs them.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None or stage == "predict":
+            return
+        classes = getattr(data, "num_classes", None)
+        if classes is not None and classes > self.hparams["num_classes"]:
+            raise UserError(
+                f"{self.hparams['num_classes']} are too few for the {classes} classes of the data",
+                key="model.num_classes",
+            )
+        if self.masks and not getattr(data, "has_masks", True):
+            raise UserError(
+                f"{self.hparams['method']} needs masks, and the data has boxes only "
+                "(use faster_rcnn, which is the same without masks)",
+                key="model.method",
+            )
+
+    def forward(self, pictures: list[Tensor]) -> list[Target]:
+        """Normalised pictures (3, H, W) of any size to boxes, labels, scores and masks, best first."""
+        answers: list[Target] = self.model(pictures)
+        for answer in answers:
+            answer["labels"] = answer["labels"] - self.first_label
+            if self.masks:
+                answer["masks"] = answer["masks"][:, 0] >= 0.5
+        return answers
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum of the detector's losses."""
+        pictures, targets = batch
+        wanted = [target | {"labels": target["labels"] + self.first_label} for target in targets]
+        losses: dict[str, Tensor] = self.model(pictures, wanted)
+        loss = torch.stack(list(losses.values())).sum()
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(pictures))
+        self.log_dict(
+            {f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=len(pictures)
+        )
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Fresh metrics: what `trainer.validate` leaves are inference tensors, which `fit` cannot update."""
+        self.val_metric.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the validation metric."""
+        self._evaluate(batch, self.val_metric)
+
+    def on_validation_epoch_end(self) -> None:
+        """Average precision over all validation pictures."""
+        self._report(self.val_metric, "val/")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the test metric."""
+        self._evaluate(batch, self.test_metric)
+
+    def on_test_epoch_end(self) -> None:
+        """Average precision over all test pictures, and of each class."""
+        data = getattr(self.trainer, "datamodule", None)
+        names = getattr(data, "class_names", None) or [str(i) for i in range(self.hparams["num_classes"])]
+        by_class = self.test_metric.by_class(names)
+        self._report(self.test_metric, "test/")
+        self.log_dict(
+            {
+                f"test_per_class/ap_{kind}/{name}": ap
+                for kind, of in by_class.items()
+                for name, ap in of.items()
+            }
+        )
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[Target]:
+        """What is seen in each picture of the batch."""
+        answers: list[Target] = self(batch[0])
+        return answers
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and its schedule, stepped after every optimizer step."""
+        optimizer = AdamW(
+            _groups(self.model, self.recipe.weight_decay),
+            lr=self.recipe.lr,
+            betas=self.recipe.betas,
+            fused=self.trainer.precision != "16-mixed",
+        )
+        return self.recipe.configure(self.trainer, optimizer)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """timm's schedulers want to be told the step."""
+        scheduler.step_update(num_updates=self.global_step)
+
+    def count(self, image_size: tuple[int, int]) -> tuple[int, float]:
+        """Parameters, and billions of multiply-accumulates for one picture of (height, width) pixels.
+
+        Raises:
+            UserError: the backbone does not take pictures of this size.
+        """
+        try:
+            return count_parameters(self.model), count_detector_gmacs(self.model, image_size)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            height, width = image_size
+            raise UserError(
+                f"{self.hparams['backbone']} does not take pictures of {height} x {width} px: {error}",
+                key="model.backbone",
+            ) from error
+
+    def _evaluate(self, batch: Batch, metric: AveragePrecision) -> None:
+        pictures, targets = batch
+        if self.masks:
+            targets = [target | {"masks": target["masks"].bool()} for target in targets]
+        metric.update(self(pictures), targets)
+
+    def _report(self, metric: AveragePrecision, prefix: str) -> None:
+        self.log_dict({f"{prefix}{name}": value for name, value in metric.percent().items()})
+        metric.reset()
+
+
+def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters with and without decay; norms and position tables have none, biases do."""
+    spared: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.modules.batchnorm._NormBase):
+            spared |= {id(parameter) for parameter in module.parameters()}
+        elif isinstance(module, FocalTransformer):
+            tables = module.no_weight_decay()
+            spared |= {id(p) for name, p in module.named_parameters() if name in tables}
+        else:
+            tables = {"relative_position_bias_table", "absolute_pos_embed"}
+            spared |= {id(p) for name, p in module.named_parameters(recurse=False) if name in tables}
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in learned if id(p) not in spared], "weight_decay": weight_decay},
+        {"params": [p for p in learned if id(p) in spared], "weight_decay": 0.0},
+    ]

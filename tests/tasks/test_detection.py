@@ -1,0 +1,105 @@
+"""The detection task: what it trains, what it reports and what it refuses."""
+
+from typing import Any
+
+import pytest
+import torch
+from lightning import Trainer
+
+from focal_lab.backbones.focal import FocalTransformer
+from focal_lab.data.digits_detection import DigitsDetection
+from focal_lab.errors import UserError
+from focal_lab.tasks.detection import Detection, _groups
+from focal_lab.tasks.detectors.methods import known_methods
+
+OPTIONS = {"img_size": 64}
+
+
+def small_task(method: str, **model: Any) -> Detection:
+    torch.manual_seed(0)
+    return Detection(
+        method,
+        "focal_micro",
+        **{"backbone_options": OPTIONS, "num_classes": 10, "pyramid_channels": 16, "head_width": 16} | model,
+    )
+
+
+def small_data(**options: Any) -> DigitsDetection:
+    counts = {"train_pictures": 4, "val_pictures": 2, "test_pictures": 2, "batch_size": 2}
+    return DigitsDetection(**counts | {"image_size": 64, "largest": 32, "seed": 0} | options)
+
+
+def quiet_trainer(**options: Any) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        max_epochs=1,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("method", known_methods())
+def test_every_method_trains_every_weight_and_reports_its_metrics(method: str) -> None:
+    task = small_task(method, warmup_steps=0)
+    before = {name: p.detach().clone() for name, p in task.named_parameters()}
+    trainer = quiet_trainer()
+    trainer.fit(task, small_data())
+    # the coarsest coarse tables aside: nothing in these pictures is classified there
+    still = {name for name, p in task.named_parameters() if torch.equal(p, before[name])}
+    assert not {name for name in still if "body" in name or "fpn" in name}
+    (tested,) = trainer.test(task, small_data(), verbose=False)
+    assert {f"test/{name}" for name in task.result_metrics} <= tested.keys()
+    assert all(0 <= tested[f"test/{name}"] <= 100 for name in task.result_metrics)
+    assert any(name.startswith("test_per_class/ap_box/") for name in tested)
+    assert ("test/ap_mask" in tested) == (method == "mask_rcnn")
+
+
+@pytest.mark.parametrize("method", ["retinanet", "mask_rcnn"])
+def test_labels_are_the_datas_on_both_sides(method: str) -> None:
+    task = small_task(method).eval()
+    answering = getattr(task.model, "roi_heads", task.model)
+    answering.score_thresh = 0.0
+    with torch.no_grad():
+        (answer,) = task([torch.randn(3, 64, 64)])
+    assert answer["labels"].min() >= 0
+    assert answer["labels"].max() <= 9
+
+
+def test_norms_and_position_tables_are_not_decayed_and_everything_is_learned_once() -> None:
+    task = small_task("retinanet")
+    decayed, spared = (group["params"] for group in _groups(task.model, 0.05))
+    assert len(decayed) + len(spared) == len(list(task.parameters()))
+    backbone = next(module for module in task.modules() if isinstance(module, FocalTransformer))
+    spared_ids = {id(parameter) for parameter in spared}
+    assert id(backbone.layers[0].blocks[0].norm1.weight) in spared_ids
+    assert id(backbone.layers[0].blocks[0].attn.relative_position_bias_table) in spared_ids
+    assert id(backbone.layers[0].blocks[0].attn.qkv.bias) not in spared_ids
+
+
+@pytest.mark.parametrize(
+    ("model", "key"),
+    [
+        ({"method": "yolo"}, "model.method"),
+        ({"num_classes": 0}, "model.num_classes"),
+        ({"min_size": [900], "max_size": 800}, "model.min_size"),
+        ({"milestones": [8, 8]}, "model.milestones"),
+        ({"detector_options": {"colour": 1}}, "model.detector_options"),
+        ({"backbone_options": {"colour": 1}}, "model.backbone_options"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(model: dict[str, Any], key: str) -> None:
+    with pytest.raises(UserError) as error:
+        small_task(**{"method": "retinanet"} | model)
+    assert error.value.key == key
+
+
+def test_masks_are_missed_before_training() -> None:
+    data = small_data()
+    data.has_masks = False
+    with pytest.raises(UserError, match="faster_rcnn"):
+        quiet_trainer().fit(small_task("mask_rcnn"), data)
+    with pytest.raises(UserError, match="too few"):
+        quiet_trainer().fit(small_task("retinanet", num_classes=9), small_data())
