@@ -233,10 +233,10 @@ class SceneDataset(Dataset[tuple[Tensor, Target]]):
         return render(scene, digits), owner_HW, known.boxes, known.labels
 
 
-def as_lists(items: Sequence[tuple[Tensor, Target]]) -> Batch:
-    """Pictures of different size, and different numbers of objects, stay apart."""
-    pictures, targets = zip(*items, strict=True)
-    return list(pictures), list(targets)
+def as_lists(items: Sequence[tuple[Tensor, Target] | None]) -> Batch:
+    """Pictures of different size, and different numbers of objects, stay apart; None is left out."""
+    there = [item for item in items if item is not None]
+    return [picture for picture, _ in there], [target for _, target in there]
 
 
 def _refuse(option: str, value: Any, rule: str) -> None:

@@ -232,6 +232,8 @@ class Detection(LightningModule):
 
     def _evaluate(self, batch: Batch, metric: AveragePrecision) -> None:
         pictures, targets = batch
+        if not pictures:  # none of them could be read
+            return
         if self.masks:
             targets = [target | {"masks": target["masks"].bool()} for target in targets]
         metric.update(self(pictures), targets)

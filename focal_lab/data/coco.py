@@ -1,0 +1,383 @@
+"""Detection and instance segmentation data in COCO's format (Lin et al. 2014, arXiv 1405.0312).
+
+Shape suffixes: N objects of a picture, H W its size in px.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from PIL import Image, ImageOps
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
+from torchvision import tv_tensors
+from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
+from torchvision.transforms import v2
+
+from focal_lab.data.coco_file import CocoFile, Picture, read_coco
+from focal_lab.data.digits_detection import Batch, Target, as_lists
+from focal_lab.errors import UserError
+
+
+class CocoDataModule(LightningDataModule):
+    """Pictures with boxes, and masks where the files have them, in COCO's format.
+
+    Pictures keep their size; the task resizes them (`min_size`). Training leaves out crowd regions and,
+    unless told otherwise, pictures without objects; evaluation has all pictures, and ignores what lies in
+    crowds as COCO's rules say. Grey and palette pictures become RGB, and EXIF orientation is followed.
+
+    Args:
+        root: folder that the other paths are relative to.
+        train_images: folder of training pictures.
+        train_annotations: their annotation file.
+        val_images: folder of validation pictures.
+        val_annotations: their annotation file.
+        test_images: folder of test pictures; None for those of validation, as is usual for COCO.
+        test_annotations: their annotation file; None for that of validation.
+        predict_images: folder of pictures to predict; None for the test pictures.
+        image_size: height and width in px for which costs are counted; the paper's are 800 x 1280.
+        batch_size: pictures per batch and process. The last incomplete training batch is dropped.
+        num_workers: processes that read pictures.
+        flip: probability that a training picture is mirrored.
+        keep_empty: whether to train on pictures without objects, too.
+        group_by_aspect: whether wide and tall training pictures come in batches of their own, which saves
+            padding.
+        max_unreadable: how many damaged pictures each process that reads them skips, each with a warning,
+            before the run ends.
+        mean: of the channels on a scale of 0 to 1, subtracted.
+        std: of the channels on a scale of 0 to 1, divided by.
+
+    Raises:
+        UserError: an option is out of range. Files are looked at by `setup`, so that a run can be planned on
+            a machine that does not have them.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        train_images: str = "train2017",
+        train_annotations: str = "annotations/instances_train2017.json",
+        val_images: str = "val2017",
+        val_annotations: str = "annotations/instances_val2017.json",
+        test_images: str | None = None,
+        test_annotations: str | None = None,
+        predict_images: str | None = None,
+        image_size: tuple[int, int] = (800, 1280),
+        batch_size: int = 2,
+        num_workers: int = 4,
+        flip: float = 0.5,
+        keep_empty: bool = False,
+        group_by_aspect: bool = True,
+        max_unreadable: int = 10,
+        mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN,
+        std: tuple[float, float, float] = IMAGENET_DEFAULT_STD,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        _check("image_size", image_size, min(image_size) >= 1, "use 1 or more")
+        _check("batch_size", batch_size, batch_size >= 1, "use 1 or more")
+        _check("num_workers", num_workers, num_workers >= 0, "use 0 or more")
+        _check("flip", flip, 0 <= flip <= 1, "use 0 to 1")
+        _check("max_unreadable", max_unreadable, max_unreadable >= 0, "use 0 or more")
+        _check("std", std, min(std) > 0, "use positive values")
+        if (test_images is None) != (test_annotations is None):
+            raise UserError("test_images and test_annotations go together", key="data.init_args.test_images")
+        self.root = Path(root)
+        self._places = {
+            "train": (train_images, train_annotations),
+            "val": (val_images, val_annotations),
+            "test": (test_images or val_images, test_annotations or val_annotations),
+        }
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.mean, self.std = tuple(mean), tuple(std)
+        self._files: dict[Path, CocoFile] = {}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the training file's categories, in the order of their ids."""
+        return self.annotations("train").class_names
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The file's id of each class."""
+        return self.annotations("train").category_ids
+
+    @property
+    def num_classes(self) -> int:
+        """How many categories the training file has."""
+        return len(self.category_ids)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether all training and validation objects have masks."""
+        return self.annotations("train").has_masks and self.annotations("val").has_masks
+
+    def annotations(self, split: str) -> CocoFile:
+        """The annotation file of a split, read at the first call.
+
+        Raises:
+            UserError: it is missing or something in it is wrong.
+        """
+        path = self.root / self._places[split][1]
+        if path not in self._files:
+            self._files[path] = read_coco(path)
+        return self._files[path]
+
+    def setup(self, stage: str) -> None:
+        """Read the annotations that a stage needs, and look whether their pictures are there.
+
+        Raises:
+            UserError: a file is missing or wrong, or splits have different categories.
+        """
+        if stage == "predict" and self.hparams["predict_images"] is not None:
+            _ = self.predict_files
+            return
+        splits = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",))
+        for split in splits:
+            found, folder = self.annotations(split), self.root / self._places[split][0]
+            if not folder.is_dir():
+                raise UserError("is no folder", file=folder, key=f"data.init_args.{split}_images")
+            _check_pictures(found, folder)
+            if split == "val" and stage == "fit" and found.category_ids != self.category_ids:
+                raise UserError(
+                    f"its categories differ from those of {self.annotations('train').path}",
+                    file=found.path,
+                    key="categories",
+                )
+        if stage == "fit" and len(self._dataset("train")) < self.batch_size:
+            raise UserError(
+                f"{self.batch_size} is more than the {len(self._dataset('train'))} training pictures with "
+                "objects (lower it)",
+                key="data.init_args.batch_size",
+            )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled batches: a list of normalised pictures (3, H, W) and a list of what is in them."""
+        dataset = self._dataset("train")
+        if not self.hparams["group_by_aspect"]:
+            return self._loader(dataset, shuffle=True, batch_size=self.batch_size, drop_last=True)
+        sampler = AspectBatches(RandomSampler(dataset), self.batch_size, True, dataset.wide)
+        return self._loader(dataset, batch_sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """All validation pictures in order."""
+        return self._loader(self._dataset("val"), batch_size=self.batch_size)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """All test pictures in order."""
+        return self._loader(self._dataset("test"), batch_size=self.batch_size)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The pictures of `predict_images`, or those of the test."""
+        if self.hparams["predict_images"] is None:
+            return self.test_dataloader()
+        pictures = [Picture(i, str(file), 0, 0, ()) for i, file in enumerate(self.predict_files)]
+        return self._loader(CocoPictures(pictures, Path(), self._limits()), batch_size=self.batch_size)
+
+    @property
+    def predict_files(self) -> list[Path]:
+        """The pictures of `predict_images` by name.
+
+        Raises:
+            UserError: the folder is missing or has no picture in it.
+        """
+        folder, key = self.root / str(self.hparams["predict_images"]), "data.init_args.predict_images"
+        if not folder.is_dir():
+            raise UserError("is no folder", file=folder, key=key)
+        files = sorted(file for file in folder.iterdir() if is_image_file(file.name))
+        if not files:
+            raise UserError(f"has no pictures ({', '.join(IMG_EXTENSIONS)})", file=folder, key=key)
+        return files
+
+    def _dataset(self, split: str) -> "CocoPictures":
+        pictures: Sequence[Picture] = self.annotations(split).pictures
+        training = split == "train"
+        if training and not self.hparams["keep_empty"]:
+            pictures = [p for p in pictures if any(not thing.crowd for thing in p.objects)]
+        return CocoPictures(
+            pictures,
+            self.root / self._places[split][0],
+            self._limits(),
+            masks=self.annotations(split).has_masks,
+            training=training,
+            flip=self.hparams["flip"] if training else 0.0,
+        )
+
+    def _limits(self) -> dict[str, Any]:
+        return {"max_unreadable": self.hparams["max_unreadable"], "mean": self.mean, "std": self.std}
+
+    def _loader(self, dataset: "CocoPictures", **options: Any) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=as_lists,
+            **options,
+        )
+
+
+class CocoPictures(Dataset[tuple[Tensor, Target] | None]):
+    """Pictures and what is in them.
+
+    An item is a normalised picture, float32 (3, H, W), and `boxes`, float32 (N, 4), corners in px; `labels`,
+    int64 (N,), from 0; `area`, float32 (N,); `iscrowd`, int64 (N,); `image_id`, int64 (); and `masks`, uint8
+    (N, H, W), where there are any. Instead of a picture that cannot be read, training gets the next one and
+    evaluation None, so that none is judged twice.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[Picture],
+        folder: Path,
+        limits: dict[str, Any],
+        *,
+        masks: bool = False,
+        training: bool = False,
+        flip: float = 0.0,
+    ) -> None:
+        self.pictures, self.folder = pictures, folder
+        self.masks, self.training = masks, training
+        self.max_unreadable = limits["max_unreadable"]
+        self.transform = v2.Compose(
+            [
+                v2.RandomHorizontalFlip(flip),
+                v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
+                v2.Normalize(list(limits["mean"]), list(limits["std"])),
+            ]
+        )
+        self.unreadable: set[str] = set()
+
+    @property
+    def wide(self) -> list[bool]:
+        """Whether each picture is at least as wide as it is high."""
+        return [picture.width >= picture.height for picture in self.pictures]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Target] | None:
+        for step in range(len(self.pictures) if self.training else 1):
+            picture = self.pictures[(index + step) % len(self.pictures)]
+            pixels = self._read(picture)
+            if pixels is not None:
+                return self._item(picture, pixels)
+        return None
+
+    def _read(self, picture: Picture) -> Image.Image | None:
+        """The picture as RGB; None, and a warning, for a damaged one."""
+        path = self.folder / picture.file
+        try:
+            with Image.open(path) as opened:
+                return _upright(opened, picture, path)
+        except UserError:
+            raise
+        except FileNotFoundError as error:
+            raise UserError("does not exist", file=path) from error
+        except Exception as error:
+            # Pillow tells damage by OSError, SyntaxError, ValueError and struct.error
+            if str(path) not in self.unreadable:
+                self.unreadable.add(str(path))
+                if len(self.unreadable) > self.max_unreadable:
+                    raise UserError(
+                        f"cannot be read ({error}); it is the {len(self.unreadable)}th such picture, and "
+                        f"{self.max_unreadable} are allowed (repair it, or raise the limit)",
+                        file=path,
+                        key="data.init_args.max_unreadable",
+                    ) from error
+                warnings.warn(
+                    f"{path}: cannot be read ({error}) and is skipped; {len(self.unreadable)} so far",
+                    stacklevel=2,
+                )
+            return None
+
+    def _item(self, picture: Picture, pixels: Image.Image) -> tuple[Tensor, Target]:
+        things = [thing for thing in picture.objects if not (self.training and thing.crowd)]
+        size = (pixels.height, pixels.width)
+        target: dict[str, Any] = {
+            "boxes": tv_tensors.BoundingBoxes(
+                torch.tensor([thing.box for thing in things]).reshape(-1, 4), format="XYXY", canvas_size=size
+            ),
+            "labels": torch.tensor([thing.label for thing in things], dtype=torch.int64),
+            "area": torch.tensor([thing.area for thing in things], dtype=torch.float32),
+            "iscrowd": torch.tensor([int(thing.crowd) for thing in things], dtype=torch.int64),
+            "image_id": torch.tensor(picture.number),
+        }
+        if self.masks:
+            target["masks"] = tv_tensors.Mask(torch.from_numpy(picture.masks(things)))
+        image, target = self.transform(tv_tensors.Image(v2.functional.pil_to_tensor(pixels)), target)
+        plain = {name: value.as_subclass(Tensor) for name, value in target.items()}
+        return image.as_subclass(Tensor), plain
+
+
+class AspectBatches(BatchSampler):
+    """Batches of wide pictures and batches of tall ones, in the order of a sampler.
+
+    What is left of both at the end goes together, so that there are as many batches as without grouping.
+
+    Args:
+        sampler: gives the order; Lightning replaces it by a distributed one.
+        batch_size: pictures in a batch.
+        drop_last: whether a last incomplete batch is left out.
+        wide: the group of each picture.
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, drop_last: bool, wide: Sequence[bool]) -> None:
+        super().__init__(sampler, batch_size, drop_last)
+        self.wide = wide
+
+    def __iter__(self) -> Iterator[list[int]]:
+        waiting: dict[bool, list[int]] = {True: [], False: []}
+        for index in self.sampler:
+            group = waiting[self.wide[index]]
+            group.append(index)
+            if len(group) == self.batch_size:
+                yield group.copy()
+                group.clear()
+        left = [*waiting[True], *waiting[False]]
+        for first in range(0, len(left), self.batch_size):
+            batch = left[first : first + self.batch_size]
+            if len(batch) == self.batch_size or not self.drop_last:
+                yield batch
+
+
+def _upright(opened: Image.Image, picture: Picture, path: Path) -> Image.Image:
+    """The picture as RGB, turned as EXIF says unless its annotations were made for the unturned one."""
+    expected = (picture.width, picture.height)
+    turned = ImageOps.exif_transpose(opened)
+    unknown = expected == (0, 0)
+    for candidate in (turned, opened):
+        if unknown or candidate.size == expected:
+            return candidate.convert("RGB")
+    raise UserError(
+        f"is {turned.width} x {turned.height} px, but its annotation says {picture.width} x {picture.height}",
+        file=path,
+    )
+
+
+def _check_pictures(found: CocoFile, folder: Path) -> None:
+    """Whether all files are there; folders are listed once, for COCO has 118,000."""
+    folders = Counter(Path(picture.file).parent for picture in found.pictures)
+    there = {
+        parent / file.name
+        for parent in folders
+        if (folder / parent).is_dir()
+        for file in (folder / parent).iterdir()
+    }
+    missing = [picture for picture in found.pictures if Path(picture.file) not in there]
+    if missing:
+        more = f", and {len(missing) - 1} others," if len(missing) > 1 else ""
+        raise UserError(
+            f"image {missing[0].number}{more} of {found.path} does not exist (wrong folder of pictures?)",
+            file=folder / missing[0].file,
+        )
+
+
+def _check(option: str, value: Any, kept: bool, rule: str) -> None:
+    if not kept:
+        raise UserError(f"{value} is out of range ({rule})", key=f"data.init_args.{option}")

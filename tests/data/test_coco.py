@@ -1,0 +1,201 @@
+"""COCO's files: what real ones have is read rightly, and what is wrong with them is said in one line."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from coco_world import annotation, content, write
+from PIL import Image
+
+from focal_lab.data.coco import AspectBatches, CocoDataModule
+from focal_lab.data.coco_file import read_coco
+from focal_lab.errors import UserError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write(tmp_path / "coco", content())
+
+
+def data(root: Path, **options: Any) -> CocoDataModule:
+    return CocoDataModule(
+        str(root), **{"num_workers": 0, "batch_size": 1, "flip": 0.0, "group_by_aspect": False} | options
+    )
+
+
+def test_categories_with_gaps_become_classes_in_the_order_of_their_ids(root: Path) -> None:
+    module = data(root)
+    assert module.num_classes == 3
+    assert module.category_ids == (1, 3, 90)
+    assert module.class_names == ("person", "car", "toothbrush")
+    module.setup("fit")
+    targets = {int(t["image_id"]): t for _, batch in module.val_dataloader() for t in batch}
+    assert targets[7]["labels"].tolist() == [0, 2]
+    assert targets[8]["labels"].tolist() == [1]
+
+
+def test_evaluation_has_every_picture_and_marks_crowds_and_training_only_what_has_objects(root: Path) -> None:
+    module = data(root)
+    module.setup("fit")
+    trained = {int(t["image_id"]) for _, batch in module.train_dataloader() for t in batch}
+    assert trained == {7, 8, 12}
+    targets = {int(t["image_id"]): t for _, batch in module.val_dataloader() for t in batch}
+    assert set(targets) == {7, 8, 9, 11, 12}
+    assert targets[9]["boxes"].shape == (0, 4)
+    assert targets[9]["masks"].shape == (0, 40, 60)
+    assert targets[11]["iscrowd"].tolist() == [1]
+    assert targets[11]["masks"].nonzero()[:, 2].unique().tolist() == [10]
+    everything = data(root, keep_empty=True)
+    everything.setup("fit")
+    trained = {int(t["image_id"]): t for _, batch in everything.train_dataloader() for t in batch}
+    assert set(trained) == set(targets)
+    assert len(trained[11]["boxes"]) == 0
+
+
+def test_pictures_are_normalised_rgb_and_masks_fill_their_boxes(root: Path) -> None:
+    module = data(root, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    module.setup("fit")
+    for pictures, targets in module.val_dataloader():
+        (picture,), (target,) = pictures, targets
+        name = f"{int(target['image_id'])}.png"
+        pixels = np.asarray(Image.open(root / "val2017" / name).convert("RGB")).astype(np.float32)
+        expected = (torch.from_numpy(pixels).permute(2, 0, 1) / 255 - 0.5) / 0.25
+        torch.testing.assert_close(picture, expected)
+        assert type(picture) is torch.Tensor
+        for box, mask in zip(target["boxes"].int().tolist(), target["masks"], strict=True):
+            filled = torch.zeros_like(mask)
+            filled[box[1] : box[3], box[0] : box[2]] = 1
+            assert torch.equal(mask, filled)
+
+
+def test_a_mirrored_picture_has_mirrored_boxes_and_masks(root: Path) -> None:
+    straight, mirrored = (data(root, flip=flip)._dataset("train") for flip in (0.0, 1.0))
+    for index in range(len(straight)):
+        (picture, target), (flipped, its_target) = straight[index] or (), mirrored[index] or ()
+        assert torch.equal(picture.flip(2), flipped)
+        assert torch.equal(target["masks"].flip(2), its_target["masks"])
+        width = picture.shape[2]
+        assert torch.equal(its_target["boxes"][:, [2, 0]], width - target["boxes"][:, [0, 2]])
+
+
+def test_a_turned_photograph_is_upright_unless_its_annotation_is_not(root: Path) -> None:
+    path = root / "train2017" / "8.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by a quarter to see it upright
+    upright = Image.open(path).convert("RGB")
+    upright.rotate(90, expand=True).save(path.with_suffix(".png"), exif=exif)
+    for picture, _ in (item for item in map(data(root)._dataset("train").__getitem__, range(3)) if item):
+        assert picture.shape in {(3, 40, 60), (3, 50, 30)}
+    # now it lies on its side when turned, and its annotation is for what is stored
+    upright.save(path, exif=exif)
+    item = data(root)._dataset("train")[1]
+    assert item is not None
+    assert item[0].shape == (3, 50, 30)
+
+
+def test_boxes_without_area_are_dropped_and_counted_and_others_are_cut_at_the_edge(tmp_path: Path) -> None:
+    made = content()
+    made["annotations"] += [
+        annotation(200, 9, [5.0, 5.0, 0.0, 9.0]),
+        annotation(201, 9, [70.0, 5.0, 9.0, 9.0]),
+        annotation(202, 9, [50.0, 30.0, 30.0, 30.0]),
+    ]
+    folder = write(tmp_path / "coco", made)
+    with pytest.warns(UserWarning, match="2 of 8 boxes have no area"):
+        found = read_coco(folder / "annotations" / "instances_val2017.json")
+    (picture,) = (p for p in found.pictures if p.number == 9)
+    assert found.dropped == 2
+    assert [thing.box for thing in picture.objects] == [(50.0, 30.0, 60.0, 40.0)]
+
+
+def change(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def apply(made: dict[str, Any]) -> None:
+        made["annotations"][1][key] = value
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda made: made.update(images=[], annotations=[]), "images: is empty"),
+        (lambda made: made.update(categories=[]), "categories: is empty"),
+        (lambda made: made.pop("categories"), "is no COCO annotation file"),
+        (change("image_id", 99), "annotations: id 101 belongs to image 99"),
+        (change("category_id", 2), "annotations: id 101 has category 2"),
+        (change("bbox", [1, 2, 3]), r"annotations: id 101 has the box \[1, 2, 3\]"),
+        (lambda made: made["images"].append(made["images"][0]), "images: id 7 is given 2 times"),
+        (lambda made: made["images"][0].pop("height"), "has no height"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_in_one_line(
+    tmp_path: Path, spoil: Callable[[dict[str, Any]], None], told: str
+) -> None:
+    made = content()
+    spoil(made)
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(made), encoding="utf-8")
+    with pytest.raises(UserError, match=told) as error:
+        read_coco(path)
+    assert error.value.file == path
+
+
+def test_missing_files_and_folders_are_named_before_anything_runs(root: Path) -> None:
+    (root / "train2017" / "8.png").unlink()
+    with pytest.raises(UserError, match=r"8\.png: image 8 of .* does not exist"):
+        data(root).setup("fit")
+    data(root).setup("test")
+    shutil.rmtree(root / "val2017")
+    with pytest.raises(UserError, match=r"val2017: .*is no folder"):
+        data(root).setup("validate")
+    with pytest.raises(UserError, match=r"other\.json: does not exist"):
+        data(root, val_annotations="other.json").setup("validate")
+    write(root / "again", content())
+    with pytest.raises(UserError, match="more than the 3 training pictures"):
+        data(root / "again", batch_size=4).setup("fit")
+
+
+def test_damaged_pictures_are_named_skipped_and_counted_up_to_a_limit(root: Path) -> None:
+    for folder in ("train2017", "val2017"):
+        path = root / folder / "8.png"
+        path.write_bytes(path.read_bytes()[:200])
+    module = data(root)
+    with pytest.warns(UserWarning, match=r"8\.png: cannot be read .* 1 so far"):
+        seen = [int(t["image_id"]) for _, batch in module.val_dataloader() for t in batch]
+    assert sorted(seen) == [7, 9, 11, 12]
+    with pytest.warns(UserWarning, match="cannot be read"):
+        trained = [int(t["image_id"]) for _, batch in module.train_dataloader() for t in batch]
+    assert len(trained) == 3
+    with pytest.raises(UserError, match="max_unreadable") as error:
+        list(data(root, max_unreadable=0).val_dataloader())
+    assert error.value.key == "data.init_args.max_unreadable"
+
+
+def test_a_picture_of_another_size_than_its_annotation_is_refused(root: Path) -> None:
+    Image.new("RGB", (61, 40)).save(root / "val2017" / "7.png")
+    with pytest.raises(UserError, match="61 x 40 px, but its annotation says 60 x 40"):
+        list(data(root).val_dataloader())
+
+
+def test_batches_are_wide_or_tall_and_none_is_lost() -> None:
+    wide = [True, False] * 10 + [True] * 3
+    batches = list(AspectBatches(range(23), 4, False, wide))  # type: ignore[arg-type]
+    assert sorted(index for batch in batches for index in batch) == list(range(23))
+    assert len(batches) == 6
+    assert sum(len({wide[index] for index in batch}) == 1 for batch in batches) >= 5
+    assert len(list(AspectBatches(range(23), 4, True, wide))) == 5  # type: ignore[arg-type]
+
+
+def test_a_folder_of_pictures_can_be_predicted(root: Path) -> None:
+    module = data(root, predict_images="val2017", batch_size=2)
+    module.setup("predict")
+    numbers = [int(t["image_id"]) for _, batch in module.predict_dataloader() for t in batch]
+    assert numbers == list(range(5))
+    assert [file.name for file in module.predict_files] == ["11.png", "12.png", "7.png", "8.png", "9.png"]
+    with pytest.raises(UserError, match="predict_images"):
+        data(root, predict_images="nowhere").setup("predict")
