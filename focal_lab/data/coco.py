@@ -174,18 +174,21 @@ class CocoDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The pictures of `predict_images`, or those of the test."""
-        if self.hparams["predict_images"] is None:
+        files = self.predict_files
+        if files is None:
             return self.test_dataloader()
-        pictures = [Picture(i, str(file), 0, 0, ()) for i, file in enumerate(self.predict_files)]
+        pictures = [Picture(i, str(file), 0, 0, ()) for i, file in enumerate(files)]
         return self._loader(CocoPictures(pictures, Path(), self._limits()), batch_size=self.batch_size)
 
     @property
-    def predict_files(self) -> list[Path]:
-        """The pictures of `predict_images` by name.
+    def predict_files(self) -> list[Path] | None:
+        """The pictures of `predict_images` by name; None where the test pictures are predicted.
 
         Raises:
             UserError: the folder is missing or has no picture in it.
         """
+        if self.hparams["predict_images"] is None:
+            return None
         folder, key = self.root / str(self.hparams["predict_images"]), "data.init_args.predict_images"
         if not folder.is_dir():
             raise UserError("is no folder", file=folder, key=key)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch.nn.functional as F  # noqa: N812
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from timm.data import Mixup
 from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor
@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from focal_lab.backbones.counting import count_gmacs, count_parameters
 from focal_lab.errors import UserError
 from focal_lab.tasks.backbone import create_backbone
+from focal_lab.tasks.callbacks import WritePredictions
 from focal_lab.tasks.schedule import Recipe
 
 Batch = tuple[Tensor, Tensor]
@@ -150,6 +151,10 @@ class Classification(LightningModule):
         top = self(images_BCHW).softmax(-1).topk(min(5, self.hparams["num_classes"]))
         answer = {"classes": top.indices, "probabilities": top.values}
         return answer if isinstance(batch, Tensor) else answer | {"labels": batch[1]}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """`focal-lab predict` writes a table."""
+        return [WritePredictions()]
 
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule, stepped after every optimizer step."""

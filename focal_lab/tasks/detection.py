@@ -3,13 +3,15 @@
 from typing import Any
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from torch import Tensor, nn
 from torch.optim import AdamW
 
 from focal_lab.backbones.counting import count_parameters
 from focal_lab.backbones.focal import FocalTransformer
 from focal_lab.errors import UserError
+from focal_lab.tasks.detectors.callbacks import ShowDetections, WriteDetections
+from focal_lab.tasks.detectors.classes import Classes
 from focal_lab.tasks.detectors.counting import count_detector_gmacs
 from focal_lab.tasks.detectors.extent import Extent
 from focal_lab.tasks.detectors.methods import build_detector, first_label, has_masks, stages_of
@@ -114,6 +116,7 @@ class Detection(LightningModule):
             ),
         )
         self.first_label = first_label(method)
+        self.classes = Classes()
         self.val_metric = AveragePrecision(self.masks)
         self.test_metric = AveragePrecision(self.masks, per_class=True)
 
@@ -132,6 +135,8 @@ class Detection(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if data is None or stage == "predict":
             return
+        if stage == "fit":
+            self.classes = Classes.of(data)
         classes = getattr(data, "num_classes", None)
         if classes is not None and classes > self.hparams["num_classes"]:
             raise UserError(
@@ -170,9 +175,9 @@ class Detection(LightningModule):
         """Fresh metrics: what `trainer.validate` leaves are inference tensors, which `fit` cannot update."""
         self.val_metric.reset()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update the validation metric."""
-        self._evaluate(batch, self.val_metric)
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Target]]:
+        """Update the validation metric; what was found goes to the callbacks, which draw it."""
+        return {"found": self._evaluate(batch, self.val_metric)}
 
     def on_validation_epoch_end(self) -> None:
         """Average precision over all validation pictures."""
@@ -184,9 +189,9 @@ class Detection(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Average precision over all test pictures, and of each class."""
-        data = getattr(self.trainer, "datamodule", None)
-        names = getattr(data, "class_names", None) or [str(i) for i in range(self.hparams["num_classes"])]
-        by_class = self.test_metric.by_class(names)
+        by_class = self.test_metric.by_class(
+            [self.classes.name(label) for label in range(self.hparams["num_classes"])]
+        )
         self._report(self.test_metric, "test/")
         self.log_dict(
             {
@@ -200,6 +205,18 @@ class Detection(LightningModule):
         """What is seen in each picture of the batch."""
         answers: list[Target] = self(batch[0])
         return answers
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Validation pictures in TensorBoard; `focal-lab predict` writes COCO's result file and pictures."""
+        return [ShowDetections(), WriteDetections()]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Class names and category ids go with the weights: to predict, no annotation file is needed."""
+        checkpoint["detection_classes"] = self.classes.as_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the names."""
+        self.classes = Classes(**checkpoint.get("detection_classes", {}))
 
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule, stepped after every optimizer step."""
@@ -230,13 +247,15 @@ class Detection(LightningModule):
                 key="model.backbone",
             ) from error
 
-    def _evaluate(self, batch: Batch, metric: AveragePrecision) -> None:
+    def _evaluate(self, batch: Batch, metric: AveragePrecision) -> list[Target]:
         pictures, targets = batch
         if not pictures:  # none of them could be read
-            return
+            return []
         if self.masks:
             targets = [target | {"masks": target["masks"].bool()} for target in targets]
-        metric.update(self(pictures), targets)
+        answers: list[Target] = self(pictures)
+        metric.update(answers, targets)
+        return answers
 
     def _report(self, metric: AveragePrecision, prefix: str) -> None:
         self.log_dict({f"{prefix}{name}": value for name, value in metric.percent().items()})

@@ -19,7 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from focal_lab.errors import UserError
 from focal_lab.tasks.allocator import keep_freed_memory
-from focal_lab.tasks.callbacks import DivergedError, ReseedEachEpoch, StopWhenDiverged, WritePredictions
+from focal_lab.tasks.callbacks import DivergedError, ReseedEachEpoch, StopWhenDiverged
 from focal_lab.tasks.checkpoints import checkpoint_problem
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
@@ -82,7 +82,6 @@ class FocalCLI(LightningCLI):
             if type(callback) is ModelCheckpoint and callback.monitor is None:
                 callbacks[i : i + 1] = best_and_last(self.model)
                 break
-        callbacks.append(WritePredictions())
         callbacks.append(StopWhenDiverged())
         callbacks.append(ReseedEachEpoch(int(self._get(self.config, "seed_everything") or 0)))
         if trainer.loggers:

@@ -196,6 +196,13 @@ def test_a_folder_of_pictures_can_be_predicted(root: Path) -> None:
     module.setup("predict")
     numbers = [int(t["image_id"]) for _, batch in module.predict_dataloader() for t in batch]
     assert numbers == list(range(5))
-    assert [file.name for file in module.predict_files] == ["11.png", "12.png", "7.png", "8.png", "9.png"]
+    names = [file.name for file in module.predict_files or ()]
+    assert names == [
+        "11.png",
+        "12.png",
+        "7.png",
+        "8.png",
+        "9.png",
+    ]
     with pytest.raises(UserError, match="predict_images"):
         data(root, predict_images="nowhere").setup("predict")
