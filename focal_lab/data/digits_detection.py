@@ -84,7 +84,7 @@ class DigitsDetection(LightningDataModule):
         self,
         image_size: int = 96,
         most_digits: int = 6,
-        smallest: int = 16,
+        smallest: int = 20,
         largest: int = 40,
         max_overlap: float = 0.15,
         pieces: int = 4,
