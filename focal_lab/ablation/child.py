@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from focal_lab.ablation.locks import LOCK_FILE, FileLock
-from focal_lab.ablation.orders import LAST_CHECKPOINT, LOG_FILE, Order
+from focal_lab.ablation.orders import LAST_CHECKPOINT, LOG_FILE, Order, with_checkpoint
 from focal_lab.ablation.provenance import hardware, versions
 from focal_lab.ablation.result import FAILURE_FILE, Result, read_result, set_aside, write_record
 from focal_lab.errors import UserError
@@ -82,8 +82,14 @@ def count_child(configs: list[dict[str, Any]], connection: Connection) -> None:
 def _train(order: Order, folder: Path, connection: Connection) -> Result:
     started = _now()
     params, gmacs = count_config(order.config)
+    if order.backbone_checkpoint is not None and not Path(order.backbone_checkpoint).is_file():
+        run = Path(order.backbone_checkpoint).parents[1]
+        raise UserError(
+            f"{order.backbone_checkpoint}: this run starts from it, and it does not exist any more "
+            f"(remove {run} to train it again)"
+        )
     trained = train(
-        order.config,
+        with_checkpoint(order.config, order.backbone_checkpoint),
         folder,
         resume_from=_find_checkpoint(folder, connection),
         listener=lambda message: connection.send(("progress", message)),

@@ -15,7 +15,7 @@ from focal_lab.ablation.orders import WarmProcesses
 from focal_lab.ablation.outcomes import State, read_outcome
 from focal_lab.ablation.plan import Plan, check_out, effective_summary, make_plan, remember
 from focal_lab.ablation.progress import SweepView
-from focal_lab.ablation.sweep_file import find_sweep
+from focal_lab.ablation.sweep_file import TASKS, find_sweep
 from focal_lab.errors import UserError, one_of
 
 SOME_FAILED = 1
@@ -132,7 +132,8 @@ def _cells_table(plan: Plan, checked: Checked) -> Table:
     first = {(run.cell.name, run.task): run for run in reversed(plan.runs)}
     rows = [first[cell.name, task] for cell in plan.cells for task in plan.sweep.tasks]
     effective = list(dict.fromkeys(name for run in rows for name in effective_summary(run)))
-    for heading in (*plan.sweep.factors, "Backbone", *effective):
+    several = len(plan.sweep.tasks) > 1
+    for heading in (*plan.sweep.factors, *["Task"] * several, "Backbone", *effective):
         table.add_column(heading.replace("_", " "), overflow="fold")
     for heading in ("Params (M)", "GMACs"):
         table.add_column(heading, justify="right")
@@ -140,6 +141,7 @@ def _cells_table(plan: Plan, checked: Checked) -> Table:
         summary, cost = effective_summary(run), checked.costs[run.id]
         table.add_row(
             *map(Text, run.cell.labels.values()),
+            *[run.task] * several,
             run.backbone,
             *(summary.get(name, "") for name in effective),
             f"{cost.params / 1e6:.3f}",
@@ -182,7 +184,11 @@ def _said(state: State) -> str:
 
 def _plan(options: argparse.Namespace, papers: Sequence[str]) -> Plan:
     plan = make_plan(
-        find_sweep(options.sweep), suite=options.suite, seeds=options.seeds, overrides=options.set
+        find_sweep(options.sweep),
+        suite=options.suite,
+        seeds=options.seeds,
+        overrides=options.set,
+        tasks=options.tasks,
     )
     if plan.sweep.paper not in (None, *papers):
         raise UserError(
@@ -198,6 +204,12 @@ def _parser(name: str, function: object) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"focal-lab {name}", description=description)
     parser.add_argument("sweep", metavar="SWEEP", help="a sweep file, or the name of one in sweeps/")
     parser.add_argument("--suite", help="folder of experiments/ to train on (default: digits)")
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        metavar="TASK",
+        help=f"what every cell is trained for: {one_of(TASKS)} (default: the file's)",
+    )
     parser.add_argument("--seeds", type=int, help="number of seeds (default: the file's)")
     parser.add_argument(
         "--set",

@@ -15,7 +15,13 @@ from types import FrameType
 from typing import Any, Protocol
 
 from focal_lab.ablation.locks import LOCK_FILE, is_locked
-from focal_lab.ablation.orders import WarmProcesses, last_lines, order_of
+from focal_lab.ablation.orders import (
+    WarmProcesses,
+    last_lines,
+    order_of,
+    trained_checkpoint,
+    with_checkpoint,
+)
 from focal_lab.ablation.outcomes import State, read_outcome
 from focal_lab.ablation.plan import Plan
 from focal_lab.ablation.provenance import git_state
@@ -122,7 +128,7 @@ class Execution:
         if not self._open:
             return self.summary
         queue = RunQueue(self.out, self.plan.study)
-        queue.fill(self._open.values())
+        queue.fill(self._ready())
         with _signals_interrupt():
             try:
                 self._loop(queue)
@@ -152,10 +158,11 @@ class Execution:
         if run is None or (folder / RESULT_FILE).exists():
             queue.finish(run_id, None)
             if run is not None:
-                self._close(run, self.summary.elsewhere)
+                self._close(run, self.summary.elsewhere, queue)
             return
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / CONFIG_FILE, dump_yaml(run.config))
+        checkpoint = None if run.needs is None else str(trained_checkpoint(self.out / run.needs))
+        write_atomic(folder / CONFIG_FILE, dump_yaml(with_checkpoint(run.config, checkpoint)))
         slot = min(set(range(self.workers)) - {training.slot for training in self._training})
         device = slot % self.devices if self.devices else None
         order = order_of(run, folder, threads=self.threads, device=device, git=git_state())
@@ -205,10 +212,15 @@ class Execution:
         outcome = read_outcome(folder)
         if outcome.result is not None:
             queue.finish(run.id, next(iter(outcome.result.metrics.values())))
-            self._close(run, self.summary.trained)
+            self._close(run, self.summary.trained, queue)
             return
         queue.finish(run.id, None)
-        reason = training.reason or _exit_reason(training.process.exitcode)
+        self._fail(run, training.reason or _exit_reason(training.process.exitcode), queue)
+
+    def _fail(self, run: Run, reason: str, queue: RunQueue) -> None:
+        """Record why a run has no result; those that need it have none for the same reason."""
+        folder = self.out / run.id
+        folder.mkdir(parents=True, exist_ok=True)
         earlier = read_failure(folder)
         failure = Failure(
             run=run.id,
@@ -220,14 +232,24 @@ class Execution:
             when=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
         write_record(folder, failure)
-        self._close(run, self.summary.failed, State.FAILED, reason)
+        self._close(run, self.summary.failed, queue, reason)
+        for child in self._children(run):
+            self._fail(child, f"the {run.task} run {run.id} that it starts from failed: {reason}", queue)
 
-    def _close(
-        self, run: Run, where: list[str], state: State = State.FINISHED, reason: str | None = None
-    ) -> None:
+    def _close(self, run: Run, where: list[str], queue: RunQueue, reason: str | None = None) -> None:
         where.append(run.id)
         del self._open[run.id]
-        self.view.ended(run, state, reason)
+        self.view.ended(run, State.FINISHED if reason is None else State.FAILED, reason)
+        if reason is None:
+            queue.fill(self._children(run))
+
+    def _children(self, run: Run) -> list[Run]:
+        """Open runs that start from what a run has trained."""
+        return [other for other in self._open.values() if other.needs == run.id]
+
+    def _ready(self) -> list[Run]:
+        """Open runs that need no other, or whose other has ended."""
+        return [run for run in self._open.values() if run.needs not in self._open]
 
     def _look_elsewhere(self, queue: RunQueue) -> None:
         """Nothing waits and nothing runs here: what is open is trained by another command, or was dropped."""
@@ -235,8 +257,8 @@ class Execution:
         for run in list(self._open.values()):
             folder = self.out / run.id
             if (folder / RESULT_FILE).exists():
-                self._close(run, self.summary.elsewhere)
-            elif not is_locked(folder / LOCK_FILE):
+                self._close(run, self.summary.elsewhere, queue)
+            elif run.needs not in self._open and not is_locked(folder / LOCK_FILE):
                 dropped.append(run)
         queue.fill(dropped)
 

@@ -13,6 +13,7 @@ from focal_lab.ablation.runs import Run
 
 LOG_FILE = "log.txt"
 LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
+BEST_CHECKPOINT = Path("checkpoints/best.ckpt")
 # what the fork server imports once, so that a run costs its training and not seconds of imports
 _PRELOADED = ["focal_lab.ablation.child"]
 
@@ -25,6 +26,7 @@ class Order:
         threads: how many CPU threads torch may use.
         device: index of the GPU that is the child's, None to leave the choice to the configuration.
         git: state of the code at the start of the sweep.
+        backbone_checkpoint: weights to start from, which another run of the sweep trained.
     """
 
     run: str
@@ -37,6 +39,7 @@ class Order:
     threads: int
     device: int | None
     git: dict[str, Any]
+    backbone_checkpoint: str | None = None
 
 
 def order_of(run: Run, folder: Path, *, threads: int, device: int | None, git: Mapping[str, Any]) -> Order:
@@ -52,7 +55,22 @@ def order_of(run: Run, folder: Path, *, threads: int, device: int | None, git: M
         threads=threads,
         device=device,
         git=dict(git),
+        backbone_checkpoint=None if run.needs is None else str(trained_checkpoint(folder.parent / run.needs)),
     )
+
+
+def trained_checkpoint(folder: Path) -> Path:
+    """What a finished run has trained: its best checkpoint."""
+    return folder / BEST_CHECKPOINT
+
+
+def with_checkpoint(config: Mapping[str, Any], checkpoint: str | None) -> dict[str, Any]:
+    """A configuration that starts from a checkpoint, if there is one."""
+    if checkpoint is None:
+        return dict(config)
+    model = dict(config["model"])
+    model["init_args"] = dict(model.get("init_args", {})) | {"backbone_checkpoint": checkpoint}
+    return dict(config) | {"model": model}
 
 
 class WarmProcesses:

@@ -12,9 +12,9 @@ from focal_lab.ablation.design import Cell, design_cells
 from focal_lab.ablation.result import write_atomic
 from focal_lab.ablation.runs import Run, hash_of, make_runs
 from focal_lab.ablation.suite import Suite, find_suite
-from focal_lab.ablation.sweep_file import Sweep, load_sweep, seeds_from
+from focal_lab.ablation.sweep_file import TASKS, Sweep, load_sweep, seeds_from, tasks_from
 from focal_lab.ablation.yaml_file import parse_yaml
-from focal_lab.errors import UserError
+from focal_lab.errors import UserError, one_of
 
 DEFAULT_SUITE = "digits"
 
@@ -52,6 +52,7 @@ def make_plan(
     suite: str | None = None,
     seeds: int | Sequence[int] | None = None,
     overrides: Sequence[str] = (),
+    tasks: Sequence[str] | None = None,
 ) -> Plan:
     """Resolve a sweep file.
 
@@ -60,6 +61,7 @@ def make_plan(
         suite: folder under `experiments/`; None for the default one.
         seeds: how many seeds, or which; None for those of the file.
         overrides: KEY=VALUE settings of the command line, VALUE in YAML.
+        tasks: what every cell is trained for; None for the tasks of the file.
 
     Raises:
         UserError: the file, the suite or a setting is wrong, or two cells come to the same network.
@@ -70,17 +72,38 @@ def make_plan(
         sweep = replace(
             sweep, seeds=seeds_from(seeds if isinstance(seeds, int) else list(seeds), None, "--seeds")
         )
+    if tasks is not None:
+        sweep = replace(sweep, tasks=tasks_from(list(tasks), None, "--tasks"))
     settings = parse_overrides(overrides)
+    for name in settings:
+        task = name.partition(".")[0]
+        if task in TASKS and task not in sweep.tasks:
+            raise UserError(
+                f"{name}: the sweep does not run {task} (it runs {one_of(sweep.tasks)})", key="--set"
+            )
     experiments = {task: chosen.experiment(task) for task in sweep.tasks}
     cells = design_cells(sweep)
-    runs = tuple(
-        run
-        for cell in cells
-        for task in sweep.tasks
-        for run in make_runs(sweep, chosen, experiments[task], cell, task, settings)
-    )
+    runs = tuple(run for cell in cells for run in _runs_of(sweep, chosen, experiments, cell, settings))
     _refuse_degenerate(sweep, runs)
     return Plan(sweep, chosen.name, cells, runs)
+
+
+def _runs_of(
+    sweep: Sweep,
+    suite: Suite,
+    experiments: Mapping[str, Mapping[str, Any]],
+    cell: Cell,
+    settings: Mapping[str, Any],
+) -> list[Run]:
+    """The runs of a cell, the classification first: what the other tasks' runs start from."""
+    runs: list[Run] = []
+    parents: dict[int, Run] = {}
+    for task in sorted(sweep.tasks, key=TASKS.index):
+        made = make_runs(sweep, suite, experiments[task], cell, task, settings, parents)
+        if task == "classification":
+            parents = {run.seed: run for run in made}
+        runs += made
+    return runs
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -104,6 +127,7 @@ def remember(plan: Plan, out: Path, overrides: Sequence[str]) -> None:
         "suite": plan.suite,
         "seeds": list(plan.sweep.seeds),
         "set": list(overrides),
+        "tasks": list(plan.sweep.tasks),
         "study": plan.study,
         "runs": [run.id for run in plan.distinct_runs],
     }
@@ -117,6 +141,7 @@ def recall_plan(
     suite: str | None = None,
     seeds: int | None = None,
     overrides: Sequence[str] = (),
+    tasks: Sequence[str] | None = None,
 ) -> Plan:
     """The plan of a sweep as it was last run in `out`; what is given here goes before what was noted.
 
@@ -131,6 +156,7 @@ def recall_plan(
         suite=suite or noted.get("suite"),
         seeds=seeds if seeds is not None else noted.get("seeds"),
         overrides=overrides or noted.get("set", ()),
+        tasks=tasks or noted.get("tasks"),
     )
 
 
@@ -206,6 +232,7 @@ def _recall(path: Path, out: Path) -> Mapping[str, Any]:
         isinstance(noted.get("suite"), str)
         and _all_are(int, noted.get("seeds"))
         and _all_are(str, noted.get("set"))
+        and _all_are(str, noted.get("tasks", []))
     )
     return noted if whole else {}
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -24,11 +24,15 @@ class Estimate:
     """Time left of a sweep, from how long the training so far took.
 
     Runs cost different amounts. What a run costs is taken to be its multiply-accumulates times its steps
-    until runs of the same cell have been seen, then what those took.
+    until runs of the same cell have been seen, then what those took. Tasks do not compare: nothing is said
+    before a run of each has begun.
     """
 
-    def __init__(self, weights: Mapping[str, float], workers: int) -> None:
+    def __init__(
+        self, weights: Mapping[str, float], workers: int, tasks: Mapping[str, str] | None = None
+    ) -> None:
         self.weights, self.workers = dict(weights), workers
+        self._tasks = dict(tasks or {})
         self.fractions: dict[str, float] = {}
         self._started: dict[str, float] = {}
         self._seconds: dict[str, float] = {}
@@ -53,14 +57,28 @@ class Estimate:
 
     def left(self, now: float) -> float | None:
         """Seconds until all are done, None before anything can be said."""
-        spent = sum(self._seconds.values()) + sum(now - start for start in self._started.values())
-        done = sum(self.weights.get(run, 0.0) * fraction for run, fraction in self.fractions.items())
-        if done <= 0 or spent < 2:
-            return None
-        rest = [self.weights[run] * (1 - self.fractions.get(run, 0.0)) for run in self.weights]
-        seconds = [weight * spent / done for weight in rest]
+        seconds: list[float] = []
+        for task in {self._tasks.get(run) for run in self.weights}:
+            rest = self._rest(task, now)
+            if rest is None:
+                return None
+            seconds += rest
         # the workers cannot share the last run among them
         return max(sum(seconds) / self.workers, max(seconds, default=0.0))
+
+    def _rest(self, task: str | None, now: float) -> list[float] | None:
+        """Seconds that each run of a task still takes, None before anything can be said."""
+
+        def of_task(runs: Iterable[str]) -> list[str]:
+            return [run for run in runs if run in self.weights and self._tasks.get(run) == task]
+
+        spent = sum(self._seconds[run] for run in of_task(self._seconds))
+        spent += sum(now - self._started[run] for run in of_task(self._started))
+        done = sum(self.weights[run] * self.fractions[run] for run in of_task(self.fractions))
+        if done <= 0 or spent < 2:
+            return None
+        rest = [self.weights[run] * (1 - self.fractions.get(run, 0.0)) for run in of_task(self.weights)]
+        return [weight * spent / done for weight in rest]
 
 
 class SweepView:
@@ -79,7 +97,11 @@ class SweepView:
         self.console = console or Console(file=sys.stderr, highlight=False)
         self.total = len(plan.distinct_runs)
         self.done = 0
-        self._estimate = Estimate({run.id: costs[run.id].gmacs for run in plan.distinct_runs}, workers)
+        self._estimate = Estimate(
+            {run.id: costs[run.id].gmacs for run in plan.distinct_runs},
+            workers,
+            {run.id: run.task for run in plan.distinct_runs},
+        )
         self._training: dict[str, Run] = {}
         self._messages: dict[str, dict[str, Any]] = {}
         self._spoken: dict[str, float] = {}

@@ -9,7 +9,7 @@ from typing import Any
 
 from focal_lab.ablation.design import Cell
 from focal_lab.ablation.suite import Suite
-from focal_lab.ablation.sweep_file import Sweep
+from focal_lab.ablation.sweep_file import TASKS, Sweep
 from focal_lab.backbones.options import OPTION_NAMES, resolve_stages
 from focal_lab.backbones.options import identity as network_identity
 from focal_lab.backbones.presets import find_preset, preset_options
@@ -35,6 +35,7 @@ class Run:
         identity: what is hashed: the configuration with the backbone's options as they come to.
         stages: effective configuration per stage of a focal backbone, None for others.
         notes: where an option of the backbone was not honoured as written.
+        needs: the run whose trained backbone this one starts from; None for a start from nothing.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Run:
     identity: dict[str, Any]
     stages: tuple[dict[str, Any], ...] | None = None
     notes: tuple[str, ...] = ()
+    needs: str | None = None
 
     @property
     def backbone(self) -> str:
@@ -64,10 +66,15 @@ def make_runs(
     cell: Cell,
     task: str,
     overrides: Mapping[str, Any],
+    parents: Mapping[int, Run] | None = None,
 ) -> list[Run]:
     """The runs of one cell and task, one a seed of the sweep.
 
-    Settings of the sweep file lie over the experiment, the cell's levels over these, overrides on top.
+    Settings of the sweep file lie over the experiment, the cell's levels over these, overrides on top. One
+    that begins with a task's name, such as detection.trainer.max_epochs, is for that task alone.
+
+    Args:
+        parents: seed -> the run whose backbone to start from, unless the configuration names another.
 
     Raises:
         UserError: a setting names no key, or the backbone cannot have a level at this size.
@@ -77,24 +84,38 @@ def make_runs(
     for settings in (sweep.settings, cell.settings, overrides):
         for name, value in settings.items():
             where = _blame(sweep, cell, overrides if settings is overrides else {}, str(name))
-            # a copy: a later setting may reach into it
-            _set(config, str(name), copy.deepcopy(value), where)
+            key = for_task(str(name), task)
+            if key is not None:
+                # a copy: a later setting may reach into it
+                _set(config, key, copy.deepcopy(value), where)
     backbone = init_args.get("backbone")
     if backbone is not None:
         init_args["backbone"] = suite.backbones.get(str(backbone), backbone)
-    stages, notes, network = _resolve_backbone(sweep, cell, overrides, init_args)
+    stages, notes, network = _resolve_backbone(sweep, cell, overrides, init_args, task)
     described = _describe(config, task, network)
     runs = []
     for seed in sweep.seeds:
-        identity = described | {"seed_everything": seed}
+        parent = None if init_args.get("backbone_checkpoint") else (parents or {}).get(seed)
+        needs = {"needs": parent.id} if parent else {}
+        identity = described | {"seed_everything": seed} | needs
         seeded = {"seed_everything": seed} | {key: config[key] for key in config if key != "seed_everything"}
-        runs.append(Run(hash_of(identity)[:12], cell, task, seed, seeded, identity, stages, notes))
+        runs.append(
+            Run(hash_of(identity)[:12], cell, task, seed, seeded, identity, stages, notes, needs.get("needs"))
+        )
     return runs
 
 
 def hash_of(value: Any) -> str:
     """SHA-256 of the canonical JSON; 1.0 and 1 are told apart, the order of keys is not."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def for_task(name: str, task: str) -> str | None:
+    """A setting without its task's name in front; None for one that another task is meant by."""
+    first, dot, rest = name.partition(".")
+    if first not in TASKS or not dot:
+        return name
+    return rest if first == task else None
 
 
 def setting_key(name: str) -> str:
@@ -114,7 +135,8 @@ def setting_key(name: str) -> str:
     if section not in _SECTIONS or not rest:
         raise UserError(
             f"{name!r} is no setting: use backbone, an option of the backbone ({one_of(OPTION_NAMES)}), "
-            "or a dotted key such as model.lr, data.batch_size or trainer.max_epochs"
+            "or a dotted key such as model.lr, data.batch_size or trainer.max_epochs, for one task alone "
+            "with its name in front: detection.model.lr"
         )
     if section == "trainer" or rest.startswith("init_args.") or rest == "class_path":
         return name
@@ -138,7 +160,7 @@ def _set(config: dict[str, Any], name: str, value: Any, where: Mapping[str, Any]
 
 
 def _resolve_backbone(
-    sweep: Sweep, cell: Cell, overrides: Mapping[str, Any], init_args: dict[str, Any]
+    sweep: Sweep, cell: Cell, overrides: Mapping[str, Any], init_args: dict[str, Any], task: str
 ) -> tuple[tuple[dict[str, Any], ...] | None, tuple[str, ...], dict[str, Any]]:
     """(stages, notes, identity of the network) of the configured backbone."""
     name, options = str(init_args.get("backbone")), init_args.get("backbone_options") or {}
@@ -162,7 +184,8 @@ def _resolve_backbone(
     except ValueError as error:
         option = str(error).partition(":")[0]
         raise UserError(f"{error}, for {cell.name}", **_blame(sweep, cell, overrides, option)) from error
-    _check_window(sweep, cell, preset, resolved.img_size, stages)
+    if task == "classification":  # other tasks have pictures of any size, which are padded anyway
+        _check_window(sweep, cell, preset, resolved.img_size, stages)
     notes = tuple(f"stage {stage.stage}: {note}" for stage in stages for note in stage.notes)
     return tuple(stage.as_dict() for stage in stages), notes, network_identity(resolved) | {"others": others}
 

@@ -1,6 +1,6 @@
 """A suite: a folder under `experiments/` with one experiment per task."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ class Suite:
         name: the folder's name.
         folder: the folder.
         backbones: name in a sweep file -> backbone that stands for it here (the digits suite has small ones).
+        experiments: task -> experiment of another folder, relative to this one.
     """
 
     name: str
     folder: Path
     backbones: dict[str, str]
+    experiments: dict[str, str] = field(default_factory=dict)
 
     def experiment(self, task: str) -> dict[str, Any]:
         """The LightningCLI configuration of a task.
@@ -31,7 +33,7 @@ class Suite:
         Raises:
             UserError: the suite has none for it, or the file is malformed.
         """
-        path = self.folder / f"{task}.yaml"
+        path = self.folder / self.experiments.get(task, f"{task}.yaml")
         if not path.is_file():
             there = sorted(file.stem for file in self.folder.glob("*.yaml") if file.name != SUITE_FILE)
             raise UserError(
@@ -63,10 +65,14 @@ def find_suite(name: str) -> Suite:
         raise UserError(f"{name!r} is not a suite (use {one_of(there)})", key="--suite")
     path = folder / SUITE_FILE
     raw = load_yaml(path) if path.is_file() else {}
-    backbones = raw.get("backbones", {})
-    if set(raw) - {"backbones"} or not isinstance(backbones, dict):
-        raise UserError("may hold one key, backbones: {name in sweeps: name here}", file=path)
-    return Suite(name, folder, {str(key): str(value) for key, value in backbones.items()})
+    sections = {key: raw.get(key, {}) for key in ("backbones", "experiments")}
+    if set(raw) - set(sections) or not all(isinstance(section, dict) for section in sections.values()):
+        raise UserError(
+            "may hold backbones: {name in sweeps: name here} and experiments: {task: file elsewhere}",
+            file=path,
+        )
+    named = {key: {str(k): str(v) for k, v in section.items()} for key, section in sections.items()}
+    return Suite(name, folder, **named)
 
 
 def _section(config: dict[str, Any], name: str, path: Path, key: str) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def load_sweep(path: Path, suite: str) -> Sweep:
         title=str(raw.get("title") or path.stem.replace("_", " ")),
         paper=None if raw.get("paper") is None else str(raw["paper"]),
         claim=None if raw.get("claim") is None else str(raw["claim"]),
-        tasks=_tasks(raw.get("tasks", ["classification"]), path),
+        tasks=tasks_from(raw.get("tasks", ["classification"]), path),
         seeds=seeds_from(raw.get("seeds", 3), path),
         factors=factors,
         columns=_columns(raw.get("columns", ["params", "gmacs", "top1"]), path),
@@ -149,6 +149,18 @@ def seeds_from(value: Any, path: Path | None, key: str = "seeds") -> tuple[int, 
     raise UserError(
         f"{value!r} is neither a number of seeds nor a list of different seeds", file=path, key=key
     )
+
+
+def tasks_from(value: Any, path: Path | None, key: str = "tasks") -> tuple[str, ...]:
+    """A task or a list of different ones.
+
+    Raises:
+        UserError: anything else.
+    """
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not names:
+        raise UserError(f"{value!r} is no list of tasks (use {one_of(TASKS)})", file=path, key=key)
+    return _once([_choice(name, TASKS, path, key) for name in names], path, key)
 
 
 def _factors(raw: Any, path: Path) -> dict[str, tuple[Level, ...]]:
@@ -208,13 +220,6 @@ def _listed(raw: Mapping[str, Any], name: str, path: Path) -> list[tuple[int, An
     return list(enumerate(value))
 
 
-def _tasks(value: Any, path: Path) -> tuple[str, ...]:
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not names:
-        raise UserError(f"{value!r} is no list of tasks (use {one_of(TASKS)})", file=path, key="tasks")
-    return _once([_choice(name, TASKS, path, "tasks") for name in names], path, "tasks")
-
-
 def _columns(value: Any, path: Path) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
         raise UserError(f"{value!r} is no list of columns", file=path, key="columns")
@@ -226,14 +231,14 @@ def _columns(value: Any, path: Path) -> tuple[str, ...]:
     return _once(value, path, "columns")
 
 
-def _once(names: Sequence[str], path: Path, key: str) -> tuple[str, ...]:
+def _once(names: Sequence[str], path: Path | None, key: str) -> tuple[str, ...]:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"{name} stands twice", file=path, key=key)
     return tuple(names)
 
 
-def _choice(value: Any, allowed: Sequence[str], path: Path, key: str) -> str:
+def _choice(value: Any, allowed: Sequence[str], path: Path | None, key: str) -> str:
     if value not in allowed:
         raise UserError(f"{value!r} is unknown (use {one_of(allowed)})", file=path, key=key)
     return str(value)

@@ -43,7 +43,9 @@ def main(argv: list[str]) -> int:
         from focal_lab.ablation.sweep_file import find_sweep
 
         path = find_sweep(options.sweep)
-        plan = recall_plan(path, out, suite=options.suite, seeds=options.seeds, overrides=options.set)
+        plan = recall_plan(
+            path, out, suite=options.suite, seeds=options.seeds, overrides=options.set, tasks=options.tasks
+        )
         text = _sweep_long(plan, out, options.format) if options.long else _table(plan, out, options.format)
     _write(text, sys.stdout)
     return 0
@@ -76,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     parser.add_argument("--suite", help="the suite the runs were trained on (default: the last one used)")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="as given to focal-lab sweep")
     parser.add_argument("--seeds", type=int, help="number of seeds (default: as many as last time)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="as given to focal-lab sweep"
@@ -86,7 +89,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _refuse_plan_options(options: argparse.Namespace) -> None:
     """Never ignore a setting in silence: these say which runs a sweep consists of."""
-    given = {"--suite": options.suite, "--seeds": options.seeds, "--set": options.set}
+    given = {
+        "--suite": options.suite,
+        "--tasks": options.tasks,
+        "--seeds": options.seeds,
+        "--set": options.set,
+    }
     for name, value in given.items():
         if value not in (None, []):
             raise UserError(f"{name} needs a SWEEP (focal-lab report SWEEP {name} ...)")

@@ -73,6 +73,59 @@ def test_wrong_seeds_of_the_command_line_are_refused(seeds: Any) -> None:
         make_plan(write_sweep(), seeds=seeds)
 
 
+def test_another_tasks_run_starts_from_the_classification_of_its_cell_and_seed() -> None:
+    plan = make_plan(write_sweep(), tasks=["detection", "classification"])
+    parents = {run.id: run for run in plan.runs if run.task == "classification"}
+    children = [run for run in plan.runs if run.task == "detection"]
+    assert len(children) == len(parents) == 4
+    for child in children:
+        parent = parents[child.needs or ""]
+        assert (parent.cell, parent.seed) == (child.cell, child.seed)
+        assert child.identity["needs"] == parent.id
+        assert "backbone_checkpoint" not in child.config["model"]["init_args"]
+    other = make_plan(
+        write_sweep(), tasks=["detection", "classification"], overrides=["classification.model.lr=1"]
+    )
+    assert not {run.id for run in other.runs} & {run.id for run in plan.runs}
+
+
+def test_a_task_alone_or_with_a_checkpoint_of_its_own_waits_for_nothing() -> None:
+    alone = make_plan(write_sweep(), tasks=["detection"])
+    assert {run.needs for run in alone.runs} == {None}
+    own = make_plan(
+        write_sweep(),
+        tasks=["classification", "detection"],
+        overrides=["detection.model.backbone_checkpoint=mine.pt"],
+    )
+    assert {run.needs for run in own.runs} == {None}
+
+
+def test_a_setting_with_a_tasks_name_is_for_that_task_alone() -> None:
+    plan = make_plan(
+        write_sweep(),
+        tasks=["classification", "detection"],
+        overrides=["detection.trainer.max_epochs=7", "model.lr=1"],
+    )
+    assert {(run.task, run.config["trainer"]["max_epochs"]) for run in plan.runs} == {
+        ("classification", 2),
+        ("detection", 7),
+    }
+    assert {run.config["model"]["init_args"]["lr"] for run in plan.runs} == {1}
+    with pytest.raises(UserError, match="the sweep does not run detection") as error:
+        make_plan(write_sweep(), overrides=["detection.trainer.max_epochs=7"])
+    assert error.value.key == "--set"
+    with pytest.raises(UserError, match="'cooking' is unknown") as error:
+        make_plan(write_sweep(), tasks=["cooking"])
+    assert error.value.key == "--tasks"
+
+
+def test_the_tasks_of_the_last_sweep_are_recalled(tmp_path: Path) -> None:
+    path = write_sweep()
+    remember(make_plan(path, tasks=["detection"]), tmp_path, [])
+    assert recall_plan(path, tmp_path).sweep.tasks == ("detection",)
+    assert recall_plan(path, tmp_path, tasks=["classification"]).sweep.tasks == ("classification",)
+
+
 def test_an_unknown_suite_is_refused_with_those_that_exist() -> None:
     with pytest.raises(UserError, match=r"^--suite: 'imagenet' is not a suite \(use digits or large\)$"):
         make_plan(write_sweep(), suite="imagenet")

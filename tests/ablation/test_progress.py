@@ -51,6 +51,18 @@ def test_workers_share_what_is_left_but_not_the_last_run() -> None:
     assert estimate.left(120.0) == pytest.approx(60.0)
 
 
+def test_tasks_have_rates_of_their_own() -> None:
+    estimate = Estimate(
+        {"a": 1.0, "b": 1.0, "c": 900.0, "d": 900.0}, 1, {"a": "x", "b": "x", "c": "y", "d": "y"}
+    )
+    estimate.start("a", 0.0)
+    estimate.end("a", 60.0)
+    assert estimate.left(60.0) is None
+    estimate.start("c", 60.0)
+    estimate.advance("c", 0.5)
+    assert estimate.left(80.0) == pytest.approx(60.0 + 20.0 + 40.0)
+
+
 def test_reused_runs_take_no_time() -> None:
     estimate = Estimate({"a": 1.0, "b": 1.0}, workers=1)
     estimate.skip("b")

@@ -34,10 +34,17 @@ def test_a_task_without_experiment_is_refused_with_those_that_have_one() -> None
     assert str(caught.value) == f"experiments/digits/segmentation.yaml: {there}"
 
 
-@pytest.mark.parametrize("text", ["backbone: {}", "backbones: [a]", "backbones:", "backbones: {}\nmore: 1"])
+def test_an_experiment_may_lie_in_another_folder() -> None:
+    write("experiments/large/suite.yaml", "experiments: {detection: ../digits/detection.yaml}\n")
+    assert find_suite("large").experiment("detection") == find_suite("digits").experiment("detection")
+
+
+@pytest.mark.parametrize(
+    "text", ["backbone: {}", "backbones: [a]", "backbones:", "backbones: {}\nmore: 1", "experiments: 3"]
+)
 def test_a_suite_file_holds_nothing_but_stand_ins(text: str) -> None:
     write("experiments/digits/suite.yaml", text)
-    with pytest.raises(UserError, match=r"^experiments/digits/suite\.yaml: may hold one key, backbones"):
+    with pytest.raises(UserError, match=r"^experiments/digits/suite\.yaml: may hold backbones"):
         find_suite("digits")
 
 

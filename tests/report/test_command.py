@@ -35,8 +35,8 @@ def asked(mixed: FakePlan, out: Path, monkeypatch: pytest.MonkeyPatch) -> list[t
     """What the command asks the ablation package for; the answer is the plan `mixed`."""
     calls: list[tuple[Any, ...]] = []
 
-    def recall_plan(path: Path, out: Path, *, suite: Any, seeds: Any, overrides: Any) -> FakePlan:
-        calls.append((path, out, suite, seeds, overrides))
+    def recall_plan(path: Path, out: Path, **asked: Any) -> FakePlan:
+        calls.append((path, out, *(asked[name] for name in ("suite", "seeds", "overrides", "tasks"))))
         return mixed
 
     monkeypatch.setitem(sys.modules, "focal_lab.ablation.plan", SimpleNamespace(recall_plan=recall_plan))
@@ -50,13 +50,13 @@ def test_a_bare_name_is_a_file_under_sweeps_and_options_reach_the_plan(
 ) -> None:
     status = main(["window_size", "--suite", "imagenet", "--seeds", "2", "--set", "a=1", "--set", "b=2"])
     assert status == 0
-    assert asked == [(Path("sweeps/window_size.yaml"), Path("runs"), "imagenet", 2, ["a=1", "b=2"])]
+    assert asked == [(Path("sweeps/window_size.yaml"), Path("runs"), "imagenet", 2, ["a=1", "b=2"], None)]
     assert "85.5 ± 0.7 (n=2)" in capsys.readouterr().out
 
 
 def test_without_options_the_plan_is_the_one_of_the_last_sweep(asked: list[tuple[Any, ...]]) -> None:
     main(["sweeps/window_size.yaml"])
-    assert asked == [(Path("sweeps/window_size.yaml"), Path("runs"), None, None, [])]
+    assert asked == [(Path("sweeps/window_size.yaml"), Path("runs"), None, None, [], None)]
 
 
 @pytest.mark.parametrize("arguments", [[], ["window_size"], ["window_size", "--long"]])

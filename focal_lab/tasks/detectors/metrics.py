@@ -42,15 +42,16 @@ class AveragePrecision(MeanAveragePrecision):
 
     def __init__(self, masks: bool, per_class: bool = False) -> None:
         kinds: Any = tuple(_KINDS[kind] for kind in _kinds(masks))
-        super().__init__(
-            iou_type=kinds,
-            # torchmetrics' own are rounded to float32, which moves recalls that meet a threshold: AP of
-            # a small set then differs from pycocotools' by up to 0.2 points
-            iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
-            rec_thresholds=np.linspace(0.0, 1.0, 101).tolist(),
-            backend="faster_coco_eval",
-            class_metrics=per_class,
-        )
+        with torch.device("cpu"):  # a model that is only counted is built on the meta device
+            super().__init__(
+                iou_type=kinds,
+                # torchmetrics' own are rounded to float32, which moves recalls that meet a threshold: AP of
+                # a small set then differs from pycocotools' by up to 0.2 points
+                iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
+                rec_thresholds=np.linspace(0.0, 1.0, 101).tolist(),
+                backend="faster_coco_eval",
+                class_metrics=per_class,
+            )
         self.masks = masks
         self.warn_on_many_detections = False
 
