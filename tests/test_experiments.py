@@ -15,7 +15,10 @@ from focal_lab.tasks.training_cli import check_config
 
 ROOT = Path(__file__).parents[1]
 FOUND = sorted(path.relative_to(ROOT) for path in ROOT.glob("experiments/*/*.yaml"))
-EXPERIMENTS = [path for path in FOUND if path.name != SUITE_FILE]
+ALL = [path for path in FOUND if path.name != SUITE_FILE]
+# what is laid over an experiment says no class
+EXPERIMENTS = [path for path in ALL if "class_path" in path.read_text(encoding="utf-8")]
+OVERLAYS = [path for path in ALL if path not in EXPERIMENTS]
 SUITES = sorted({path.parent.name for path in FOUND})
 by_path = pytest.mark.parametrize("path", EXPERIMENTS, ids=str)
 
@@ -86,6 +89,49 @@ def test_an_experiments_network_can_be_built_and_takes_its_pictures(path: Path) 
 @by_path
 def test_a_suite_serves_an_experiment_as_it_is_in_the_file(path: Path) -> None:
     assert find_suite(path.parent.name).experiment(path.stem) == load(path)
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=str)
+def test_an_overlay_opens_with_a_command_that_parses(path: Path) -> None:
+    told = header(path)
+    assert len(told["what"]) > 20
+    _, fit, *arguments = shlex.split(told["Run"])
+    files = [Path(arguments[i + 1]) for i, word in enumerate(arguments) if word == "--config"]
+    assert fit == "fit"
+    assert files[-1] == path
+    merged = load(files[0])
+    for file in files[1:]:
+        merged = merge(merged, load(file))
+    parsed = check_config(merged)
+    assert told["Cost"].startswith(f"{parsed['trainer']['max_epochs']} epochs")
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    both = {
+        key: merge(base[key], over[key]) for key in base.keys() & over.keys() if isinstance(over[key], dict)
+    }
+    return base | over | both
+
+
+def test_coco_follows_the_papers_recipe() -> None:
+    for method, gpus in (("mask_rcnn", 8), ("retinanet", 8)):
+        config = load(Path(f"experiments/coco/{method}.yaml"))
+        model = config["model"]["init_args"]
+        assert (model["method"], model["num_classes"], model["min_size"], model["max_size"]) == (
+            method,
+            80,
+            [800],
+            1333,
+        )
+        assert (model["lr"], model["weight_decay"]) == (1e-4, 0.05)
+        assert model["backbone_options"]["focal_windows"] == [15, 13, 9, 7]
+        assert config["trainer"]["max_epochs"] == 12
+        assert config["trainer"]["devices"] == gpus
+
+
+def test_the_papers_tables_need_one_suite() -> None:
+    suite = find_suite("imagenet")
+    assert suite.experiment("detection") == load(Path("experiments/coco/mask_rcnn.yaml"))
 
 
 def test_imagenet_follows_the_papers_recipe() -> None:
