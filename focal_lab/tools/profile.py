@@ -25,7 +25,8 @@ _EPILOG = """what is measured:
 examples:
   focal-lab profile focal_tiny swin_tiny_patch4_window7_224
   focal-lab profile focal_tiny --set window_size=14 --set depths=[2,2,4,2] --no-measure
-  focal-lab profile focal_tiny --image-size 800 1280 --batch-size 1 --json"""
+  focal-lab profile focal_tiny --image-size 800 1280 --batch-size 1 --json
+  focal-lab profile --task detection --method mask_rcnn focal_tiny swin_tiny_patch4_window7_224"""
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ def main(argv: list[str]) -> int:
     settings = parse_overrides(options.set)
     if "img_size" in settings:
         raise UserError("img_size is set by --image-size", key="--set")
+    if options.task == "detection":
+        return _detectors(options, settings)
     profiles = _count(options.names, settings, _size(options.image_size))
     if not options.no_measure:
         if sys.stderr.isatty():  # no spinner: it would take its share of what is measured
@@ -133,6 +136,19 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _detectors(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
+    """Count detectors; they are not measured."""
+    from focal_lab.tools.detectors import count_detector, detectors_text
+
+    size = _size(options.image_size)
+    counted = [count_detector(name, options.method, settings, size) for name in options.names]
+    if options.json:
+        print(json.dumps([one.as_dict() for one in counted], indent=2))
+    else:
+        print(detectors_text(counted), end="")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="focal-lab profile",
@@ -143,6 +159,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "names", nargs="+", metavar="NAME", help="a focal backbone (focal_tiny) or any other timm model"
     )
+    parser.add_argument(
+        "--task",
+        choices=("classification", "detection"),
+        default="classification",
+        help="what the backbones are part of; detectors are counted, not measured (default: classification)",
+    )
+    parser.add_argument("--method", help="of detection: retinanet, mask_rcnn, faster_rcnn or fcos")
     parser.add_argument(
         "--set",
         action="append",
@@ -174,6 +197,16 @@ def _check(options: argparse.Namespace) -> None:
             raise UserError(f"{name} says how to measure, and --no-measure not to: use one of them")
     if options.training and options.no_measure:
         raise UserError("--training says what to measure, and --no-measure not to: use one of them")
+    if (options.task == "detection") != (options.method is not None):
+        raise UserError("--task detection and --method (mask_rcnn, for example) go together", key="--method")
+    measuring = {
+        "--batch-size": options.batch_size,
+        "--rounds": options.rounds,
+        "--training": options.training,
+    }
+    for name, value in measuring.items():
+        if value and options.task == "detection":
+            raise UserError("says how to measure, and detectors are only counted", key=name)
     _size(options.image_size)
 
 
