@@ -17,6 +17,18 @@ _NAMES = {
     "ap_medium": "map_medium",
     "ap_large": "map_large",
 }
+# torchmetrics' states: an entry a picture, or none where the kind is not judged
+_LISTS = (
+    "detection_box",
+    "detection_mask",
+    "detection_scores",
+    "detection_labels",
+    "groundtruth_box",
+    "groundtruth_mask",
+    "groundtruth_labels",
+    "groundtruth_crowds",
+    "groundtruth_area",
+)
 _KINDS = {"box": "bbox", "mask": "segm"}
 
 
@@ -40,6 +52,8 @@ class AveragePrecision(MeanAveragePrecision):
         per_class: whether each class gets its own figure.
     """
 
+    pictures: list[Tensor]
+
     def __init__(self, masks: bool, per_class: bool = False) -> None:
         kinds: Any = tuple(_KINDS[kind] for kind in _kinds(masks))
         with torch.device("cpu"):  # a model that is only counted is built on the meta device
@@ -52,8 +66,34 @@ class AveragePrecision(MeanAveragePrecision):
                 backend="faster_coco_eval",
                 class_metrics=per_class,
             )
+        self.add_state("pictures", default=[], dist_reduce_fx=None)
         self.masks = masks
         self.warn_on_many_detections = False
+
+    def update(self, preds: list[dict[str, Tensor]], target: list[dict[str, Tensor]]) -> None:
+        """Take answers and truths of some pictures; `image_id` in the truths tells pictures apart."""
+        super().update(preds, target)
+        for answer, truth in zip(preds, target, strict=True):
+            if "image_id" in truth:
+                self.pictures.append(truth["image_id"].reshape(1).to(answer["scores"].device))
+
+    def compute(self) -> dict[str, Tensor]:
+        """torchmetrics' figures, with each picture judged once.
+
+        With several processes Lightning repeats pictures until all processes have as many.
+        """
+        numbers = [int(number) for number in self.pictures]
+        first = sorted({number: i for i, number in reversed(list(enumerate(numbers)))}.values())
+        if len(first) == len(numbers):
+            return dict(super().compute())
+        kept = {name: getattr(self, name) for name in _LISTS}
+        try:
+            for name, values in kept.items():
+                setattr(self, name, [values[i] for i in first] if len(values) == len(numbers) else values)
+            return dict(super().compute())
+        finally:
+            for name, values in kept.items():
+                setattr(self, name, values)
 
     def percent(self) -> dict[str, Tensor]:
         """Figures over all pictures so far, 0 to 100, and NaN for what has no object of that size."""

@@ -1,5 +1,7 @@
 """Average precision equals pycocotools' on objects, misses, doubles, crowds and empty pictures."""
 
+import socket
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,3 +143,40 @@ def test_what_is_not_there_has_no_figure() -> None:
     found = metric.percent()
     assert found["ap_box"] == found["ap_small_box"] == pytest.approx(100)
     assert found["ap_large_box"].isnan()
+
+
+def test_a_picture_that_is_seen_twice_counts_once() -> None:
+    truths, answers = scenes(5)
+    numbered = [truth | {"image_id": torch.tensor(i)} for i, truth in enumerate(truths)]
+    once, twice = AveragePrecision(masks=True), AveragePrecision(masks=True)
+    once.update(answers, numbered)
+    twice.update([*answers, answers[3], answers[0]], [*numbered, numbered[3], numbered[0]])
+    torch.testing.assert_close(twice.percent(), once.percent(), equal_nan=True)
+    assert len(twice.detection_box) == 14
+
+
+def one_process(rank: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    truths, answers = scenes(5)
+    # five of eleven pictures here and six there, the last here again, as a distributed sampler does it
+    chosen = [*range(rank, 11, 2), *([0] if rank else [])]
+    metric = AveragePrecision(masks=True)
+    metric.update([answers[i] for i in chosen], [truths[i] | {"image_id": torch.tensor(i)} for i in chosen])
+    torch.save(metric.percent(), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(one_process, (port, str(tmp_path)), nprocs=2)
+    truths, answers = scenes(5)
+    metric = AveragePrecision(masks=True)
+    metric.update(answers[:11], truths[:11])
+    expected = metric.percent()
+    for rank in (0, 1):
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), expected, equal_nan=True)
