@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,3 +208,50 @@ def test_a_folder_of_pictures_can_be_predicted(root: Path) -> None:
     ]
     with pytest.raises(UserError, match="predict_images"):
         data(root, predict_images="nowhere").setup("predict")
+
+
+def seen_by_processes(root: Path, out: Path) -> None:
+    """Train two processes for an epoch; each notes the pictures that it saw."""
+    from lightning import LightningModule, Trainer
+
+    class Watcher(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(()))
+            self.seen: list[int] = []
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            self.seen += [int(target["image_id"]) for target in batch[1]]
+            return self.weight * 0
+
+        def on_train_epoch_end(self) -> None:
+            (out / f"{self.global_rank}.json").write_text(json.dumps(self.seen), encoding="utf-8")
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp_fork",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    ).fit(Watcher(), data(root, group_by_aspect=True, keep_empty=True))
+
+
+def test_processes_share_the_pictures_of_an_epoch_when_they_are_grouped(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "seen"
+    out.mkdir()
+    command = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; "
+        "from test_coco import seen_by_processes; seen_by_processes(Path(sys.argv[2]), Path(sys.argv[3]))"
+    )
+    here = str(Path(__file__).parent)
+    subprocess.run([sys.executable, "-c", command, here, str(root), str(out)], check=True, timeout=240)
+    first, second = (json.loads((out / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert len(first) == len(second) == 3
+    assert set(first) | set(second) == {7, 8, 9, 11, 12}

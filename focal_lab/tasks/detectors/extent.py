@@ -135,7 +135,8 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]
         like = feature_maps[0]
         sizes = [list(x_BCHW.shape[-2:]) for x_BCHW in feature_maps]
         steps = [[torch.tensor(step, device=like.device)] * 2 for step in self.strides]
-        self.set_cell_anchors(like.dtype, like.device)
+        # half precision cannot tell neighbouring pixels of a large picture apart
+        self.set_cell_anchors(torch.promote_types(like.dtype, torch.float32), like.device)
         anchors = torch.cat(self.grid_anchors(sizes, steps))
         outside_BA = self.outside(feature_maps)
         if outside_BA is None:
@@ -178,6 +179,11 @@ class RegionAlign(MultiScaleRoIAlign):  # type: ignore[misc]
         extended = {name: self.extent.extend(x[name]) for name in self.featmap_names}
         regions: Tensor = super().forward(extended, boxes, image_shapes)
         return regions
+
+
+def in_full(x: Tensor) -> Tensor:
+    """The same numbers in float32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _divided(length: int, step: int) -> int:

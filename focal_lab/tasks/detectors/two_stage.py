@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
-from focal_lab.tasks.detectors.extent import NEVER, Anchors, RegionAlign, are_outside, shield
+from focal_lab.tasks.detectors.extent import NEVER, Anchors, RegionAlign, are_outside, in_full, shield
 from focal_lab.tasks.detectors.pyramid import Pyramid
 from focal_lab.tasks.detectors.settings import Settings
 
@@ -41,6 +41,10 @@ def build_two_stage(network: Any, settings: Settings, **arguments: Any) -> nn.Mo
         box_predictor=FastRCNNPredictor(settings.head_width, settings.num_classes + 1),
         **arguments,
     )
+    heads: Any = cast(Any, detector).roi_heads
+    for predictor in (heads.box_predictor, heads.mask_predictor):
+        if predictor is not None:
+            predictor.register_forward_hook(_in_full)
     # torchvision makes its proposal network itself, and only its class differs
     cast(Any, detector).rpn.__class__ = Proposals
     return detector
@@ -73,6 +77,11 @@ def _never_outside(
     objectness, deltas = outputs
     cleared = []
     for x_BCHW, logits_BAHW in zip(arguments[0], objectness, strict=True):
-        inside = anchors.extent.inside(x_BCHW)
+        inside, logits_BAHW = anchors.extent.inside(x_BCHW), in_full(logits_BAHW)
         cleared.append(logits_BAHW if inside is None else logits_BAHW.masked_fill(~inside, NEVER))
-    return cleared, deltas
+    return cleared, [in_full(deltas_BAHW) for deltas_BAHW in deltas]
+
+
+def _in_full(predictor: nn.Module, arguments: Any, outputs: Any) -> Any:
+    """A forward hook of a predictor: what it says is in full precision from here on."""
+    return in_full(outputs) if isinstance(outputs, Tensor) else tuple(in_full(part) for part in outputs)

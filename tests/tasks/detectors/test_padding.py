@@ -106,3 +106,19 @@ def test_a_copy_has_its_own_extent() -> None:
         detector([large])
         found, _ = copied([small, large])
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("method", known_methods())
+def test_boxes_are_in_full_precision_when_the_network_is_not(method: str) -> None:
+    detector = make(method).eval()
+    answering = getattr(detector, "roi_heads", detector)
+    answering.score_thresh = 0.0
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        (answer, *_) = detector(pictures())
+    assert answer["boxes"].dtype == answer["scores"].dtype == torch.float32
+    # many lie at an edge, which bfloat16 can say, too
+    assert (answer["boxes"].bfloat16() != answer["boxes"]).float().mean() > 0.2
+    detector.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = detector(pictures(), targets(method == "mask_rcnn"))
+    assert all(torch.isfinite(value) for value in losses.values())
