@@ -96,26 +96,28 @@ class CocoDataModule(LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
         self.mean, self.std = tuple(mean), tuple(std)
         self._files: dict[Path, CocoFile] = {}
+        # what the stage works on: a test needs no training file
+        self._splits: tuple[str, ...] = ("train", "val")
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the training file's categories, in the order of their ids."""
-        return self.annotations("train").class_names
+        """Names of the categories, in the order of their ids."""
+        return self.annotations(self._splits[0]).class_names
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """The file's id of each class."""
-        return self.annotations("train").category_ids
+        """The annotation files' id of each class."""
+        return self.annotations(self._splits[0]).category_ids
 
     @property
     def num_classes(self) -> int:
-        """How many categories the training file has."""
+        """How many categories there are."""
         return len(self.category_ids)
 
     @property
     def has_masks(self) -> bool:
-        """Whether all training and validation objects have masks."""
-        return self.annotations("train").has_masks and self.annotations("val").has_masks
+        """Whether all objects of the stage's splits have masks."""
+        return all(self.annotations(split).has_masks for split in self._splits)
 
     def annotations(self, split: str) -> CocoFile:
         """The annotation file of a split, read at the first call.
@@ -137,8 +139,8 @@ class CocoDataModule(LightningDataModule):
         if stage == "predict" and self.hparams["predict_images"] is not None:
             _ = self.predict_files
             return
-        splits = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",))
-        for split in splits:
+        self._splits = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",))
+        for split in self._splits:
             found, folder = self.annotations(split), self.root / self._places[split][0]
             if not folder.is_dir():
                 raise UserError("is no folder", file=folder, key=f"data.init_args.{split}_images")

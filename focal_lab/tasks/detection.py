@@ -11,7 +11,7 @@ from focal_lab.backbones.counting import count_parameters
 from focal_lab.backbones.focal import FocalTransformer
 from focal_lab.errors import UserError
 from focal_lab.tasks.detectors.callbacks import ShowDetections, WriteDetections
-from focal_lab.tasks.detectors.classes import Classes
+from focal_lab.tasks.detectors.classes import Classes, shortened
 from focal_lab.tasks.detectors.counting import count_detector_gmacs
 from focal_lab.tasks.detectors.extent import Extent
 from focal_lab.tasks.detectors.methods import build_detector, first_label, has_masks, stages_of
@@ -152,6 +152,8 @@ class Detection(LightningModule):
 
     def forward(self, pictures: list[Tensor]) -> list[Target]:
         """Normalised pictures (3, H, W) of any size to boxes, labels, scores and masks, best first."""
+        if not pictures:  # none of a batch could be read
+            return []
         answers: list[Target] = self.model(pictures)
         for answer in answers:
             answer["labels"] = answer["labels"] - self.first_label
@@ -215,8 +217,22 @@ class Detection(LightningModule):
         checkpoint["detection_classes"] = self.classes.as_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the names."""
+        """Take up the names.
+
+        Raises:
+            UserError: the attached data has other classes; their labels would mean something else.
+        """
         self.classes = Classes(**checkpoint.get("detection_classes", {}))
+        data = getattr(self._trainer, "datamodule", None)
+        if data is None or self.trainer.predicting:
+            return
+        others = Classes.of(data)
+        if self.classes.names and others.names and self.classes != others:
+            raise UserError(
+                f"was trained on the classes {shortened(self.classes.names)}, and the data has "
+                f"{shortened(others.names)}",
+                key="--ckpt_path",
+            )
 
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule, stepped after every optimizer step."""
@@ -249,8 +265,6 @@ class Detection(LightningModule):
 
     def _evaluate(self, batch: Batch, metric: AveragePrecision) -> list[Target]:
         pictures, targets = batch
-        if not pictures:  # none of them could be read
-            return []
         if self.masks:
             targets = [target | {"masks": target["masks"].bool()} for target in targets]
         answers: list[Target] = self(pictures)

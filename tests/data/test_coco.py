@@ -178,6 +178,15 @@ def test_damaged_pictures_are_named_skipped_and_counted_up_to_a_limit(root: Path
     assert error.value.key == "data.init_args.max_unreadable"
 
 
+def test_a_test_needs_no_training_files(root: Path) -> None:
+    shutil.rmtree(root / "train2017")
+    (root / "annotations" / "instances_train2017.json").unlink()
+    module = data(root)
+    module.setup("test")
+    assert (module.num_classes, module.has_masks) == (3, True)
+    assert module.class_names == ("person", "car", "toothbrush")
+
+
 def test_a_picture_of_another_size_than_its_annotation_is_refused(root: Path) -> None:
     Image.new("RGB", (61, 40)).save(root / "val2017" / "7.png")
     with pytest.raises(UserError, match="61 x 40 px, but its annotation says 60 x 40"):

@@ -44,12 +44,12 @@ class ShowDetections(Callback):
     ) -> None:
         """Draw pictures of the batch until there are enough."""
         logger = trainer.logger
-        if not isinstance(logger, TensorBoardLogger) or trainer.sanity_checking or not outputs:
+        if self._shown >= SHOWN or not isinstance(logger, TensorBoardLogger):
+            return
+        if trainer.sanity_checking or not trainer.is_global_zero:
             return
         look = _Look(trainer, pl_module)
-        for picture, target, found in zip(*batch, outputs["found"], strict=True):
-            if self._shown >= SHOWN or not trainer.is_global_zero:
-                return
+        for picture, target, found in list(zip(*batch, outputs["found"], strict=True))[: SHOWN - self._shown]:
             pixels = as_bytes(picture, look.mean, look.std)
             drawn = beside(draw(pixels, target, look.classes), draw(pixels, found, look.classes, DRAWN_FROM))
             logger.experiment.add_image(f"val/picture_{self._shown}", drawn, trainer.global_step)
@@ -67,10 +67,15 @@ class WriteDetections(BasePredictionWriter):
     def __init__(self) -> None:
         super().__init__("batch")
         self._results: list[dict[str, Any]] = []
+        self._look: _Look | None = None
+        self._files: Sequence[Path] | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing is found yet."""
         self._results = []
+        self._look = _Look(trainer, pl_module)
+        self._files = getattr(getattr(trainer, "datamodule", None), "predict_files", None)
+        (_folder(trainer) / "pictures").mkdir(parents=True, exist_ok=True)
 
     def write_on_batch_end(
         self,
@@ -83,11 +88,11 @@ class WriteDetections(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Draw the pictures of one batch and keep what was found in them."""
-        look, folder = _Look(trainer, pl_module), _folder(trainer) / "pictures"
-        folder.mkdir(parents=True, exist_ok=True)
+        look, folder = self._look, _folder(trainer) / "pictures"
+        assert look is not None
         for picture, target, found in zip(*batch, prediction, strict=True):
             number = int(target["image_id"])
-            file = look.files[number] if look.files else None
+            file = self._files[number] if self._files else None
             name = file.name if file else str(number)
             if file and file.stem.isdecimal():
                 number = int(file.stem)
@@ -99,7 +104,6 @@ class WriteDetections(BasePredictionWriter):
         """Write the file of results."""
         rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = _folder(trainer) / f"predictions{rank}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self._results), encoding="utf-8")
         rank_zero_info(f"predictions: {path}, pictures: {path.parent / 'pictures'}")
 
@@ -111,7 +115,6 @@ class _Look:
         data = getattr(trainer, "datamodule", None)
         self.mean: Sequence[float] = getattr(data, "mean", (0.0, 0.0, 0.0))
         self.std: Sequence[float] = getattr(data, "std", (1.0, 1.0, 1.0))
-        self.files: Sequence[Path] | None = getattr(data, "predict_files", None)
         self.classes: Classes = getattr(module, "classes", Classes())
 
 

@@ -22,6 +22,11 @@ class Classes:
         names, numbers = getattr(data, "class_names", None), getattr(data, "category_ids", None)
         return cls(tuple(names or ()), tuple(numbers or ()))
 
+    def __post_init__(self) -> None:
+        # a checkpoint may give lists back
+        object.__setattr__(self, "names", tuple(self.names))
+        object.__setattr__(self, "category_ids", tuple(self.category_ids))
+
     def name(self, label: int) -> str:
         """What to call a class."""
         return self.names[label] if label < len(self.names) else str(label)
@@ -33,3 +38,9 @@ class Classes:
     def as_dict(self) -> dict[str, Any]:
         """For a checkpoint; the keyword arguments that make it again."""
         return {"names": self.names, "category_ids": self.category_ids}
+
+
+def shortened(names: tuple[str, ...], most: int = 5) -> str:
+    """The first names, and how many there are."""
+    listed = ", ".join(names[:most])
+    return f"{listed}, ... ({len(names)})" if len(names) > most else listed
