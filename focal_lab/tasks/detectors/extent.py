@@ -33,11 +33,13 @@ class Extent:
     def __init__(self) -> None:
         self.sizes: list[tuple[int, int]] = []
         self.frame = (0, 0)
+        self._inside: dict[tuple[int, int, torch.device], Tensor] = {}
 
     def update(self, sizes: Sequence[tuple[int, int]], frame: Sequence[int]) -> None:
         """A new batch: height and width of each picture and of the frame, in pixels."""
         self.sizes = [(height, width) for height, width in sizes]
         self.frame = frame[0], frame[1]
+        self._inside = {}
 
     @property
     def padded(self) -> bool:
@@ -57,10 +59,13 @@ class Extent:
         if not self.padded:
             return None
         height, width = x_BCHW.shape[-2:]
-        valid_B2 = torch.tensor(self.valid(height, width), device=x_BCHW.device)
-        rows_BH = torch.arange(height, device=x_BCHW.device) < valid_B2[:, :1]
-        columns_BW = torch.arange(width, device=x_BCHW.device) < valid_B2[:, 1:]
-        return (rows_BH[:, :, None] & columns_BW[:, None])[:, None]
+        key = (height, width, x_BCHW.device)
+        if key not in self._inside:  # dozens of convolutions ask for the same few
+            valid_B2 = torch.tensor(self.valid(height, width), device=x_BCHW.device)
+            rows_BH = torch.arange(height, device=x_BCHW.device) < valid_B2[:, :1]
+            columns_BW = torch.arange(width, device=x_BCHW.device) < valid_B2[:, 1:]
+            self._inside[key] = (rows_BH[:, :, None] & columns_BW[:, None])[:, None]
+        return self._inside[key]
 
     def clear(self, x_BCHW: Tensor) -> Tensor:
         """Zeros beyond the pictures, as a convolution pads the edges of a single one."""

@@ -82,7 +82,7 @@ class AveragePrecision(MeanAveragePrecision):
 
         With several processes Lightning repeats pictures until all processes have as many.
         """
-        numbers = [int(number) for number in self.pictures]
+        numbers = torch.cat(self.pictures).tolist() if self.pictures else []
         first = sorted({number: i for i, number in reversed(list(enumerate(numbers)))}.values())
         if len(first) == len(numbers):
             return dict(super().compute())

@@ -1,13 +1,45 @@
 """What the methods without region proposals share."""
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from focal_lab.tasks.detectors.extent import NEVER, Anchors, in_full
+from focal_lab.tasks.detectors.extent import NEVER, Anchors, in_full, shield
+from focal_lab.tasks.detectors.pyramid import Pyramid
+from focal_lab.tasks.detectors.settings import Settings
+
+STAGES = 3
+FIRST_LABEL = 0
 
 
-def never_outside(
+def build_one_stage(
+    network: Any, settings: Settings, pyramid: Pyramid, anchors: Anchors, head: nn.Module, **defaults: Any
+) -> nn.Module:
+    """A network of torchvision's that looks at every position of a pyramid.
+
+    Args:
+        network: torchvision's class.
+        settings: what it is made from.
+        pyramid: backbone and pyramid.
+        anchors: boxes at the positions.
+        head: what is applied to each map.
+        defaults: options that the user may change.
+    """
+    shield(head, settings.extent)
+    head.register_forward_hook(partial(_never_outside, anchors))
+    detector: nn.Module = settings.construct(
+        network,
+        defaults,
+        backbone=pyramid,
+        num_classes=settings.num_classes,
+        anchor_generator=anchors,
+        head=head,
+    )
+    return detector
+
+
+def _never_outside(
     anchors: Anchors, head: nn.Module, arguments: tuple[list[Tensor], ...], outputs: dict[str, Any]
 ) -> dict[str, Any]:
     """A forward hook of a head: no class at positions beyond a picture, and no loss there.

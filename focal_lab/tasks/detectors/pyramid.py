@@ -56,11 +56,9 @@ class Features(nn.Module):
             )
             assert isinstance(model, FocalTransformer)
             model.prune_intermediate_layers(stages, prune_norm=True)
-            self.maps_last = False
             info = model.feature_info[-stages:]
             self.channels = [int(stage["num_chs"]) for stage in info]
             self.strides = [int(stage["reduction"]) for stage in info]
-            norm = True if norm is None else norm
         else:
             model = create_backbone(backbone, options, checkpoint=checkpoint, features_only=True)
             described: Any = model.feature_info
@@ -71,14 +69,14 @@ class Features(nn.Module):
                 )
             self.channels = described.channels()[-stages:]
             self.strides = described.reduction()[-stages:]
-            self.maps_last = getattr(model, "output_fmt", None) == "NHWC"
-            norm = self.maps_last if norm is None else norm
         if any(fine * 2 != coarse for fine, coarse in zip(self.strides, self.strides[1:], strict=False)):
             raise UserError(
                 f"{backbone}: maps at strides {self.strides} are no pyramid, each half the one before",
                 key="model.backbone",
             )
-        self.model = model
+        self.model, self.is_focal = model, is_focal(backbone)
+        self.channels_last = self.is_focal or getattr(model, "output_fmt", None) == "NHWC"
+        norm = self.channels_last if norm is None else norm
         self.norms = nn.ModuleList(nn.LayerNorm(width) if norm else nn.Identity() for width in self.channels)
 
     @property
@@ -88,31 +86,27 @@ class Features(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> list[Tensor]:
         """Normalised pictures in a frame to maps (B, C, H, W)."""
-        count = len(self.channels)
-        if isinstance(self.model, FocalTransformer):
-            valid = None
-            if self.extent.padded and self.model.options.border == "mask":
-                valid = torch.tensor(self.extent.sizes, device=images_BCHW.device)
-            maps: Any = self.model.forward_intermediates(
-                images_BCHW, count, output_fmt="NHWC", intermediates_only=True, valid_size=valid
-            )
-            return [
-                self.extent.clear(norm(x_BHWC).permute(0, 3, 1, 2))
-                for norm, x_BHWC in zip(self.norms, maps, strict=True)
-            ]
-        maps = self.model(images_BCHW)[-count:]
-        return [
-            self.extent.clear(self._normalised(norm, x)) for norm, x in zip(self.norms, maps, strict=True)
-        ]
+        maps = self._focal_maps(images_BCHW) if self.is_focal else self.model(images_BCHW)
+        made = []
+        for norm, x in zip(self.norms, maps[-len(self.channels) :], strict=True):
+            if not isinstance(norm, nn.Identity):
+                x = norm(x if self.channels_last else x.permute(0, 2, 3, 1))
+                x = x.permute(0, 3, 1, 2)
+            elif self.channels_last:
+                x = x.permute(0, 3, 1, 2)
+            made.append(self.extent.clear(x))
+        return made
 
-    def _normalised(self, norm: nn.Module, x: Tensor) -> Tensor:
-        if self.maps_last:
-            normal: Tensor = norm(x).permute(0, 3, 1, 2)
-            return normal
-        if isinstance(norm, nn.Identity):
-            return x
-        normal = norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return normal
+    def _focal_maps(self, images_BCHW: Tensor) -> list[Tensor]:
+        """Maps (B, H, W, C) of our own backbone, which can be told what of the frame is picture."""
+        model: Any = self.model
+        valid_B2 = None
+        if self.extent.padded and model.options.border == "mask":
+            valid_B2 = torch.tensor(self.extent.sizes, device=images_BCHW.device)
+        maps: list[Tensor] = model.forward_intermediates(
+            images_BCHW, len(self.channels), output_fmt="NHWC", intermediates_only=True, valid_size=valid_B2
+        )
+        return maps
 
 
 class Pyramid(nn.Module):

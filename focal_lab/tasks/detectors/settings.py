@@ -11,12 +11,6 @@ from focal_lab.errors import UserError, one_of
 from focal_lab.tasks.detectors.extent import Extent
 from focal_lab.tasks.detectors.pyramid import Features
 
-# Defaults of torchvision that differ from those of the paper's base.
-_AS_IN_THE_PAPER: Mapping[str, Mapping[str, Any]] = {
-    "RetinaNet": {"detections_per_img": 100},
-    "FCOS": {"detections_per_img": 100},
-}
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -43,8 +37,8 @@ class Settings:
     head_width: int = 1024
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def construct(self, network: Any, **arguments: Any) -> Any:
-        """`network(**arguments)` with the user's options, which come last.
+    def construct(self, network: Any, defaults: Mapping[str, Any] | None = None, **arguments: Any) -> Any:
+        """`network(**arguments)` with the user's options, or else our defaults of them.
 
         Raises:
             UserError: an option that the class does not take.
@@ -58,7 +52,7 @@ class Settings:
                     key="model.detector_options",
                 )
         try:
-            made = network(**arguments, **{**_AS_IN_THE_PAPER.get(network.__name__, {}), **self.options})
+            made = network(**arguments, **(dict(defaults or {}) | dict(self.options)))
         except (TypeError, ValueError) as error:
             raise UserError(f"{network.__name__}: {error}", key="model.detector_options") from error
         made.transform = Resize(self)

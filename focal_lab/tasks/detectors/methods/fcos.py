@@ -6,14 +6,13 @@ from torch import nn
 from torchvision.models.detection import FCOS
 from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
 
-from focal_lab.tasks.detectors.extent import Anchors, ShieldedGroupNorm, shield
-from focal_lab.tasks.detectors.one_stage import never_outside
+from focal_lab.tasks.detectors import one_stage
+from focal_lab.tasks.detectors.extent import Anchors, ShieldedGroupNorm
 from focal_lab.tasks.detectors.pyramid import Pyramid
 from focal_lab.tasks.detectors.settings import Settings
 
 HAS_MASKS = False
-FIRST_LABEL = 0
-STAGES = 3
+STAGES, FIRST_LABEL = one_stage.STAGES, one_stage.FIRST_LABEL
 
 
 def build(settings: Settings) -> nn.Module:
@@ -25,13 +24,4 @@ def build(settings: Settings) -> nn.Module:
     head = FCOSHead(32, 1, settings.num_classes)  # its norms are not to be chosen: its parts are replaced
     head.classification_head = FCOSClassificationHead(channels, 1, settings.num_classes, norm_layer=norm)
     head.regression_head = FCOSRegressionHead(channels, 1, norm_layer=norm)
-    shield(head, settings.extent)
-    head.register_forward_hook(partial(never_outside, anchors))
-    network: nn.Module = settings.construct(
-        FCOS,
-        backbone=pyramid,
-        num_classes=settings.num_classes,
-        anchor_generator=anchors,
-        head=head,
-    )
-    return network
+    return one_stage.build_one_stage(FCOS, settings, pyramid, anchors, head)

@@ -1,19 +1,16 @@
 """RetinaNet (Lin et al. 2017, arXiv 1708.02002) as the paper has it: P3 to P5 of the pyramid, P6 from C5."""
 
-from functools import partial
-
 from torch import nn
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from focal_lab.tasks.detectors.extent import Anchors, shield
-from focal_lab.tasks.detectors.one_stage import never_outside
+from focal_lab.tasks.detectors import one_stage
+from focal_lab.tasks.detectors.extent import Anchors
 from focal_lab.tasks.detectors.pyramid import Pyramid
 from focal_lab.tasks.detectors.settings import Settings
 
 HAS_MASKS = False
-FIRST_LABEL = 0
-STAGES = 3
+STAGES, FIRST_LABEL = one_stage.STAGES, one_stage.FIRST_LABEL
 
 
 def build(settings: Settings) -> nn.Module:
@@ -22,13 +19,5 @@ def build(settings: Settings) -> nn.Module:
     sizes = [[round(4 * stride * 2 ** (i / 3)) for i in range(3)] for stride in pyramid.strides]
     anchors = Anchors(settings.extent, pyramid.strides, sizes, (0.5, 1.0, 2.0))
     head = RetinaNetHead(settings.channels, 9, settings.num_classes)
-    shield(head, settings.extent)
-    head.register_forward_hook(partial(never_outside, anchors))
-    network: nn.Module = settings.construct(
-        RetinaNet,
-        backbone=pyramid,
-        num_classes=settings.num_classes,
-        anchor_generator=anchors,
-        head=head,
-    )
-    return network
+    # as in Swin's detectors; torchvision keeps 300
+    return one_stage.build_one_stage(RetinaNet, settings, pyramid, anchors, head, detections_per_img=100)
