@@ -19,8 +19,9 @@ from torchvision import tv_tensors
 from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
 from torchvision.transforms import v2
 
+from focal_lab.data.batches import Batch, Target, as_lists
 from focal_lab.data.coco_file import CocoFile, Picture, read_coco
-from focal_lab.data.digits_detection import Batch, Target, as_lists
+from focal_lab.data.options import check
 from focal_lab.errors import UserError
 
 
@@ -79,12 +80,12 @@ class CocoDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        _check("image_size", image_size, min(image_size) >= 1, "use 1 or more")
-        _check("batch_size", batch_size, batch_size >= 1, "use 1 or more")
-        _check("num_workers", num_workers, num_workers >= 0, "use 0 or more")
-        _check("flip", flip, 0 <= flip <= 1, "use 0 to 1")
-        _check("max_unreadable", max_unreadable, max_unreadable >= 0, "use 0 or more")
-        _check("std", std, min(std) > 0, "use positive values")
+        check("image_size", image_size, min(image_size) >= 1, "use 1 or more")
+        check("batch_size", batch_size, batch_size >= 1, "use 1 or more")
+        check("num_workers", num_workers, num_workers >= 0, "use 0 or more")
+        check("flip", flip, 0 <= flip <= 1, "use 0 to 1")
+        check("max_unreadable", max_unreadable, max_unreadable >= 0, "use 0 or more")
+        check("std", std, min(std) > 0, "use positive values")
         if (test_images is None) != (test_annotations is None):
             raise UserError("test_images and test_annotations go together", key="data.init_args.test_images")
         self.root = Path(root)
@@ -381,8 +382,3 @@ def _check_pictures(found: CocoFile, folder: Path) -> None:
             f"image {missing[0].number}{more} of {found.path} does not exist (wrong folder of pictures?)",
             file=folder / missing[0].file,
         )
-
-
-def _check(option: str, value: Any, kept: bool, rule: str) -> None:
-    if not kept:
-        raise UserError(f"{value} is out of range ({rule})", key=f"data.init_args.{option}")

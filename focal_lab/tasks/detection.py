@@ -3,28 +3,23 @@
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule
-from torch import Tensor, nn
-from torch.optim import AdamW
+from lightning import Callback
+from torch import Tensor
 
-from focal_lab.backbones.counting import count_parameters
-from focal_lab.backbones.focal import FocalTransformer
+from focal_lab.data.batches import Batch, Target
 from focal_lab.errors import UserError
+from focal_lab.tasks.base import Task
 from focal_lab.tasks.detectors.callbacks import ShowDetections, WriteDetections
-from focal_lab.tasks.detectors.classes import Classes, shortened
 from focal_lab.tasks.detectors.counting import count_detector_gmacs
-from focal_lab.tasks.detectors.extent import Extent
 from focal_lab.tasks.detectors.methods import build_detector, first_label, has_masks, stages_of
 from focal_lab.tasks.detectors.metrics import AveragePrecision, metric_names
-from focal_lab.tasks.detectors.pyramid import Features
 from focal_lab.tasks.detectors.settings import Settings
+from focal_lab.tasks.extent import Extent
+from focal_lab.tasks.features import Features
 from focal_lab.tasks.schedule import Recipe
 
-Target = dict[str, Tensor]
-Batch = tuple[list[Tensor], list[Target]]
 
-
-class Detection(LightningModule):
+class Detection(Task):
     """The losses of a torchvision detector, and average precision as COCO defines it.
 
     Args:
@@ -97,6 +92,7 @@ class Detection(LightningModule):
             min_lr=min_lr,
             milestones=tuple(milestones or ()),
             warmup_steps=warmup_steps,
+            decay_biases=True,
         )
         extent = Extent()
         features = Features(
@@ -116,7 +112,6 @@ class Detection(LightningModule):
             ),
         )
         self.first_label = first_label(method)
-        self.classes = Classes()
         self.val_metric = AveragePrecision(self.masks)
         self.test_metric = AveragePrecision(self.masks, per_class=True)
 
@@ -132,17 +127,10 @@ class Detection(LightningModule):
         Raises:
             UserError: the data has more classes than the model, or no masks where the method needs them.
         """
-        data = getattr(self.trainer, "datamodule", None)
+        super().setup(stage)
+        data = self.attached_data
         if data is None or stage == "predict":
             return
-        if stage == "fit":
-            self.classes = Classes.of(data)
-        classes = getattr(data, "num_classes", None)
-        if classes is not None and classes > self.hparams["num_classes"]:
-            raise UserError(
-                f"{self.hparams['num_classes']} are too few for the {classes} classes of the data",
-                key="model.num_classes",
-            )
         if self.masks and not getattr(data, "has_masks", True):
             raise UserError(
                 f"{self.hparams['method']} needs masks, and the data has boxes only "
@@ -212,56 +200,13 @@ class Detection(LightningModule):
         """Validation pictures in TensorBoard; `focal-lab predict` writes COCO's result file and pictures."""
         return [ShowDetections(), WriteDetections()]
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Class names and category ids go with the weights: to predict, no annotation file is needed."""
-        checkpoint["detection_classes"] = self.classes.as_dict()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the names.
-
-        Raises:
-            UserError: the attached data has other classes; their labels would mean something else.
-        """
-        self.classes = Classes(**checkpoint.get("detection_classes", {}))
-        data = getattr(self._trainer, "datamodule", None)
-        if data is None or self.trainer.predicting:
-            return
-        others = Classes.of(data)
-        if self.classes.names and others.names and self.classes != others:
-            raise UserError(
-                f"was trained on the classes {shortened(self.classes.names)}, and the data has "
-                f"{shortened(others.names)}",
-                key="--ckpt_path",
-            )
-
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule, stepped after every optimizer step."""
-        optimizer = AdamW(
-            _groups(self.model, self.recipe.weight_decay),
-            lr=self.recipe.lr,
-            betas=self.recipe.betas,
-            fused=self.trainer.precision != "16-mixed",
-        )
-        return self.recipe.configure(self.trainer, optimizer)
+        return self.recipe.configure(self.trainer, self.model)
 
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """timm's schedulers want to be told the step."""
-        scheduler.step_update(num_updates=self.global_step)
-
-    def count(self, image_size: tuple[int, int]) -> tuple[int, float]:
-        """Parameters, and billions of multiply-accumulates for one picture of (height, width) pixels.
-
-        Raises:
-            UserError: the backbone does not take pictures of this size.
-        """
-        try:
-            return count_parameters(self.model), count_detector_gmacs(self.model, image_size)
-        except (AssertionError, RuntimeError, ValueError) as error:
-            height, width = image_size
-            raise UserError(
-                f"{self.hparams['backbone']} does not take pictures of {height} x {width} px: {error}",
-                key="model.backbone",
-            ) from error
+    def gmacs(self, image_size: tuple[int, int]) -> float:
+        """Billions of multiply-accumulates for one picture: backbone, pyramid and heads."""
+        return count_detector_gmacs(self.model, image_size)
 
     def _evaluate(self, batch: Batch, metric: AveragePrecision) -> list[Target]:
         pictures, targets = batch
@@ -274,22 +219,3 @@ class Detection(LightningModule):
     def _report(self, metric: AveragePrecision, prefix: str) -> None:
         self.log_dict({f"{prefix}{name}": value for name, value in metric.percent().items()})
         metric.reset()
-
-
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters with and without decay; norms and position tables have none, biases do."""
-    spared: set[int] = set()
-    for module in model.modules():
-        if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.modules.batchnorm._NormBase):
-            spared |= {id(parameter) for parameter in module.parameters()}
-        elif isinstance(module, FocalTransformer):
-            tables = module.no_weight_decay()
-            spared |= {id(p) for name, p in module.named_parameters() if name in tables}
-        else:
-            tables = {"relative_position_bias_table", "absolute_pos_embed"}
-            spared |= {id(p) for name, p in module.named_parameters(recurse=False) if name in tables}
-    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in learned if id(p) not in spared], "weight_decay": weight_decay},
-        {"params": [p for p in learned if id(p) in spared], "weight_decay": 0.0},
-    ]

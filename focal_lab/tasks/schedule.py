@@ -6,10 +6,11 @@ from itertools import pairwise
 from typing import Any
 
 from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 
+from focal_lab.backbones.focal import FocalTransformer
 from focal_lab.errors import UserError
 
 
@@ -27,6 +28,9 @@ class Recipe:
         min_lr: learning rate at the end.
         milestones: epochs after which the rate falls to a tenth, instead of the cosine.
         warmup_steps: optimizer steps of warmup, instead of epochs.
+        decay_biases: whether biases are decayed like weights, as in Swin's detectors; it goes without layer
+            decay.
+        power: exponent of a polynomial decay, instead of the cosine.
 
     Raises:
         UserError: a number out of range.
@@ -41,6 +45,8 @@ class Recipe:
     min_lr: float = 1e-5
     milestones: tuple[float, ...] = ()
     warmup_steps: int | None = None
+    decay_biases: bool = False
+    power: float | None = None
 
     def __post_init__(self) -> None:
         rules = {
@@ -55,6 +61,7 @@ class Recipe:
                 all(first < second for first, second in pairwise((0.0, *self.milestones))),
                 "a rising list of epochs",
             ),
+            "power": (self.power is None or self.power > 0, "positive"),
             "warmup_steps": (self.warmup_steps is None or self.warmup_steps >= 0, "0 or more"),
         }
         for name, (kept, rule) in rules.items():
@@ -62,7 +69,11 @@ class Recipe:
                 raise UserError(f"{getattr(self, name)} is not {rule}", key=f"model.{name}")
 
     def optimizer(self, model: nn.Module, fused: bool) -> Optimizer:
-        """AdamW over timm's parameter groups; `model` says by `no_weight_decay` which tables are left out."""
+        """AdamW over parameters with and without decay; `no_weight_decay` of a model names tables without."""
+        if self.decay_biases:
+            assert self.layer_decay is None
+            groups = _groups(model, self.weight_decay)
+            return AdamW(groups, lr=self.lr, betas=self.betas, fused=fused)
         optimizer: Optimizer = create_optimizer_v2(
             model,
             opt="adamw",
@@ -98,9 +109,13 @@ class Recipe:
         if self.milestones:
             steps = [round(epoch * steps_per_epoch) for epoch in self.milestones]
             return MultiStepLRScheduler(optimizer, decay_t=steps, decay_rate=0.1, **warmup)
+        if self.power is not None:
+            return PolyLRScheduler(
+                optimizer, t_initial=total_steps, power=self.power, lr_min=self.min_lr, **warmup
+            )
         return CosineLRScheduler(optimizer, t_initial=total_steps, lr_min=self.min_lr, **warmup)
 
-    def configure(self, trainer: Any, optimizer: Optimizer) -> dict[str, Any]:
+    def configure(self, trainer: Any, model: nn.Module) -> dict[str, Any]:
         """What `configure_optimizers` returns: the optimizer, and its schedule over the trainer's steps.
 
         Raises:
@@ -116,5 +131,25 @@ class Recipe:
         trainer.fit_loop.setup_data()
         batches = trainer.num_training_batches
         per_epoch = total if math.isinf(batches) else -(-batches // trainer.accumulate_grad_batches)
+        optimizer = self.optimizer(model, fused=trainer.precision != "16-mixed")
         scheduler = self.scheduler(optimizer, int(total), per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters with and without decay; norms and position tables have none, biases do."""
+    spared: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.modules.batchnorm._NormBase):
+            spared |= {id(parameter) for parameter in module.parameters()}
+        elif isinstance(module, FocalTransformer):
+            tables = module.no_weight_decay()
+            spared |= {id(p) for name, p in module.named_parameters() if name in tables}
+        else:
+            tables = {"relative_position_bias_table", "absolute_pos_embed"}
+            spared |= {id(p) for name, p in module.named_parameters(recurse=False) if name in tables}
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in learned if id(p) not in spared], "weight_decay": weight_decay},
+        {"params": [p for p in learned if id(p) in spared], "weight_decay": 0.0},
+    ]

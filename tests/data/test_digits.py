@@ -221,14 +221,14 @@ def test_the_last_incomplete_batch_is_dropped_in_training_only():
 )
 def test_setup_composes_what_the_stage_needs(stage, splits):
     data = DigitsClassification(**SMALL)
-    assert not data._pictures
+    assert not data._made
 
     data.setup(stage)
 
-    assert set(data._pictures) == splits
-    composed = dict(data._pictures)
+    assert set(data._made) == splits
+    composed = dict(data._made)
     data.setup(stage)
-    assert data._pictures == composed
+    assert data._made == composed
 
 
 def test_classes_are_known_before_anything_is_composed():
@@ -236,7 +236,7 @@ def test_classes_are_known_before_anything_is_composed():
 
     assert data.num_classes == 10
     assert data.class_names == ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
-    assert not data._pictures
+    assert not data._made
 
 
 def test_nothing_in_a_fresh_data_module_hinders_spawning_processes():
@@ -247,15 +247,15 @@ def test_nothing_in_a_fresh_data_module_hinders_spawning_processes():
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("pieces", -1, r"-1 is too small \(use 0 or more\)"),
-        ("image_size", 27, r"27 is too small \(use 28 or more\)"),
-        ("train_pictures", 0, r"0 is too small \(use 1 or more\)"),
-        ("val_pictures", 0, r"0 is too small"),
-        ("test_pictures", 0, r"0 is too small"),
-        ("batch_size", 0, r"0 is too small"),
-        ("num_workers", -1, r"-1 is too small"),
-        ("seed", -1, r"-1 is too small"),
-        ("train_pictures", 63, r"63 do not fill one batch of 64"),
+        ("pieces", -1, r"-1 is out of range \(use 0 or more\)"),
+        ("image_size", 27, r"27 is out of range \(use 28 or more\)"),
+        ("train_pictures", 0, r"0 is out of range \(use 1 or more\)"),
+        ("val_pictures", 0, r"0 is out of range"),
+        ("test_pictures", 0, r"0 is out of range"),
+        ("batch_size", 0, r"0 is out of range"),
+        ("num_workers", -1, r"-1 is out of range"),
+        ("seed", -1, r"-1 is out of range"),
+        ("train_pictures", 63, r"63 is out of range \(use batch_size, 64"),
     ],
 )
 def test_options_out_of_range_are_named(option, value, message):

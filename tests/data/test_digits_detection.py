@@ -19,7 +19,7 @@ SMALL: dict[str, Any] = {
 
 def test_boxes_lie_tightly_around_masks_that_do_not_overlap() -> None:
     counts = set()
-    for picture, target in (DigitsDetection(**SMALL).scenes("train")[i] for i in range(24)):
+    for picture, target in (DigitsDetection(**SMALL).pictures("train")[i] for i in range(24)):
         masks = target["masks"]
         assert picture.shape == (3, 96, 96)
         assert picture.dtype == torch.float32
@@ -37,10 +37,10 @@ def test_a_picture_depends_on_seed_and_number_alone() -> None:
     few, many = DigitsDetection(**SMALL), DigitsDetection(**SMALL | {"train_pictures": 100, "batch_size": 2})
     other = DigitsDetection(**SMALL | {"seed": 4})
     for split in ("train", "val"):
-        one, same = few.scenes(split)[5], many.scenes(split)[5]
+        one, same = few.pictures(split)[5], many.pictures(split)[5]
         assert torch.equal(one[0], same[0])
         assert all(torch.equal(one[1][name], same[1][name]) for name in one[1])
-        assert torch.equal(one[0], other.scenes(split)[5][0]) == (split == "val")
+        assert torch.equal(one[0], other.pictures(split)[5][0]) == (split == "val")
 
 
 def test_batches_are_lists_and_go_on_in_order_after_a_resume() -> None:

@@ -10,7 +10,7 @@ from lightning import Trainer
 from focal_lab.backbones.focal import FocalTransformer
 from focal_lab.data.digits_detection import DigitsDetection
 from focal_lab.errors import UserError
-from focal_lab.tasks.detection import Detection, _groups
+from focal_lab.tasks.detection import Detection
 from focal_lab.tasks.detectors.methods import known_methods
 
 OPTIONS = {"img_size": 64}
@@ -113,7 +113,9 @@ def test_a_checkpoint_of_other_classes_is_not_tested(tmp_path: Path) -> None:
 
 def test_norms_and_position_tables_are_not_decayed_and_everything_is_learned_once() -> None:
     task = small_task("retinanet")
-    decayed, spared = (group["params"] for group in _groups(task.model, 0.05))
+    optimizer = task.recipe.optimizer(task.model, fused=False)
+    decayed, spared = (group["params"] for group in optimizer.param_groups)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0]
     assert len(decayed) + len(spared) == len(list(task.parameters()))
     backbone = next(module for module in task.modules() if isinstance(module, FocalTransformer))
     spared_ids = {id(parameter) for parameter in spared}

@@ -118,7 +118,7 @@ def test_a_training_can_do_without_checkpoints_and_validation() -> None:
     [
         (tiny_config(lrr=1), "model: Option 'lrr' is not accepted by Classification"),
         (tiny_config(warmup_epochs=2.0), "model.warmup_epochs: 2.0 epochs are 4 steps, but the training has"),
-        (tiny_config(data={"pieces": -1}), "data.init_args.pieces: -1 is too small"),
+        (tiny_config(data={"pieces": -1}), "data.init_args.pieces: -1 is out of range"),
     ],
 )
 def test_a_wrong_configuration_is_told_as_the_users_mistake(config: Any, message: str) -> None:

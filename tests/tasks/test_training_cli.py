@@ -173,7 +173,7 @@ def test_a_checkpoint_callback_of_the_configuration_replaces_ours() -> None:
             ["--model.class_path=torch.nn.Linear"],
             "model: Import path torch.nn.Linear does not correspond to a",
         ),
-        (["--data.pieces=-1"], "data.init_args.pieces: -1 is too small"),
+        (["--data.pieces=-1"], "data.init_args.pieces: -1 is out of range"),
         (["--data.class_path=Nope"], "data: Expected a dot import path string: Nope, not 'Nope'"),
         (["--trainer.max_epochs=-5"], "`max_epochs` must be a non-negative integer or -1. You passed in -5."),
         (["--trainer.max_epochs=-1"], "trainer.max_epochs: a cosine needs a number of steps"),

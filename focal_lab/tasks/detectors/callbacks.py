@@ -1,62 +1,36 @@
 """Predictions of a detector as pictures in TensorBoard, and as files."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from faster_coco_eval.core import mask as rle
-from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torchvision.io import write_png
 
-from focal_lab.tasks.detectors.classes import Classes
-from focal_lab.tasks.detectors.drawing import as_bytes, beside, draw
+from focal_lab.tasks.classes import Classes
+from focal_lab.tasks.detectors.drawing import draw
+from focal_lab.tasks.pictures import Look, ShowPictures, WritePictures
 
 # Objects below this score are not drawn; files of results have them all.
 DRAWN_FROM = 0.5
-# Validation pictures in TensorBoard, the first of the set.
-SHOWN = 8
 
 
-class ShowDetections(Callback):
-    """Validation pictures in TensorBoard: on the left what is there, on the right what was found."""
+class ShowDetections(ShowPictures):
+    """Validation pictures with the objects that are there, and with those that were found."""
 
-    def __init__(self) -> None:
-        self._shown = 0
+    def draw_truth(self, look: Look, picture_3HW: Tensor, target: Any) -> Tensor:
+        """All objects but crowds."""
+        return draw(picture_3HW, target, look.classes)
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin with the first picture."""
-        self._shown = 0
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Draw pictures of the batch until there are enough."""
-        logger = trainer.logger
-        if self._shown >= SHOWN or not isinstance(logger, TensorBoardLogger):
-            return
-        if trainer.sanity_checking or not trainer.is_global_zero:
-            return
-        look = _Look(trainer, pl_module)
-        for picture, target, found in list(zip(*batch, outputs["found"], strict=True))[: SHOWN - self._shown]:
-            pixels = as_bytes(picture, look.mean, look.std)
-            drawn = beside(draw(pixels, target, look.classes), draw(pixels, found, look.classes, DRAWN_FROM))
-            logger.experiment.add_image(f"val/picture_{self._shown}", drawn, trainer.global_step)
-            self._shown += 1
+    def draw_found(self, look: Look, picture_3HW: Tensor, found: Any) -> Tensor:
+        """The objects that the detector is more or less sure of."""
+        return draw(picture_3HW, found, look.classes, DRAWN_FROM)
 
 
-class WriteDetections(BasePredictionWriter):
+class WriteDetections(WritePictures):
     """`focal-lab predict`: COCO's result file, `predictions.json`, and drawn pictures beside it.
 
     Each result has the picture's id (its file's name where that is a number, as COCO's are, else its place in
@@ -65,61 +39,29 @@ class WriteDetections(BasePredictionWriter):
     """
 
     def __init__(self) -> None:
-        super().__init__("batch")
+        super().__init__()
         self._results: list[dict[str, Any]] = []
-        self._look: _Look | None = None
-        self._files: Sequence[Path] | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing is found yet."""
+        super().on_predict_start(trainer, pl_module)
         self._results = []
-        self._look = _Look(trainer, pl_module)
-        self._files = getattr(getattr(trainer, "datamodule", None), "predict_files", None)
-        (_folder(trainer) / "pictures").mkdir(parents=True, exist_ok=True)
 
-    def write_on_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: Any,
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
-        """Draw the pictures of one batch and keep what was found in them."""
-        look, folder = self._look, _folder(trainer) / "pictures"
-        assert look is not None
-        for picture, target, found in zip(*batch, prediction, strict=True):
-            number = int(target["image_id"])
-            file = self._files[number] if self._files else None
-            name = file.name if file else str(number)
-            if file and file.stem.isdecimal():
-                number = int(file.stem)
-            drawn = draw(as_bytes(picture, look.mean, look.std), found, look.classes, DRAWN_FROM)
-            write_png(drawn, str(folder / f"{name}.png"))
-            self._results += _results(found, number, name, look.classes)
+    def draw(self, look: Look, picture_3HW: Tensor, found: Any) -> Tensor:
+        """The objects that the detector is more or less sure of."""
+        return draw(picture_3HW, found, look.classes, DRAWN_FROM)
+
+    def keep(self, folder: Path, name: str, number: int, found: Any) -> None:
+        """Results for the file that is written at the end."""
+        assert self.look is not None
+        self._results += _results(found, number, name, self.look.classes)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file of results."""
         rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
-        path = _folder(trainer) / f"predictions{rank}.json"
+        path = self.folder(trainer) / f"predictions{rank}.json"
         path.write_text(json.dumps(self._results), encoding="utf-8")
         rank_zero_info(f"predictions: {path}, pictures: {path.parent / 'pictures'}")
-
-
-class _Look:
-    """How to show the pictures of a data module."""
-
-    def __init__(self, trainer: Trainer, module: LightningModule) -> None:
-        data = getattr(trainer, "datamodule", None)
-        self.mean: Sequence[float] = getattr(data, "mean", (0.0, 0.0, 0.0))
-        self.std: Sequence[float] = getattr(data, "std", (1.0, 1.0, 1.0))
-        self.classes: Classes = getattr(module, "classes", Classes())
-
-
-def _folder(trainer: Trainer) -> Path:
-    return Path(trainer.log_dir or trainer.default_root_dir)
 
 
 def _results(found: dict[str, Tensor], number: int, name: str, classes: Classes) -> list[dict[str, Any]]:

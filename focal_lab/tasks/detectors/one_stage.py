@@ -5,9 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from focal_lab.tasks.detectors.extent import NEVER, Anchors, in_full, shield
 from focal_lab.tasks.detectors.pyramid import Pyramid
+from focal_lab.tasks.detectors.regions import NEVER, Anchors, in_full
 from focal_lab.tasks.detectors.settings import Settings
+from focal_lab.tasks.extent import shield
 
 STAGES = 3
 FIRST_LABEL = 0

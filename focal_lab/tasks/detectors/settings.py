@@ -8,8 +8,8 @@ from typing import Any
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from focal_lab.errors import UserError, one_of
-from focal_lab.tasks.detectors.extent import Extent
-from focal_lab.tasks.detectors.pyramid import Features
+from focal_lab.tasks.extent import Extent
+from focal_lab.tasks.features import Features
 
 
 @dataclass(frozen=True)

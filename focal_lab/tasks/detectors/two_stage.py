@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
-from focal_lab.tasks.detectors.extent import NEVER, Anchors, RegionAlign, are_outside, in_full, shield
 from focal_lab.tasks.detectors.pyramid import Pyramid
+from focal_lab.tasks.detectors.regions import NEVER, Anchors, RegionAlign, are_outside, in_full
 from focal_lab.tasks.detectors.settings import Settings
+from focal_lab.tasks.extent import shield
 
 STAGES = 4
 FIRST_LABEL = 1  # 0 is background

@@ -5,10 +5,10 @@ import torch
 
 from focal_lab.backbones.counting import count_parameters
 from focal_lab.tasks.detectors.counting import count_detector_gmacs
-from focal_lab.tasks.detectors.extent import Extent
 from focal_lab.tasks.detectors.methods import build_detector, stages_of
-from focal_lab.tasks.detectors.pyramid import Features
 from focal_lab.tasks.detectors.settings import Settings
+from focal_lab.tasks.extent import Extent
+from focal_lab.tasks.features import Features
 
 SIZE = (800, 1280)
 REGIONS = {"focal_windows": [15, 13, 9, 7]}

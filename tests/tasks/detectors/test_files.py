@@ -15,9 +15,10 @@ from torch import Tensor
 
 from focal_lab.data.coco import CocoDataModule
 from focal_lab.data.digits_detection import DigitsDetection
+from focal_lab.tasks.classes import Classes
 from focal_lab.tasks.detection import Detection
-from focal_lab.tasks.detectors.classes import Classes
-from focal_lab.tasks.detectors.drawing import as_bytes, draw
+from focal_lab.tasks.detectors.drawing import draw
+from focal_lab.tasks.pictures import as_bytes
 
 
 def small_task(method: str) -> Detection:

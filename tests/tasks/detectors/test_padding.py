@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from focal_lab.tasks.detectors.extent import Extent
 from focal_lab.tasks.detectors.methods import build_detector, known_methods, stages_of
-from focal_lab.tasks.detectors.pyramid import Features
 from focal_lab.tasks.detectors.settings import Settings
+from focal_lab.tasks.extent import Extent
+from focal_lab.tasks.features import Features
 
 SIZES = [(61, 90), (96, 64), (33, 35)]
 # every proposal and region is looked at, so that nothing is drawn at random

@@ -8,8 +8,9 @@ from torch import nn
 
 from focal_lab.errors import UserError
 from focal_lab.tasks.detection import Detection
-from focal_lab.tasks.detectors.extent import Extent
-from focal_lab.tasks.detectors.pyramid import Features, Pyramid
+from focal_lab.tasks.detectors.pyramid import Pyramid
+from focal_lab.tasks.extent import Extent
+from focal_lab.tasks.features import Features
 
 ANY = {
     "focal_micro": {"img_size": 64},

@@ -7,9 +7,10 @@ from torchvision.models.detection import FCOS
 from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
 
 from focal_lab.tasks.detectors import one_stage
-from focal_lab.tasks.detectors.extent import Anchors, ShieldedGroupNorm
 from focal_lab.tasks.detectors.pyramid import Pyramid
+from focal_lab.tasks.detectors.regions import Anchors
 from focal_lab.tasks.detectors.settings import Settings
+from focal_lab.tasks.extent import ShieldedGroupNorm
 
 HAS_MASKS = False
 STAGES, FIRST_LABEL = one_stage.STAGES, one_stage.FIRST_LABEL

@@ -5,8 +5,8 @@ from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from focal_lab.tasks.detectors import one_stage
-from focal_lab.tasks.detectors.extent import Anchors
 from focal_lab.tasks.detectors.pyramid import Pyramid
+from focal_lab.tasks.detectors.regions import Anchors
 from focal_lab.tasks.detectors.settings import Settings
 
 HAS_MASKS = False

@@ -1,4 +1,4 @@
-"""What a detector's classes are called."""
+"""What the classes of a data set are called."""
 
 from dataclasses import dataclass
 from typing import Any

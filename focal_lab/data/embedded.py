@@ -1,0 +1,116 @@
+"""What the embedded data sets share: pictures that are composed from a seed, without any file."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from focal_lab.data.options import check, check_least
+from focal_lab.data.source import NUM_CLASSES, Split
+
+# Validation and test pictures do not depend on the run's seed: all runs are judged by the same ones.
+_EVALUATION_SEED = 0
+
+D = TypeVar("D", bound=Dataset[Any])
+
+
+class EmbeddedData(LightningDataModule, ABC, Generic[D]):
+    """Pictures of handwritten digits: how many there are, in which order they come, how they are batched.
+
+    A data set saves its options as hyperparameters, `train_pictures`, `val_pictures`, `test_pictures`,
+    `batch_size`, `num_workers` and `seed` among them, and then calls `begin`.
+    """
+
+    num_classes = NUM_CLASSES
+    class_names = tuple(str(digit) for digit in range(NUM_CLASSES))
+
+    def begin(self) -> None:
+        """Check the options that all embedded data sets have.
+
+        Raises:
+            UserError: one is out of range.
+        """
+        options = self.hparams
+        check_least(
+            options,
+            dict.fromkeys(("train_pictures", "val_pictures", "test_pictures", "batch_size"), 1)
+            | {"num_workers": 0, "seed": 0},
+        )
+        check(
+            "train_pictures",
+            options["train_pictures"],
+            options["train_pictures"] >= options["batch_size"],
+            f"use batch_size, {options['batch_size']}, or more",
+        )
+        self.batch_size, self.num_workers = options["batch_size"], options["num_workers"]
+        seed = options["seed"]
+        # where Lightning's seed_everything leaves its seed
+        self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
+        self._made: dict[Split, D] = {}
+        self._shuffle: torch.Generator | None = None
+
+    @abstractmethod
+    def make(self, split: Split, seed: int, count: int) -> D:
+        """The first `count` pictures of a split."""
+
+    @abstractmethod
+    def collate_fn(self, split: Split) -> Callable[[Any], Any]:
+        """What makes a batch of items; worker processes may have to pickle it."""
+
+    def pictures(self, split: Split) -> D:
+        """The pictures of a split, made at the first call."""
+        if split not in self._made:
+            seed = self.seed if split == "train" else _EVALUATION_SEED
+            self._made[split] = self.make(split, seed, self.hparams[f"{split}_pictures"])
+        return self._made[split]
+
+    def setup(self, stage: str) -> None:
+        """Make the pictures that a stage needs, unless they are there already."""
+        needed: dict[str, list[Split]] = {"fit": ["train", "val"], "validate": ["val"]}
+        for split in needed.get(stage, ["test"]):
+            self.pictures(split)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled batches."""
+        return self._loader("train", shuffle=True, drop_last=True, generator=self._generator())
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """All validation pictures in order."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """All test pictures in order."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The test pictures."""
+        return self._loader("test")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The shuffling's state: a run resumed at an epoch sees the order it would have seen."""
+        return {"shuffle": self._generator().get_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the shuffling where a checkpoint left it."""
+        self._generator().set_state(state_dict["shuffle"])
+
+    def _generator(self) -> torch.Generator:
+        # Made when first needed: a DataModule that holds one cannot be sent to several spawned processes.
+        if self._shuffle is None:
+            self._shuffle = torch.Generator().manual_seed(self.seed)
+        return self._shuffle
+
+    def _loader(self, split: Split, **options: Any) -> DataLoader[Any]:
+        return DataLoader(
+            self.pictures(split),
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=self.collate_fn(split),
+            **options,
+        )

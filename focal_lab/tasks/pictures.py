@@ -1,0 +1,175 @@
+"""What tasks draw: validation pictures in TensorBoard, predicted ones as files."""
+
+import colorsys
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torchvision.io import write_png
+
+from focal_lab.tasks.classes import Classes
+
+# Validation pictures in TensorBoard, the first of the set.
+SHOWN = 8
+# Small pictures are enlarged to about this side, so that labels can be read.
+_LEAST_SIDE = 320
+# Turns of the colour circle from one class to the next: the golden section keeps neighbours apart.
+_TURN = 0.618034
+
+
+class Look:
+    """How to show the pictures of a data module.
+
+    Attributes:
+        mean: what was subtracted from each channel, on a scale of 0 to 1.
+        std: what each channel was divided by.
+        classes: what the labels are called.
+    """
+
+    def __init__(self, trainer: Trainer, module: LightningModule) -> None:
+        data = getattr(trainer, "datamodule", None)
+        self.mean: Sequence[float] = getattr(data, "mean", (0.0, 0.0, 0.0))
+        self.std: Sequence[float] = getattr(data, "std", (1.0, 1.0, 1.0))
+        self.classes: Classes = getattr(module, "classes", Classes())
+
+    def pixels(self, picture_3HW: Tensor) -> Tensor:
+        """A normalised picture as it was, uint8 (3, H, W), on the processor."""
+        return as_bytes(picture_3HW, self.mean, self.std)
+
+
+class ShowPictures(Callback):
+    """Validation pictures in TensorBoard: on the left what is there, on the right what was found.
+
+    The task's `validation_step` returns what it found in each picture under the key `found`.
+    """
+
+    def __init__(self) -> None:
+        self._shown = 0
+
+    def draw_truth(self, look: Look, picture_3HW: Tensor, target: Any) -> Tensor:
+        """What is there, over a picture of bytes."""
+        raise NotImplementedError
+
+    def draw_found(self, look: Look, picture_3HW: Tensor, found: Any) -> Tensor:
+        """What was found, over a picture of bytes."""
+        raise NotImplementedError
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin with the first picture."""
+        self._shown = 0
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw pictures of the batch until there are enough."""
+        logger = trainer.logger
+        if self._shown >= SHOWN or not isinstance(logger, TensorBoardLogger):
+            return
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        look = Look(trainer, pl_module)
+        for picture, target, found in list(zip(*batch, outputs["found"], strict=True))[: SHOWN - self._shown]:
+            pixels = look.pixels(picture)
+            drawn = beside(self.draw_truth(look, pixels, target), self.draw_found(look, pixels, found))
+            logger.experiment.add_image(f"val/picture_{self._shown}", drawn, trainer.global_step)
+            self._shown += 1
+
+
+class WritePictures(BasePredictionWriter):
+    """`focal-lab predict`: drawn pictures in the folder `pictures`, called as their files or by number."""
+
+    def __init__(self) -> None:
+        super().__init__("batch")
+        self.look: Look | None = None
+        self.files: Sequence[Path] | None = None
+
+    def draw(self, look: Look, picture_3HW: Tensor, found: Any) -> Tensor:
+        """What was found, over a picture of bytes."""
+        raise NotImplementedError
+
+    def keep(self, folder: Path, name: str, number: int, found: Any) -> None:
+        """Whatever else is written of a picture.
+
+        Args:
+            folder: of all that is predicted.
+            name: of the picture.
+            number: its place in the data, or its file's name where that is a number.
+            found: what the task answered.
+        """
+
+    def folder(self, trainer: Trainer) -> Path:
+        """Where the files go: the trainer's log folder."""
+        return Path(trainer.log_dir or trainer.default_root_dir)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing is found yet."""
+        self.look = Look(trainer, pl_module)
+        self.files = getattr(getattr(trainer, "datamodule", None), "predict_files", None)
+        (self.folder(trainer) / "pictures").mkdir(parents=True, exist_ok=True)
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Draw the pictures of one batch and keep what was found in them."""
+        look, folder = self.look, self.folder(trainer)
+        assert look is not None
+        for picture, target, found in zip(*batch, prediction, strict=True):
+            number = int(target["image_id"])
+            file = self.files[number] if self.files else None
+            name = file.name if file else str(number)
+            if file and file.stem.isdecimal():
+                number = int(file.stem)
+            drawn = self.draw(look, look.pixels(picture), found)
+            write_png(drawn, str(folder / "pictures" / f"{name}.png"))
+            self.keep(folder, name, number, found)
+
+
+def as_bytes(picture_3HW: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """A normalised picture as it was, uint8 (3, H, W), on the processor."""
+    picture_3HW = picture_3HW.detach().float().cpu()
+    mean_3, std_3 = (torch.tensor(list(values)).view(3, 1, 1) for values in (mean, std))
+    return ((picture_3HW * std_3 + mean_3) * 255).round().clamp(0, 255).byte()
+
+
+def beside(left_3HW: Tensor, right_3HW: Tensor) -> Tensor:
+    """Two pictures of the same size with a white line between them."""
+    line = left_3HW.new_full((3, left_3HW.shape[1], 4), 255)
+    return torch.cat((left_3HW, line, right_3HW), 2)
+
+
+def magnification(picture_3HW: Tensor) -> int:
+    """How often to repeat the pixels of a small picture so that what is drawn on it can be seen."""
+    return max(1, math.ceil(_LEAST_SIDE / max(picture_3HW.shape[1:])))
+
+
+def enlarged(x_CHW: Tensor, factor: int) -> Tensor:
+    """Each value `factor` times in both directions."""
+    if factor == 1:
+        return x_CHW
+    return F.interpolate(x_CHW[None].float(), scale_factor=factor, mode="nearest")[0].to(torch.uint8)
+
+
+def colour(label: int) -> tuple[int, int, int]:
+    """Red, green and blue of a class: bright, and far from the classes next to it."""
+    red, green, blue = colorsys.hsv_to_rgb(label * _TURN % 1, 0.8, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
