@@ -16,12 +16,12 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
 from torchvision import tv_tensors
-from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
 from torchvision.transforms import v2
 
 from focal_lab.data.batches import Batch, Target, as_lists
 from focal_lab.data.coco_file import CocoFile, Picture, read_coco
 from focal_lab.data.options import check
+from focal_lab.data.picture_files import list_pictures_of, upright
 from focal_lab.errors import UserError
 
 
@@ -192,13 +192,7 @@ class CocoDataModule(LightningDataModule):
         """
         if self.hparams["predict_images"] is None:
             return None
-        folder, key = self.root / str(self.hparams["predict_images"]), "data.init_args.predict_images"
-        if not folder.is_dir():
-            raise UserError("is no folder", file=folder, key=key)
-        files = sorted(file for file in folder.iterdir() if is_image_file(file.name))
-        if not files:
-            raise UserError(f"has no pictures ({', '.join(IMG_EXTENSIONS)})", file=folder, key=key)
-        return files
+        return list_pictures_of(self.root / self.hparams["predict_images"], "predict_images")
 
     def _dataset(self, split: str) -> "CocoPictures":
         pictures: Sequence[Picture] = self.annotations(split).pictures
@@ -353,17 +347,17 @@ class AspectBatches(BatchSampler):
 
 
 def _upright(opened: Image.Image, picture: Picture, path: Path) -> Image.Image:
-    """The picture as RGB, turned as EXIF says unless its annotations were made for the unturned one."""
-    expected = (picture.width, picture.height)
-    turned = ImageOps.exif_transpose(opened)
-    unknown = expected == (0, 0)
-    for candidate in (turned, opened):
-        if unknown or candidate.size == expected:
-            return candidate.convert("RGB")
-    raise UserError(
-        f"is {turned.width} x {turned.height} px, but its annotation says {picture.width} x {picture.height}",
-        file=path,
-    )
+    """The picture as RGB, the way round that its annotations were made for."""
+    unknown = (picture.width, picture.height) == (0, 0)
+    made = upright(opened, None if unknown else (picture.width, picture.height))
+    if made is None:
+        turned = ImageOps.exif_transpose(opened)
+        raise UserError(
+            f"is {turned.width} x {turned.height} px, but its annotation says "
+            f"{picture.width} x {picture.height}",
+            file=path,
+        )
+    return made
 
 
 def _check_pictures(found: CocoFile, folder: Path) -> None:

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets.folder import (
     IMG_EXTENSIONS,
-    is_image_file,
     make_dataset,
 )
 
 from focal_lab.data.options import check
+from focal_lab.data.picture_files import list_pictures_of
 from focal_lab.errors import UserError, one_of
 
 Transform = Callable[[Image.Image], Tensor]
@@ -138,16 +138,7 @@ class ImageFolderClassification(LightningDataModule):
         """
         if self.predict_root is None:
             return [Path(file) for file, _ in self._labelled(self._test_folder(), training=False).samples]
-        if not self.predict_root.is_dir():
-            raise UserError("is no folder", file=self.predict_root, key="data.init_args.predict_root")
-        files = sorted(file for file in self.predict_root.iterdir() if is_image_file(file.name))
-        if not files:
-            raise UserError(
-                f"has no pictures ({', '.join(IMG_EXTENSIONS)})",
-                file=self.predict_root,
-                key="data.init_args.predict_root",
-            )
-        return files
+        return list_pictures_of(self.predict_root, "predict_root")
 
     def setup(self, stage: str) -> None:
         """List the pictures that a stage needs, so that what is missing is said before anything runs."""

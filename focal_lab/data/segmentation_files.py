@@ -1,0 +1,163 @@
+"""Files of segmentation data: pictures, masks with a class number in every pixel, and the classes' names.
+
+Shape suffixes: H W size of a picture in px.
+"""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from focal_lab.data.picture_files import list_pictures_of
+from focal_lab.errors import UserError
+
+# What a mask of class numbers is stored as: 8 or 16 bits in one channel.
+_NUMBERED = ("L", "I;16", "I;16B", "I")
+THREADS = 8
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture and its mask, which one to be predicted does not have."""
+
+    picture: Path
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """What the numbers in masks mean.
+
+    Attributes:
+        classes: how many there are.
+        ignored: number, and label, of pixels that do not count.
+        from_one: whether 0 does not count either, and 1 is the first class.
+    """
+
+    classes: int
+    ignored: int
+    from_one: bool
+
+    def labels(self, numbers_HW: NDArray[Any], file: Path) -> NDArray[Any]:
+        """Labels from 0, of the numbers' kind or a larger one.
+
+        Raises:
+            UserError: a number is that of no class.
+        """
+        first = int(self.from_one)
+        if numbers_HW.min(initial=0) < 0:
+            raise UserError(f"has the value {numbers_HW.min()}, and classes count from {first}", file=file)
+        counts = np.bincount(numbers_HW.ravel(), minlength=1)
+        there = np.flatnonzero(counts)
+        wrong = [
+            number for number in there.tolist() if number != self.ignored and number >= self.classes + first
+        ]
+        if wrong:
+            more = f" or {self.ignored}" if self.ignored >= self.classes + first else ""
+            raise UserError(
+                f"has the value {wrong[0]} in {counts[wrong[0]]} pixels, and there are {self.classes} "
+                f"classes (use {first} to {self.classes + first - 1}{more}, or name more classes)",
+                file=file,
+            )
+        table = np.arange(max(int(there.max(initial=0)), self.ignored) + 1) - first
+        table[:first], table[self.ignored] = self.ignored, self.ignored
+        kind = np.uint8 if max(self.ignored, self.classes) < 256 else np.int32
+        return np.asarray(table.astype(kind)[numbers_HW])
+
+
+def find_pairs(images: Path, masks: Path, split: str, palette: bool) -> list[Pair]:
+    """Pictures by name, each with its mask; only headers are read.
+
+    Args:
+        images: folder of pictures.
+        masks: folder of masks.
+        split: which options name the folders.
+        palette: whether masks may have a palette.
+
+    Raises:
+        UserError: a folder is missing or empty, or a mask is missing or of another size or kind.
+    """
+    files = list_pictures_of(images, f"{split}_images")
+    if not masks.is_dir():
+        raise UserError("is no folder", file=masks, key=f"data.init_args.{split}_masks")
+    there = {file.stem: file for file in masks.iterdir() if file.suffix.lower() == ".png"}
+    if not there:
+        raise UserError("has no masks (.png)", file=masks, key=f"data.init_args.{split}_masks")
+    missing = [file for file in files if file.stem not in there]
+    if missing:
+        more = f", and {len(missing) - 1} other masks" if len(missing) > 1 else ""
+        raise UserError(f"does not exist, but {missing[0]} does{more}", file=masks / f"{missing[0].stem}.png")
+    pairs = [Pair(file, there[file.stem]) for file in files]
+    with ThreadPoolExecutor(THREADS) as threads:
+        for _ in threads.map(lambda pair: _check_headers(pair, palette), pairs):
+            pass
+    return pairs
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Names from a file.
+
+    Raises:
+        UserError: it is missing, empty, or not of a known form.
+    """
+    key = "data.init_args.classes"
+    if not path.is_file():
+        raise UserError(
+            "does not exist; it names the classes (a JSON list, or one name a line)", file=path, key=key
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text) if path.suffix == ".json" else _lines(text)
+    except ValueError as error:
+        raise UserError(f"cannot be read ({error})", file=path, key=key) from error
+    found = found.get("classes") if isinstance(found, dict) else found
+    if not isinstance(found, list) or not found or not all(isinstance(name, str) for name in found):
+        raise UserError("is no list of names", file=path, key=key)
+    twice = [name for name in found if found.count(name) > 1]
+    if twice:
+        raise UserError(f"names {twice[0]!r} twice", file=path, key=key)
+    return tuple(found)
+
+
+def _lines(text: str) -> list[str]:
+    """One name a line; of ADE20K's table, whose last column is the name, up to its first synonym."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines and lines[0].split()[:2] == ["Idx", "Ratio"]:
+        return [line.split("\t")[-1].split(",")[0].strip() for line in lines[1:]]
+    return lines
+
+
+def _check_headers(pair: Pair, palette: bool) -> None:
+    assert pair.mask is not None
+    try:
+        with Image.open(pair.mask) as opened:
+            mode, size = opened.mode, opened.size
+    except Exception as error:
+        raise UserError(f"cannot be read as a mask ({error})", file=pair.mask) from error
+    if mode == "P" and not palette:
+        raise UserError(
+            "has a palette; if its indices are the classes, say so",
+            file=pair.mask,
+            key="data.init_args.palette_masks",
+        )
+    if mode not in _NUMBERED and mode != "P":
+        raise UserError(
+            f"has {mode} pixels; a mask has one channel with the number of a class (8 or 16 bits)",
+            file=pair.mask,
+        )
+    try:
+        with Image.open(pair.picture) as opened:
+            turned = opened.getexif().get(0x0112, 1) >= 5  # the orientations that swap height and width
+            sizes = {opened.size, opened.size[::-1]} if turned else {opened.size}
+            told = f"{opened.width} x {opened.height}"
+    except Exception as error:
+        raise UserError(f"cannot be decoded as a picture ({error})", file=pair.picture) from error
+    if size not in sizes:
+        raise UserError(
+            f"is {size[0]} x {size[1]} px, and its picture {pair.picture} is {told}", file=pair.mask
+        )

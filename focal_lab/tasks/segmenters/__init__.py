@@ -1,0 +1,1 @@
+"""Parts of the segmentation task: network, way of evaluation, metrics, pictures."""
