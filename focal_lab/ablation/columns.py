@@ -37,6 +37,8 @@ _ALL = (
     Column("ap50_mask", "AP^m_50", "detection"),
     Column("ap75_mask", "AP^m_75", "detection"),
     Column("miou", "mIoU (%)", "segmentation"),
+    Column("macc", "mAcc (%)", "segmentation"),
+    Column("pixel_acc", "Pixel acc (%)", "segmentation"),
     Column("train_seconds", "Train (s)", digits=0),
     Column("images_per_second", "Images/s", digits=0),
     Column("peak_memory_mb", "Peak memory (MB)", digits=0),

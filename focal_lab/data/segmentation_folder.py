@@ -259,45 +259,18 @@ class Ade20kDataModule(SegmentationFolder):
     """ADE20K's SceneParsing challenge (Zhou et al. 2017): root/images, root/annotations, 150 classes.
 
     In its masks 0 is no class and 1 to 150 are the classes; their names are in the archive's own file.
-    The arguments are those of `SegmentationFolder`.
+
+    Args:
+        root: the unpacked archive.
+        classes: its table of the classes.
+        reduce_zero_label: whether 0 in the masks means no class.
+        options: see `SegmentationFolder`.
     """
 
     def __init__(
-        self,
-        root: str,
-        predict_images: str | None = None,
-        classes: str = "objectInfo150.txt",
-        check_masks: bool = True,
-        image_size: int = 512,
-        short_side: int = 512,
-        long_side: int = 2048,
-        scale_range: tuple[float, float] = (0.5, 2.0),
-        most_of_one_class: float = 0.75,
-        flip: float = 0.5,
-        photometric: bool = True,
-        batch_size: int = 2,
-        num_workers: int = 4,
-        mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN,
-        std: tuple[float, float, float] = IMAGENET_DEFAULT_STD,
+        self, root: str, classes: str = "objectInfo150.txt", reduce_zero_label: bool = True, **options: Any
     ) -> None:
-        super().__init__(
-            root,
-            predict_images=predict_images,
-            classes=classes,
-            reduce_zero_label=True,
-            check_masks=check_masks,
-            image_size=image_size,
-            short_side=short_side,
-            long_side=long_side,
-            scale_range=scale_range,
-            most_of_one_class=most_of_one_class,
-            flip=flip,
-            photometric=photometric,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            mean=mean,
-            std=std,
-        )
+        super().__init__(root, classes=classes, reduce_zero_label=reduce_zero_label, **options)
 
 
 class SegmentationPictures(Dataset[tuple[Tensor, Target]]):

@@ -39,7 +39,10 @@ def picture_size(data: Mapping[str, Any]) -> tuple[int, int]:
     """
     size = data.get("init_args", {}).get("image_size")
     if size is None:
-        parameter = inspect.signature(find_class(data["class_path"])).parameters.get("image_size")
+        # a class may hand on to its base what it does not name itself
+        bases = inspect.getmro(find_class(data["class_path"]))
+        found = (inspect.signature(base).parameters.get("image_size") for base in bases[:-1])
+        parameter = next((one for one in found if one is not None), None)
         if parameter is None or parameter.default is inspect.Parameter.empty:
             raise UserError(
                 f"{data['class_path']} does not say its image_size", key="data.init_args.image_size"

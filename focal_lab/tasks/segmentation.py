@@ -283,7 +283,11 @@ def _check(
 ) -> None:
     rules = {
         "num_classes": (num_classes, num_classes >= 2, "2 or more"),
-        "decoder_channels": (decoder_channels, (decoder_channels or 1) >= 1, "1 or more"),
+        "decoder_channels": (
+            decoder_channels,
+            decoder_channels is None or decoder_channels >= 1,
+            "1 or more",
+        ),
         "auxiliary_weight": (auxiliary_weight, auxiliary_weight >= 0, "0 or more"),
         "auxiliary_channels": (auxiliary_channels, auxiliary_channels >= 1, "1 or more"),
         "dropout": (dropout, 0 <= dropout < 1, "in [0, 1)"),

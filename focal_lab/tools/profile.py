@@ -26,7 +26,8 @@ examples:
   focal-lab profile focal_tiny swin_tiny_patch4_window7_224
   focal-lab profile focal_tiny --set window_size=14 --set depths=[2,2,4,2] --no-measure
   focal-lab profile focal_tiny --image-size 800 1280 --batch-size 1 --json
-  focal-lab profile --task detection --method mask_rcnn focal_tiny swin_tiny_patch4_window7_224"""
+  focal-lab profile --task detection --method mask_rcnn focal_tiny swin_tiny_patch4_window7_224
+  focal-lab profile --task segmentation focal_tiny swin_tiny_patch4_window7_224"""
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,8 @@ def main(argv: list[str]) -> int:
     settings = parse_overrides(options.set)
     if "img_size" in settings:
         raise UserError("img_size is set by --image-size", key="--set")
-    if options.task == "detection":
-        return _detectors(options, settings)
+    if options.task != "classification":
+        return _heads(options, settings)
     profiles = _count(options.names, settings, _size(options.image_size))
     if not options.no_measure:
         if sys.stderr.isatty():  # no spinner: it would take its share of what is measured
@@ -136,16 +137,17 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _detectors(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
-    """Count detectors; they are not measured."""
-    from focal_lab.tools.detectors import count_detector, detectors_text
+def _heads(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
+    """Count backbones with heads; they are not measured."""
+    from focal_lab.tools.heads import count_heads, heads_text
 
+    head = options.method if options.task == "detection" else options.decoder or "upernet"
     size = _size(options.image_size)
-    counted = [count_detector(name, options.method, settings, size) for name in options.names]
+    counted = [count_heads(options.task, name, head, settings, size) for name in options.names]
     if options.json:
         print(json.dumps([one.as_dict() for one in counted], indent=2))
     else:
-        print(detectors_text(counted), end="")
+        print(heads_text(counted, terminal=sys.stdout.isatty()), end="")
     return 0
 
 
@@ -161,11 +163,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--task",
-        choices=("classification", "detection"),
+        choices=("classification", "detection", "segmentation"),
         default="classification",
-        help="what the backbones are part of; detectors are counted, not measured (default: classification)",
+        help="what the backbones are part of; with heads they are counted, not measured (classification)",
     )
     parser.add_argument("--method", help="of detection: retinanet, mask_rcnn, faster_rcnn or fcos")
+    parser.add_argument(
+        "--decoder", help="of segmentation: upernet (the default), fpn, segformer or deeplabv3plus"
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -199,14 +204,16 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError("--training says what to measure, and --no-measure not to: use one of them")
     if (options.task == "detection") != (options.method is not None):
         raise UserError("--task detection and --method (mask_rcnn, for example) go together", key="--method")
+    if options.decoder is not None and options.task != "segmentation":
+        raise UserError("goes with --task segmentation", key="--decoder")
     measuring = {
         "--batch-size": options.batch_size,
         "--rounds": options.rounds,
         "--training": options.training,
     }
     for name, value in measuring.items():
-        if value and options.task == "detection":
-            raise UserError("says how to measure, and detectors are only counted", key=name)
+        if value and options.task != "classification":
+            raise UserError("says how to measure, and backbones with heads are only counted", key=name)
     _size(options.image_size)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import Trainer
+from tiny_task import quiet_trainer
 
 from focal_lab.backbones.focal import FocalTransformer
 from focal_lab.data.digits_detection import DigitsDetection
@@ -34,18 +34,6 @@ def silent(task: Detection) -> Detection:
     """The task without a trainer, logging nothing."""
     task.log = task.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
     return task
-
-
-def quiet_trainer(**options: Any) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        max_epochs=1,
-        **options,
-    )
 
 
 @pytest.mark.parametrize("method", known_methods())

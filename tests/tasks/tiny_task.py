@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import yaml
-from lightning import Callback
+from lightning import Callback, Trainer
 
 OPTIONS = {"embed_dim": 8, "depths": [1, 1, 1, 1]}
 
@@ -71,3 +71,18 @@ class InterruptAfter(Callback):
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if trainer.current_epoch == self.epochs:
             raise InterruptionError
+
+
+def quiet_trainer(**options: Any) -> Trainer:
+    """A trainer of one epoch on the CPU that writes nothing."""
+    return Trainer(
+        **{
+            "accelerator": "cpu",
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "max_epochs": 1,
+        }
+        | options
+    )

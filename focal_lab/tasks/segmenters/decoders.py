@@ -24,13 +24,18 @@ class Decoder(nn.Module):
 
     Attributes:
         out_channels: of that map.
+        uses: which of the four are looked at.
     """
 
     def __init__(
-        self, decoder: nn.Module, out_channels: int, finer: Callable[[Tensor], Sequence[Any]]
+        self,
+        decoder: nn.Module,
+        out_channels: int,
+        finer: Callable[[Tensor], Sequence[Any]],
+        uses: tuple[int, ...] = (0, 1, 2, 3),
     ) -> None:
         super().__init__()
-        self.decoder, self.out_channels, self._finer = decoder, out_channels, finer
+        self.decoder, self.out_channels, self.uses, self._finer = decoder, out_channels, uses, finer
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """(B, C_i, H / 2^i, W / 2^i), the finest first, to (B, out_channels, H, W)."""
@@ -123,7 +128,7 @@ def _deeplabv3plus(
     decoder = DeepLabV3PlusDecoder([3, 0, *channels], 5, width, output_stride=16, **chosen)
     # a fourth of the coarsest map's resolution is expected; ours may be coarser still
     decoder.up = nn.Upsample(scale_factor=strides[-1] // strides[0], mode="bilinear", align_corners=False)
-    return Decoder(decoder, width, _nothing_finer)
+    return Decoder(decoder, width, _nothing_finer, uses=(0, 3))
 
 
 def _nothing_finer(_: Tensor) -> tuple[None, None]:

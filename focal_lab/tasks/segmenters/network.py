@@ -44,6 +44,9 @@ class Segmenter(nn.Module):
                 nn.ReLU(),
                 *_classifier(auxiliary_channels, num_classes, dropout),
             )
+        for i in range(len(features.norms)):
+            if i not in decoder.uses and not (i == _AUXILIARY_STAGE and auxiliary_channels):
+                features.norms[i] = nn.Identity()  # several devices wait for every parameter's gradient
         shield(self.decoder, features.extent)
         if self.auxiliary is not None:
             shield(self.auxiliary, features.extent)
