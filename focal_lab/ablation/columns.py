@@ -1,5 +1,6 @@
 """What a table can show: one entry per column that a sweep file may name under `columns`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from focal_lab.errors import UserError, one_of
@@ -43,6 +44,8 @@ _ALL = (
     Column("images_per_second", "Images/s", digits=0),
     Column("peak_memory_mb", "Peak memory (MB)", digits=0),
 )
+# what a task is about, in a table that names none of its metrics
+_MAIN = {"classification": "top1", "detection": "ap_box", "segmentation": "miou"}
 COLUMNS: dict[str, Column] = {column.key: column for column in _ALL}
 
 
@@ -55,3 +58,9 @@ def find_column(key: str) -> Column:
     if key not in COLUMNS:
         raise UserError(f"{key!r} is not a column (use {one_of(COLUMNS)})")
     return COLUMNS[key]
+
+
+def with_main_columns(keys: Sequence[str], tasks: Sequence[str]) -> tuple[str, ...]:
+    """The columns, and the main metric of each task that has none among them."""
+    shown = {COLUMNS[key].task for key in keys}
+    return (*keys, *(_MAIN[task] for task in tasks if task not in shown))

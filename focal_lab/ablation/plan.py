@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from focal_lab.ablation.columns import with_main_columns
 from focal_lab.ablation.design import Cell, design_cells
 from focal_lab.ablation.result import write_atomic
 from focal_lab.ablation.runs import Run, hash_of, make_runs
@@ -74,6 +75,7 @@ def make_plan(
         )
     if tasks is not None:
         sweep = replace(sweep, tasks=tasks_from(list(tasks), None, "--tasks"))
+    sweep = replace(sweep, columns=with_main_columns(sweep.columns, sweep.tasks))
     settings = parse_overrides(overrides)
     for name in settings:
         task = name.partition(".")[0]

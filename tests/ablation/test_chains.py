@@ -1,4 +1,4 @@
-"""Detection starts from the backbone that the classification run of its cell and seed has trained."""
+"""Detection and segmentation start from the backbone that their classification run has trained."""
 
 import json
 import shutil
@@ -31,6 +31,24 @@ data:
   class_path: focal_lab.data.digits_detection.DigitsDetection
   init_args: {image_size: 64, batch_size: 2, train_pictures: 2, val_pictures: 2, test_pictures: 2}
 """
+SEGMENTATION = """\
+trainer: {max_epochs: 1}
+model:
+  class_path: focal_lab.tasks.segmentation.Segmentation
+  init_args:
+    backbone: focal_micro
+    backbone_options: {embed_dim: 8, depths: [1, 1, 1, 1], img_size: 64}
+    num_classes: 11
+    decoder_channels: 8
+    auxiliary_channels: 8
+    test_size: null
+    lr: 1e-12
+    weight_decay: 0
+    warmup_steps: 0
+data:
+  class_path: focal_lab.data.digits_segmentation.DigitsSegmentation
+  init_args: {image_size: 64, batch_size: 2, train_pictures: 2, val_pictures: 2, test_pictures: 2}
+"""
 TASKS = ("--tasks", "classification", "detection")
 
 
@@ -41,6 +59,7 @@ def chained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     write("experiments/digits/classification.yaml", EXPERIMENT)
     write("experiments/digits/detection.yaml", DETECTION)
+    write("experiments/digits/segmentation.yaml", SEGMENTATION)
     return Path("runs")
 
 
@@ -54,24 +73,29 @@ def weights(folder: Path) -> dict[str, Any]:
     return state
 
 
-def test_a_detection_run_starts_from_its_classification_run(chained: Path) -> None:
+def test_heads_start_from_the_classification_run(chained: Path) -> None:
     path = write_sweep(factors={"focal_levels": [1, 2]}, seeds=1, columns=["top1", "ap_box"])
-    first = sweep(str(path), *TASKS)
+    tasks = (*TASKS, "segmentation")
+    first = sweep(str(path), *tasks)
     assert first.returncode == 0, first.stderr
-    assert "4 runs: 4 trained, 0 reused" in first.stderr
-    for child in make_plan(path, tasks=["classification", "detection"]).runs:
+    assert "6 runs: 6 trained, 0 reused" in first.stderr
+    assert "mIoU (%)" in first.stdout  # a task that is trained is shown
+    for child in make_plan(path, tasks=tasks[1:]).runs:
         if child.needs is None:
             continue
         parent, trained = weights(chained / child.needs), weights(chained / child.id)
         name = "layers.0.blocks.0.mlp.fc1.weight"
         # the learning rate is next to nothing: what was trained is what it started from
-        torch.testing.assert_close(trained[f"model.backbone.body.model.{name}"], parent[f"model.{name}"])
+        prefix = {"detection": "model.backbone.body.model", "segmentation": "model.features.model"}[
+            child.task
+        ]
+        torch.testing.assert_close(trained[f"{prefix}.{name}"], parent[f"model.{name}"])
         result = json.loads((chained / child.id / "result.json").read_text())
         assert "backbone_checkpoint" not in result["config"]["model"]["init_args"]
-        assert {"ap_box", "ap50_box"} <= result["metrics"].keys()
+        assert ("ap_box" if child.task == "detection" else "miou") in result["metrics"]
         assert child.needs in (chained / child.id / "config.yaml").read_text()
-    second = sweep(str(path), *TASKS)
-    assert "4 runs: 0 trained, 4 reused" in second.stderr
+    second = sweep(str(path), *tasks)
+    assert "6 runs: 0 trained, 6 reused" in second.stderr
 
 
 def test_a_failed_parent_fails_its_child_with_the_reason_and_a_lost_checkpoint_is_said(chained: Path) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from focal_lab.ablation.columns import COLUMNS, find_column
+from focal_lab.ablation.columns import COLUMNS, find_column, with_main_columns
 from focal_lab.ablation.sweep_file import TASKS
 from focal_lab.errors import UserError
 
@@ -18,3 +18,10 @@ def test_every_column_belongs_to_a_task_that_exists_or_to_all_runs() -> None:
     assert {column.task for column in COLUMNS.values()} == {*TASKS, None}
     titles = [column.title for column in COLUMNS.values()]
     assert len(set(titles)) == len(titles)
+
+
+def test_a_task_that_is_trained_is_shown() -> None:
+    tasks = ("classification", "detection", "segmentation")
+    assert with_main_columns(("params", "ap_mask"), tasks) == ("params", "ap_mask", "top1", "miou")
+    assert with_main_columns(("top5", "ap_box", "macc"), tasks) == ("top5", "ap_box", "macc")
+    assert with_main_columns(("params",), ("detection",)) == ("params", "ap_box")

@@ -19,7 +19,7 @@ from focal_lab.tasks.segmenters.network import Segmenter
 MODES = ("whole", "slide")
 # Classes that are enlarged at a time: 150 of them at the size of a large picture are gigabytes.
 _CLASSES_AT_ONCE = 16
-# Windows that go through the network at a time.
+# Windows that go through the network at a time on a GPU; a processor is busy with one, and has less memory.
 _WINDOWS_AT_ONCE = 4
 _MULTIPLE = 32
 
@@ -143,7 +143,8 @@ def _slide(network: Segmenter, images_BCHW: Tensor, protocol: Protocol) -> Tenso
     ]
     total_BKhw: Tensor | None = None
     seen_hw = images_BCHW.new_zeros(frame[0] // stride, frame[1] // stride, dtype=torch.float32)
-    for chosen in _chunks(corners, max(1, _WINDOWS_AT_ONCE // len(images_BCHW))):
+    at_once = 1 if images_BCHW.device.type == "cpu" else _WINDOWS_AT_ONCE
+    for chosen in _chunks(corners, max(1, at_once // len(images_BCHW))):
         cut = [framed_BCHW[..., top : top + rows, left : left + columns] for top, left in chosen]
         inside = [(min(rows, height - top), min(columns, width - left)) for top, left in chosen]
         extent.update([size for size in inside for _ in range(len(images_BCHW))], (rows, columns))
