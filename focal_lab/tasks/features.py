@@ -53,7 +53,7 @@ class Features(nn.Module):
             self.channels = [int(stage["num_chs"]) for stage in info]
             self.strides = [int(stage["reduction"]) for stage in info]
         else:
-            model = create_backbone(backbone, options, checkpoint=checkpoint, features_only=True)
+            model = _of_any_size(backbone, options, checkpoint)
             described: Any = model.feature_info
             if len(described.channels()) < stages:
                 raise UserError(
@@ -100,3 +100,15 @@ class Features(nn.Module):
             images_BCHW, len(self.channels), output_fmt="NHWC", intermediates_only=True, valid_size=valid_B2
         )
         return maps
+
+
+def _of_any_size(backbone: str, options: dict[str, Any], checkpoint: str | None) -> nn.Module:
+    """timm's Swins insist on one picture size unless told otherwise; other models do not know the option."""
+    try:
+        return create_backbone(
+            backbone, {"strict_img_size": False} | options, checkpoint=checkpoint, features_only=True
+        )
+    except UserError as error:
+        if "'strict_img_size'" not in str(error):
+            raise
+    return create_backbone(backbone, options, checkpoint=checkpoint, features_only=True)

@@ -198,8 +198,9 @@ def test_one_picture_is_too_few_for_batch_norms() -> None:
     assert error.value.key == "data.init_args.batch_size"
 
 
-def test_a_batch_may_have_pictures_of_any_size() -> None:
-    task = small_task().eval()
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_batch_may_have_pictures_of_any_size(backbone: str) -> None:
+    task = small_task("upernet", backbone).eval()
     with torch.no_grad():
         found = task([torch.randn(3, 64, 64), torch.randn(3, 40, 70)])
     assert [tuple(classes.shape) for classes in found] == [(64, 64), (40, 70)]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from focal_lab.tasks.classes import Classes
@@ -47,13 +47,13 @@ def overlay(picture_3HW: Tensor, label_HW: Tensor, classes: Classes, *, enlarge:
 def _with_names(picture_3HW: Tensor, names: list[tuple[str, tuple[int, int, int]]]) -> Tensor:
     """Names in their colours, in the upper left corner."""
     image = Image.fromarray(np.ascontiguousarray(picture_3HW.permute(1, 2, 0).numpy()))
-    drawing = ImageDraw.Draw(image)
+    drawing, font = ImageDraw.Draw(image), ImageFont.load_default(size=max(10, image.height // 24))
     top = 2
     for name, shade in names:
-        box = drawing.textbbox((4, top), name)
+        box = drawing.textbbox((4, top), name, font=font)
         if box[3] + 2 > image.height:
             break
         drawing.rectangle((2, top, box[2] + 2, box[3] + 2), fill="black")
-        drawing.text((4, top), name, fill=shade)
+        drawing.text((4, top), name, fill=shade, font=font)
         top = int(box[3]) + 3
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
