@@ -36,6 +36,7 @@ class FocalCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str] | Mapping[str, Any], *, run: bool = True, **kwargs: Any) -> None:
         quiet: dict[str, Any] = {"exit_on_error": False}
+        self._said_of_model = [] if isinstance(args, Mapping) else model_arguments(args)
         with _no_command_line():
             super().__init__(
                 LightningModule,
@@ -70,6 +71,21 @@ class FocalCLI(LightningCLI):
             if problem:
                 raise UserError(f"{checkpoint} {problem}", key="--ckpt_path")
 
+    def _parse_ckpt_path(self) -> None:
+        """Lightning takes the model's options from the checkpoint; those of the command line count more.
+
+        The file that a backbone started from is not needed again: all weights are in the checkpoint.
+        """
+        before = self.config.clone()
+        super()._parse_ckpt_path()
+        subcommand = self.config.get("subcommand")
+        if subcommand is None or self.config == before:
+            return
+        said = list(self._said_of_model)
+        if "backbone_checkpoint" in self.config[subcommand].model.get("init_args", {}):
+            said.insert(0, "--model.backbone_checkpoint=null")
+        self.config = self.parser.parse_args([subcommand, *said], namespace=self.config)
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer with our callbacks; a ModelCheckpoint of the configuration replaces ours."""
         try:
@@ -87,6 +103,17 @@ class FocalCLI(LightningCLI):
         if trainer.loggers:
             callbacks.append(LearningRateMonitor(logging_interval="step"))
         return trainer
+
+
+def model_arguments(args: Sequence[str]) -> list[str]:
+    """The options of the model in a command line, such as --model.lr=1 or --model.lr 1."""
+    found: list[str] = []
+    for i, argument in enumerate(args):
+        if argument.startswith("--model."):
+            found.append(argument)
+            if "=" not in argument and i + 1 < len(args):
+                found.append(args[i + 1])
+    return found
 
 
 def best_and_last(model: LightningModule) -> list[ModelCheckpoint]:

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,20 @@ def test_fit_goes_on_from_a_checkpoint(trained: Path) -> None:
     main("fit", [*FIT, "--trainer.max_epochs=3", f"--ckpt_path={last}"])
     resumed = read_checkpoint(Path(CHECKPOINTS) / "last.ckpt")
     assert (resumed["epoch"], resumed["global_step"]) == (2, 6)
+
+
+def test_what_the_command_line_says_of_the_model_counts_more_than_the_checkpoint(
+    trained: Path, tmp_path: Path
+) -> None:
+    start = tmp_path / "start.ckpt"
+    shutil.copy(trained / CHECKPOINTS / "best.ckpt", start)
+    main("fit", [*FIT, "--trainer.max_epochs=1", f"--model.backbone_checkpoint={start}", "--model.lr=0.25"])
+    start.unlink()  # all weights are in the checkpoint
+    best = Path(CHECKPOINTS) / "best.ckpt"
+    tested = FocalCLI(["test", *FIT, f"--ckpt_path={best}", "--model.mixup=0.5", "--model.cutmix", "0.7"])
+    options = tested.model.hparams
+    assert (options["mixup"], options["cutmix"], options["lr"]) == (0.5, 0.7, 0.25)
+    assert options["backbone_checkpoint"] is None
 
 
 @pytest.mark.parametrize(("subcommand", "split"), [("validate", "val"), ("test", "test")])

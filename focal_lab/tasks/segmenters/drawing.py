@@ -47,7 +47,7 @@ def overlay(picture_3HW: Tensor, label_HW: Tensor, classes: Classes, *, enlarge:
 def _with_names(picture_3HW: Tensor, names: list[tuple[str, tuple[int, int, int]]]) -> Tensor:
     """Names in their colours, in the upper left corner."""
     image = Image.fromarray(np.ascontiguousarray(picture_3HW.permute(1, 2, 0).numpy()))
-    drawing, font = ImageDraw.Draw(image), ImageFont.load_default(size=max(10, image.height // 24))
+    drawing, font = ImageDraw.Draw(image), ImageFont.load_default(size=min(20, max(10, image.height // 24)))
     top = 2
     for name, shade in names:
         box = drawing.textbbox((4, top), name, font=font)
