@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def plan(argv: list[str]) -> int:
     """Show what a sweep would train."""
-    from focal_lab.ablation.commands import plan_command
+    from focal_lab.ablation.plan_command import plan_command
     from focal_lab.report.layouts import known_papers
 
     return plan_command(argv, known_papers())
@@ -45,7 +45,7 @@ def plan(argv: list[str]) -> int:
 
 def sweep(argv: list[str]) -> int:
     """Train what is missing, then print the table."""
-    from focal_lab.ablation.commands import sweep_command
+    from focal_lab.ablation.sweep_command import sweep_command
     from focal_lab.report.command import print_table
     from focal_lab.report.layouts import known_papers
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from focal_lab.ablation.orders import WarmProcesses
+from focal_lab.ablation.engine.orders import WarmProcesses
 from focal_lab.ablation.plan import Plan
 from focal_lab.ablation.runs import Run, hash_of
 from focal_lab.errors import UserError

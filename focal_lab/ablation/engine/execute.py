@@ -14,18 +14,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from focal_lab.ablation.locks import LOCK_FILE, is_locked
-from focal_lab.ablation.orders import (
+from focal_lab.ablation.engine.locks import LOCK_FILE, is_locked
+from focal_lab.ablation.engine.orders import (
     WarmProcesses,
     last_lines,
     order_of,
     trained_checkpoint,
     with_checkpoint,
 )
+from focal_lab.ablation.engine.queue import RunQueue
 from focal_lab.ablation.outcomes import State, read_outcome
 from focal_lab.ablation.plan import Plan
 from focal_lab.ablation.provenance import git_state
-from focal_lab.ablation.queue import RunQueue
 from focal_lab.ablation.result import (
     CONFIG_FILE,
     RESULT_FILE,

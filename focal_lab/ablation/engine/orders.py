@@ -15,7 +15,7 @@ LOG_FILE = "log.txt"
 LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
 BEST_CHECKPOINT = Path("checkpoints/best.ckpt")
 # what the fork server imports once, so that a run costs its training and not seconds of imports
-_PRELOADED = ["focal_lab.ablation.child"]
+_PRELOADED = ["focal_lab.ablation.engine.child"]
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,12 @@ def last_lines(folder: Path, count: int = 20) -> list[str]:
 
 
 def _train(order: Order, connection: Connection) -> None:
-    from focal_lab.ablation.child import run_child
+    from focal_lab.ablation.engine.child import run_child
 
     run_child(order, connection)
 
 
 def _count(configs: list[dict[str, Any]], connection: Connection) -> None:
-    from focal_lab.ablation.child import count_child
+    from focal_lab.ablation.engine.child import count_child
 
     count_child(configs, connection)

@@ -7,9 +7,9 @@ from rich.console import Console
 from small_project import write_sweep
 
 from focal_lab.ablation.costs import Cost
+from focal_lab.ablation.engine.progress import Estimate, SweepView
 from focal_lab.ablation.outcomes import State
 from focal_lab.ablation.plan import make_plan
-from focal_lab.ablation.progress import Estimate, SweepView
 
 
 def test_nothing_is_promised_before_anything_is_done() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from focal_lab.ablation.design import Cell
-from focal_lab.ablation.locks import LOCK_FILE, FileLock
-from focal_lab.ablation.queue import JOURNAL, RunQueue
+from focal_lab.ablation.engine.locks import LOCK_FILE, FileLock
+from focal_lab.ablation.engine.queue import JOURNAL, RunQueue
 from focal_lab.ablation.runs import Run
 
 
@@ -137,7 +137,7 @@ def test_four_processes_claim_every_run_once(tmp_path: Path) -> None:
     count = 40
     RunQueue(tmp_path, "study").fill(make_runs(count))
     code = (
-        "import sys\nfrom pathlib import Path\nfrom focal_lab.ablation.queue import RunQueue\n"
+        "import sys\nfrom pathlib import Path\nfrom focal_lab.ablation.engine.queue import RunQueue\n"
         "queue = RunQueue(Path(sys.argv[1]), 'study')\n"
         "while (run := queue.claim()) is not None:\n    print(run)\n    queue.finish(run, 1.0)\n"
     )

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from focal_lab.ablation.locks import LOCK_FILE, FileLock
-from focal_lab.ablation.orders import LAST_CHECKPOINT, LOG_FILE, Order, with_checkpoint
+from focal_lab.ablation.engine.locks import LOCK_FILE, FileLock
+from focal_lab.ablation.engine.orders import LAST_CHECKPOINT, LOG_FILE, Order, with_checkpoint
 from focal_lab.ablation.provenance import hardware, versions
 from focal_lab.ablation.result import FAILURE_FILE, Result, read_result, set_aside, write_record
 from focal_lab.errors import UserError

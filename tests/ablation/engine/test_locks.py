@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from focal_lab.ablation.locks import FileLock, is_locked
+from focal_lab.ablation.engine.locks import FileLock, is_locked
 
 
 def test_a_lock_is_held_once(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_is_locked_neither_makes_the_file_nor_keeps_the_lock(tmp_path: Path) -> 
 def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom focal_lab.ablation.locks import FileLock\n"
+        "import sys, time\nfrom pathlib import Path\nfrom focal_lab.ablation.engine.locks import FileLock\n"
         "lock = FileLock(Path(sys.argv[1]))\nlock.acquire()\nprint('held', flush=True)\ntime.sleep(60)\n"
     )
     with subprocess.Popen(

@@ -16,7 +16,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from focal_lab.ablation.locks import LOCK_FILE, FileLock, is_locked
+from focal_lab.ablation.engine.locks import LOCK_FILE, FileLock, is_locked
 from focal_lab.ablation.result import set_aside
 from focal_lab.ablation.runs import Run
 

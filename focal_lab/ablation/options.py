@@ -1,0 +1,58 @@
+"""What the command lines about a sweep share."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from focal_lab.ablation.plan import Plan, make_plan
+from focal_lab.ablation.sweep_file import TASKS, find_sweep
+from focal_lab.errors import UserError, one_of
+
+
+def plan_of(options: argparse.Namespace, papers: Sequence[str]) -> Plan:
+    """The plan that the options of a command line ask for.
+
+    Args:
+        papers: published tables that a report can put beside a sweep.
+
+    Raises:
+        UserError: the sweep, the suite or an option is wrong.
+    """
+    plan = make_plan(
+        find_sweep(options.sweep),
+        suite=options.suite,
+        seeds=options.seeds,
+        overrides=options.set,
+        tasks=options.tasks,
+    )
+    if plan.sweep.paper not in (None, *papers):
+        raise UserError(
+            f"{plan.sweep.paper} is no published table with a layout (use {one_of(papers)})",
+            file=plan.sweep.path,
+            key="paper",
+        )
+    return plan
+
+
+def sweep_parser(name: str, function: object) -> argparse.ArgumentParser:
+    """What `plan` and `sweep` have in common; the first line of the function's docstring is the help."""
+    description = str(function.__doc__).splitlines()[0]
+    parser = argparse.ArgumentParser(prog=f"focal-lab {name}", description=description)
+    parser.add_argument("sweep", metavar="SWEEP", help="a sweep file, or the name of one in sweeps/")
+    parser.add_argument("--suite", help="folder of experiments/ to train on (default: digits)")
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        metavar="TASK",
+        help=f"what every cell is trained for: {one_of(TASKS)} (default: the file's)",
+    )
+    parser.add_argument("--seeds", type=int, help="number of seeds (default: the file's)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting for every run, such as trainer.max_epochs=1 or focal_pool=mean; may be repeated",
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    return parser
