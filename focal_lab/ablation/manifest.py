@@ -1,0 +1,163 @@
+"""What a sweep needs, written beside its runs: `<out>/plans/<study>.json`.
+
+A worker on another machine trains from it without the project's files, and what lists or clears away runs
+knows from it who needs them.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from focal_lab._version import __version__
+from focal_lab.ablation.design import Cell
+from focal_lab.ablation.engine.locks import FileLock
+from focal_lab.ablation.result import write_atomic
+from focal_lab.ablation.runs import IDENTITY_VERSION, Run
+from focal_lab.errors import UserError
+
+SCHEMA = 1
+PLANS = "plans"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The runs of a study.
+
+    Attributes:
+        study: its name in the queue.
+        sweep: the sweep's name.
+        suite: what it was planned for.
+        title: heading of its table.
+        runs: in the order in which they are to be trained.
+    """
+
+    study: str
+    sweep: str
+    suite: str
+    title: str
+    runs: tuple[Run, ...]
+
+    def merged(self, other: "Manifest") -> "Manifest":
+        """These runs, then those that only the other has: somebody added a seed."""
+        known = {run.id for run in self.runs}
+        return replace(self, runs=(*self.runs, *(run for run in other.runs if run.id not in known)))
+
+
+def write_manifest(out: Path, manifest: Manifest) -> None:
+    """Write a study's manifest; runs that an earlier one had stay in it.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    path = manifest_path(out, manifest.study)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        earlier = _earlier(path)
+        merged = manifest if earlier is None else manifest.merged(earlier)
+        if earlier is None or {run.id for run in merged.runs} != {run.id for run in earlier.runs}:
+            write_atomic(path, json.dumps(_raw(merged), separators=(",", ":")) + "\n")
+
+
+def manifest_path(out: Path, study: str) -> Path:
+    """Where a study's manifest is."""
+    return out / PLANS / f"{study}.json"
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in a file.
+
+    Raises:
+        UserError: missing, damaged, or written by another version.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", file=path) from error
+    except ValueError as error:
+        raise UserError("is damaged; start the sweep once more, which writes it again", file=path) from error
+    written = (raw.get("schema"), raw.get("identity_version")) if isinstance(raw, dict) else None
+    if written != (SCHEMA, IDENTITY_VERSION):
+        by = f"focal-lab {raw.get('focal_lab')}" if isinstance(raw, dict) else "something else"
+        raise UserError(
+            f"was written by {by}, which this version ({__version__}) does not go on with; "
+            "use the same version on all machines",
+            file=path,
+        )
+    try:
+        runs = tuple(
+            sorted((run for group in raw["groups"] for run in _runs(group)), key=lambda pair: pair[0])
+        )
+        return Manifest(raw["study"], raw["sweep"], raw["suite"], raw["title"], tuple(run for _, run in runs))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError("is damaged; start the sweep once more, which writes it again", file=path) from error
+
+
+def all_manifests(out: Path) -> Iterator[Path]:
+    """The files of all manifests in a folder of runs, by name."""
+    yield from sorted((out / PLANS).glob("*.json"))
+
+
+def _earlier(path: Path) -> Manifest | None:
+    try:
+        return read_manifest(path) if path.exists() else None
+    except UserError:
+        return None  # nothing is lost: it is made from the plan again
+
+
+def _raw(manifest: Manifest) -> dict[str, Any]:
+    """Runs that differ by their seed alone share a group."""
+    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for place, run in enumerate(manifest.runs):
+        key = (tuple(run.cell.labels.items()), run.task, id(run.stages), _seedless(run))
+        group = groups.get(key)
+        if group is None:
+            group = groups[key] = {
+                "labels": run.cell.labels,
+                "settings": run.cell.settings,
+                "task": run.task,
+                "config": _without(run.config, "seed_everything"),
+                "identity": _without(run.identity, "seed_everything", "needs"),
+                "runs": [],
+            }
+        group["runs"].append([place, run.id, run.seed, run.needs])
+    return {
+        "schema": SCHEMA,
+        "focal_lab": __version__,
+        "identity_version": IDENTITY_VERSION,
+        "study": manifest.study,
+        "sweep": manifest.sweep,
+        "suite": manifest.suite,
+        "title": manifest.title,
+        "groups": list(groups.values()),
+    }
+
+
+def _seedless(run: Run) -> str:
+    return json.dumps(_without(run.identity, "seed_everything", "needs"), sort_keys=True)
+
+
+def _runs(group: dict[str, Any]) -> list[tuple[int, Run]]:
+    cell = Cell(group["labels"], group["settings"])
+    found = []
+    for place, name, seed, needs in group["runs"]:
+        identity = group["identity"] | {"seed_everything": seed} | ({"needs": needs} if needs else {})
+        config = {"seed_everything": seed} | group["config"]
+        found.append((place, Run(name, cell, group["task"], seed, config, identity, needs=needs)))
+    return found
+
+
+def _without(value: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: part for key, part in value.items() if key not in keys}
+
+
+def runs_of_studies(out: Path) -> dict[str, Sequence[Run]]:
+    """Study -> its runs, for every manifest that can be read."""
+    found: dict[str, Sequence[Run]] = {}
+    for path in all_manifests(out):
+        try:
+            manifest = read_manifest(path)
+        except UserError:
+            continue
+        found[manifest.study] = manifest.runs
+    return found
