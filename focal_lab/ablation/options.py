@@ -1,12 +1,16 @@
 """What the command lines about a sweep share."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from focal_lab.ablation.plan import Plan, make_plan
 from focal_lab.ablation.sweep_file import TASKS, find_sweep
 from focal_lab.errors import UserError, one_of
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?([smhd])", re.ASCII)
 
 
 def plan_of(options: argparse.Namespace, papers: Sequence[str]) -> Plan:
@@ -56,3 +60,28 @@ def sweep_parser(name: str, function: object) -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     return parser
+
+
+def parse_duration(text: str, key: str) -> float:
+    """Seconds of `90s`, `30m`, `2.5h` or `2d`.
+
+    Args:
+        text: a number and a unit; a bare number is refused, because it is taken for hours by some.
+        key: the option, for the message.
+
+    Raises:
+        UserError: no such time, or none at all.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        bare = re.fullmatch(r"\d+(?:\.\d+)?", text.strip(), re.ASCII)
+        way_out = (
+            f"add a unit: {text.strip()}s, {text.strip()}m or {text.strip()}h"
+            if bare
+            else "use 90s, 30m, 2.5h or 2d"
+        )
+        raise UserError(f"{text!r} is no time ({way_out})", key=key)
+    seconds = float(found[1]) * _UNITS[found[2]]
+    if seconds <= 0:
+        raise UserError(f"{text} is too little time", key=key)
+    return seconds
