@@ -41,10 +41,13 @@ def design_cells(sweep: Sweep) -> tuple[Cell, ...]:
         names = list(sweep.factors)
         labels = [[level.label for level in sweep.factors[name]] for name in names]
         combinations = [dict(zip(names, row, strict=True)) for row in product(*labels)]
+    settings = {
+        name: {level.label: level.settings for level in levels} for name, levels in sweep.factors.items()
+    }
     kept = [labels for labels in combinations if not any(_matches(labels, rule) for rule in sweep.exclude)]
     if not kept:
         raise UserError("excludes every cell", file=sweep.path, key="exclude")
-    return tuple(_cell(sweep, labels) for labels in kept)
+    return tuple(_cell(settings, labels) for labels in kept)
 
 
 def _one_factor(sweep: Sweep) -> list[dict[str, str]]:
@@ -55,11 +58,12 @@ def _one_factor(sweep: Sweep) -> list[dict[str, str]]:
     ]
 
 
-def _cell(sweep: Sweep, labels: Mapping[str, str]) -> Cell:
+def _cell(levels: Mapping[str, Mapping[str, Mapping[str, Any]]], labels: Mapping[str, str]) -> Cell:
+    """A cell from its labels; `levels` has what each level of each factor sets."""
     settings: dict[str, Any] = {}
-    for name, levels in sweep.factors.items():
-        settings |= next(level.settings for level in levels if level.label == labels[name])
-    return Cell({name: labels[name] for name in sweep.factors}, settings)
+    for name in levels:
+        settings |= levels[name][labels[name]]
+    return Cell({name: labels[name] for name in levels}, settings)
 
 
 def _matches(labels: Mapping[str, str], rule: Mapping[str, str]) -> bool:

@@ -38,13 +38,19 @@ class Plan:
     def distinct_runs(self) -> tuple[Run, ...]:
         """What is trained: seed by seed, so that a sweep that is stopped has whole tables of few seeds."""
         distinct = {run.id: run for run in self.runs}
-        seeds = list(self.sweep.seeds)
-        return tuple(sorted(distinct.values(), key=lambda run: seeds.index(run.seed)))
+        place = {seed: i for i, seed in enumerate(self.sweep.seeds)}
+        return tuple(sorted(distinct.values(), key=lambda run: place[run.seed]))
 
     @property
     def study(self) -> str:
-        """Name of the queue: the sweep, the suite, and a hash of what it is made of."""
-        return f"{self.sweep.name}-{self.suite}-{hash_of([run.id for run in self.runs])[:8]}"
+        """Name of the queue: the sweep, the suite, and a hash of what it is made of but for the seeds."""
+        first = self.sweep.seeds[0]
+        seedless = [
+            {key: value for key, value in run.identity.items() if key not in ("seed_everything", "needs")}
+            for run in self.runs
+            if run.seed == first
+        ]
+        return f"{self.sweep.name}-{self.suite}-{hash_of(seedless)[:8]}"
 
 
 def make_plan(
@@ -126,6 +132,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 def remember(plan: Plan, out: Path, overrides: Sequence[str]) -> None:
     """Note how a sweep was last run in `out`, for reports that are asked for by the sweep's name alone."""
     record = {
+        "path": str(plan.sweep.path.resolve()),
         "suite": plan.suite,
         "seeds": list(plan.sweep.seeds),
         "set": list(overrides),
@@ -150,7 +157,7 @@ def recall_plan(
     Raises:
         UserError: as `make_plan`.
     """
-    noted = _recall(path, out)
+    noted = remembered(path, out)
     if suite is not None and suite != noted.get("suite"):
         noted = {}
     return make_plan(
@@ -225,7 +232,8 @@ def _memory(path: Path, out: Path) -> Path:
     return out / "sweeps" / f"{path.stem}.json"
 
 
-def _recall(path: Path, out: Path) -> Mapping[str, Any]:
+def remembered(path: Path, out: Path) -> Mapping[str, Any]:
+    """How a sweep of that name was last run in `out`; empty if it never was or the note is damaged."""
     try:
         noted = json.loads(_memory(path, out).read_text(encoding="utf-8"))
     except (OSError, ValueError):

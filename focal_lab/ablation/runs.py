@@ -3,8 +3,9 @@
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from focal_lab.ablation.design import Cell
@@ -79,35 +80,58 @@ def make_runs(
     Raises:
         UserError: a setting names no key, or the backbone cannot have a level at this size.
     """
-    config = copy.deepcopy(dict(experiment))
-    init_args = config["model"].setdefault("init_args", {})
+    config = dict(experiment)
+    config["model"] = dict(config["model"])
+    config["model"]["init_args"] = dict(config["model"].get("init_args") or {})
     for settings in (sweep.settings, cell.settings, overrides):
         for name, value in settings.items():
-            where = _blame(sweep, cell, overrides if settings is overrides else {}, str(name))
             key = for_task(str(name), task)
             if key is not None:
-                # a copy: a later setting may reach into it
-                _set(config, key, copy.deepcopy(value), where)
+                try:
+                    _set(config, key, value)
+                except UserError as error:
+                    where = _blame(sweep, cell, overrides if settings is overrides else {}, str(name))
+                    raise UserError(error.message, **where) from error
+    init_args = config["model"]["init_args"]
     backbone = init_args.get("backbone")
     if backbone is not None:
         init_args["backbone"] = suite.backbones.get(str(backbone), backbone)
     stages, notes, network = _resolve_backbone(sweep, cell, overrides, init_args, task)
     described = _describe(config, task, network)
+    waits = not init_args.get("backbone_checkpoint")
+    needs = {seed: parent.id for seed, parent in (parents or {}).items() if waits}
+    seedless = {key: value for key, value in config.items() if key != "seed_everything"}
     runs = []
-    for seed in sweep.seeds:
-        parent = None if init_args.get("backbone_checkpoint") else (parents or {}).get(seed)
-        needs = {"needs": parent.id} if parent else {}
-        identity = described | {"seed_everything": seed} | needs
-        seeded = {"seed_everything": seed} | {key: config[key] for key in config if key != "seed_everything"}
-        runs.append(
-            Run(hash_of(identity)[:12], cell, task, seed, seeded, identity, stages, notes, needs.get("needs"))
-        )
+    for name, identity in _named(described, sweep.seeds, needs):
+        seed = identity["seed_everything"]
+        seeded = {"seed_everything": seed} | seedless
+        runs.append(Run(name, cell, task, seed, seeded, identity, stages, notes, needs.get(seed)))
     return runs
+
+
+def _named(
+    described: Mapping[str, Any], seeds: Sequence[int], needs: Mapping[int, str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A run's id and identity for every seed: `hash_of`, but what the seeds share is written once."""
+    parts = {key: _canonical(value) for key, value in described.items()}
+    for seed in seeds:
+        own = {"seed_everything": seed} | ({"needs": needs[seed]} if seed in needs else {})
+        written = parts | {key: _canonical(value) for key, value in own.items()}
+        text = ",".join(f"{_canonical(key)}:{written[key]}" for key in sorted(written))
+        yield _digest(f"{{{text}}}")[:12], {**described, **own}
 
 
 def hash_of(value: Any) -> str:
     """SHA-256 of the canonical JSON; 1.0 and 1 are told apart, the order of keys is not."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return _digest(_canonical(value))
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def for_task(name: str, task: str) -> str | None:
@@ -143,20 +167,21 @@ def setting_key(name: str) -> str:
     return f"{_INIT[section]}.{rest}"
 
 
-def _set(config: dict[str, Any], name: str, value: Any, where: Mapping[str, Any]) -> None:
-    try:
-        key = setting_key(name)
-    except UserError as error:
-        raise UserError(error.message, **where) from error
-    *parents, last = key.split(".")
+def _set(config: dict[str, Any], name: str, value: Any) -> None:
+    """Set a key; mappings on the way to it are copied, because other cells share them.
+
+    Raises:
+        UserError: no such setting, or it lies in what is no mapping.
+    """
+    *parents, last = setting_key(name).split(".")
     target = config
     for parent in parents:
-        if target.get(parent) is None:
-            target[parent] = {}
-        target = target[parent]
-        if not isinstance(target, dict):
-            raise UserError(f"{name}: {parent} is no mapping in the experiment", **where)
-    target[last] = value
+        inner = target.get(parent)
+        if not isinstance(inner, dict | None):
+            raise UserError(f"{name}: {parent} is no mapping in the experiment")
+        target[parent] = target = dict(inner or {})
+    # a copy: YAML shows an object that stands in two places by an anchor
+    target[last] = copy.deepcopy(value)
 
 
 def _resolve_backbone(
@@ -179,24 +204,52 @@ def _resolve_backbone(
             **_blame(sweep, cell, overrides, str(unknown)),
         )
     try:
-        resolved = preset_options(preset, focal)
-        stages = resolve_stages(resolved)
+        # repr for what JSON does not know and the options refuse
+        network = _network(preset, json.dumps(focal, default=repr))
     except ValueError as error:
         option = str(error).partition(":")[0]
         raise UserError(f"{error}, for {cell.name}", **_blame(sweep, cell, overrides, option)) from error
     if task == "classification":  # other tasks have pictures of any size, which are padded anyway
-        _check_window(sweep, cell, preset, resolved.img_size, stages)
-    notes = tuple(f"stage {stage.stage}: {note}" for stage in stages for note in stage.notes)
-    return tuple(stage.as_dict() for stage in stages), notes, network_identity(resolved) | {"others": others}
+        _check_window(sweep, cell, preset, network.img_size, network.first_map)
+    return network.stages, network.notes, network.identity | {"others": others}
 
 
-def _check_window(sweep: Sweep, cell: Cell, preset: str, img_size: Any, stages: Any) -> None:
+@dataclass(frozen=True)
+class _Network:
+    """What the options of a focal backbone come to; many cells of a plan have the same."""
+
+    img_size: Any
+    first_map: tuple[int, int]
+    stages: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...]
+    identity: dict[str, Any]
+
+
+@lru_cache(maxsize=1024)
+def _network(preset: str, options: str) -> _Network:
+    """A preset with options, these in JSON.
+
+    Raises:
+        ValueError: an option breaks a rule.
+    """
+    resolved = preset_options(preset, json.loads(options))
+    stages = resolve_stages(resolved)
+    return _Network(
+        resolved.img_size,
+        stages[0].map_size,
+        tuple(stage.as_dict() for stage in stages),
+        tuple(f"stage {stage.stage}: {note}" for stage in stages for note in stage.notes),
+        network_identity(resolved),
+    )
+
+
+def _check_window(sweep: Sweep, cell: Cell, preset: str, img_size: Any, first_map: tuple[int, int]) -> None:
     """A window that the sweep asks for must tile the first stage's map: it does not vary padding."""
     if "window_size" not in cell.settings:
         return
     asked = cell.settings["window_size"]
     first = asked[0] if isinstance(asked, list | tuple) else asked
-    (height, width), pixels = stages[0].map_size, img_size if isinstance(img_size, int) else img_size[0]
+    (height, width), pixels = first_map, img_size if isinstance(img_size, int) else img_size[0]
     if height % first == 0 and width % first == 0:
         return
     shorter = min(height, width)
