@@ -39,6 +39,11 @@ class Manifest:
     title: str
     runs: tuple[Run, ...]
 
+    @property
+    def distinct_runs(self) -> tuple[Run, ...]:
+        """The runs: what a plan calls so."""
+        return self.runs
+
     def merged(self, other: "Manifest") -> "Manifest":
         """These runs, then those that only the other has: somebody added a seed."""
         known = {run.id for run in self.runs}

@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,73 +12,24 @@ from rich.table import Table
 from rich.text import Text
 
 from focal_lab.ablation.costs import Cost
+from focal_lab.ablation.engine.time_left import Expected, TimeLeft
+from focal_lab.ablation.manifest import Manifest
 from focal_lab.ablation.outcomes import State
-from focal_lab.ablation.plan import Plan
 from focal_lab.ablation.runs import Run
+from focal_lab.ablation.shapes import length_of
 
 # a line per run and per this many seconds where there is no terminal to redraw
 _LINE_SECONDS = 30.0
+# seconds for which a time left is shown before it is worked out again
+_STALE = 1.0
 
 
-class Estimate:
-    """Time left of a sweep, from how long the training so far took.
+class Planned(Protocol):
+    """What a view needs of a plan."""
 
-    Runs cost different amounts. What a run costs is taken to be its multiply-accumulates times its steps
-    until runs of the same cell have been seen, then what those took. Tasks do not compare: nothing is said
-    before a run of each has begun.
-    """
-
-    def __init__(
-        self, weights: Mapping[str, float], workers: int, tasks: Mapping[str, str] | None = None
-    ) -> None:
-        self.weights, self.workers = dict(weights), workers
-        self._tasks = dict(tasks or {})
-        self.fractions: dict[str, float] = {}
-        self._started: dict[str, float] = {}
-        self._seconds: dict[str, float] = {}
-
-    def start(self, run: str, now: float) -> None:
-        """A run begins to train."""
-        self._started[run], self.fractions[run] = now, 0.0
-
-    def advance(self, run: str, fraction: float) -> None:
-        """A run has done this share of its steps."""
-        self.fractions[run] = fraction
-
-    def end(self, run: str, now: float) -> None:
-        """A run ended; it counts as done, whatever came of it."""
-        self._seconds[run] = now - self._started.pop(run, now)
-        self.fractions[run] = 1.0
-
-    def skip(self, run: str) -> None:
-        """A run needs no training."""
-        self.weights.pop(run, None)
-        self.fractions.pop(run, None)
-
-    def left(self, now: float) -> float | None:
-        """Seconds until all are done, None before anything can be said."""
-        seconds: list[float] = []
-        for task in {self._tasks.get(run) for run in self.weights}:
-            rest = self._rest(task, now)
-            if rest is None:
-                return None
-            seconds += rest
-        # the workers cannot share the last run among them
-        return max(sum(seconds) / self.workers, max(seconds, default=0.0))
-
-    def _rest(self, task: str | None, now: float) -> list[float] | None:
-        """Seconds that each run of a task still takes, None before anything can be said."""
-
-        def of_task(runs: Iterable[str]) -> list[str]:
-            return [run for run in runs if run in self.weights and self._tasks.get(run) == task]
-
-        spent = sum(self._seconds[run] for run in of_task(self._seconds))
-        spent += sum(now - self._started[run] for run in of_task(self._started))
-        done = sum(self.weights[run] * self.fractions[run] for run in of_task(self.fractions))
-        if done <= 0 or spent < 2:
-            return None
-        rest = [self.weights[run] * (1 - self.fractions.get(run, 0.0)) for run in of_task(self.weights)]
-        return [weight * spent / done for weight in rest]
+    @property
+    def distinct_runs(self) -> tuple[Run, ...]:
+        """The runs, in the order in which they are trained."""
 
 
 class SweepView:
@@ -86,22 +37,29 @@ class SweepView:
 
     Args:
         plan: what is trained.
-        costs: run id -> cost.
+        costs: run id -> cost, as far as it is known.
         workers: runs trained at the same time.
         console: where to; stderr by default, stdout is for the table.
+        seconds: run id -> how long it is expected to take, as far as that is known.
     """
 
     def __init__(
-        self, plan: Plan, costs: Mapping[str, Cost], workers: int, console: Console | None = None
+        self,
+        plan: Planned,
+        costs: Mapping[str, Cost],
+        workers: int,
+        console: Console | None = None,
+        *,
+        seconds: Mapping[str, float] | None = None,
     ) -> None:
         self.console = console or Console(file=sys.stderr, highlight=False)
-        self.total = len(plan.distinct_runs)
-        self.done = 0
-        self._estimate = Estimate(
-            {run.id: costs[run.id].gmacs for run in plan.distinct_runs},
-            workers,
-            {run.id: run.task for run in plan.distinct_runs},
-        )
+        runs = plan.distinct_runs
+        self.total, self.done = len(runs), 0
+        expected, in_seconds = expectations(runs, costs, seconds or {})
+        self._known = {run.id for run in runs}
+        self._time_left = TimeLeft(expected, workers, in_seconds=in_seconds)
+        self._typical = sum(run.weight for run in expected) / max(1, len(expected))
+        self._told_left: tuple[float, float | None] = (float("-inf"), None)
         self._training: dict[str, Run] = {}
         self._messages: dict[str, dict[str, Any]] = {}
         self._spoken: dict[str, float] = {}
@@ -111,6 +69,18 @@ class SweepView:
             self._live = Live(console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
 
+    @classmethod
+    def of_manifest(
+        cls,
+        manifest: Manifest,
+        workers: int,
+        console: Console | None = None,
+        *,
+        seconds: Mapping[str, float] | None = None,
+    ) -> Self:
+        """The view of a command that has joined in: it knows the runs and not what they cost."""
+        return cls(manifest, {}, workers, console, seconds=seconds)
+
     def close(self) -> None:
         """Give the terminal back."""
         if self._live is not None:
@@ -118,37 +88,61 @@ class SweepView:
 
     def reused(self, run: Run) -> None:
         """A run has its result already."""
+        self._meet(run)
         self.done += 1
-        self._estimate.skip(run.id)
+        self._time_left.skip(run.id)
         self._say(Text(f"[{self.done}/{self.total}] {describe(run)}: has its result ({run.id})"))
 
     def started(self, run: Run) -> None:
-        """A run's process was started."""
+        """A run's process was started, for the first time or after another one died."""
+        self._meet(run)
+        now = time.monotonic()
         self._training[run.id] = run
-        self._estimate.start(run.id, time.monotonic())
-        self._spoken[run.id] = time.monotonic()
+        self._messages.pop(run.id, None)
+        self._time_left.start(run.id, now)
+        self._spoken[run.id] = now
 
     def progressed(self, run: Run, message: Mapping[str, Any]) -> None:
         """A run says where it is."""
         known = self._messages.setdefault(run.id, {})
         known.update({key: value for key, value in message.items() if value is not None})
-        self._estimate.advance(run.id, min(1.0, message["step"] / max(1, message["total"])))
         now = time.monotonic()
+        fraction = min(1.0, message["step"] / max(1, message["total"]))
+        # checkpoints are written where validations end
+        self._time_left.advance(run.id, fraction, now, saved=bool(message.get("validated")))
         if self._live is None and now - self._spoken.get(run.id, now) > _LINE_SECONDS:
             self._spoken[run.id] = now
             self._say(Text(f"  {describe(run)}: {_where(known)}{self._left(now)}"))
 
+    def retried(self, run: Run, reason: str, attempt: int) -> None:
+        """A run's process died; it will be trained again from its last checkpoint."""
+        self._time_left.lose(run.id, time.monotonic())
+        self._training.pop(run.id, None)
+        line = f"  {describe(run)}: {reason}; goes on from its last checkpoint (attempt {attempt}, {run.id})"
+        self._say(Text(line, style="yellow"))
+
     def ended(self, run: Run, state: State, reason: str | None) -> None:
         """A run ended here or elsewhere."""
+        self._meet(run)
         self.done += 1
         now = time.monotonic()
-        self._estimate.end(run.id, now)
+        self._time_left.end(run.id, now, whole=state is State.FINISHED)
         self._training.pop(run.id, None)
-        metric = self._messages.get(run.id, {}).get("metric")
+        metric = self._messages.pop(run.id, {}).get("metric")
         value = f", validation {metric:.1f}" if metric is not None else ""
         told = f"finished{value}" if state is State.FINISHED else f"failed: {reason}"
         line = f"[{self.done}/{self.total}] {describe(run)}: {told} ({run.id}){self._left(now)}"
         self._say(Text(line, style="" if state is State.FINISHED else "red"))
+
+    def stopping(self, count: int) -> None:
+        """The command was told to stop, and waits for so many runs to write checkpoints."""
+        runs = f"{count} run{'s' * (count != 1)} to write {'checkpoints' if count != 1 else 'its checkpoint'}"
+        told = f"stopping: waiting for {runs}; Ctrl-C again leaves at once" if count else "stopping"
+        self.noted(told)
+
+    def helped(self, count: int) -> None:
+        """Other commands train so many runs now; unless told, that is guessed from the runs they ended."""
+        self._time_left.helpers = count
 
     def noted(self, text: str, style: str = "yellow") -> None:
         """Something that the user should know."""
@@ -165,7 +159,12 @@ class SweepView:
 
     def _draw(self) -> RenderableType:
         now = time.monotonic()
-        head = Text(f"{self.done} of {self.total} runs, {_clock(now - self._begin)} so far{self._left(now)}")
+        told, seconds = self._told_left
+        if now - told > _STALE:
+            left = self._left(now)
+        else:
+            left = _about(None if seconds is None else seconds - (now - told))
+        head = Text(f"{self.done} of {self.total} runs, {clock(now - self._begin)} so far{left}")
         table = Table.grid(padding=(0, 2))
         for run in self._training.values():
             known = self._messages.get(run.id, {})
@@ -175,8 +174,43 @@ class SweepView:
         return Group(head, table)
 
     def _left(self, now: float) -> str:
-        seconds = self._estimate.left(now)
-        return f", about {_clock(seconds)} left" if seconds is not None and self.done < self.total else ""
+        if self.done >= self.total:
+            return ""
+        seconds = self._time_left.left(now)
+        self._told_left = now, seconds
+        return _about(seconds)
+
+    def _meet(self, run: Run) -> None:
+        """A run that was added to the study later is taken to cost what the others do."""
+        if run.id not in self._known:
+            self._known.add(run.id)
+            self.total += 1
+            self._time_left.add(Expected(run.id, run.cell.name, run.task, self._typical, run.needs))
+
+
+def expectations(
+    runs: Sequence[Run], costs: Mapping[str, Cost], seconds: Mapping[str, float]
+) -> tuple[list[Expected], bool]:
+    """What runs are expected to take, and whether that is in seconds.
+
+    A run whose time is not known takes as long, for its multiply-accumulates and length, as those of its
+    task whose time is; where a task has none, nothing is in seconds.
+    """
+    work = {
+        run.id: (costs[run.id].gmacs if run.id in costs else 1.0) * length_of(run.config)[1] for run in runs
+    }
+    pace: dict[str, float] = {}
+    for task in {run.task for run in runs}:
+        timed = [run for run in runs if run.task == task and run.id in seconds]
+        if timed:
+            total = sum(work[run.id] for run in timed)
+            pace[task] = sum(seconds[run.id] for run in timed) / total if total else 0.0
+    in_seconds = all(run.task in pace for run in runs)
+    if in_seconds:
+        weights = {run.id: seconds.get(run.id, pace[run.task] * work[run.id]) for run in runs}
+    else:
+        weights = work
+    return [Expected(r.id, r.cell.name, r.task, weights[r.id], r.needs) for r in runs], in_seconds
 
 
 def describe(run: Run) -> str:
@@ -196,7 +230,12 @@ def _where(known: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _clock(seconds: float) -> str:
+def _about(seconds: float | None) -> str:
+    return "" if seconds is None else f", about {clock(max(0.0, seconds))} left"
+
+
+def clock(seconds: float) -> str:
+    """Seconds for people: `45 s`, `4 min 53 s`, `27 h 05 min`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

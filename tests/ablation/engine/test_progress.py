@@ -7,78 +7,25 @@ from rich.console import Console
 from small_project import write_sweep
 
 from focal_lab.ablation.costs import Cost
-from focal_lab.ablation.engine.progress import Estimate, SweepView
+from focal_lab.ablation.engine.progress import SweepView, clock, expectations
+from focal_lab.ablation.manifest import Manifest
 from focal_lab.ablation.outcomes import State
-from focal_lab.ablation.plan import make_plan
+from focal_lab.ablation.plan import Plan, make_plan
+
+pytestmark = pytest.mark.usefixtures("project")
 
 
-def test_nothing_is_promised_before_anything_is_done() -> None:
-    estimate = Estimate({"a": 1.0, "b": 1.0}, workers=1)
-    assert estimate.left(0.0) is None
-    estimate.start("a", 0.0)
-    assert estimate.left(10.0) is None
+def view_of(plan: Plan, workers: int = 1) -> tuple[SweepView, io.StringIO]:
+    """A view that writes a log, and what it writes."""
+    stream = io.StringIO()
+    costs = {run.id: Cost(1, 1.0) for run in plan.distinct_runs}
+    return SweepView(plan, costs, workers, Console(file=stream, width=40)), stream
 
 
-def test_equal_runs_take_as_long_as_the_first_did() -> None:
-    estimate = Estimate(dict.fromkeys("abcd", 1.0), workers=1)
-    estimate.start("a", 0.0)
-    estimate.end("a", 60.0)
-    assert estimate.left(60.0) == pytest.approx(180.0)
-
-
-def test_a_run_in_progress_counts_by_its_steps() -> None:
-    estimate = Estimate({"a": 1.0, "b": 1.0}, workers=1)
-    estimate.start("a", 0.0)
-    estimate.advance("a", 0.5)
-    assert estimate.left(30.0) == pytest.approx(90.0)
-
-
-def test_dear_runs_take_longer_in_proportion_to_their_cost() -> None:
-    estimate = Estimate({"cheap": 1.0, "dear": 3.0}, workers=1)
-    estimate.start("cheap", 0.0)
-    estimate.end("cheap", 20.0)
-    assert estimate.left(20.0) == pytest.approx(60.0)
-
-
-def test_workers_share_what_is_left_but_not_the_last_run() -> None:
-    estimate = Estimate(dict.fromkeys("abcde", 1.0), workers=2)
-    estimate.start("a", 0.0)
-    estimate.end("a", 60.0)
-    assert estimate.left(60.0) == pytest.approx(120.0)
-    for run in "bcd":
-        estimate.start(run, 60.0)
-        estimate.end(run, 120.0)
-    assert estimate.left(120.0) == pytest.approx(60.0)
-
-
-def test_tasks_have_rates_of_their_own() -> None:
-    estimate = Estimate(
-        {"a": 1.0, "b": 1.0, "c": 900.0, "d": 900.0}, 1, {"a": "x", "b": "x", "c": "y", "d": "y"}
-    )
-    estimate.start("a", 0.0)
-    estimate.end("a", 60.0)
-    assert estimate.left(60.0) is None
-    estimate.start("c", 60.0)
-    estimate.advance("c", 0.5)
-    assert estimate.left(80.0) == pytest.approx(60.0 + 20.0 + 40.0)
-
-
-def test_reused_runs_take_no_time() -> None:
-    estimate = Estimate({"a": 1.0, "b": 1.0}, workers=1)
-    estimate.skip("b")
-    estimate.start("a", 0.0)
-    estimate.end("a", 60.0)
-    assert estimate.left(60.0) == 0.0
-
-
-@pytest.mark.usefixtures("project")
 def test_every_end_is_one_line_of_a_log() -> None:
     plan = make_plan(write_sweep())
     first, second, *_ = plan.distinct_runs
-    stream = io.StringIO()
-    view = SweepView(
-        plan, {run.id: Cost(1, 1.0) for run in plan.distinct_runs}, 1, Console(file=stream, width=40)
-    )
+    view, stream = view_of(plan)
     view.reused(first)
     view.started(second)
     view.progressed(second, {"step": 5, "total": 10, "loss": 1.0, "metric": 55.5})
@@ -90,3 +37,74 @@ def test_every_end_is_one_line_of_a_log() -> None:
     assert first.id in lines[0]
     assert "failed: the loss is nan at step 7; lower model.lr" in lines[1]
     assert "\x1b" not in stream.getvalue()
+
+
+def test_a_run_that_died_is_one_line_and_is_not_done() -> None:
+    plan = make_plan(write_sweep())
+    view, stream = view_of(plan)
+    run = plan.distinct_runs[0]
+    view.started(run)
+    view.progressed(run, {"step": 5, "total": 10})
+    view.retried(run, "its process was killed (signal 9)", 2)
+    view.started(run)
+    view.progressed(run, {"step": 5, "total": 10})
+    view.ended(run, State.FINISHED, None)
+    died, ended = stream.getvalue().splitlines()
+    assert died.startswith("  7, seed 0: its process was killed (signal 9); goes on from its last checkpoint")
+    assert "attempt 2" in died
+    assert ended.startswith("[1/4] 7, seed 0: finished")
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "stopping"),
+        (1, "stopping: waiting for 1 run to write its checkpoint; Ctrl-C again leaves at once"),
+        (3, "stopping: waiting for 3 runs to write checkpoints; Ctrl-C again leaves at once"),
+    ],
+)
+def test_whoever_stops_a_sweep_is_told_what_is_waited_for(count: int, words: str) -> None:
+    view, stream = view_of(make_plan(write_sweep()))
+    view.stopping(count)
+    assert stream.getvalue().splitlines() == [words]
+
+
+def test_who_joins_in_sees_runs_that_are_added_later() -> None:
+    plan = make_plan(write_sweep())
+    manifest = Manifest("s", "small", "digits", "Small", plan.distinct_runs[:2])
+    stream = io.StringIO()
+    view = SweepView.of_manifest(manifest, 2, Console(file=stream, width=40))
+    for run in plan.distinct_runs[:3]:
+        view.started(run)
+    view.ended(plan.distinct_runs[2], State.FINISHED, None)
+    assert stream.getvalue().startswith("[1/3] 7, seed 1: finished")
+
+
+def test_all_runs_in_progress_are_drawn_on_a_terminal() -> None:
+    plan = make_plan(write_sweep())
+    stream = io.StringIO()
+    view = SweepView(plan, {}, 2, Console(file=stream, width=100, force_terminal=True))
+    for run in plan.distinct_runs[:2]:
+        view.started(run)
+        view.progressed(run, {"step": 5, "total": 10, "loss": 0.5})
+    view.tick()
+    view.close()
+    drawn = stream.getvalue()
+    assert "7, seed 0" in drawn
+    assert "14, seed 0" in drawn
+    assert "0 of 4 runs" in drawn
+
+
+def test_runs_whose_time_is_not_known_take_as_long_for_their_work_as_the_others() -> None:
+    runs = make_plan(write_sweep()).distinct_runs
+    costs = {run.id: Cost(1, gmacs) for run, gmacs in zip(runs, (1.0, 2.0, 1.0, 2.0), strict=True)}
+    expected, in_seconds = expectations(runs, costs, {runs[0].id: 30.0})
+    assert in_seconds
+    assert [run.weight for run in expected] == [30.0, 60.0, 30.0, 60.0]
+    expected, in_seconds = expectations(runs, costs, {})
+    assert not in_seconds
+    assert [run.weight for run in expected] == [2.0, 4.0, 2.0, 4.0]  # two epochs
+
+
+def test_seconds_are_told_as_people_tell_them() -> None:
+    assert [clock(seconds) for seconds in (7.4, 293, 97_500)] == ["7 s", "4 min 53 s", "27 h 05 min"]

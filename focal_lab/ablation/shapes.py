@@ -1,0 +1,121 @@
+"""Which runs cost the same: as many parameters, or as much time a step. Pure Python, no torch."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from focal_lab.ablation.runs import Run, hash_of
+
+# How steps change the weights, not what they cost; backbone_checkpoint is where they start.
+_RECIPE = frozenset(
+    {
+        "lr",
+        "weight_decay",
+        "betas",
+        "warmup_epochs",
+        "warmup_steps",
+        "warmup_lr",
+        "min_lr",
+        "milestones",
+        "power",
+        "label_smoothing",
+        "backbone_checkpoint",
+    }
+)
+# Whether there is any matters, how much of it does not.
+_SWITCHES = frozenset(
+    {"mixup", "cutmix", "dropout", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate"}
+)
+# How long a run is, and what it tells meanwhile.
+_LENGTH = frozenset({"max_epochs", "max_steps", "min_epochs", "min_steps", "max_time"})
+
+
+def alike(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs that differ by their seed alone, together."""
+    groups: dict[tuple[int, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((id(run.cell), run.task), []).append(run)
+    return list(groups.values())
+
+
+def shape_of(identity: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """A hash of what decides the time of a step, of a validation, and the memory of a run.
+
+    Args:
+        identity: a run's or a result's.
+        config: the same one's.
+    """
+    trainer = {key: value for key, value in identity.get("trainer", {}).items() if key not in _LENGTH}
+    data = dict(identity["data"])
+    workers = (config["data"].get("init_args") or {}).get("num_workers")
+    shape = {
+        "task": identity["task"],
+        "network": _without_recipe(identity["network"]),
+        "model": _without_recipe(identity["model"]),
+        "data": data | {"num_workers": workers},
+        "trainer": trainer,
+    }
+    return hash_of(shape)[:16]
+
+
+def length_of(config: Mapping[str, Any]) -> tuple[str, float]:
+    """How long a configuration trains: the unit and how many of it (Lightning's default is 1000 epochs)."""
+    trainer = config.get("trainer") or {}
+    steps, epochs = trainer.get("max_steps"), trainer.get("max_epochs")
+    if isinstance(steps, int) and steps > 0:
+        return "steps", steps
+    return "epochs", epochs if isinstance(epochs, int) and epochs > 0 else 1000
+
+
+def count_key(config: Mapping[str, Any]) -> str:
+    """A hash of what decides a run's parameters and multiply-accumulates."""
+    model, data = config["model"], config["data"]
+    options = {
+        key: value for key, value in (model.get("init_args") or {}).items() if key not in _RECIPE | _SWITCHES
+    }
+    if isinstance(options.get("backbone_options"), dict):
+        rates = options["backbone_options"]
+        options["backbone_options"] = {key: rates[key] for key in rates if key not in _SWITCHES}
+    size = (data.get("init_args") or {}).get("image_size")
+    return hash_of([model["class_path"], options, data["class_path"], size])[:16]
+
+
+def covering(configs: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> list[int]:
+    """Which of some configurations hold every value of every key that any of them holds.
+
+    Args:
+        configs: each with words of its own that are to be covered, too.
+
+    Returns:
+        Indices, in order.
+    """
+    seen: set[tuple[str, str]] = set()
+    chosen = []
+    for number, (config, words) in enumerate(configs):
+        where = f"{config['model']['class_path']} {config['data']['class_path']}"
+        leaves = {(f"{where} {key}", value) for key, value in _leaves(config, "")}
+        leaves |= {(word, "") for word in words}
+        if not leaves <= seen:
+            seen |= leaves
+            chosen.append(number)
+    return chosen
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Dotted keys with their values, and each mapping with its keys; the seed is left out."""
+    if not isinstance(value, Mapping):
+        yield name, repr(value)
+        return
+    yield name, repr(sorted(map(str, value)))
+    for key, part in value.items():
+        if name or key != "seed_everything":
+            yield from _leaves(part, f"{name}.{key}")
+
+
+def _without_recipe(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: bool(part) if key in _SWITCHES else _without_recipe(part)
+        for key, part in value.items()
+        if key not in _RECIPE
+    }
