@@ -54,6 +54,20 @@ def sweep(argv: list[str]) -> int:
     return status
 
 
+def worker(argv: list[str]) -> int:
+    """Join in a sweep."""
+    from focal_lab.ablation.worker_command import worker_command
+
+    return worker_command(argv)
+
+
+def runs(argv: list[str]) -> int:
+    """List runs, remove them, try them again."""
+    from focal_lab.ablation.runs_command import runs_command
+
+    return runs_command(argv)
+
+
 def report(argv: list[str]) -> int:
     """Print a sweep's table, or all runs."""
     from focal_lab.report.command import main as report_main
@@ -93,6 +107,8 @@ SUBCOMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "predict": (trainer("predict"), "run a checkpoint on pictures"),
     "plan": (plan, "show what a sweep would train, and what it can reuse"),
     "sweep": (sweep, "train what is missing of a sweep and print its table"),
+    "worker": (worker, "join in a sweep that was begun here or on another machine"),
+    "runs": (runs, "list the runs of a folder; rm, retry and gc take care of them"),
     "report": (report, "print a sweep's table beside the paper's, or all runs"),
     "convert": (convert, "write released weights, or others, for one of our models"),
     "profile": (profile, "count, and measure, backbones side by side"),

@@ -128,8 +128,45 @@ def write_record(folder: Path, record: Result | Failure) -> None:
     write_atomic(folder / name, json.dumps(asdict(record), indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
+def write_result_once(folder: Path, result: Result) -> bool:
+    """Write `result.json` unless there is one: a finished result is never replaced.
+
+    Returns:
+        Whether it was written; False when another process was first.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable.
+    """
+    text = json.dumps(asdict(result), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    target = folder / RESULT_FILE
+    temporary = _write_temporary(target, text)
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        if target.exists():
+            return False
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(folder)
+    return True
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Temporary file in the same folder, fsync, rename, fsync of the folder."""
+    temporary = _write_temporary(path, text)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def _write_temporary(path: Path, text: str) -> Path:
+    """The whole text in a file beside `path`, on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -137,11 +174,15 @@ def write_atomic(path: Path, text: str) -> None:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    directory = os.open(path.parent, os.O_RDONLY)
+    return temporary
+
+
+def _sync(folder: Path) -> None:
+    """A new name in the folder is on the disk."""
+    directory = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:

@@ -4,16 +4,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from focal_lab.ablation.conflicts import refuse_conflicts
 from focal_lab.ablation.costs import check_plan
-from focal_lab.ablation.engine.execute import Execution, Summary, cores, default_workers
+from focal_lab.ablation.disk import check_room
 from focal_lab.ablation.engine.orders import WarmProcesses
+from focal_lab.ablation.engine.places import find_places
 from focal_lab.ablation.engine.progress import SweepView
+from focal_lab.ablation.manifest import Manifest, write_manifest
 from focal_lab.ablation.options import plan_of, sweep_parser
-from focal_lab.ablation.plan import Plan, check_out, remember
+from focal_lab.ablation.plan import Plan, remember
+from focal_lab.ablation.work import add_work_options, conclusion, execute, status_of, work_of
 from focal_lab.errors import UserError
-
-SOME_FAILED = 1
-INTERRUPTED = 130
 
 
 def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Path]:
@@ -27,53 +28,52 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
         Exit status (0 all finished, 1 some failed, 130 interrupted), the plan, and the folder of its runs.
 
     Raises:
-        UserError: the sweep, the suite or an option is wrong, or the folder cannot be written to.
+        UserError: the sweep, the suite, an option or the storage is wrong, or the folder cannot be written.
     """
     parser = sweep_parser("sweep", sweep_command)
+    add_work_options(parser)
     parser.add_argument(
-        "--workers", type=int, help="runs trained at the same time (default: one a GPU, or a core)"
+        "--devices-per-run",
+        type=int,
+        metavar="N",
+        help="train each run on N GPUs by DDP (default: what the experiment says, else 1); "
+        "N times the pictures a step, so these are other runs than those on one",
     )
     options = parser.parse_args(argv)
-    if options.workers is not None and options.workers < 1:
-        raise UserError(f"{options.workers} is too few; use 1 or more", key="--workers")
+    work, out = work_of(options), options.out
+    options.set = [*options.set, *_devices(options.devices_per_run)]
     plan = plan_of(options, papers)
-    check_out(options.out)
+    manifest = Manifest(plan.study, plan.sweep.name, plan.suite, plan.sweep.title, plan.distinct_runs)
+    check_room(out)
+    refuse_conflicts(plan, out)
+    queue = work.open(manifest, out)
     processes = WarmProcesses()
     checked = check_plan(plan, processes)
-    remember(plan, options.out, options.set)
-    workers = min(options.workers or default_workers(checked.devices), len(plan.distinct_runs))
-    threads = max(1, cores() // workers)
-    view = SweepView(plan, checked.costs, workers)
+    places = find_places(plan.distinct_runs, checked.devices, work.workers, len(plan.distinct_runs))
+    remember(plan, out, options.set)
+    write_manifest(out, manifest)
+    view = SweepView(plan, checked.costs, places.count)
     view.noted(
-        f"{plan.sweep.title}: {len(plan.distinct_runs)} runs on suite {plan.suite}, {workers} at a time with "
-        f"{threads} {'thread' if threads == 1 else 'threads'} each",
+        f"{plan.sweep.title}: {len(plan.distinct_runs)} runs on suite {plan.suite}, {places}"
+        + (f"; join in with --study {plan.study}" if work.storage else ""),
         style="bold",
     )
     try:
-        summary = Execution(
-            plan,
-            options.out,
-            workers=workers,
-            threads=threads,
-            devices=checked.devices,
-            processes=processes,
-            view=view,
-        ).run()
+        summary = execute(plan.distinct_runs, manifest, out, queue, places, work, processes, view)
     finally:
         view.close()
-    print(conclusion(plan, summary, sys.argv), file=sys.stderr)
-    status = INTERRUPTED if summary.interrupted else SOME_FAILED if summary.failed else 0
-    return status, plan, options.out
+    print(conclusion(len(plan.distinct_runs), summary), file=sys.stderr)
+    return status_of(summary), plan, out
 
 
-def conclusion(plan: Plan, summary: Summary, command: list[str]) -> str:
-    """What a sweep came to, in a line or two."""
-    parts = [f"{len(summary.trained)} trained", f"{len(summary.reused)} reused"]
-    if summary.elsewhere:
-        parts.append(f"{len(summary.elsewhere)} trained by another command")
-    if summary.failed:
-        parts.append(f"{len(summary.failed)} failed (the next sweep tries them again)")
-    told = f"{len(plan.distinct_runs)} runs: {', '.join(parts)}"
-    if not summary.interrupted:
-        return told
-    return f"{told}, stopped before the rest. Go on with: focal-lab {' '.join(command[1:])}"
+def _devices(count: int | None) -> list[str]:
+    """Settings that make a run train on so many devices.
+
+    Raises:
+        UserError: fewer than one.
+    """
+    if count is None:
+        return []
+    if count < 1:
+        raise UserError(f"{count} is too few; use 1 or more", key="--devices-per-run")
+    return [f"trainer.devices={count}", *(["trainer.strategy=ddp"] if count > 1 else [])]

@@ -10,55 +10,88 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 
-from focal_lab.ablation.engine.locks import LOCK_FILE, FileLock
-from focal_lab.ablation.engine.orders import LAST_CHECKPOINT, LOG_FILE, Order, with_checkpoint
+from focal_lab.ablation.engine.locks import LOCK_FILE
+from focal_lab.ablation.engine.orders import (
+    LAST_CHECKPOINT,
+    LOG_FILE,
+    STOPPED_CHECKPOINT,
+    Order,
+    with_checkpoint,
+)
 from focal_lab.ablation.provenance import hardware, versions
-from focal_lab.ablation.result import FAILURE_FILE, Result, read_result, set_aside, write_record
+from focal_lab.ablation.result import FAILURE_FILE, Result, set_aside, write_result_once
 from focal_lab.errors import UserError
 from focal_lab.tasks.allocator import keep_freed_memory
 from focal_lab.tasks.cost import count_config
-from focal_lab.tasks.training import resumable, train
+from focal_lab.tasks.training import Stopped, latest_checkpoint, resumable, train
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_IMPORTED_BY = os.getpid()  # the fork server, see `server`
 
 
 def run_child(order: Order, connection: Connection) -> None:
-    """Train one run and write its result.
+    """Train one run and write its result; or be one of several processes that do.
 
     Messages to the parent are (kind, value): `note` for something the user should know, `progress` for where
-    training is, and last one of `finished`, `elsewhere` (another process trains this run) and `failed`.
+    training is, and last one of `finished`, `stopped` (why), `wrong` (the configuration: trying again is
+    useless) and `failed`. The parent says `stop` or `prune`.
     """
     _join_parent()
+    ear = _Ear(connection)
     folder = Path(order.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _redirect_output(folder / LOG_FILE)
+    _redirect_output(folder / (LOG_FILE if order.rank == 0 else f"log-rank{order.rank}.txt"))
     torch.set_num_threads(order.threads)
     keep_freed_memory()
-    if order.device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(order.device)
-    lock = FileLock(folder / LOCK_FILE)
-    if not lock.acquire(wait=False):
-        connection.send(("elsewhere", None))
-        return
-    lock.path.write_text(f"{os.getpid()}\n", encoding="utf-8")  # for people who look for the process
+    _set_environment(order)
+    if order.rank == 0:
+        (folder / LOCK_FILE).write_text(f"{os.getpid()}\n", encoding="utf-8")  # for people who look for it
     try:
-        if read_result(folder) is None:
-            write_record(folder, _train(order, folder, connection))
+        result = _train(order, folder, connection, ear)
+        if order.rank == 0:
+            write_result_once(folder, result)
             (folder / FAILURE_FILE).unlink(missing_ok=True)
         connection.send(("finished", None))
+    except Stopped as stopped:
+        connection.send(("stopped", stopped.word))
     except BaseException as error:
         traceback.print_exc()
         reason = " ".join(str(error).split())
-        connection.send(
-            ("failed", reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}")
-        )
+        if isinstance(error, UserError):
+            connection.send(("wrong", reason))
+        else:
+            connection.send(("failed", f"{type(error).__name__}: {reason}"))
         raise SystemExit(1) from error
+
+
+class _Ear:
+    """Hears what the parent says, and SIGTERM, which means stop.
+
+    Called at every step by the training; answers None or the word.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._word: str | None = None
+        signal.signal(signal.SIGTERM, self._terminate)
+
+    def __call__(self) -> str | None:
+        if self._word is None and self._connection.poll():
+            try:
+                self._word = str(self._connection.recv())
+            except (EOFError, OSError):
+                self._word = "stop"
+        return self._word
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        self._word = "stop"
 
 
 def count_child(configs: list[dict[str, Any]], connection: Connection) -> None:
@@ -79,7 +112,7 @@ def count_child(configs: list[dict[str, Any]], connection: Connection) -> None:
     connection.send(("devices", torch.cuda.device_count()))
 
 
-def _train(order: Order, folder: Path, connection: Connection) -> Result:
+def _train(order: Order, folder: Path, connection: Connection, ear: Callable[[], str | None]) -> Result:
     started = _now()
     params, gmacs = count_config(order.config)
     if order.backbone_checkpoint is not None and not Path(order.backbone_checkpoint).is_file():
@@ -93,6 +126,7 @@ def _train(order: Order, folder: Path, connection: Connection) -> Result:
         folder,
         resume_from=_find_checkpoint(folder, connection),
         listener=lambda message: connection.send(("progress", message)),
+        stop=ear,
     )
     return Result(
         run=order.run,
@@ -116,22 +150,44 @@ def _train(order: Order, folder: Path, connection: Connection) -> Result:
 
 
 def _find_checkpoint(folder: Path, connection: Connection) -> Path | None:
-    """The last checkpoint of an interrupted attempt; a damaged one is set aside and said."""
-    checkpoint = folder / LAST_CHECKPOINT
-    if not checkpoint.exists():
-        return None
-    if resumable(checkpoint):
-        return checkpoint
-    kept = set_aside(checkpoint)
-    connection.send(("note", f"{checkpoint}: is not readable; set aside as {kept.name}, the run starts anew"))
-    return None
+    """The furthest checkpoint of an interrupted attempt; a damaged one is set aside and said."""
+    for name in (LAST_CHECKPOINT, STOPPED_CHECKPOINT):
+        checkpoint = folder / name
+        if checkpoint.exists() and not resumable(checkpoint):
+            kept = set_aside(checkpoint)
+            connection.send(
+                (
+                    "note",
+                    f"{checkpoint}: is not readable; set aside as {kept.name}, the run goes on without it",
+                )
+            )
+    return latest_checkpoint(folder)
+
+
+def _set_environment(order: Order) -> None:
+    """Which GPUs are the run's, and where its processes meet."""
+    if order.devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = order.devices
+    for name in [name for name in os.environ if name.startswith("SLURM_NTASKS")]:
+        del os.environ[name]  # Lightning would take the sweep's tasks for the run's
+    if order.ranks > 1:
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(order.port),
+            "WORLD_SIZE": str(order.ranks),
+            "NODE_RANK": "0",
+            "LOCAL_RANK": str(order.rank),
+        }
 
 
 def _join_parent() -> None:
     """Leave Ctrl-C to the parent, and die when the fork server dies, which it does with the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != _IMPORTED_BY:  # it died before it was asked to take us along
+            os._exit(1)
 
 
 def _redirect_output(log: Path) -> None:

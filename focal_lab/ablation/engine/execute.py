@@ -1,30 +1,28 @@
-"""Trains what is missing of a plan: one child process a run, claimed from the queue, watched to its end."""
+"""Trains what is missing of a plan: claims runs from the queue, and watches each attempt to its end."""
 
 import datetime
-import multiprocessing.connection
-import os
-import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
-from focal_lab.ablation.engine.locks import LOCK_FILE, is_locked
+from focal_lab.ablation.disk import disk_full
+from focal_lab.ablation.engine.attempt import Attempt, wait_for
+from focal_lab.ablation.engine.locks import LOCK_FILE, FileLock
 from focal_lab.ablation.engine.orders import (
+    SharedLock,
     WarmProcesses,
     last_lines,
     order_of,
     trained_checkpoint,
     with_checkpoint,
 )
-from focal_lab.ablation.engine.queue import RunQueue
+from focal_lab.ablation.engine.places import Places
+from focal_lab.ablation.engine.queue import DIED, DROPPED, FAILED, FINISHED, GIVEN_BACK, Claim, RunQueue
+from focal_lab.ablation.engine.stopping import Interrupted, StopSignals
+from focal_lab.ablation.keep import prune_checkpoints
 from focal_lab.ablation.outcomes import State, read_outcome
-from focal_lab.ablation.plan import Plan
 from focal_lab.ablation.provenance import git_state
 from focal_lab.ablation.result import (
     CONFIG_FILE,
@@ -38,8 +36,9 @@ from focal_lab.ablation.result import (
 from focal_lab.ablation.runs import Run
 from focal_lab.ablation.yaml_file import dump_yaml
 
-# how often the loop looks up when nothing happens, in seconds
-_TICK = 0.5
+# Seconds: how often the loop looks up when nothing happens; between two looks at what others do; how long
+# a run that is told to stop may take for its checkpoint; how long a run is left to who holds its lock.
+_TICK, _LOOK, _TO_STOP, _AVOID = 0.5, 2.0, 60.0, 5.0
 
 
 class View(Protocol):
@@ -48,71 +47,93 @@ class View(Protocol):
     def reused(self, run: Run) -> None: ...
     def started(self, run: Run) -> None: ...
     def progressed(self, run: Run, message: Mapping[str, Any]) -> None: ...
+    def retried(self, run: Run, reason: str, attempt: int) -> None: ...
     def ended(self, run: Run, state: State, reason: str | None) -> None: ...
+    def stopping(self, count: int) -> None: ...
     def noted(self, text: str) -> None: ...
     def tick(self) -> None: ...
 
 
 @dataclass
 class Summary:
-    """How a sweep ended: run ids by what became of them."""
+    """How a sweep ended: run ids by what became of them; `halted`: why it stopped by itself."""
 
     reused: list[str] = field(default_factory=list)
     trained: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     interrupted: bool = False
+    halted: str | None = None
 
 
-@dataclass
-class _Training:
-    """A run in progress."""
+@dataclass(frozen=True)
+class Rules:
+    """How runs are treated.
 
-    run: Run
-    process: ForkServerProcess
-    messages: Connection
-    slot: int
-    reason: str | None = None
-    verdict: str | None = None
+    Attributes:
+        timeout: seconds without a sign of life after which a run is taken for hung.
+        keep: checkpoints of finished runs that stay: `best`, `last`.
+    """
 
-
-class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived."""
+    timeout: float = 3600.0
+    keep: frozenset[str] = frozenset({"best", "last"})
 
 
 class Execution:
     """One command's share in a sweep.
 
     Args:
-        plan: what is needed.
+        runs: what is needed.
         out: folder of the runs.
-        workers: runs trained at the same time.
-        threads: CPU threads of each.
-        devices: GPUs, given to the workers in turn.
+        queue: of the runs' study.
+        places: how many runs at a time, on which devices.
+        rules: how they are treated.
         processes: where children come from.
         view: who is told.
+        find: all runs of the study by now, by id; what other commands put into the queue is trained, too.
+        adopt: whether runs that are added to the study become this command's own.
     """
 
     def __init__(
         self,
-        plan: Plan,
+        runs: Sequence[Run],
         out: Path,
+        queue: RunQueue,
         *,
-        workers: int,
-        threads: int,
-        devices: int,
+        places: Places,
+        rules: Rules,
         processes: WarmProcesses,
         view: View,
+        find: Callable[[], Mapping[str, Run]] = dict,
+        adopt: bool = False,
     ) -> None:
-        self.plan, self.out, self.view, self.processes = plan, out, view, processes
-        self.workers, self.threads, self.devices = workers, threads, devices
+        self.out, self.queue, self.places, self.rules = out, queue, places, rules
+        self.processes, self.view, self._find, self._adopt = processes, view, find, adopt
         self.summary = Summary()
-        self._runs = {run.id: run for run in plan.distinct_runs}
+        self._runs = {run.id: run for run in runs}
         self._open = dict(self._runs)
-        self._training: list[_Training] = []
+        self._attempts: list[Attempt] = []
+        self._avoided: dict[str, float] = {}
+        self._next_look = 0.0
+        self._stop_by: float | None = None
 
     def run(self) -> Summary:
-        """Train until no run of the plan is open. Stopped by a signal, it ends its children and says so."""
+        """Train until no run of the plan is open, or somebody stops it: then runs write checkpoints first."""
+        self._skip_finished()
+        with StopSignals() as signals:
+            try:
+                while self._attempts or (self._open and self._stop_by is None):
+                    self._turn(signals)
+                self._settle(signals)
+            except Interrupted:
+                self.summary.interrupted = True
+            except OSError as error:
+                self._halt_for(error)
+            finally:
+                self._leave()
+        return self.summary
+
+    def _skip_finished(self) -> None:
         for run in list(self._open.values()):
             outcome = read_outcome(self.out / run.id)
             if outcome.state is State.CORRUPT:
@@ -125,184 +146,198 @@ class Execution:
                 self.summary.reused.append(run.id)
                 self.view.reused(run)
                 del self._open[run.id]
-        if not self._open:
-            return self.summary
-        queue = RunQueue(self.out, self.plan.study)
-        queue.fill(self._ready())
-        with _signals_interrupt():
-            try:
-                self._loop(queue)
-            except Interrupted:
-                self.summary.interrupted = True
-            finally:
-                self._stop_children(queue)
-        return self.summary
 
-    def _loop(self, queue: RunQueue) -> None:
-        last_look = 0.0
-        while self._open:
-            while len(self._training) < self.workers:
-                run_id = queue.claim()
-                if run_id is None:
-                    break
-                self._claimed(run_id, queue)
-            if not self._training and time.monotonic() - last_look > 5 * _TICK:
-                last_look = time.monotonic()
-                self._look_elsewhere(queue)
-            self._listen(queue)
-            self.view.tick()
+    def _turn(self, signals: StopSignals) -> None:
+        """Once round: start, listen, watch, tell."""
+        if signals.asked and self._stop_by is None:
+            self.summary.interrupted = True
+            self._stop()
+        if self._stop_by is None:
+            self._start_runs()
+        wait_for(self._attempts, _TICK)
+        for attempt in list(self._attempts):
+            self._hear(attempt)
+            if attempt.ended:
+                self._ended(attempt)
+        self._watch()
+        self.queue.pay()
+        self.view.tick()
 
-    def _claimed(self, run_id: str, queue: RunQueue) -> None:
-        run = self._open.get(run_id)
-        folder = self.out / run_id
-        if run is None or (folder / RESULT_FILE).exists():
-            queue.finish(run_id, None)
-            if run is not None:
-                self._close(run, self.summary.elsewhere, queue)
+    def _start_runs(self) -> None:
+        while len(self._attempts) < self.places.count:
+            claim = self.queue.claim()
+            if claim is None:
+                if time.monotonic() < self._next_look:
+                    return
+                self._look_around()
+                claim = self.queue.claim()
+            if claim is None:
+                self._next_look = time.monotonic() + _LOOK
+                return
+            self._claimed(claim)
+
+    def _look_around(self) -> None:
+        """Nothing waits: what others have done, who has died, what is to be put into the queue."""
+        self.queue.bury()
+        added = [run for name, run in self._find().items() if name not in self._runs] if self._adopt else []
+        for run in added:
+            self._runs[run.id] = self._open[run.id] = run
+        if added:
+            self.view.noted(f"{len(added)} runs were added to the plan")
+        ours = {attempt.run.id for attempt in self._attempts}
+        others = [run for run in self._open.values() if run.id not in ours]
+        for name, (outcome, reason) in self.queue.verdict(others).items():
+            if outcome == FINISHED:
+                self._close(self._runs[name], self.summary.elsewhere)
+            elif name in self._open:
+                self._fail(self._runs[name], reason)
+        now = time.monotonic()
+        ready = (run for run in self._ready() if self._avoided.get(run.id, 0.0) < now)
+        self.queue.feed((run for run in ready if run.id not in ours), self.places.count)
+
+    def _claimed(self, claim: Claim) -> None:
+        run = self._runs.get(claim.run) or self._find().get(claim.run)
+        folder = self.out / claim.run
+        lock = FileLock(folder / LOCK_FILE)
+        if run is None or not lock.acquire(wait=False):
+            self._avoided[claim.run] = time.monotonic() + _AVOID
+            self.queue.end(claim.run, DROPPED)
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / RESULT_FILE).exists():
+            lock.release()
+            self.queue.end(claim.run, DROPPED)
+            if run.id in self._open:
+                self._close(run, self.summary.elsewhere)
+            return
+        self._runs[run.id] = self._open[run.id] = (
+            run  # one that failed may have been put into the queue by hand
+        )
         checkpoint = None if run.needs is None else str(trained_checkpoint(self.out / run.needs))
         write_atomic(folder / CONFIG_FILE, dump_yaml(with_checkpoint(run.config, checkpoint)))
-        slot = min(set(range(self.workers)) - {training.slot for training in self._training})
-        device = slot % self.devices if self.devices else None
-        order = order_of(run, folder, threads=self.threads, device=device, git=git_state())
-        process, messages = self.processes.train(order)
-        self._training.append(_Training(run, process, messages, slot))
+        slot = min(set(range(self.places.count)) - {attempt.slot for attempt in self._attempts})
+        order = order_of(
+            run,
+            folder,
+            threads=self.places.threads,
+            devices=self.places.devices(slot, run),
+            ranks=self.places.ranks(run),
+            git=git_state(),
+            lock=SharedLock(lock.descriptor),
+        )
+        self._attempts.append(Attempt(run, claim.attempt, slot, lock, order, self.processes))
         self.view.started(run)
 
-    def _listen(self, queue: RunQueue) -> None:
-        """Wait for messages or ends of children, a tick at most."""
-        watched: dict[Any, _Training] = {}
-        for training in self._training:
-            watched[training.messages] = training
-            watched[training.process.sentinel] = training
-        if not watched:
-            time.sleep(_TICK)
-            return
-        ready = multiprocessing.connection.wait(list(watched), _TICK)
-        for training in {id(watched[source]): watched[source] for source in ready}.values():
-            if not self._receive(training, queue):
-                self._ended(training, queue)
+    def _hear(self, attempt: Attempt) -> None:
+        for kind, value in attempt.receive():
+            if kind == "note":
+                self.view.noted(value)
+                continue
+            self.view.progressed(attempt.run, value)
+            if value.get("validated") and value.get("metric") is not None:
+                self.queue.report(attempt.run.id, value["metric"], value["epoch"])
 
-    def _receive(self, training: _Training, queue: RunQueue) -> bool:
-        """Take all messages that are there; False when the child has closed its end."""
-        try:
-            while training.messages.poll():
-                kind, value = training.messages.recv()
-                if kind == "progress":
-                    self.view.progressed(training.run, value)
-                    if value.get("validated") and value.get("metric") is not None:
-                        queue.report(training.run.id, value["metric"], value["step"])
-                elif kind == "note":
-                    self.view.noted(value)
-                else:
-                    training.verdict, training.reason = kind, value
-        except (EOFError, OSError):
-            return False
-        return True
+    def _watch(self) -> None:
+        """Hung runs, runs that are not ours any more, and those that do not stop."""
+        now = time.monotonic()
+        lost = self.queue.heartbeat.lost()
+        for attempt in list(self._attempts):
+            if attempt.run.id in lost and attempt.told is None:
+                self.view.noted(f"{attempt.run.id}: this machine was cut off; the run is left to others")
+                self._avoided[attempt.run.id] = now + _AVOID
+                attempt.kill()
+            elif now - attempt.heard > self.rules.timeout:
+                attempt.reason = f"gave no sign of life for {self.rules.timeout:.0f} s (--timeout)"
+                attempt.kill()
+            elif self._stop_by is not None and now > self._stop_by:
+                attempt.kill()
 
-    def _ended(self, training: _Training, queue: RunQueue) -> None:
-        training.process.join()
-        self._training.remove(training)
-        run, folder = training.run, self.out / training.run.id
-        if training.verdict == "elsewhere":
-            queue.finish(run.id, None)
-            return
+    def _ended(self, attempt: Attempt) -> None:
+        self._attempts.remove(attempt)
+        why = attempt.close()
+        run, folder = attempt.run, self.out / attempt.run.id
         # an exit status proves nothing: result.json, or it did not happen
         outcome = read_outcome(folder)
         if outcome.result is not None:
-            queue.finish(run.id, next(iter(outcome.result.metrics.values())))
-            self._close(run, self.summary.trained, queue)
+            metrics = outcome.result.metrics | {"gmacs": outcome.result.gmacs}
+            self.queue.finish(run.id, metrics)
+            needed = any(other.needs == run.id for other in self._runs.values())
+            prune_checkpoints(folder, self.rules.keep | ({"best"} if needed else set()))
+            self._close(run, self.summary.trained)
             return
-        queue.finish(run.id, None)
-        self._fail(run, training.reason or _exit_reason(training.process.exitcode), queue)
+        full = disk_full(self.out, why)
+        if full is not None:
+            self._halt(full)
+        if self._stop_by is not None or run.id in self._avoided:
+            self.queue.end(run.id, GIVEN_BACK)
+        elif attempt.verdict == "wrong" or attempt.number > self.queue.retries:
+            self.queue.end(run.id, FAILED, why)
+            self._fail(run, why, attempt.number)
+        else:
+            self.queue.end(run.id, DIED, why)
+            self.view.retried(run, why, attempt.number + 1)
 
-    def _fail(self, run: Run, reason: str, queue: RunQueue) -> None:
+    def _fail(self, run: Run, reason: str, attempts: int = 0) -> None:
         """Record why a run has no result; those that need it have none for the same reason."""
         folder = self.out / run.id
         folder.mkdir(parents=True, exist_ok=True)
         earlier = read_failure(folder)
-        failure = Failure(
-            run=run.id,
-            task=run.task,
-            seed=run.seed,
-            reason=reason,
-            last_lines=last_lines(folder),
-            attempts=1 + (earlier.attempts if earlier else 0),
-            when=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        )
-        write_record(folder, failure)
-        self._close(run, self.summary.failed, queue, reason)
-        for child in self._children(run):
-            self._fail(child, f"the {run.task} run {run.id} that it starts from failed: {reason}", queue)
+        if attempts or earlier is None:
+            failure = Failure(
+                run=run.id,
+                task=run.task,
+                seed=run.seed,
+                reason=reason,
+                last_lines=last_lines(folder),
+                attempts=attempts + (earlier.attempts if earlier else 0),
+                when=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            )
+            write_record(folder, failure)
+        self._close(run, self.summary.failed, reason)
+        for child in [other for other in self._open.values() if other.needs == run.id]:
+            self._fail(child, f"the {run.task} run {run.id} that it starts from failed: {reason}")
 
-    def _close(self, run: Run, where: list[str], queue: RunQueue, reason: str | None = None) -> None:
+    def _close(self, run: Run, where: list[str], reason: str | None = None) -> None:
         where.append(run.id)
         del self._open[run.id]
+        self._next_look = 0.0
         self.view.ended(run, State.FINISHED if reason is None else State.FAILED, reason)
-        if reason is None:
-            queue.fill(self._children(run))
 
-    def _children(self, run: Run) -> list[Run]:
-        """Open runs that start from what a run has trained."""
-        return [other for other in self._open.values() if other.needs == run.id]
-
-    def _ready(self) -> list[Run]:
+    def _ready(self) -> Iterable[Run]:
         """Open runs that need no other, or whose other has ended."""
-        return [run for run in self._open.values() if run.needs not in self._open]
+        return (run for run in self._open.values() if run.needs not in self._open)
 
-    def _look_elsewhere(self, queue: RunQueue) -> None:
-        """Nothing waits and nothing runs here: what is open is trained by another command, or was dropped."""
-        dropped = []
-        for run in list(self._open.values()):
-            folder = self.out / run.id
-            if (folder / RESULT_FILE).exists():
-                self._close(run, self.summary.elsewhere, queue)
-            elif run.needs not in self._open and not is_locked(folder / LOCK_FILE):
-                dropped.append(run)
-        queue.fill(dropped)
+    def _halt(self, why: str) -> None:
+        """Stop by itself."""
+        if self.summary.halted is None:
+            self.summary.halted = why
+            self._stop()
 
-    def _stop_children(self, queue: RunQueue) -> None:
-        for training in self._training:
-            training.process.kill()
-        for training in self._training:
-            training.process.join()
-            queue.finish(training.run.id, None)
-        self._training.clear()
+    def _halt_for(self, error: OSError) -> None:
+        self.summary.halted = self.summary.halted or disk_full(self.out, error)
+        if self.summary.halted is None:
+            raise error
 
+    def _stop(self) -> None:
+        self._stop_by = time.monotonic() + _TO_STOP
+        self.view.stopping(len(self._attempts))
+        for attempt in self._attempts:
+            attempt.tell("stop")
 
-def default_workers(devices: int) -> int:
-    """One run a GPU, else one run for each core up to four: small models gain nothing from more threads."""
-    return devices or min(4, cores())
+    def _settle(self, signals: StopSignals) -> None:
+        """Wait for a database that has not been told everything; what it never hears, result.json says."""
+        until = time.monotonic() + (_TO_STOP if self._stop_by is None else _TICK)
+        if self.queue.owes:
+            self.view.noted("waiting for the database, which does not answer")
+        while self.queue.owes and time.monotonic() < until and not signals.asked:
+            time.sleep(_TICK)
+            self.queue.pay()
 
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """SIGINT and SIGTERM raise Interrupted once; a second SIGINT leaves at once."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise Interrupted
-
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _exit_reason(status: int | None) -> str:
-    if status is not None and status < 0:
-        try:
-            name = signal.Signals(-status).name
-        except ValueError:
-            name = f"signal {-status}"
-        return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    return f"the process ended with status {status} and left no result"
+    def _leave(self) -> None:
+        """No process outlives the command."""
+        for attempt in self._attempts:
+            attempt.kill()
+        for attempt in self._attempts:
+            attempt.close()
+            self.queue.end(attempt.run.id, GIVEN_BACK)
+        self._attempts.clear()
+        self.queue.close()

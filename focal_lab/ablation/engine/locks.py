@@ -15,8 +15,18 @@ class FileLock:
         self.path = path
         self._descriptor: int | None = None
 
-    def acquire(self, *, wait: bool = True) -> bool:
+    @property
+    def descriptor(self) -> int:
+        """The open file that is locked; a copy of it in another process holds the lock, too."""
+        assert self._descriptor is not None, "the lock is not held"
+        return self._descriptor
+
+    def acquire(self, *, wait: bool = True, shared: bool = False) -> bool:
         """Take the lock; False when somebody else holds it and `wait` is off.
+
+        Args:
+            wait: for as long as it takes.
+            shared: together with others who share it.
 
         Raises:
             OSError: the file cannot be opened.
@@ -24,7 +34,8 @@ class FileLock:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             os.close(descriptor)
             return False

@@ -1,6 +1,7 @@
 """What is said between a sweep and the processes of its runs. Imports no torch: the sweep needs none."""
 
 import multiprocessing
+import multiprocessing.reduction
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +10,15 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from focal_lab.ablation.engine.survey import Check, Measure
 from focal_lab.ablation.runs import Run
 
 LOG_FILE = "log.txt"
 LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
 BEST_CHECKPOINT = Path("checkpoints/best.ckpt")
+STOPPED_CHECKPOINT = Path("checkpoints/stopped.ckpt")
 # what the fork server imports once, so that a run costs its training and not seconds of imports
-_PRELOADED = ["focal_lab.ablation.engine.child"]
+_PRELOADED = ["focal_lab.ablation.engine.server"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,12 @@ class Order:
 
     Attributes:
         threads: how many CPU threads torch may use.
-        device: index of the GPU that is the child's, None to leave the choice to the configuration.
+        devices: the GPUs that are the child's, as CUDA_VISIBLE_DEVICES names them; None to leave the choice
+            to the configuration.
         git: state of the code at the start of the sweep.
         backbone_checkpoint: weights to start from, which another run of the sweep trained.
+        rank, ranks, port: which process of how many this is, and where they meet.
+        lock: the run's lock, which the child holds as long as it lives.
     """
 
     run: str
@@ -37,13 +43,40 @@ class Order:
     identity: dict[str, Any]
     config_hash: str
     threads: int
-    device: int | None
     git: dict[str, Any]
+    devices: str | None = None
     backbone_checkpoint: str | None = None
+    rank: int = 0
+    ranks: int = 1
+    port: int = 0
+    lock: "SharedLock | None" = None
 
 
-def order_of(run: Run, folder: Path, *, threads: int, device: int | None, git: Mapping[str, Any]) -> Order:
-    """The order for a planned run."""
+class SharedLock:
+    """A lock that a child goes on holding, even when the process that took it is gone."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _inherit_lock, (multiprocessing.reduction.DupFd(self.descriptor),)
+
+
+def _inherit_lock(duplicate: Any) -> SharedLock:
+    return SharedLock(duplicate.detach())
+
+
+def order_of(
+    run: Run,
+    folder: Path,
+    *,
+    threads: int,
+    git: Mapping[str, Any],
+    devices: str | None = None,
+    ranks: int = 1,
+    lock: SharedLock | None = None,
+) -> Order:
+    """The order for a planned run, to the first of its processes."""
     return Order(
         run=run.id,
         task=run.task,
@@ -53,9 +86,11 @@ def order_of(run: Run, folder: Path, *, threads: int, device: int | None, git: M
         identity=run.identity,
         config_hash=run.config_hash,
         threads=threads,
-        device=device,
+        devices=devices,
+        ranks=ranks,
         git=dict(git),
         backbone_checkpoint=None if run.needs is None else str(trained_checkpoint(folder.parent / run.needs)),
+        lock=lock,
     )
 
 
@@ -81,15 +116,27 @@ class WarmProcesses:
         self._context.set_forkserver_preload(_PRELOADED)
 
     def train(self, order: Order) -> tuple[ForkServerProcess, Connection]:
-        """Start a run; the connection yields its messages."""
+        """Start a process of a run; the connection yields its messages and takes words to it."""
         return self._start(_train, order)
 
     def count(self, configs: Sequence[Mapping[str, Any]]) -> tuple[ForkServerProcess, Connection]:
         """Start checking and counting configurations; the connection yields what comes out."""
         return self._start(_count, [dict(config) for config in configs])
 
+    def count_devices(self) -> int:
+        """GPUs that torch sees here."""
+        process, messages = self.count([])
+        try:
+            return int(messages.recv()[1])
+        finally:
+            process.kill()
+
+    def measure(self, order: Check | Measure) -> tuple[ForkServerProcess, Connection]:
+        """Start checking configurations, or measuring one; the connection yields what comes out."""
+        return self._start(_survey, order)
+
     def _start(self, target: Any, order: Any) -> tuple[ForkServerProcess, Connection]:
-        receiver, sender = self._context.Pipe(duplex=False)
+        receiver, sender = self._context.Pipe(duplex=True)
         process = self._context.Process(target=target, args=(order, sender))
         process.start()
         sender.close()
@@ -116,3 +163,9 @@ def _count(configs: list[dict[str, Any]], connection: Connection) -> None:
     from focal_lab.ablation.engine.child import count_child
 
     count_child(configs, connection)
+
+
+def _survey(order: Check | Measure, connection: Connection) -> None:
+    from focal_lab.ablation.engine.measure_child import survey_child
+
+    survey_child(order, connection)

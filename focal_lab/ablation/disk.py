@@ -1,0 +1,94 @@
+"""The disk that results are written to: whether there is room before the work, and whether it has run out."""
+
+import errno
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from focal_lab.errors import UserError
+
+# Bytes below which a disk counts as full: a micro model's checkpoints and results need a few of them.
+_FLOOR = 64 * 2**20
+_PROBE = 64 * 2**10
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_WORDS = ("No space left on device", "Disk quota exceeded")
+# what torch.save says when the file under it cannot grow
+_TORCH = ("PytorchStreamWriter failed", "unexpected pos")
+
+
+def check_room(out: Path, key: str = "--out") -> None:
+    """Make sure that results can be written before anything is trained.
+
+    Raises:
+        UserError: the folder cannot be made or written to, or its disk is full.
+    """
+    probe = out / f".writable.{os.getpid()}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with open(probe, "wb") as stream:
+            stream.write(bytes(_PROBE))
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        full = disk_full(out, error)
+        why = full or f"cannot write to {out}: {error.strerror}"
+        way_out = "make room, or choose another folder" if full else "choose another folder"
+        raise UserError(f"{why}; {way_out}", key=key) from error
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+    if _free(out)[0] < _FLOOR:
+        raise UserError(f"{_sentence(out)}; make room, or choose another folder", key=key)
+
+
+def disk_full(out: Path, error: BaseException | str | None = None) -> str | None:
+    """The sentence to tell when an error means that the disk of `out` is full; None when it does not.
+
+    Args:
+        error: an exception with what caused it, or what a process said of one.
+    """
+    if isinstance(error, str):
+        told = any(word in error for word in _WORDS) or (
+            any(word in error for word in _TORCH) and _free(out)[0] < _FLOOR
+        )
+    else:
+        told = False
+        while error is not None and not told:
+            told = isinstance(error, OSError) and error.errno in _FULL
+            error = error.__cause__ or error.__context__
+    return _sentence(out) if told else None
+
+
+def _sentence(out: Path) -> str:
+    free, total = _free(out)
+    device, mount = _mount_of(out)
+    return f"the disk of {out} ({device} on {mount}) is full: {_size(free)} of {_size(total)} free"
+
+
+def _free(out: Path) -> tuple[int, int]:
+    """Bytes free and in all on the disk of a folder, or of the nearest one above it that exists."""
+    while not out.exists() and out != out.parent:
+        out = out.parent
+    state = os.statvfs(out)
+    return state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize
+
+
+def _mount_of(out: Path) -> tuple[str, str]:
+    """Device and mount point of a folder's disk."""
+    path = str(out.resolve())
+    best = ("the disk", "/")
+    with suppress(OSError):
+        for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
+            device, mount, *_ = line.split(" ")
+            mount = mount.replace("\\040", " ")
+            inside = path == mount or path.startswith(mount.rstrip("/") + "/")
+            if inside and len(mount) >= len(best[1]):
+                best = (device, mount)
+    return best
+
+
+def _size(count: int) -> str:
+    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1000:.0f} kB"

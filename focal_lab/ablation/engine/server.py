@@ -1,0 +1,12 @@
+"""What the fork server imports once, and nobody else: torch, Lightning, the code of a run.
+
+It must outlive a SIGTERM or SIGHUP that is sent to the whole group of a command: its children are then
+writing their checkpoints, and they die with it. It ends when the command ends.
+"""
+
+import signal
+
+import focal_lab.ablation.engine.child  # noqa: F401
+
+for _number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(_number, signal.SIG_IGN)

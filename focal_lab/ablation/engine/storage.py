@@ -1,0 +1,161 @@
+"""Where the queue is kept: a journal file beside the runs, or a PostgreSQL that several machines share."""
+
+import os
+import re
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+
+from focal_lab.ablation.engine.locks import FileLock
+from focal_lab.errors import UserError
+
+JOURNAL = "queue.journal"
+# Seconds without a sign of life after which a machine is taken for dead: a database that is away for a
+# minute must not cost anybody his runs.
+GRACE = 180.0
+# signs of life a grace period
+_BEATS = 10
+_CONNECT_SECONDS = 10
+_MOST_CLOCK_DIFFERENCE = 30.0
+
+
+def open_storage(out: Path, url: str | None, grace: float = GRACE) -> BaseStorage:
+    """The storage that a command line asks for.
+
+    Args:
+        out: folder of the runs; the journal is in it.
+        url: address of a PostgreSQL database, None for the journal.
+        grace: seconds, see GRACE.
+
+    Raises:
+        UserError: the database cannot be used; the message never has the password.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used with")
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    if url is not None:
+        return _open_database(url, grace)
+    journal = out / JOURNAL
+    out.mkdir(parents=True, exist_ok=True)
+    backend: BaseJournalBackend = JournalFileBackend(str(journal), lock_obj=_JournalLock(journal))  # type: ignore[arg-type]
+    return JournalStorage(backend)
+
+
+def check_url(url: str) -> str:
+    """The address with the driver that we install.
+
+    Raises:
+        UserError: not the address of a PostgreSQL database.
+    """
+    scheme, separator, rest = url.partition("://")
+    kind = scheme.partition("+")[0]
+    if kind == "sqlite":
+        raise UserError(
+            "SQLite hands out runs twice to parallel workers; leave --storage out on one machine "
+            "(a journal file in --out is used), and use postgresql://USER@HOST/DATABASE for several",
+            key="--storage",
+        )
+    if kind not in ("postgresql", "postgres") or not separator or not rest.strip("/"):
+        raise UserError(
+            f"{without_password(url)!r} is not the address of a PostgreSQL database "
+            "(postgresql://USER@HOST/DATABASE)",
+            key="--storage",
+        )
+    return f"postgresql+psycopg://{rest}"
+
+
+def without_password(text: str) -> str:
+    """A text with the passwords of addresses in it replaced by `***`."""
+    text = re.sub(r"(\w+://[^:/@\s]*):[^\s]*@", r"\1:***@", text)
+    return re.sub(r"(password=)[^&\s'\"]+", r"\1***", text)
+
+
+def clock_difference(storage: BaseStorage) -> float | None:
+    """Seconds that this machine's clock is ahead of the database's, None where they agree well enough."""
+    if not isinstance(storage, RDBStorage):
+        return None
+    import sqlalchemy
+
+    before = time.time()
+    with storage.engine.connect() as connection:
+        there = float(connection.execute(sqlalchemy.text("select extract(epoch from now())")).scalar_one())
+    difference = (before + time.time()) / 2 - there
+    return difference if abs(difference) > _MOST_CLOCK_DIFFERENCE else None
+
+
+def unreachable(error: BaseException) -> bool:
+    """Whether an error means that the database did not answer, which may pass."""
+    if isinstance(error, StorageInternalError):
+        return True
+    import sqlalchemy.exc
+
+    return isinstance(error, sqlalchemy.exc.DBAPIError | sqlalchemy.exc.TimeoutError)
+
+
+def _open_database(url: str, grace: float) -> RDBStorage:
+    address = check_url(url)
+    shown = without_password(url)
+    try:
+        import psycopg  # noqa: F401
+        import sqlalchemy.exc
+    except ImportError as error:
+        raise UserError(
+            "needs psycopg: pip install 'focal-lab[postgres]'", key=f"--storage {shown}"
+        ) from error
+    options: dict[str, Any] = {
+        "pool_pre_ping": True,  # a connection that broke while nobody used it is opened again
+        "connect_args": {"connect_timeout": _CONNECT_SECONDS},
+    }
+    try:
+        return RDBStorage(
+            address,
+            engine_kwargs=options,
+            heartbeat_interval=max(1, round(grace / _BEATS)),
+            grace_period=max(2, round(grace)),
+        )
+    except sqlalchemy.exc.ArgumentError as error:
+        raise UserError("is not an address of a database", key=f"--storage {shown}") from error
+    except (sqlalchemy.exc.SQLAlchemyError, UnicodeError, OSError) as error:
+        raise UserError(_why(error), key=f"--storage {shown}") from error
+    except RuntimeError as error:  # optuna's check of its tables
+        raise UserError(
+            "its tables were made by another version of Optuna "
+            f"(this is {optuna.__version__}): use that version on all machines, or a new database, "
+            "or 'optuna storage upgrade'",
+            key=f"--storage {shown}",
+        ) from error
+
+
+def _why(error: BaseException) -> str:
+    """What the database said, in a line and without passwords."""
+    told = " ".join(str(getattr(error, "orig", None) or error).split())
+    return f"cannot be used: {without_password(told)[:300]} (is it running, and are user and password right?)"
+
+
+class _JournalLock(FileLock):
+    """Optuna's lock files outlive a killed process by their grace period of 30 s; the kernel's do not.
+
+    Whoever takes the lock also cuts off the half-written line of a process that was killed while writing,
+    which would make everything after it unreadable.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        super().__init__(journal.with_name(f"{journal.name}.lock"))
+        self.journal = journal
+
+    def acquire(self, *, wait: bool = True, shared: bool = False) -> bool:
+        held = super().acquire(wait=wait, shared=shared)
+        with open(self.journal, "rb+") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            if size:
+                stream.seek(size - 1)
+                if stream.read(1) != b"\n":
+                    stream.seek(0)
+                    stream.truncate(stream.read().rfind(b"\n") + 1)
+        return held

@@ -1,0 +1,199 @@
+"""What `sweep` and `worker` share: their options, and the execution of runs that are known."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from focal_lab.ablation.conflicts import Rivals, present
+from focal_lab.ablation.engine.execute import Execution, Rules, Summary, View
+from focal_lab.ablation.engine.orders import WarmProcesses
+from focal_lab.ablation.engine.places import Places
+from focal_lab.ablation.engine.queue import RunQueue
+from focal_lab.ablation.engine.storage import GRACE, check_url, clock_difference, without_password
+from focal_lab.ablation.keep import parse_keep
+from focal_lab.ablation.manifest import Manifest, manifest_path, read_manifest
+from focal_lab.ablation.options import parse_duration
+from focal_lab.ablation.runs import Run
+from focal_lab.errors import UserError
+
+SOME_FAILED = 1
+INTERRUPTED = 130
+_STORAGE_VARIABLE = "FOCAL_LAB_STORAGE"
+
+
+@dataclass(frozen=True)
+class Work:
+    """How runs are to be executed, as the command line says.
+
+    Attributes:
+        storage: address of a PostgreSQL database, None for a journal in the folder of the runs.
+        workers: runs at a time, None for as many as fit.
+    """
+
+    storage: str | None
+    grace: float
+    workers: int | None
+    retries: int
+    rules: Rules
+
+    def open(self, manifest: Manifest, out: Path) -> RunQueue:
+        """The queue of a study.
+
+        Raises:
+            UserError: the storage cannot be used.
+        """
+        levels: dict[str, dict[str, None]] = {}
+        for run in manifest.runs:
+            for name, label in run.cell.labels.items():
+                levels.setdefault(name, {})[label] = None
+        return RunQueue(
+            out,
+            manifest.study,
+            storage=self.storage,
+            retries=self.retries,
+            levels=levels,
+            grace=self.grace,
+            rivals=Rivals(out, manifest.study),
+        )
+
+
+def add_work_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say how runs are executed."""
+    parser.add_argument(
+        "--workers", type=int, help="runs trained at the same time (default: one a GPU, or a core up to 4)"
+    )
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        default=os.environ.get(_STORAGE_VARIABLE),
+        help="postgresql://USER@HOST/DATABASE that several machines share, with --out in a shared folder "
+        f"(default: ${_STORAGE_VARIABLE}, or a journal in --out, for one machine)",
+    )
+    parser.add_argument(
+        "--retries", type=int, default=1, help="how often a run that died is tried again (default: 1)"
+    )
+    parser.add_argument(
+        "--timeout",
+        default="1h",
+        metavar="TIME",
+        help="a run that is silent for so long is taken for hung: 90s, 30m, 2h (default: 1h)",
+    )
+    parser.add_argument(
+        "--grace",
+        default=f"{GRACE:.0f}s",
+        metavar="TIME",
+        help="with --storage: a machine that is silent for so long is taken for dead (default: "
+        f"{GRACE:.0f}s; the same on all machines)",
+    )
+    parser.add_argument(
+        "--keep",
+        default="best,last",
+        metavar="WHICH",
+        help="checkpoints of finished runs that stay: best, last, best,last or none (default: best,last)",
+    )
+
+
+def work_of(options: argparse.Namespace) -> Work:
+    """Check the options of `add_work_options`.
+
+    Raises:
+        UserError: one of them is wrong.
+    """
+    if options.workers is not None and options.workers < 1:
+        raise UserError(f"{options.workers} is too few; use 1 or more", key="--workers")
+    if options.retries < 0:
+        raise UserError(f"{options.retries} is too few; use 0 or more", key="--retries")
+    if options.storage is not None:
+        check_url(options.storage)
+    return Work(
+        storage=options.storage or None,
+        grace=parse_duration(options.grace, "--grace"),
+        workers=options.workers,
+        retries=options.retries,
+        rules=Rules(parse_duration(options.timeout, "--timeout"), parse_keep(options.keep, "--keep")),
+    )
+
+
+def execute(
+    runs: Sequence[Run],
+    manifest: Manifest,
+    out: Path,
+    queue: RunQueue,
+    places: Places,
+    work: Work,
+    processes: WarmProcesses,
+    view: View,
+    *,
+    adopt: bool = False,
+) -> Summary:
+    """Train runs of a study; with `adopt`, also those that others add to it meanwhile."""
+    _warn_of_clock(queue, view)
+    with present(manifest.study, out):
+        return Execution(
+            runs,
+            out,
+            queue,
+            places=places,
+            rules=work.rules,
+            processes=processes,
+            view=view,
+            find=_Watched(manifest, out),
+            adopt=adopt,
+        ).run()
+
+
+class _Watched:
+    """Runs that others have added to a study's plan."""
+
+    def __init__(self, manifest: Manifest, out: Path) -> None:
+        self._path = manifest_path(out, manifest.study)
+        self._read: float | None = None
+        self._runs: Mapping[str, Run] = {}
+
+    def __call__(self) -> Mapping[str, Run]:
+        try:
+            changed = self._path.stat().st_mtime
+            if changed != self._read:
+                self._runs = {run.id: run for run in read_manifest(self._path).runs}
+                self._read = changed
+        except (OSError, UserError):
+            pass  # the runs that are known already are trained
+        return self._runs
+
+
+def status_of(summary: Summary) -> int:
+    """Exit status: 0 all finished, 1 some failed or the disk was full, 130 interrupted."""
+    if summary.interrupted:
+        return INTERRUPTED
+    return SOME_FAILED if summary.failed or summary.halted else 0
+
+
+def conclusion(total: int, summary: Summary, command: Iterable[str] = ()) -> str:
+    """What a command came to, in a line or two."""
+    parts = [f"{len(summary.trained)} trained", f"{len(summary.reused)} reused"]
+    if summary.elsewhere:
+        parts.append(f"{len(summary.elsewhere)} trained by another command")
+    if summary.failed:
+        parts.append(f"{len(summary.failed)} failed (the next sweep tries them again)")
+    told = f"{total} runs: {', '.join(parts)}"
+    again = shlex.join(without_password(word) for word in command or sys.argv[1:])
+    if summary.halted:
+        told = f"{summary.halted}\n{told}, stopped before the rest"
+        return f"{told}. Make room, then go on with: focal-lab {again}"
+    if not summary.interrupted:
+        return told
+    return f"{told}, stopped before the rest. Go on with: focal-lab {again}"
+
+
+def _warn_of_clock(queue: RunQueue, view: View) -> None:
+    difference = clock_difference(queue.storage)
+    if difference is not None:
+        ahead = f"{abs(difference):.0f} s {'ahead of' if difference > 0 else 'behind'}"
+        view.noted(
+            f"the clock of this machine is {ahead} the database's: times in results will disagree between "
+            "machines; who is dead is decided by the database's clock alone"
+        )

@@ -1,0 +1,66 @@
+"""`focal-lab worker`: joins in a sweep that another command has begun, here or on another machine."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from focal_lab.ablation.disk import check_room
+from focal_lab.ablation.engine.orders import WarmProcesses
+from focal_lab.ablation.engine.places import find_places
+from focal_lab.ablation.engine.progress import SweepView
+from focal_lab.ablation.manifest import Manifest, all_manifests, manifest_path, read_manifest
+from focal_lab.ablation.work import add_work_options, conclusion, execute, status_of, work_of
+from focal_lab.errors import UserError, one_of
+
+
+def worker_command(argv: list[str]) -> int:
+    """Train runs of a sweep that was begun elsewhere, until none is left; come and go at any time.
+
+    Args:
+        argv: what follows `focal-lab worker`.
+
+    Returns:
+        Exit status: 0 all finished, 1 some failed, 130 interrupted.
+
+    Raises:
+        UserError: an option is wrong, there is no such study, or the storage cannot be used.
+    """
+    description = str(worker_command.__doc__).splitlines()[0]
+    parser = argparse.ArgumentParser(prog="focal-lab worker", description=description)
+    parser.add_argument("--study", required=True, help="the study to join, or the name of its sweep")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    add_work_options(parser)
+    options = parser.parse_args(argv)
+    work, out = work_of(options), options.out
+    manifest = find_study(out, options.study)
+    check_room(out)
+    queue = work.open(manifest, out)
+    processes = WarmProcesses()
+    places = find_places(manifest.runs, processes.count_devices(), work.workers, len(manifest.runs))
+    view = SweepView.of_manifest(manifest, places.count)
+    view.noted(f"{manifest.title}: joining in, {places}", style="bold")
+    try:
+        summary = execute(manifest.runs, manifest, out, queue, places, work, processes, view, adopt=True)
+    finally:
+        view.close()
+    print(conclusion(len(manifest.runs), summary), file=sys.stderr)
+    return status_of(summary)
+
+
+def find_study(out: Path, name: str) -> Manifest:
+    """The manifest of a study, by its name or that of its sweep.
+
+    Raises:
+        UserError: there is none, several have that name, or it cannot be read.
+    """
+    path = manifest_path(out, name)
+    if path.is_file():
+        return read_manifest(path)
+    there = list(all_manifests(out))
+    found = [path for path in there if path.stem.startswith(f"{name}-")]
+    if len(found) == 1:
+        return read_manifest(found[0])
+    known = one_of(path.stem for path in found or there) if there else ""
+    way_out = f"use {known}" if known else "start it with focal-lab sweep, with the same --out"
+    problem = "is the beginning of several studies" if found else f"is no study in {out}"
+    raise UserError(f"{name} {problem} ({way_out})", key="--study")
