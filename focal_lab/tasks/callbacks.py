@@ -48,11 +48,16 @@ class ReseedEachEpoch(Callback):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        seed = (self.seed * 100003 + trainer.current_epoch) * 1009 + trainer.global_rank
-        torch.manual_seed(seed)
-        # timm's mixup draws from numpy, its augmentation from both
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
+        reseed(self.seed, trainer)
+
+
+def reseed(seed: int, trainer: Trainer) -> None:
+    """Seed all that draws, for the current epoch and process."""
+    seed = (seed * 100003 + trainer.current_epoch) * 1009 + trainer.global_rank
+    torch.manual_seed(seed)
+    # timm's mixup draws from numpy, its augmentation from both
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
 
 
 class Timing(Callback):
@@ -80,6 +85,12 @@ class Timing(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._epoch_start = time.perf_counter()
 
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if not self._epoch_start:  # resumed within an epoch
+            self._epoch_start = time.perf_counter()
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -96,7 +107,12 @@ class Timing(Callback):
         self.train_seconds = self._total()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"train_seconds": self._total(), "step_seconds": self.step_seconds, "images": self.images}
+        running = time.perf_counter() - self._epoch_start if self._epoch_start else 0.0
+        return {
+            "train_seconds": self._total(),
+            "step_seconds": self.step_seconds + running,
+            "images": self.images,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.train_seconds = state_dict["train_seconds"]
@@ -167,35 +183,60 @@ class WritePredictions(BasePredictionWriter):
 class Progress(Callback):
     """Tells a listener where training is, at most every `interval` seconds.
 
+    The end of the first training batch and of each validation are told at once.
+
     Args:
-        send: gets {step, total, loss, metric, epoch}.
+        send: gets {phase, step, total, epoch, metric} and, where there is one, loss; `first` after the first
+            training batch, `validated` after a validation, when `epoch` counts the finished epochs.
         interval: seconds between two messages.
     """
 
     def __init__(self, send: Callable[[dict[str, Any]], None], interval: float = 0.5) -> None:
         self.send, self.interval = send, interval
-        self._last = 0.0
+        self._last = -math.inf
+        self._begun = False
+        self._total: int | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # asked while testing, Lightning would load the training data for it
+        self._total = int(trainer.estimated_stepping_batches)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        now = time.monotonic()
-        if now - self._last < self.interval:
+        if self._begun and not self._due():
             return
-        self._last = now
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        self._tell(trainer, pl_module, loss=float(loss) if isinstance(loss, Tensor) else None)
+        first = {} if self._begun else {"first": True}
+        self._begun = True
+        self._tell(trainer, pl_module, "fit", loss=float(loss) if isinstance(loss, Tensor) else None, **first)
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if self._due():
+            self._tell(trainer, pl_module, "validate")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
-            self._tell(trainer, pl_module, validated=True)
+            ended = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+            self._tell(
+                trainer, pl_module, "validate", validated=True, epoch=trainer.current_epoch + int(ended)
+            )
 
-    def _tell(self, trainer: Trainer, module: LightningModule, **values: Any) -> None:
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if self._due():
+            self._tell(trainer, pl_module, "test")
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._last >= self.interval
+
+    def _tell(self, trainer: Trainer, module: LightningModule, phase: str, **values: Any) -> None:
+        self._last = time.monotonic()
         metric = trainer.callback_metrics.get(str(getattr(module, "monitor", "")))
         self.send(
             {
+                "phase": phase,
                 "step": trainer.global_step,
-                "total": int(trainer.estimated_stepping_batches),
+                "total": self._total or trainer.global_step,
                 "epoch": trainer.current_epoch,
                 "metric": None if metric is None else float(metric),
                 **values,

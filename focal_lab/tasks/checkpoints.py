@@ -34,6 +34,16 @@ def checkpoint_problem(checkpoint: Path, *, resume: bool) -> str | None:
     return None
 
 
+def checkpoint_progress(checkpoint: Path) -> tuple[int, int]:
+    """How far a training had come when it wrote a readable checkpoint: optimizer steps and ended epochs.
+
+    A checkpoint written while an epoch is validated has all steps of the epoch and does not count it.
+    """
+    state = torch.load(checkpoint, map_location="meta", weights_only=True, mmap=True)
+    epochs = state.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {})
+    return int(state.get("global_step", 0)), int(epochs.get("current", {}).get("processed", 0))
+
+
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a file of weights by the names that they have there.
 

@@ -23,12 +23,20 @@ def count_config(config: Mapping[str, Any]) -> tuple[int, float]:
     Raises:
         UserError: a key or value that the classes do not take, or a backbone that cannot be built.
     """
+    counted: tuple[int, float] = build_unweighted(config).count(picture_size(config["data"]))
+    return counted
+
+
+def build_unweighted(config: Mapping[str, Any]) -> Any:
+    """Check a run's configuration and build its task on the meta device, where weights take no memory.
+
+    Raises:
+        UserError: a key or value that the classes do not take, or a backbone that cannot be built.
+    """
     model = check_config(config)["model"]
     init_args = dict(model.get("init_args", {})) | {"backbone_checkpoint": None}
     with torch.device("meta"):
-        task = find_class(model["class_path"])(**init_args)
-    counted: tuple[int, float] = task.count(picture_size(config["data"]))
-    return counted
+        return find_class(model["class_path"])(**init_args)
 
 
 def picture_size(data: Mapping[str, Any]) -> tuple[int, int]:

@@ -11,7 +11,9 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from focal_lab.tasks.callbacks import DivergedError, Progress, Timing
-from focal_lab.tasks.checkpoints import checkpoint_problem
+from focal_lab.tasks.checkpoints import checkpoint_problem, checkpoint_progress
+from focal_lab.tasks.stopping import LAST_CHECKPOINT, STOPPED_CHECKPOINT, StopOnWord
+from focal_lab.tasks.stopping import Stopped as Stopped
 from focal_lab.tasks.training_cli import FocalCLI, one_line_errors
 
 Listener = Callable[[dict[str, Any]], None]
@@ -40,28 +42,42 @@ def train(
     *,
     resume_from: Path | None = None,
     listener: Listener | None = None,
+    stop: Callable[[], str | None] | None = None,
 ) -> Trained:
     """Fit, then test the best checkpoint.
+
+    One of several processes that train together is told so by its environment (WORLD_SIZE, LOCAL_RANK,
+    MASTER_ADDR, MASTER_PORT), and by `trainer.devices` and `trainer.strategy` of the configuration. All must
+    call this; only the first writes.
 
     Args:
         config: a LightningCLI configuration without paths.
         folder: gets the checkpoints and TensorBoard's event file.
         resume_from: checkpoint of an earlier, interrupted training of the same configuration.
         listener: is told where training is.
+        stop: asked at the end of every batch. After "stop" the training leaves a checkpoint that
+            `latest_checkpoint` finds, after another word it leaves none.
 
     Raises:
         UserError: the configuration is wrong.
+        Stopped: `stop` said so.
         DivergedError: the loss is not a number.
     """
     warnings.filterwarnings("ignore", message=".*num_workers.*")
+    # said of every checkpoint within an epoch; `resumption` finds the place in the data
+    warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch.*")
     cli = build(config, folder)
     timing = Timing()
     cli.trainer.callbacks.append(timing)  # type: ignore[attr-defined]
     if listener is not None:
         cli.trainer.callbacks.append(Progress(listener))  # type: ignore[attr-defined]
+    if stop is not None:
+        cli.trainer.callbacks.append(StopOnWord(stop, folder))  # type: ignore[attr-defined]
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=str(resume_from) if resume_from else None)
     if not cli.trainer.state.finished:
         raise RuntimeError("training was interrupted")
+    if cli.trainer.is_global_zero and (folder / LAST_CHECKPOINT).exists():
+        (folder / STOPPED_CHECKPOINT).unlink(missing_ok=True)
     best = cli.trainer.checkpoint_callback.best_model_path if cli.trainer.checkpoint_callback else ""  # type: ignore[attr-defined]
     tested = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=best or None, verbose=False)
     metrics = {name: float(tested[0][f"test/{name}"]) for name in cli.model.result_metrics}
@@ -104,6 +120,15 @@ def resumable(checkpoint: Path) -> bool:
     Nothing in the file is executed.
     """
     return checkpoint_problem(checkpoint, resume=True) is None
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint in a run's folder from which least has to be repeated; None when no training can go on.
+
+    Nothing in the files is executed.
+    """
+    candidates = [folder / name for name in (LAST_CHECKPOINT, STOPPED_CHECKPOINT)]
+    return max(filter(resumable, candidates), key=checkpoint_progress, default=None)
 
 
 def peak_memory_mb() -> float:

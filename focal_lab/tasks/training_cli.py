@@ -20,7 +20,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from focal_lab.errors import UserError
 from focal_lab.tasks.allocator import keep_freed_memory
 from focal_lab.tasks.callbacks import DivergedError, ReseedEachEpoch, StopWhenDiverged
+from focal_lab.tasks.checkpoint_io import AtomicCheckpointIO, MovableCheckpoint
 from focal_lab.tasks.checkpoints import checkpoint_problem
+from focal_lab.tasks.resumption import ExactResume
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
@@ -99,7 +101,10 @@ class FocalCLI(LightningCLI):
                 callbacks[i : i + 1] = best_and_last(self.model)
                 break
         callbacks.append(StopWhenDiverged())
-        callbacks.append(ReseedEachEpoch(int(self._get(self.config, "seed_everything") or 0)))
+        seed = int(self._get(self.config, "seed_everything") or 0)
+        callbacks.extend([ReseedEachEpoch(seed), ExactResume(seed)])
+        if trainer.strategy._checkpoint_io is None:  # the configuration names no other
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         if trainer.loggers:
             callbacks.append(LearningRateMonitor(logging_interval="step"))
         return trainer
@@ -121,13 +126,13 @@ def best_and_last(model: LightningModule) -> list[ModelCheckpoint]:
 
     Two callbacks, because `save_last` writes only in the epochs that became the best ones.
     """
-    best = ModelCheckpoint(
+    best = MovableCheckpoint(
         filename="best",
         monitor=getattr(model, "monitor", None),
         mode=getattr(model, "monitor_mode", "max"),
         enable_version_counter=False,
     )
-    return [best, ModelCheckpoint(filename="last", enable_version_counter=False)]
+    return [best, MovableCheckpoint(filename="last", enable_version_counter=False)]
 
 
 def main(subcommand: str, argv: Sequence[str]) -> int:

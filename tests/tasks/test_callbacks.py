@@ -170,21 +170,47 @@ def test_a_resumed_training_counts_the_pictures_of_both_parts_once() -> None:
 def test_progress_tells_every_step_and_every_validation() -> None:
     told: list[dict[str, Any]] = []
     fit(tiny_config(), "run", Progress(told.append, interval=0))
-    steps = [message for message in told if "validated" not in message]
+    steps = [message for message in told if message["phase"] == "fit"]
     assert [(m["step"], m["total"], m["epoch"]) for m in steps] == [
         (1, 4, 0),
         (2, 4, 0),
         (3, 4, 1),
         (4, 4, 1),
     ]
+    assert [message.get("first") for message in steps] == [True, None, None, None]
     assert all(math.isfinite(message["loss"]) for message in steps)
     assert [message["metric"] is None for message in steps] == [True, True, False, False]
     validated = [message for message in told if "validated" in message]
-    assert [(m["step"], m["validated"]) for m in validated] == [(2, True), (4, True)]
+    assert [(m["step"], m["epoch"], m["validated"]) for m in validated] == [(2, 1, True), (4, 2, True)]
     assert all(0 <= message["metric"] <= 100 for message in validated)
 
 
-def test_progress_between_validations_keeps_to_its_interval() -> None:
+def test_progress_goes_on_in_validation_and_test() -> None:
+    told: list[dict[str, Any]] = []
+    cli = build(tiny_config(), Path("run"))
+    cli.trainer.callbacks.append(Progress(told.append, interval=0))
+    cli.trainer.fit(cli.model, cli.datamodule)
+    cli.trainer.test(cli.model, cli.datamodule, verbose=False)
+    phases = [message["phase"] for message in told]
+    # 48 pictures are 2 batches; each validation has a message of its own at the end
+    sanity, epoch = ["validate"] * 2, ["fit", "fit", "validate", "validate", "validate"]
+    assert phases == [*sanity, *epoch, *epoch, "test", "test"]
+    assert {message["total"] for message in told} == {4}
+    assert told[-1]["step"] == 4
+
+
+def test_progress_in_the_second_half_of_an_epoch_counts_the_epoch_when_it_ends() -> None:
+    told: list[dict[str, Any]] = []
+    fit(tiny_config(trainer={"val_check_interval": 0.5}), "run", Progress(told.append, interval=math.inf))
+    assert [message["epoch"] for message in told if "validated" in message] == [0, 1, 1, 2]
+
+
+def test_progress_between_validations_keeps_to_its_interval_but_for_the_first_step() -> None:
     told: list[dict[str, Any]] = []
     fit(tiny_config(), "run", Progress(told.append, interval=math.inf))
-    assert [message["step"] for message in told] == [2, 4]
+    assert [(message["step"], message["phase"]) for message in told] == [
+        (0, "validate"),
+        (1, "fit"),
+        (2, "validate"),
+        (4, "validate"),
+    ]

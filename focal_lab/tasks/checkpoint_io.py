@@ -1,0 +1,131 @@
+"""Checkpoints appear whole or not at all, and know each other in any folder."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+# `.last.ckpt.1234`: what process 1234 was writing
+_UNFINISHED = re.compile(r"\..+\.ckpt\.(\d+)")
+_PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the old file and puts the new one in its place when the disk has it.
+
+    Whatever happens meanwhile, a checkpoint that was there is still there, whole.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: Mapping[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint; addresses such as s3:// are left to Lightning.
+
+        Raises:
+            OSError: the disk is full, cannot be written, ...; names the file.
+        """
+        if "://" in str(path) or storage_options is not None:
+            super().save_checkpoint(dict(checkpoint), path, storage_options)
+            return
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(path.parent)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with open(unfinished, "wb") as stream:
+                _save(checkpoint, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(unfinished, path)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+class MovableCheckpoint(ModelCheckpoint):
+    """Knows its files again when the run's folder was moved, or is called otherwise on another machine.
+
+    Lightning would then forget which epoch was the best one, and take its own new file for an old one.
+    """
+
+    @property
+    def state_key(self) -> str:
+        """That of the base class, so that either reads what the other wrote."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The same file names in today's folder."""
+        folder = Path(self.dirpath or "")
+
+        def here(path: str) -> str:
+            return str(folder / Path(path).name) if path else path
+
+        paths = {name: here(state_dict[name]) for name in _PATHS if name in state_dict}
+        best = {here(path): score for path, score in state_dict.get("best_k_models", {}).items()}
+        super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": best})
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes that are dead by now were writing; a run has one writer at a time."""
+    for path in folder.iterdir():
+        match = _UNFINISHED.fullmatch(path.name)
+        if match and not _is_alive(int(match[1])):
+            path.unlink(missing_ok=True)
+
+
+class _Recorder:
+    """A file that remembers why it could not be written: torch makes a RuntimeError of it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._stream.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def _save(checkpoint: Mapping[str, Any], stream: IO[bytes]) -> None:
+    recorder = _Recorder(stream)
+    try:
+        torch.save(checkpoint, recorder)  # type: ignore[arg-type]
+    except (RuntimeError, OSError):
+        if recorder.error is not None:
+            raise recorder.error from None
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the new name on the disk too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_alive(process: int) -> bool:
+    if process == os.getpid():
+        return False  # of an earlier process with this number: this one writes one file after the other
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
