@@ -1,21 +1,19 @@
-"""Grids and sentences for a terminal, through rich; as plain text for a pipe."""
+"""Grids and sentences for a terminal; as plain text for a pipe."""
 
-import io
+import os
 import textwrap
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
 
+from focal_lab.aligned import TextColumn, aligned
 from focal_lab.report.grid import Strip
 
-# Wider than any table: what a pipe gets is never wrapped.
-_UNLIMITED = 10_000
 _NOTE_WIDTH = 100
-_GAP = 2
-_COLORS = {"failed": "bold red", "corrupt": "bold red", "missing": "yellow", "not reported": "yellow"}
+_RED, _YELLOW, _DIM = "1;31", "33", "2"
+_COLORS = {"failed": _RED, "corrupt": _RED, "missing": _YELLOW, "not reported": _YELLOW}
 
 
 def strips_text(strips: Sequence[Strip], width: int | None, *, color: bool) -> str:
-    """The grid with aligned columns; labels are shown as they are, never as markup.
+    """The grid with aligned columns.
 
     Args:
         strips: the columns.
@@ -23,50 +21,17 @@ def strips_text(strips: Sequence[Strip], width: int | None, *, color: bool) -> s
             terminal that is too narrow for them gets longer lines. None: fold nothing.
         color: use ANSI escape codes.
     """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    widths = _widths(strips, width or _UNLIMITED)
-    for strip, columns in zip(strips, widths, strict=True):
-        justify: Literal["left", "right"] = "left" if strip.kind in ("label", "state") else "right"
-        grid.add_column(
-            Text(strip.heading),
-            justify=justify,
-            style="dim" if strip.kind == "paper" else None,
-            width=columns,
+    columns = [
+        TextColumn(
+            strip.heading,
+            strip.cells,
+            right=strip.kind not in ("label", "state"),
+            folds=strip.kind == "state",
+            style=_style_of(strip.kind),
         )
-    for cells in zip(*(strip.cells for strip in strips), strict=True):
-        styled = zip(cells, strips, strict=True)
-        grid.add_row(*(Text(cell, _style(cell, strip.kind)) for cell, strip in styled))
-    stream = io.StringIO()
-    # force_terminal both ways: FORCE_COLOR must not put escape codes into a file.
-    console = Console(
-        file=stream, width=sum(widths) + _GAP * len(strips), force_terminal=color, legacy_windows=False
-    )
-    console.print(grid)
-    return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
-
-
-def _widths(strips: Sequence[Strip], room: int) -> list[int]:
-    """Columns for each strip; rich would break numbers, or drop strips, when there is too little room."""
-    from rich.cells import cell_len
-
-    least, natural = [], []
-    for strip in strips:
-        breakable = (*strip.cells, strip.heading) if strip.kind == "state" else (strip.heading,)
-        words = [word for text in breakable for word in text.split()]
-        least.append(max(map(cell_len, [*words, *(strip.cells if strip.kind != "state" else ())]), default=1))
-        natural.append(max(map(cell_len, [*strip.cells, strip.heading])))
-    spare = room - sum(least) - _GAP * (len(strips) - 1)
-    # Folding a cell costs a line in its row; folding headings costs one line in all.
-    for index in sorted(range(len(strips)), key=lambda index: strips[index].kind != "state"):
-        extra = max(0, min(natural[index] - least[index], spare))
-        least[index] += extra
-        spare -= extra
-    return least
+        for strip in strips
+    ]
+    return aligned(columns, width, color=color and not os.environ.get("NO_COLOR"))
 
 
 def heading_text(title: str, subtitle: str | None, width: int | None, *, color: bool) -> str:
@@ -88,7 +53,9 @@ def note_text(notes: Iterable[str], width: int | None) -> str:
     return "\n".join(["", *lines, ""]) if lines else ""
 
 
-def _style(cell: str, kind: str) -> str:
+def _style_of(kind: str) -> Callable[[str], str]:
+    if kind == "paper":
+        return lambda cell: _DIM
     if kind not in ("measured", "state"):
-        return ""
-    return next((color for word, color in _COLORS.items() if word in cell), "")
+        return lambda cell: ""
+    return lambda cell: next((color for word, color in _COLORS.items() if word in cell), "")
