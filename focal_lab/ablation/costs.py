@@ -1,11 +1,21 @@
-"""Parameters, multiply-accumulates and correctness of every distinct configuration of a plan."""
+"""Parameters, multiply-accumulates and correctness of the configurations of a plan."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
+from focal_lab._version import __version__
 from focal_lab.ablation.engine.orders import WarmProcesses
+from focal_lab.ablation.engine.survey import Check, Machine
 from focal_lab.ablation.plan import Plan
-from focal_lab.ablation.runs import Run, hash_of
+from focal_lab.ablation.remembered import COUNTS_FILE, keep, recall
+from focal_lab.ablation.runs import Run
+from focal_lab.ablation.shapes import alike, count_key, covering
 from focal_lab.errors import UserError
+
+# More configurations than these are not all checked, but every value of every key is.
+_CHECKED_ALL = 40
 
 
 @dataclass(frozen=True)
@@ -18,41 +28,101 @@ class Cost:
 
 @dataclass(frozen=True)
 class Checked:
-    """A plan whose configurations all passed.
+    """A plan whose configurations passed.
 
     Attributes:
         costs: run id -> cost.
-        devices: GPUs that torch sees.
+        machine: where they were checked.
     """
 
     costs: dict[str, Cost]
-    devices: int
+    machine: Machine
+
+    @property
+    def devices(self) -> int:
+        """GPUs that torch sees."""
+        return self.machine.devices
 
 
-def check_plan(plan: Plan, processes: WarmProcesses) -> Checked:
-    """Parse and count every configuration that differs by more than its seed, in a warm process.
+def check_plan(plan: Plan, processes: WarmProcesses, out: Path | None = None) -> Checked:
+    """Check the configurations of a plan in a warm process, and count each network once.
+
+    Args:
+        out: folder where counts are kept from one plan to the next; None to keep none.
 
     Raises:
         UserError: a configuration is wrong; the message names the sweep file and the cell.
     """
-    distinct: dict[str, list[Run]] = {}
-    for run in plan.runs:
-        distinct.setdefault(hash_of(run.config | {"seed_everything": None}), []).append(run)
-    groups = list(distinct.values())
-    process, messages = processes.count([group[0].config for group in groups])
-    costs: dict[str, Cost] = {}
+    groups = alike(plan.runs)
+    keys = [count_key(group[0].config) for group in groups]
+    path = out / COUNTS_FILE if out is not None else None
+    counts = _recalled(path) if path is not None else {}
+    missing = dict.fromkeys(key for key in keys if key not in counts)
+    order, numbers = _order([group[0] for group in groups], keys, missing)
+    found: dict[str, Cost] = {}
+    machine: Machine | None = None
+    process, messages = processes.measure(order)
     try:
         while True:
             kind, value = messages.recv()
-            if kind == "devices":
-                return Checked(costs, value)
-            number = value[0]
-            if kind == "wrong":
-                raise UserError(f"{value[1]}, for {groups[number][0].cell.name}", file=plan.sweep.path)
-            for run in groups[number]:
-                costs[run.id] = Cost(value[1], value[2])
+            if kind == "machine":
+                machine = value
+            elif kind == "counted":
+                found[keys[numbers[value[0]]]] = Cost(*value[1:])
+            elif kind == "wrong":
+                cell = groups[numbers[value[0]]][0].cell
+                raise UserError(f"{value[1]}, for {cell.name}", file=plan.sweep.path)
+            else:
+                break
     except EOFError as error:
         process.join()
         raise RuntimeError(f"checking the plan failed (exit status {process.exitcode})") from error
     finally:
         process.kill()
+        messages.close()
+    assert machine is not None, "it is the first message"
+    counts |= found
+    if path is not None:
+        ours = {key for key, group in zip(keys, groups, strict=True) if _is_ours(group[0])}
+        keep(path, {_entry(key): asdict(cost) for key, cost in found.items() if key in ours})
+    return Checked(
+        {run.id: counts[key] for key, group in zip(keys, groups, strict=True) for run in group}, machine
+    )
+
+
+def _order(first: Sequence[Run], keys: Sequence[str], missing: dict[str, None]) -> tuple[Check, list[int]]:
+    """What is to be checked and counted, and which of the runs each configuration is of."""
+    if len(first) <= _CHECKED_ALL:
+        numbers = list(range(len(first)))
+    else:
+        words = ([key] if key in missing else [] for key in keys)
+        numbers = covering([(run.config, words) for run, words in zip(first, words, strict=True)])
+    waiting, counted = dict(missing), []
+    for place, number in enumerate(numbers):
+        if keys[number] in waiting:
+            del waiting[keys[number]]
+            counted.append(place)
+    return Check(tuple(first[number].config for number in numbers), frozenset(counted)), numbers
+
+
+def _recalled(path: Path) -> dict[str, Cost]:
+    """Counts of this version of ours."""
+    found = {}
+    for key, value in recall(path).items():
+        name, _, version = key.partition(" ")
+        if version == __version__ and isinstance(value, dict) and _is_cost(value):
+            found[name] = Cost(value["params"], float(value["gmacs"]))
+    return found
+
+
+def _entry(key: str) -> str:
+    return f"{key} {__version__}"
+
+
+def _is_cost(value: dict[str, Any]) -> bool:
+    return type(value.get("params")) is int and type(value.get("gmacs")) in (int, float)
+
+
+def _is_ours(run: Run) -> bool:
+    """Whether the code that is counted changes with our version only; a backbone of timm's does not."""
+    return str(run.config["model"]["class_path"]).startswith("focal_lab.")

@@ -1,5 +1,6 @@
 """Which runs cost the same: as many parameters, or as much time a step. Pure Python, no torch."""
 
+import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -88,16 +89,27 @@ def covering(configs: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> list
     Returns:
         Indices, in order.
     """
-    seen: set[tuple[str, str]] = set()
-    chosen = []
-    for number, (config, words) in enumerate(configs):
+    open_leaves = []
+    for config, words in configs:
         where = f"{config['model']['class_path']} {config['data']['class_path']}"
         leaves = {(f"{where} {key}", value) for key, value in _leaves(config, "")}
-        leaves |= {(word, "") for word in words}
-        if not leaves <= seen:
-            seen |= leaves
+        open_leaves.append(leaves | {(word, "") for word in words})
+    # whoever adds most comes first; what was counted before can only have become less
+    heap = [(-len(leaves), number) for number, leaves in enumerate(open_leaves)]
+    heapq.heapify(heap)
+    seen: set[tuple[str, str]] = set()
+    chosen = []
+    while heap:
+        number = heap[0][1]
+        open_leaves[number] -= seen
+        if not open_leaves[number]:
+            heapq.heappop(heap)
+        elif -len(open_leaves[number]) > heap[0][0]:
+            heapq.heapreplace(heap, (-len(open_leaves[number]), number))
+        else:
+            seen |= open_leaves[number]
             chosen.append(number)
-    return chosen
+    return sorted(chosen)
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:

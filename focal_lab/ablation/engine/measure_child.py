@@ -1,0 +1,237 @@
+"""The body of a process that answers a plan's questions: are configurations right, what do they cost.
+
+Importing this module loads torch and Lightning; the fork server has them.
+"""
+
+import math
+import os
+import statistics
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from focal_lab.ablation.engine.child import _join_parent, _redirect_output
+from focal_lab.ablation.engine.orders import LOG_FILE
+from focal_lab.ablation.engine.survey import Check, Machine, Measure, Measured
+from focal_lab.ablation.provenance import hardware
+from focal_lab.errors import UserError
+from focal_lab.tasks.allocator import keep_freed_memory
+from focal_lab.tasks.cost import build_unweighted, count_config
+from focal_lab.tasks.training import build, peak_memory_mb
+
+# Enough steps for a median, unless steps are slow; the first ones are no measure.
+_SECONDS, _LEAST_BATCHES, _SLOW_SECONDS = 3.0, 3, 60.0
+_VAL_BATCHES, _TEST_BATCHES = 4, 3
+_MEGABYTE = 2**20
+
+
+def survey_child(order: Check | Measure, connection: Connection) -> None:
+    """Do what was asked; the messages are told in `survey`."""
+    _join_parent()
+    if isinstance(order, Check):
+        _check(order, connection)
+    else:
+        _measure(order, connection)
+
+
+def _check(order: Check, connection: Connection) -> None:
+    torch.set_num_threads(1)
+    connection.send(("machine", _machine()))
+    for number, config in enumerate(order.configs):
+        try:
+            if number in order.counted:
+                connection.send(("counted", (number, *count_config(config))))
+            else:
+                build_unweighted(config)
+        except UserError as error:
+            connection.send(("wrong", (number, str(error))))
+    connection.send(("checked", None))
+
+
+def _machine() -> Machine:
+    devices = torch.cuda.device_count()
+    memory = [torch.cuda.get_device_properties(i).total_memory / _MEGABYTE for i in range(devices)]
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _MEGABYTE
+    return Machine(hardware(), torch.__version__, devices, total, min(memory, default=None))
+
+
+def _measure(order: Measure, connection: Connection) -> None:
+    folder = Path(order.folder)
+    _redirect_output(folder / LOG_FILE)
+    torch.set_num_threads(order.threads)
+    keep_freed_memory()
+    if order.devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = order.devices
+    try:
+        count_config(order.config)  # as a run does
+        connection.send(("measured", _run_shortly(order, folder)))
+    except BaseException as error:
+        traceback.print_exc()
+        reason = " ".join(str(error).split())
+        told = reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}"
+        connection.send(("failed", told))
+        raise SystemExit(1) from error
+
+
+def _run_shortly(order: Measure, folder: Path) -> Measured:
+    """Fit and test as a run does, but for some batches only."""
+    trainer = dict(order.config.get("trainer") or {})
+    shortened = dict(order.config) | {"trainer": _shortened(trainer)}
+    cli = build(shortened, folder)
+    clock = _Clock()
+    cli.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
+    cli.trainer.fit(cli.model, cli.datamodule)
+    batches = float(cli.trainer.num_training_batches)
+    val_batches = _batches(cli.trainer.val_dataloaders, trainer.get("limit_val_batches", 1.0))
+    checkpoint = cli.trainer.checkpoint_callback
+    best = checkpoint.best_model_path if checkpoint else ""  # type: ignore[attr-defined]
+    cli.trainer.test(cli.model, cli.datamodule, ckpt_path=best or None, verbose=False)
+    clock.ended = _now()
+    test_batches = _batches(cli.trainer.test_dataloaders, trainer.get("limit_test_batches", 1.0))
+    ranks = trainer.get("devices", 1)
+    ranks = ranks if isinstance(ranks, int) and ranks > 1 else 1
+    return Measured(
+        start_up=clock.first - order.begun + clock.slow_start,
+        batch=clock.batch,
+        batches=math.ceil(batches / ranks) if math.isfinite(batches) else batches,
+        accumulated=int(cli.trainer.accumulate_grad_batches),
+        val_batch=_typical(clock.validation),
+        val_batches=math.ceil(val_batches / ranks),
+        epoch_end=_rest(clock.trained - clock.stepped, clock.validation),
+        validations=_validations(trainer, batches),
+        test=_rest(clock.ended - clock.trained, clock.test),
+        test_batch=_typical(clock.test),
+        test_batches=math.ceil(test_batches / ranks),
+        memory_mb=peak_memory_mb(),
+    )
+
+
+def _shortened(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """The trainer's settings for a measurement: one process, validation right after the last step."""
+    changed = {key: value for key, value in trainer.items() if key not in ("val_check_interval", "max_time")}
+    steps = changed.get("max_steps")
+    if isinstance(steps, int) and steps > 0:
+        changed["max_steps"] = max(steps, 1000)  # the clock ends the training, not the last step
+    for name, most in (("limit_val_batches", _VAL_BATCHES), ("limit_test_batches", _TEST_BATCHES)):
+        limit = changed.get(name)
+        changed[name] = min(limit, most) if isinstance(limit, int) else 0 if limit == 0 else most
+    return changed | {
+        "devices": 1,
+        "strategy": "auto",
+        "min_epochs": None,
+        "min_steps": None,
+        "check_val_every_n_epoch": 1,
+        "num_sanity_val_steps": min(2, changed.get("num_sanity_val_steps", 2)),
+    }
+
+
+def _validations(trainer: Mapping[str, Any], batches: float) -> float:
+    """How many an epoch has."""
+    interval, every = trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1)
+    if isinstance(interval, float) and interval > 0:
+        return round(1 / interval) / (every or 1)
+    if isinstance(interval, int) and interval > 0:
+        return batches / interval if every is None else max(1.0, batches // interval) / every
+    return 1 / (every or 1)
+
+
+def _batches(loaders: Any, limit: Any) -> float:
+    """Batches of one loader or several, under Lightning's limit; 0 of those that do not say."""
+    total = 0.0
+    for loader in loaders if isinstance(loaders, list | tuple) else [loaders] if loaders is not None else []:
+        try:
+            there = len(loader)
+        except TypeError:
+            continue
+        total += min(there, limit) if isinstance(limit, int) else math.floor(there * (limit or 0))
+    return total
+
+
+@dataclass
+class _Clock(Callback):
+    """Takes times; ends the training when it has enough. Comes after all other callbacks.
+
+    Attributes:
+        first: when the first step began.
+        steps: when each step was done.
+        stepped, trained, ended: when the last step, the fit and the test were over.
+        validation, test: seconds of each batch.
+    """
+
+    first: float = 0.0
+    steps: list[float] = field(default_factory=list)
+    stepped: float = 0.0
+    trained: float = 0.0
+    ended: float = 0.0
+    validation: list[float] = field(default_factory=list)
+    test: list[float] = field(default_factory=list)
+    _mark: float = 0.0
+
+    @property
+    def batch(self) -> float:
+        """Seconds of a training batch, data and callbacks included; the first ones left out."""
+        gaps = [after - before for before, after in zip(self.steps, self.steps[1:], strict=False)]
+        return _typical(gaps[len(gaps) // 4 :]) if gaps else self.stepped - self.first
+
+    @property
+    def slow_start(self) -> float:
+        """What the first step took longer than others do."""
+        return max(0.0, self.steps[0] - self.first - self.batch) if len(self.steps) > 1 else 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.steps:
+            self.first = _now()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.stepped = _now()
+        self.steps.append(self.stepped)
+        taken = self.stepped - self.first
+        enough = len(self.steps) >= _LEAST_BATCHES and taken >= _SECONDS
+        if enough or (len(self.steps) >= 2 and taken >= _SLOW_SECONDS):
+            trainer.should_stop = True
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.trained = _now()
+        trainer.should_stop = True
+
+    def on_validation_epoch_start(self, *_: Any) -> None:
+        self._mark = _now()
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if not trainer.sanity_checking:
+            self.validation.append(self._lap())
+
+    def on_test_epoch_start(self, *_: Any) -> None:
+        self._mark = _now()
+
+    def on_test_batch_end(self, *_: Any) -> None:
+        self.test.append(self._lap())
+
+    def _lap(self) -> float:
+        """Seconds since the last one: a batch with its data."""
+        before, self._mark = self._mark, _now()
+        return self._mark - before
+
+
+def _typical(seconds: Sequence[float]) -> float:
+    return statistics.median(seconds) if seconds else 0.0
+
+
+def _rest(seconds: float, batches: Sequence[float]) -> float:
+    """What is left without the batches, which a first slow one does not make slower."""
+    return max(0.0, seconds - len(batches) * _typical(batches))
+
+
+def _now() -> float:
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.monotonic()
