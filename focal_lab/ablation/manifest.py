@@ -15,6 +15,7 @@ from focal_lab.ablation.design import Cell
 from focal_lab.ablation.engine.locks import FileLock
 from focal_lab.ablation.result import write_atomic
 from focal_lab.ablation.runs import IDENTITY_VERSION, Run
+from focal_lab.ablation.search import Recipe
 from focal_lab.errors import UserError
 
 SCHEMA = 1
@@ -30,7 +31,8 @@ class Manifest:
         sweep: the sweep's name.
         suite: what it was planned for.
         title: heading of its table.
-        runs: in the order in which they are to be trained.
+        runs: in the order in which they are to be trained; of a search those that were proposed so far.
+        recipe: what makes runs of a search's proposals; None for a design.
     """
 
     study: str
@@ -38,6 +40,7 @@ class Manifest:
     suite: str
     title: str
     runs: tuple[Run, ...]
+    recipe: Recipe | None = None
 
     @property
     def distinct_runs(self) -> tuple[Run, ...]:
@@ -60,8 +63,16 @@ def write_manifest(out: Path, manifest: Manifest) -> None:
     with FileLock(path.with_name(f".{path.name}.lock")):
         earlier = _earlier(path)
         merged = manifest if earlier is None else manifest.merged(earlier)
-        if earlier is None or {run.id for run in merged.runs} != {run.id for run in earlier.runs}:
+        if (
+            earlier is None
+            or _recipe(earlier) != _recipe(merged)
+            or {run.id for run in merged.runs} != {run.id for run in earlier.runs}
+        ):
             write_atomic(path, json.dumps(_raw(merged), separators=(",", ":")) + "\n")
+
+
+def _recipe(manifest: Manifest) -> object:
+    return manifest.recipe and manifest.recipe.as_dict()
 
 
 def manifest_path(out: Path, study: str) -> Path:
@@ -93,7 +104,9 @@ def read_manifest(path: Path) -> Manifest:
         runs = tuple(
             sorted((run for group in raw["groups"] for run in _runs(group)), key=lambda pair: pair[0])
         )
-        return Manifest(raw["study"], raw["sweep"], raw["suite"], raw["title"], tuple(run for _, run in runs))
+        recipe = Recipe.from_dict(raw["recipe"]) if raw.get("recipe") else None
+        names = (raw["study"], raw["sweep"], raw["suite"], raw["title"])
+        return Manifest(*names, tuple(run for _, run in runs), recipe)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError("is damaged; start the sweep once more, which writes it again", file=path) from error
 
@@ -135,6 +148,7 @@ def _raw(manifest: Manifest) -> dict[str, Any]:
         "suite": manifest.suite,
         "title": manifest.title,
         "groups": list(groups.values()),
+        "recipe": None if manifest.recipe is None else manifest.recipe.as_dict(),
     }
 
 

@@ -25,10 +25,12 @@ _RUN_FILES = frozenset({RESULT_FILE, FAILURE_FILE, CONFIG_FILE})
 
 
 class State(StrEnum):
-    """FINISHED: has a result. FAILED: has a failure and no result. CORRUPT: its result cannot be read.
+    """FINISHED: has a result. PRUNED: stopped early by a search. FAILED: has a failure of another kind and no
+    result. CORRUPT: its result cannot be read.
     MISSING: neither; never started, running, or killed before it could say anything."""
 
     FINISHED = "finished"
+    PRUNED = "pruned"
     FAILED = "failed"
     CORRUPT = "corrupt"
     MISSING = "missing"
@@ -49,7 +51,7 @@ class Outcome:
         """Why there is no result, in one line; None for a finished or missing run."""
         if self.state is State.CORRUPT:
             return self.problem
-        if self.state is not State.FAILED:
+        if self.state not in (State.FAILED, State.PRUNED):
             return None
         reason = self.failure.reason if self.failure else f"its {FAILURE_FILE} cannot be read"
         return _one_line(reason)
@@ -72,7 +74,9 @@ def read_outcome(folder: Path) -> Outcome:
     if result is not None:
         return Outcome(folder.name, State.FINISHED, result=result)
     if (folder / FAILURE_FILE).exists():
-        return Outcome(folder.name, State.FAILED, failure=read_failure(folder))
+        failure = read_failure(folder)
+        state = State.PRUNED if failure is not None and failure.pruned else State.FAILED
+        return Outcome(folder.name, state, failure=failure)
     return Outcome(folder.name, State.MISSING)
 
 

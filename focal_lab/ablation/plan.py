@@ -10,8 +10,10 @@ from typing import Any
 
 from focal_lab.ablation.columns import with_main_columns
 from focal_lab.ablation.design import Cell, design_cells
+from focal_lab.ablation.front import best_first
 from focal_lab.ablation.result import write_atomic
 from focal_lab.ablation.runs import Run, hash_of, make_runs
+from focal_lab.ablation.search import Proposals, Recipe
 from focal_lab.ablation.suite import Suite, find_suite
 from focal_lab.ablation.sweep_file import TASKS, Sweep, load_sweep, seeds_from, tasks_from
 from focal_lab.ablation.yaml_file import parse_yaml
@@ -26,13 +28,18 @@ class Plan:
 
     Attributes:
         cells: in the order of the table's rows.
-        runs: every cell x task x seed; runs of degenerate cells share an id.
+        runs: every cell x task x seed; runs of degenerate cells share an id. Of a search those that were
+            proposed so far.
+        recipe: what makes runs of a search's proposals; None for a design.
+        front: how many of a search's runs, the first ones, no other one beats.
     """
 
     sweep: Sweep
     suite: str
     cells: tuple[Cell, ...]
     runs: tuple[Run, ...]
+    recipe: Recipe | None = None
+    front: int = 0
 
     @cached_property
     def distinct_runs(self) -> tuple[Run, ...]:
@@ -44,6 +51,8 @@ class Plan:
     @property
     def study(self) -> str:
         """Name of the queue: the sweep, the suite, and a hash of what it is made of but for the seeds."""
+        if self.recipe is not None:
+            return self.recipe.study
         first = self.sweep.seeds[0]
         seedless = [
             {key: value for key, value in run.identity.items() if key not in ("seed_everything", "needs")}
@@ -90,10 +99,54 @@ def make_plan(
                 f"{name}: the sweep does not run {task} (it runs {one_of(sweep.tasks)})", key="--set"
             )
     experiments = {task: chosen.experiment(task) for task in sweep.tasks}
+    if sweep.search is not None:
+        return _search_plan(sweep, chosen, experiments, settings)
     cells = design_cells(sweep)
     runs = tuple(run for cell in cells for run in _runs_of(sweep, chosen, experiments, cell, settings))
     _refuse_degenerate(sweep, runs)
     return Plan(sweep, chosen.name, cells, runs)
+
+
+def _search_plan(
+    sweep: Sweep,
+    suite: Suite,
+    experiments: Mapping[str, dict[str, Any]],
+    settings: dict[str, Any],
+) -> Plan:
+    """A search before its first proposal."""
+    if len(sweep.tasks) > 1:
+        raise UserError("a search has one task", file=sweep.path, key="tasks")
+    if len(sweep.seeds) > 1:
+        raise UserError(
+            "a search trains each proposal once; use one seed, and confirm the best with more in a sweep",
+            file=sweep.path,
+            key="seeds",
+        )
+    for name in settings:
+        if name in sweep.factors or (sweep.search and name in sweep.search.ranges):
+            raise UserError(f"{name} is searched by the sweep; drop one of the two", key="--set")
+    (task,) = sweep.tasks
+    recipe = Recipe(sweep, suite, experiments[task], settings)
+    for params in recipe.probes():
+        recipe.run(params)
+    return Plan(sweep, suite.name, (), (), recipe)
+
+
+def probe_plan(plan: Plan) -> Plan:
+    """A plan of what a search may propose, to be checked before any work; other plans as they are."""
+    if plan.recipe is None:
+        return plan
+    runs = tuple(plan.recipe.run(params) for params in plan.recipe.probes())
+    return replace(plan, cells=tuple(run.cell for run in runs), runs=runs)
+
+
+def with_proposals(plan: Plan, out: Path) -> Plan:
+    """A search's plan with the runs that were proposed in `out` so far, best first; others as they are."""
+    if plan.recipe is None:
+        return plan
+    proposed = list(Proposals(out, plan.recipe).runs().values())
+    runs, front = best_first(proposed, out, plan.recipe.search.objectives)
+    return replace(plan, cells=tuple(run.cell for run in runs), runs=tuple(runs), front=front)
 
 
 def _runs_of(

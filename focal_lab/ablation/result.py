@@ -87,6 +87,13 @@ class Failure:
     last_lines: list[str]
     attempts: int
     when: str
+    pruned: bool = False
+
+
+def known_values(result: Result) -> dict[str, float]:
+    """What an objective may be: a result's metrics and costs."""
+    costs = ("params", "gmacs", "train_seconds", "images_per_second", "peak_memory_mb")
+    return result.metrics | {name: float(getattr(result, name)) for name in costs}
 
 
 def read_result(folder: Path) -> Result | None:
@@ -112,6 +119,8 @@ def read_failure(folder: Path) -> Failure | None:
     """The failure recorded in a run's folder, None when there is none or it cannot be read."""
     try:
         raw = _read_json(folder / FAILURE_FILE)
+        if isinstance(raw, dict):
+            raw = {"pruned": False} | raw  # older ones
         _check_types(Failure, raw)
         return Failure(**raw)
     except (FileNotFoundError, TypeError, ValueError):

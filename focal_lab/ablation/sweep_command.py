@@ -12,7 +12,7 @@ from focal_lab.ablation.engine.places import find_places
 from focal_lab.ablation.engine.progress import SweepView
 from focal_lab.ablation.manifest import Manifest, write_manifest
 from focal_lab.ablation.options import plan_of, sweep_parser
-from focal_lab.ablation.plan import Plan, remember
+from focal_lab.ablation.plan import Plan, probe_plan, remember, with_proposals
 from focal_lab.ablation.work import add_work_options, conclusion, execute, status_of, work_of
 from focal_lab.errors import UserError
 
@@ -43,18 +43,24 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
     work, out = work_of(options), options.out
     options.set = [*options.set, *_devices(options.devices_per_run)]
     plan = plan_of(options, papers)
-    manifest = Manifest(plan.study, plan.sweep.name, plan.suite, plan.sweep.title, plan.distinct_runs)
     check_room(out)
+    plan = with_proposals(plan, out)
+    manifest = Manifest(
+        plan.study, plan.sweep.name, plan.suite, plan.sweep.title, plan.distinct_runs, plan.recipe
+    )
     refuse_conflicts(plan, out)
     queue = work.open(manifest, out)
     processes = WarmProcesses()
-    checked = check_plan(plan, processes)
-    places = find_places(plan.distinct_runs, checked.devices, work.workers, len(plan.distinct_runs))
+    probes = probe_plan(plan)
+    checked = check_plan(probes, processes, out)
+    total = plan.recipe.search.trials if plan.recipe else len(plan.distinct_runs)
+    places = find_places(probes.distinct_runs, checked.devices, work.workers, total)
     remember(plan, out, options.set)
     write_manifest(out, manifest)
     view = SweepView(plan, checked.costs, places.count)
+    view.promise(total - len(plan.distinct_runs), plan.sweep.tasks[0])
     view.noted(
-        f"{plan.sweep.title}: {len(plan.distinct_runs)} runs on suite {plan.suite}, {places}"
+        f"{plan.sweep.title}: {total} runs on suite {plan.suite}, {places}"
         + (f"; join in with --study {plan.study}" if work.storage else ""),
         style="bold",
     )
@@ -62,8 +68,8 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
         summary = execute(plan.distinct_runs, manifest, out, queue, places, work, processes, view)
     finally:
         view.close()
-    print(conclusion(len(plan.distinct_runs), summary), file=sys.stderr)
-    return status_of(summary), plan, out
+    print(conclusion(total, summary), file=sys.stderr)
+    return status_of(summary), with_proposals(plan, out), out
 
 
 def _devices(count: int | None) -> list[str]:

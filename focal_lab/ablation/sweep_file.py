@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from focal_lab.ablation.columns import find_column
+from focal_lab.ablation.search_file import Search, load_search
 from focal_lab.ablation.yaml_file import load_yaml
 from focal_lab.errors import UserError, one_of
 
@@ -21,6 +22,7 @@ _KEYS = (
     "factors",
     "exclude",
     "cells",
+    "search",
     "columns",
     "set",
     "suites",
@@ -53,6 +55,7 @@ class Sweep:
         cells: combinations listed by hand instead of a design.
         columns: what the table shows.
         settings: configuration keys set in every run.
+        search: how proposals are made, instead of a design; None for a design.
         allow_degenerate: accept labels that come to the same network.
     """
 
@@ -70,6 +73,7 @@ class Sweep:
     cells: tuple[dict[str, str], ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     allow_degenerate: bool = False
+    search: Search | None = None
 
 
 def find_sweep(name: str) -> Path:
@@ -104,7 +108,11 @@ def load_sweep(path: Path, suite: str) -> Sweep:
     changes = _mapping(suites.get(suite, {}), path, f"suites.{suite}")
     _check_keys(changes, [key for key in _KEYS if key != "suites"], path, f"suites.{suite}")
     raw = {key: value for key, value in raw.items() if key != "suites"} | dict(changes)
-    factors = _factors(raw.get("factors", {}), path)
+    tasks = tasks_from(raw.get("tasks", ["classification"]), path)
+    search, categories = _search(raw, tasks, path)
+    factors = _factors(raw.get("factors", {}), path) | _factors(categories, path, "search.ranges")
+    if not factors and not (search and search.ranges):
+        raise UserError("a sweep needs at least one factor with levels", file=path, key="factors")
     cells = tuple(
         _combination(entry, factors, path, f"cells.{i}") for i, entry in _listed(raw, "cells", path)
     )
@@ -120,8 +128,8 @@ def load_sweep(path: Path, suite: str) -> Sweep:
         title=str(raw.get("title") or path.stem.replace("_", " ")),
         paper=None if raw.get("paper") is None else str(raw["paper"]),
         claim=None if raw.get("claim") is None else str(raw["claim"]),
-        tasks=tasks_from(raw.get("tasks", ["classification"]), path),
-        seeds=seeds_from(raw.get("seeds", 3), path),
+        tasks=tasks,
+        seeds=seeds_from(raw.get("seeds", 1 if search else 3), path),
         factors=factors,
         columns=_columns(raw.get("columns", ["params", "gmacs", "top1"]), path),
         design=_choice(raw.get("design", "grid"), DESIGNS, path, "design"),
@@ -131,7 +139,24 @@ def load_sweep(path: Path, suite: str) -> Sweep:
         cells=cells,
         settings=dict(_mapping(raw.get("set", {}), path, "set")),
         allow_degenerate=_switch(raw.get("allow_degenerate", False), path, "allow_degenerate"),
+        search=search,
     )
+
+
+def _search(raw: Mapping[str, Any], tasks: Sequence[str], path: Path) -> tuple[Search | None, dict[str, Any]]:
+    """The search, if the file is one, and the factors in it."""
+    if raw.get("search") is None:
+        return None, {}
+    for key in ("design", "cells", "exclude"):
+        if raw.get(key):
+            raise UserError(f"has no meaning beside search; drop {key}", file=path, key=key)
+    if len(tasks) > 1:
+        raise UserError("a search has one task", file=path, key="tasks")
+    search, categories = load_search(raw["search"], path, tasks[0])
+    for name in (*search.ranges, *categories):
+        if name in (raw.get("factors") or {}):
+            raise UserError(f"{name} is a factor, too; drop one", file=path, key=f"search.ranges.{name}")
+    return search, categories
 
 
 def seeds_from(value: Any, path: Path | None, key: str = "seeds") -> tuple[int, ...]:
@@ -163,10 +188,10 @@ def tasks_from(value: Any, path: Path | None, key: str = "tasks") -> tuple[str, 
     return _once([_choice(name, TASKS, path, key) for name in names], path, key)
 
 
-def _factors(raw: Any, path: Path) -> dict[str, tuple[Level, ...]]:
+def _factors(raw: Any, path: Path, where: str = "factors") -> dict[str, tuple[Level, ...]]:
     factors = {}
-    for name, levels in _mapping(raw, path, "factors").items():
-        key = f"factors.{name}"
+    for name, levels in _mapping(raw, path, where).items():
+        key = f"{where}.{name}"
         if isinstance(levels, Mapping):
             chosen = [
                 Level(label_of(label), dict(_mapping(settings, path, f"{key}.{label}")))
@@ -185,8 +210,6 @@ def _factors(raw: Any, path: Path) -> dict[str, tuple[Level, ...]]:
             if labels.count(label) > 1:
                 raise UserError(f"the label {label} stands twice", file=path, key=key)
         factors[str(name)] = tuple(chosen)
-    if not factors:
-        raise UserError("a sweep needs at least one factor with levels", file=path, key="factors")
     return factors
 
 

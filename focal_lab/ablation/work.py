@@ -7,12 +7,14 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from focal_lab.ablation.conflicts import Rivals, present
 from focal_lab.ablation.engine.execute import Execution, Rules, Summary, View
 from focal_lab.ablation.engine.orders import WarmProcesses
 from focal_lab.ablation.engine.places import Places
 from focal_lab.ablation.engine.queue import RunQueue
+from focal_lab.ablation.engine.search_queue import SearchQueue
 from focal_lab.ablation.engine.storage import GRACE, check_url, clock_difference, without_password
 from focal_lab.ablation.keep import parse_keep
 from focal_lab.ablation.manifest import Manifest, manifest_path, read_manifest
@@ -46,19 +48,19 @@ class Work:
         Raises:
             UserError: the storage cannot be used.
         """
+        options: dict[str, Any] = {
+            "storage": self.storage,
+            "retries": self.retries,
+            "grace": self.grace,
+            "rivals": Rivals(out, manifest.study),
+        }
+        if manifest.recipe is not None:
+            return SearchQueue(out, manifest.recipe, **options)
         levels: dict[str, dict[str, None]] = {}
         for run in manifest.runs:
             for name, label in run.cell.labels.items():
                 levels.setdefault(name, {})[label] = None
-        return RunQueue(
-            out,
-            manifest.study,
-            storage=self.storage,
-            retries=self.retries,
-            levels=levels,
-            grace=self.grace,
-            rivals=Rivals(out, manifest.study),
-        )
+        return RunQueue(out, manifest.study, levels=levels, **options)
 
 
 def add_work_options(parser: argparse.ArgumentParser) -> None:
@@ -141,8 +143,8 @@ def execute(
             rules=work.rules,
             processes=processes,
             view=view,
-            find=_Watched(manifest, out),
-            adopt=adopt,
+            find=queue.proposals.runs if isinstance(queue, SearchQueue) else _Watched(manifest, out),
+            adopt=adopt or queue.searches,
         ).run()
 
 
@@ -177,6 +179,8 @@ def conclusion(total: int, summary: Summary, command: Iterable[str] = ()) -> str
     parts = [f"{len(summary.trained)} trained", f"{len(summary.reused)} reused"]
     if summary.elsewhere:
         parts.append(f"{len(summary.elsewhere)} trained by another command")
+    if summary.pruned:
+        parts.append(f"{len(summary.pruned)} stopped early")
     if summary.failed:
         parts.append(f"{len(summary.failed)} failed (the next sweep tries them again)")
     told = f"{total} runs: {', '.join(parts)}"

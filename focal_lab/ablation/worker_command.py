@@ -36,14 +36,16 @@ def worker_command(argv: list[str]) -> int:
     check_room(out)
     queue = work.open(manifest, out)
     processes = WarmProcesses()
-    places = find_places(manifest.runs, processes.count_devices(), work.workers, len(manifest.runs))
+    total = manifest.recipe.search.trials if manifest.recipe else len(manifest.runs)
+    places = find_places(manifest.runs, processes.count_devices(), work.workers, total)
     view = SweepView.of_manifest(manifest, places.count)
+    view.promise(total - len(manifest.runs), manifest.recipe.sweep.tasks[0] if manifest.recipe else "")
     view.noted(f"{manifest.title}: joining in, {places}", style="bold")
     try:
         summary = execute(manifest.runs, manifest, out, queue, places, work, processes, view, adopt=True)
     finally:
         view.close()
-    print(conclusion(len(manifest.runs), summary), file=sys.stderr)
+    print(conclusion(total, summary), file=sys.stderr)
     return status_of(summary)
 
 

@@ -49,13 +49,14 @@ def _report(options: argparse.Namespace) -> int:
 
         text = _long(all_rows(out), [], options.format, sys.stdout)
     else:
-        from focal_lab.ablation.plan import recall_plan
+        from focal_lab.ablation.plan import recall_plan, with_proposals
         from focal_lab.ablation.sweep_file import find_sweep
 
         path = find_sweep(options.sweep)
         plan = recall_plan(
             path, out, suite=options.suite, seeds=options.seeds, overrides=options.set, tasks=options.tasks
         )
+        plan = with_proposals(plan, out)
         text = _sweep_long(plan, out, options.format) if options.long else _table(plan, out, options.format)
     _write(text, sys.stdout)
     return 0

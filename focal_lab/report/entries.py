@@ -13,7 +13,7 @@ from focal_lab.ablation.outcomes import State
 
 # Equal for every seed of a cell: counted, not measured, so they have neither spread nor n.
 COUNTED = frozenset({"params", "gmacs"})
-Status = Literal["measured", "failed", "corrupt", "missing", "not reported", "not planned"]
+Status = Literal["measured", "failed", "pruned", "corrupt", "missing", "not reported", "not planned"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ class Table:
         tasks: the first one's runs give parameters, times and memory.
         command: trains what is missing.
         notes: sentences that belong under the table.
+        order: what the order of a search's rows means; None for a design, whose order is the paper's.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    order: str | None = None
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:

@@ -34,7 +34,9 @@ def _numbers(table: Table) -> Iterable[str]:
     if any(entry.n < entry.planned for entry in varied):
         planned = max(entry.planned for entry in varied)
         yield f"(n=1): only so many of the {planned} planned seeds have a value."
-    if any(entry.planned == 1 for entry in varied):
+    if table.order:
+        yield table.order
+    elif any(entry.planned == 1 for entry in varied):
         yield "One seed a cell: no spread, so no telling a difference from noise (--seeds 3)."
     titles = [column.title for column in table.columns if column.task is None]
     if len(table.tasks) > 1 and titles:
@@ -74,6 +76,9 @@ def _not_in_paper(table: Table) -> Iterable[str]:
 
 def _unfinished(table: Table) -> Iterable[str]:
     states = Counter(run.state for run, _ in _distinct(table.rows))
+    pruned = states.pop(State.PRUNED, 0)
+    if pruned:
+        yield f"{pruned} {'run was' if pruned == 1 else 'runs were'} stopped early: others were better."
     done, total = states.pop(State.FINISHED, 0), states.total()
     if total:
         rest = ", ".join(f"{states[state]} {state}" for state in State if states[state])
@@ -84,7 +89,7 @@ def _problems(rows: Sequence[Row]) -> Iterable[str]:
     """Each failed or corrupt run; the seeds of a cell that ended alike in one sentence."""
     alike: dict[tuple[str, ...], list[PlannedRun]] = defaultdict(list)
     for run, row in _distinct(rows):
-        if run.reason:
+        if run.reason and run.state is not State.PRUNED:
             last = f"; last line: {run.last_line}" if run.last_line else ""
             alike[run.state, f"{_name(row)}, {run.task}", f"{run.reason}{last}"].append(run)
     for (state, where, why), runs in list(alike.items())[:_MOST_PROBLEMS]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from focal_lab.ablation.columns import Column, find_column
+from focal_lab.ablation.front import front_sentence
 from focal_lab.ablation.outcomes import Outcome, State, read_outcome
 from focal_lab.ablation.result import Result
 from focal_lab.errors import UserError
@@ -68,8 +69,15 @@ def build_table(plan: "Plan", out: Path) -> Table:
         columns=columns,
         rows=tuple(rows),
         notes=(),
+        order=_order(plan, len(results)),
     )
     return replace(table, notes=table_notes(table))
+
+
+def _order(plan: "Plan", trained: int) -> str | None:
+    if plan.recipe is None:
+        return None
+    return front_sentence(plan.front, plan.recipe.search.objectives, trained)
 
 
 def _layout_and_columns(plan: "Plan") -> tuple[Layout | None, tuple[Column, ...]]:
@@ -130,6 +138,8 @@ def _status(states: Sequence[State], *, measured: bool) -> Status:
         return "not planned"
     if State.FAILED in states:
         return "failed"
+    if State.PRUNED in states:
+        return "pruned"
     if State.CORRUPT in states:
         return "corrupt"
     return "missing" if State.MISSING in states else "not reported"

@@ -44,6 +44,7 @@ class Attempt:
         self.verdict: str | None = None
         self.reason: str | None = None
         self.told: str | None = None
+        self.pruned_at: str | None = None
         self.heard = time.monotonic()
         self._lock = lock
         self._ranks: list[tuple[ForkServerProcess, Connection]] = []

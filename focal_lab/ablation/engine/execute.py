@@ -19,7 +19,16 @@ from focal_lab.ablation.engine.orders import (
     with_checkpoint,
 )
 from focal_lab.ablation.engine.places import Places
-from focal_lab.ablation.engine.queue import DIED, DROPPED, FAILED, FINISHED, GIVEN_BACK, Claim, RunQueue
+from focal_lab.ablation.engine.queue import (
+    DIED,
+    DROPPED,
+    FAILED,
+    FINISHED,
+    GIVEN_BACK,
+    PRUNED,
+    Claim,
+    RunQueue,
+)
 from focal_lab.ablation.engine.stopping import Interrupted, StopSignals
 from focal_lab.ablation.keep import prune_checkpoints
 from focal_lab.ablation.outcomes import State, read_outcome
@@ -28,6 +37,7 @@ from focal_lab.ablation.result import (
     CONFIG_FILE,
     RESULT_FILE,
     Failure,
+    known_values,
     read_failure,
     set_aside,
     write_atomic,
@@ -62,6 +72,7 @@ class Summary:
     trained: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    pruned: list[str] = field(default_factory=list)
     interrupted: bool = False
     halted: str | None = None
 
@@ -122,7 +133,7 @@ class Execution:
         self._skip_finished()
         with StopSignals() as signals:
             try:
-                while self._attempts or (self._open and self._stop_by is None):
+                while self._attempts or (self._stop_by is None and self._has_more()):
                     self._turn(signals)
                 self._settle(signals)
             except Interrupted:
@@ -132,6 +143,9 @@ class Execution:
             finally:
                 self._leave()
         return self.summary
+
+    def _has_more(self) -> bool:
+        return bool(self._open) or not self.queue.exhausted
 
     def _skip_finished(self) -> None:
         for run in list(self._open.values()):
@@ -146,6 +160,8 @@ class Execution:
                 self.summary.reused.append(run.id)
                 self.view.reused(run)
                 del self._open[run.id]
+            elif outcome.state is State.PRUNED and self.queue.searches:
+                self._close(run, self.summary.pruned, outcome.reason, State.PRUNED)
 
     def _turn(self, signals: StopSignals) -> None:
         """Once round: start, listen, watch, tell."""
@@ -190,7 +206,7 @@ class Execution:
             if outcome == FINISHED:
                 self._close(self._runs[name], self.summary.elsewhere)
             elif name in self._open:
-                self._fail(self._runs[name], reason)
+                self._fail(self._runs[name], reason, pruned=outcome == PRUNED)
         now = time.monotonic()
         ready = (run for run in self._ready() if self._avoided.get(run.id, 0.0) < now)
         self.queue.feed((run for run in ready if run.id not in ours), self.places.count)
@@ -203,9 +219,10 @@ class Execution:
             self._avoided[claim.run] = time.monotonic() + _AVOID
             self.queue.end(claim.run, DROPPED)
             return
-        if (folder / RESULT_FILE).exists():
+        result = read_outcome(folder).result
+        if result is not None:
             lock.release()
-            self.queue.end(claim.run, DROPPED)
+            self.queue.finish(run.id, known_values(result))
             if run.id in self._open:
                 self._close(run, self.summary.elsewhere)
             return
@@ -233,8 +250,10 @@ class Execution:
                 self.view.noted(value)
                 continue
             self.view.progressed(attempt.run, value)
-            if value.get("validated") and value.get("metric") is not None:
-                self.queue.report(attempt.run.id, value["metric"], value["epoch"])
+            measured = value.get("metric") if value.get("validated") else None
+            if measured is not None and self.queue.report(attempt.run.id, measured, value["epoch"]):
+                attempt.tell("prune")
+                attempt.pruned_at = f"epoch {value['epoch']}, validation {measured:.1f}"
 
     def _watch(self) -> None:
         """Hung runs, runs that are not ours any more, and those that do not stop."""
@@ -258,8 +277,7 @@ class Execution:
         # an exit status proves nothing: result.json, or it did not happen
         outcome = read_outcome(folder)
         if outcome.result is not None:
-            metrics = outcome.result.metrics | {"gmacs": outcome.result.gmacs}
-            self.queue.finish(run.id, metrics)
+            self.queue.finish(run.id, known_values(outcome.result))
             needed = any(other.needs == run.id for other in self._runs.values())
             prune_checkpoints(folder, self.rules.keep | ({"best"} if needed else set()))
             self._close(run, self.summary.trained)
@@ -267,7 +285,11 @@ class Execution:
         full = disk_full(self.out, why)
         if full is not None:
             self._halt(full)
-        if self._stop_by is not None or run.id in self._avoided:
+        if attempt.verdict == "stopped" and attempt.pruned_at is not None:
+            why = f"stopped early at {attempt.pruned_at}: others were better by then"
+            self.queue.end(run.id, PRUNED, why)
+            self._fail(run, why, attempt.number, pruned=True)
+        elif self._stop_by is not None or run.id in self._avoided:
             self.queue.end(run.id, GIVEN_BACK)
         elif attempt.verdict == "wrong" or attempt.number > self.queue.retries:
             self.queue.end(run.id, FAILED, why)
@@ -276,7 +298,7 @@ class Execution:
             self.queue.end(run.id, DIED, why)
             self.view.retried(run, why, attempt.number + 1)
 
-    def _fail(self, run: Run, reason: str, attempts: int = 0) -> None:
+    def _fail(self, run: Run, reason: str, attempts: int = 0, *, pruned: bool = False) -> None:
         """Record why a run has no result; those that need it have none for the same reason."""
         folder = self.out / run.id
         folder.mkdir(parents=True, exist_ok=True)
@@ -290,17 +312,23 @@ class Execution:
                 last_lines=last_lines(folder),
                 attempts=attempts + (earlier.attempts if earlier else 0),
                 when=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                pruned=pruned,
             )
             write_record(folder, failure)
-        self._close(run, self.summary.failed, reason)
+        if pruned:
+            self._close(run, self.summary.pruned, reason, State.PRUNED)
+            return
+        self._close(run, self.summary.failed, reason, State.FAILED)
         for child in [other for other in self._open.values() if other.needs == run.id]:
             self._fail(child, f"the {run.task} run {run.id} that it starts from failed: {reason}")
 
-    def _close(self, run: Run, where: list[str], reason: str | None = None) -> None:
+    def _close(
+        self, run: Run, where: list[str], reason: str | None = None, state: State = State.FINISHED
+    ) -> None:
         where.append(run.id)
         del self._open[run.id]
         self._next_look = 0.0
-        self.view.ended(run, State.FINISHED if reason is None else State.FAILED, reason)
+        self.view.ended(run, state, reason)
 
     def _ready(self) -> Iterable[Run]:
         """Open runs that need no other, or whose other has ended."""

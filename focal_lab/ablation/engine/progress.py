@@ -16,6 +16,7 @@ from focal_lab.ablation.engine.time_left import Expected, TimeLeft
 from focal_lab.ablation.manifest import Manifest
 from focal_lab.ablation.outcomes import State
 from focal_lab.ablation.runs import Run
+from focal_lab.ablation.schedule import clock
 from focal_lab.ablation.shapes import length_of
 
 # a line per run and per this many seconds where there is no terminal to redraw
@@ -60,6 +61,7 @@ class SweepView:
         self._time_left = TimeLeft(expected, workers, in_seconds=in_seconds)
         self._typical = sum(run.weight for run in expected) / max(1, len(expected))
         self._told_left: tuple[float, float | None] = (float("-inf"), None)
+        self._promised: list[str] = []
         self._training: dict[str, Run] = {}
         self._messages: dict[str, dict[str, Any]] = {}
         self._spoken: dict[str, float] = {}
@@ -85,6 +87,14 @@ class SweepView:
         """Give the terminal back."""
         if self._live is not None:
             self._live.stop()
+
+    def promise(self, count: int, task: str = "") -> None:
+        """A search will propose this many more runs, of which nothing is known yet."""
+        self.total += count
+        self._typical = self._typical or 1.0
+        self._promised = [f"proposal {number}" for number in range(count)]
+        for name in self._promised:
+            self._time_left.add(Expected(name, name, task, self._typical))
 
     def reused(self, run: Run) -> None:
         """A run has its result already."""
@@ -130,9 +140,10 @@ class SweepView:
         self._training.pop(run.id, None)
         metric = self._messages.pop(run.id, {}).get("metric")
         value = f", validation {metric:.1f}" if metric is not None else ""
-        told = f"finished{value}" if state is State.FINISHED else f"failed: {reason}"
+        failed = reason if state is State.PRUNED else f"failed: {reason}"
+        told = f"finished{value}" if state is State.FINISHED else failed
         line = f"[{self.done}/{self.total}] {describe(run)}: {told} ({run.id}){self._left(now)}"
-        self._say(Text(line, style="" if state is State.FINISHED else "red"))
+        self._say(Text(line, style="red" if state is State.FAILED else ""))
 
     def stopping(self, count: int) -> None:
         """The command was told to stop, and waits for so many runs to write checkpoints."""
@@ -184,7 +195,10 @@ class SweepView:
         """A run that was added to the study later is taken to cost what the others do."""
         if run.id not in self._known:
             self._known.add(run.id)
-            self.total += 1
+            if self._promised:
+                self._time_left.skip(self._promised.pop())
+            else:
+                self.total += 1
             self._time_left.add(Expected(run.id, run.cell.name, run.task, self._typical, run.needs))
 
 
@@ -232,12 +246,3 @@ def _where(known: Mapping[str, Any]) -> str:
 
 def _about(seconds: float | None) -> str:
     return "" if seconds is None else f", about {clock(max(0.0, seconds))} left"
-
-
-def clock(seconds: float) -> str:
-    """Seconds for people: `45 s`, `4 min 53 s`, `27 h 05 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

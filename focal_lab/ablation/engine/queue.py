@@ -94,6 +94,14 @@ class RunQueue:
         self._burial = Burial(self._study, out)
         self.heartbeat = Heartbeat(self._study, grace)
 
+    # whether runs are proposed as it goes
+    searches = False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no run will be claimed that the plan does not have."""
+        return True
+
     @property
     def storage(self) -> BaseStorage:
         """Where the trials are."""
@@ -147,11 +155,16 @@ class RunQueue:
                 return Claim(run, int(trial.user_attrs.get("attempt", 1)))
         return None
 
-    def report(self, run: str, value: float, step: int) -> None:
-        """An intermediate value, for Optuna's own tools; lost if the database does not answer."""
+    def report(self, run: str, value: float, step: int) -> bool:
+        """An intermediate value, for Optuna's own tools; lost if the database does not answer.
+
+        Returns:
+            Whether the run should be stopped because others are better.
+        """
         if not self.down:
             with suppress_outage(self), suppress(UpdateFinishedTrialError):
                 self._held[run].report(value, step)
+        return False
 
     def finish(self, run: str, metrics: Mapping[str, float]) -> None:
         """The run has its result; the first metric is the trial's value."""
@@ -160,7 +173,7 @@ class RunQueue:
         def write() -> None:
             for name, value in metrics.items():
                 trial.set_user_attr(name, value)
-            self._close(trial, FINISHED, list(metrics.values())[:1])
+            self._close(trial, FINISHED, self._values(metrics))
 
         self._owe(write)
 
@@ -220,6 +233,14 @@ class RunQueue:
         """Leave the database alone for a moment."""
         self._rest_until = time.monotonic() + _REST
 
+    def _values(self, metrics: Mapping[str, float]) -> list[float]:
+        """What the study compares."""
+        return list(metrics.values())[:1]
+
+    def _study_options(self) -> dict[str, Any]:
+        """How the study is made."""
+        return {"direction": "maximize", "pruner": optuna.pruners.NopPruner()}
+
     def _owe(self, write: Callable[[], object]) -> None:
         self._owed.append(write)
         self.pay()
@@ -269,9 +290,13 @@ class RunQueue:
             state=TrialState.WAITING,
             params=labels,
             distributions={name: self._levels[name] for name in labels},
-            user_attrs={"run": run.id, "task": run.task, "seed": run.seed, "attempt": attempt},
+            user_attrs=self._attributes(run, attempt),
         )
         self._study.add_trial(trial)
+
+    @staticmethod
+    def _attributes(run: Run, attempt: int) -> dict[str, Any]:
+        return {"run": run.id, "task": run.task, "seed": run.seed, "attempt": attempt}
 
     def _has_holder(self, run: str, mine: Trial) -> bool:
         """Whether somebody else holds a trial of this run: whoever comes second steps back.
@@ -303,7 +328,7 @@ class RunQueue:
 
     def _open(self, study: str, storage: str | None, grace: float) -> optuna.Study:
         try:
-            return _open_study(self.out, study, storage, grace)
+            return _open_study(self.out, study, storage, grace, self._study_options())
         except Exception as error:  # whatever a damaged journal makes Optuna raise
             journal = self.out / JOURNAL
             if storage is not None or isinstance(error, OSError) or not journal.exists():
@@ -313,7 +338,7 @@ class RunQueue:
                 f"{journal}: is damaged ({error}); set aside as {kept.name}, a new one is begun",
                 file=sys.stderr,
             )
-            return _open_study(self.out, study, storage, grace)
+            return _open_study(self.out, study, storage, grace, self._study_options())
 
 
 class suppress_outage:  # noqa: N801  (reads like contextlib.suppress)
@@ -332,12 +357,13 @@ class suppress_outage:  # noqa: N801  (reads like contextlib.suppress)
         return True
 
 
-def _open_study(out: Path, study: str, storage: str | None, grace: float) -> optuna.Study:
+def _open_study(
+    out: Path, study: str, storage: str | None, grace: float, options: Mapping[str, Any]
+) -> optuna.Study:
     return optuna.create_study(
         study_name=study,
         storage=open_storage(out, storage, grace),
-        direction="maximize",
         load_if_exists=True,
-        pruner=optuna.pruners.NopPruner(),
         sampler=optuna.samplers.RandomSampler(),
+        **options,
     )

@@ -1,0 +1,173 @@
+"""From a proposal of the sampler to a run, the same one on every machine; and what was proposed so far."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from focal_lab.ablation.design import Cell
+from focal_lab.ablation.result import write_atomic
+from focal_lab.ablation.runs import Run, hash_of, make_runs
+from focal_lab.ablation.search_file import Range, Search
+from focal_lab.ablation.suite import Suite
+from focal_lab.ablation.sweep_file import Level, Sweep
+from focal_lab.errors import UserError
+
+SEARCHES = "searches"
+# Digits of a proposed number: enough for any rate, and the table shows what was trained.
+_DIGITS = 4
+
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes a run of a proposal.
+
+    Attributes:
+        sweep: its factors are searched by their labels, its search's ranges by numbers.
+        suite: whose experiment it is.
+        experiment: the LightningCLI configuration under all proposals.
+        overrides: settings of the command line.
+    """
+
+    sweep: Sweep
+    suite: Suite
+    experiment: dict[str, Any]
+    overrides: dict[str, Any]
+
+    @property
+    def search(self) -> Search:
+        """How proposals are made."""
+        assert self.sweep.search is not None
+        return self.sweep.search
+
+    @property
+    def levels(self) -> dict[str, list[str]]:
+        """Factor -> labels."""
+        return {name: [level.label for level in levels] for name, levels in self.sweep.factors.items()}
+
+    @cached_property
+    def study(self) -> str:
+        """Name of the study: more trials, another sampler or pruning go on with it."""
+        raw = self.as_dict()
+        raw["search"] = {key: raw["search"][key] for key in ("ranges", "objectives")}
+        del raw["path"], raw["title"]
+        return f"{self.sweep.name}-{self.suite.name}-{hash_of(raw)[:8]}"
+
+    def cell(self, params: Mapping[str, Any]) -> Cell:
+        """The cell of a proposal: labels of factors, and numbers."""
+        labels: dict[str, str] = {}
+        settings: dict[str, Any] = {}
+        for name, levels in self.sweep.factors.items():
+            labels[name] = str(params[name])
+            settings |= next(level.settings for level in levels if level.label == labels[name])
+        for name, numbers in self.search.ranges.items():
+            settings[name] = _rounded(params[name], numbers)
+            labels[name] = f"{settings[name]:g}"
+        return Cell(labels, settings)
+
+    def run(self, params: Mapping[str, Any]) -> Run:
+        """The run of a proposal.
+
+        Raises:
+            UserError: the backbone cannot have this combination.
+        """
+        task = self.sweep.tasks[0]
+        (run,) = make_runs(self.sweep, self.suite, self.experiment, self.cell(params), task, self.overrides)
+        return run
+
+    def probes(self) -> Iterator[Params]:
+        """Proposals that between them have every label and both ends of every range."""
+        low: Params = {name: labels[0] for name, labels in self.levels.items()}
+        low |= {name: numbers.low for name, numbers in self.search.ranges.items()}
+        yield low
+        yield low | {name: numbers.high for name, numbers in self.search.ranges.items()}
+        for name, labels in self.levels.items():
+            for label in labels[1:]:
+                yield low | {name: label}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for machines without the project's files."""
+        return {
+            "sweep": self.sweep.name,
+            "path": str(self.sweep.path),
+            "title": self.sweep.title,
+            "task": self.sweep.tasks[0],
+            "seed": self.sweep.seeds[0],
+            "settings": self.sweep.settings,
+            "factors": {
+                name: {level.label: level.settings for level in levels}
+                for name, levels in self.sweep.factors.items()
+            },
+            "search": self.search.as_dict(),
+            "suite": self.suite.name,
+            "backbones": self.suite.backbones,
+            "experiment": self.experiment,
+            "overrides": self.overrides,
+        }
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """The inverse of `as_dict`."""
+        factors = {
+            name: tuple(Level(label, settings) for label, settings in levels.items())
+            for name, levels in raw["factors"].items()
+        }
+        sweep = Sweep(
+            name=raw["sweep"],
+            path=Path(raw["path"]),
+            title=raw["title"],
+            paper=None,
+            claim=None,
+            tasks=(raw["task"],),
+            seeds=(raw["seed"],),
+            factors=factors,
+            columns=(),
+            settings=raw["settings"],
+            search=Search.from_dict(raw["search"]),
+        )
+        suite = Suite(raw["suite"], Path(), raw["backbones"])
+        return cls(sweep, suite, raw["experiment"], raw["overrides"])
+
+
+class Proposals:
+    """What was proposed in a study: a small file each in `<out>/searches/<study>/`.
+
+    The storage knows it, too, and may be lost; these files and `result.json` are enough to go on.
+    """
+
+    def __init__(self, out: Path, recipe: Recipe) -> None:
+        self._folder = out / SEARCHES / recipe.study
+        self._recipe = recipe
+        self._known: dict[str, tuple[Params, Run]] = {}
+
+    def add(self, run: Run, params: Mapping[str, Any]) -> None:
+        """Note a proposal before it is trained."""
+        write_atomic(self._folder / f"{run.id}.json", json.dumps(dict(params)) + "\n")
+        self._known[run.id] = dict(params), run
+
+    def params(self, run: str) -> Params:
+        """What was proposed for a run."""
+        return self._known[run][0]
+
+    def runs(self) -> dict[str, Run]:
+        """All runs proposed so far, by anybody; by id."""
+        for path in sorted(self._folder.glob("*.json")):
+            if path.stem not in self._known:
+                try:
+                    params = json.loads(path.read_text(encoding="utf-8"))
+                    run = self._recipe.run(params)
+                except (OSError, ValueError, KeyError, StopIteration, UserError):
+                    continue  # not one of ours
+                if run.id == path.stem:
+                    self._known[run.id] = params, run
+        return {name: run for name, (_, run) in self._known.items()}
+
+
+def _rounded(value: float, numbers: Range) -> float:
+    if numbers.whole:
+        return int(value)
+    return min(max(float(f"{value:.{_DIGITS}g}"), numbers.low), numbers.high)
