@@ -82,21 +82,23 @@ def _clean(column: TextColumn) -> TextColumn:
 
 def _widths(columns: Sequence[TextColumn], room: int | None) -> list[int]:
     """Room for each column: what cannot be folded, then the rest for those that fold."""
-    least, natural = [], []
+    least, cells, natural = [], [], []
     for column in columns:
         foldable = {column.heading, *column.cells} if column.folds else {column.heading}
         words = {word for text in foldable for word in text.split()}
         whole = set() if column.folds else set(column.cells)
         least.append(max(map(wide, words | whole), default=1))
-        natural.append(max(map(wide, {*column.cells, column.heading}), default=1))
+        cells.append(max(map(wide, set(column.cells)), default=1))
+        natural.append(max(cells[-1], wide(column.heading)))
     if room is None:
         return natural
     spare = room - sum(least) - _GAP * (len(columns) - 1)
     # Folding a cell costs a line in its row; folding headings costs one line in all.
-    for index in sorted(range(len(columns)), key=lambda index: not columns[index].folds):
-        extra = max(0, min(natural[index] - least[index], spare))
-        least[index] += extra
-        spare -= extra
+    for wanted in (cells, natural):
+        for index in range(len(columns)):
+            extra = max(0, min(wanted[index] - least[index], spare))
+            least[index] += extra
+            spare -= extra
     return least
 
 

@@ -102,7 +102,8 @@ def estimate_runs(
     found = Estimates()
     if processes is not None and missing:
         each = f", {places.count} at a time" if places.count > 1 else ""
-        told(f"measuring a few steps of {len(missing)} kinds of runs{each} (--no-measure skips this)")
+        kinds = f"{len(missing)} kind{'s' * (len(missing) != 1)} of runs"
+        told(f"measuring a few steps of {kinds}{each} (--no-measure skips this)")
         new, problems = _measure_all(dict(reversed(missing.items())), places, processes)
         keep(path, {keys[shape]: asdict(one) for shape, one in new.items()})
         measured |= new

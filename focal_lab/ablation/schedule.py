@@ -43,3 +43,12 @@ def finish_time(jobs: Iterable[Job], workers: int, busy: Mapping[str, float] | N
         for child in children.get(done, ()):
             heapq.heappush(ready, (place[child], child))
     return now
+
+
+def clock(seconds: float) -> str:
+    """Seconds for people: `45 s`, `4 min 53 s`, `27 h 05 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

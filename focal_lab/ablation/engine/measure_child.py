@@ -59,7 +59,7 @@ def _machine() -> Machine:
     devices = torch.cuda.device_count()
     memory = [torch.cuda.get_device_properties(i).total_memory / _MEGABYTE for i in range(devices)]
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _MEGABYTE
-    return Machine(hardware(), torch.__version__, devices, total, min(memory, default=None))
+    return Machine(hardware(), str(torch.__version__), devices, total, min(memory, default=None))
 
 
 def _measure(order: Measure, connection: Connection) -> None:

@@ -7,7 +7,7 @@ from rich.console import Console
 from small_project import write_sweep
 
 from focal_lab.ablation.costs import Cost
-from focal_lab.ablation.engine.progress import SweepView, clock, expectations
+from focal_lab.ablation.engine.progress import SweepView, expectations
 from focal_lab.ablation.manifest import Manifest
 from focal_lab.ablation.outcomes import State
 from focal_lab.ablation.plan import Plan, make_plan
@@ -104,7 +104,3 @@ def test_runs_whose_time_is_not_known_take_as_long_for_their_work_as_the_others(
     expected, in_seconds = expectations(runs, costs, {})
     assert not in_seconds
     assert [run.weight for run in expected] == [2.0, 4.0, 2.0, 4.0]  # two epochs
-
-
-def test_seconds_are_told_as_people_tell_them() -> None:
-    assert [clock(seconds) for seconds in (7.4, 293, 97_500)] == ["7 s", "4 min 53 s", "27 h 05 min"]

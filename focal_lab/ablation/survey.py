@@ -1,0 +1,79 @@
+"""A plan with all that is known of it before anything is trained."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from focal_lab.ablation.budget import wall_seconds
+from focal_lab.ablation.costs import Checked
+from focal_lab.ablation.engine.places import Places
+from focal_lab.ablation.estimates import Estimates
+from focal_lab.ablation.outcomes import State
+from focal_lab.ablation.plan import Plan
+from focal_lab.ablation.runs import Run
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a plan comes to.
+
+    Attributes:
+        checked: what its runs cost, and on which machine this was asked.
+        places: where they would be trained.
+        estimates: time and memory of those that are to be trained.
+        states: run id -> what became of it so far.
+    """
+
+    plan: Plan
+    checked: Checked
+    places: Places
+    estimates: Estimates
+    states: Mapping[str, State]
+
+    @cached_property
+    def to_train(self) -> list[Run]:
+        """Runs without a result, in order."""
+        return [run for run in self.plan.distinct_runs if self.states[run.id] is not State.FINISHED]
+
+    @property
+    def seconds(self) -> float:
+        """Of all runs that are to be trained, as far as it is known."""
+        return sum(
+            self.estimates.runs[run.id].seconds for run in self.to_train if run.id in self.estimates.runs
+        )
+
+    @property
+    def wall_seconds(self) -> float:
+        """From the first to the last of them."""
+        return wall_seconds(self.to_train, self.estimates.seconds, self.places.count)
+
+    @property
+    def unknown(self) -> int:
+        """Runs to train whose time is not known."""
+        return sum(run.id not in self.estimates.runs for run in self.to_train)
+
+    @cached_property
+    def memory_mb(self) -> float:
+        """What runs need at the same time: on one GPU, or on the machine where there is none."""
+        highest = sorted((one.memory_mb for one in self.estimates.runs.values()), reverse=True)
+        together = self.places.count
+        if self.places.names:
+            together = -(-self.places.count * self.places.each // len(self.places.names))
+        return sum(highest[:together])
+
+    @property
+    def memory_there_mb(self) -> float:
+        """What one GPU, or the machine, has."""
+        machine = self.checked.machine
+        return machine.device_memory_mb if machine.device_memory_mb is not None else machine.memory_mb
+
+    @cached_property
+    def twins(self) -> dict[str, list[str]]:
+        """Cells that come to the very same runs: the first one's name -> the others' names."""
+        cell_of: dict[str, str] = {}
+        found: dict[str, dict[str, None]] = {}
+        for run in self.plan.runs:
+            first = cell_of.setdefault(run.id, run.cell.name)
+            if first != run.cell.name:
+                found.setdefault(first, {})[run.cell.name] = None
+        return {first: list(others) for first, others in found.items()}

@@ -1,0 +1,73 @@
+"""`focal-lab plan`, with real processes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_project import write_sweep
+
+pytestmark = pytest.mark.usefixtures("project")
+
+PLAN = [sys.executable, "-m", "focal_lab.cli", "plan"]
+TINY = ["--set", "data.train_pictures=256", "--set", "data.batch_size=32"]
+LOADED = """
+import sys
+from focal_lab.ablation.plan_command import plan_command
+if __name__ == "__main__":
+    plan_command(sys.argv[1:], ())
+    print("torch" in sys.modules, file=sys.stderr)
+"""
+
+
+def plan(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*PLAN, *arguments], capture_output=True, text=True, timeout=240)
+
+
+def test_time_and_memory_are_measured_once_and_a_budget_holds() -> None:
+    path = str(write_sweep(factors={"window_size": [7]}, seeds=3))
+    first = plan(path, *TINY, "--workers", "1", "--json")
+    assert first.returncode == 0, first.stderr
+    assert "measuring a few steps of 1 kind of runs" in first.stderr
+    told = json.loads(first.stdout)
+    assert told["unknown"] == 0
+    for run in told["runs"]:
+        assert run["estimated_from"] == "measured"
+        assert 0.5 < run["seconds"] < 300
+        assert 100 < run["memory_mb"] < 8000
+        assert run["params"] > 500_000
+    assert sorted(file.name for file in Path("runs").glob("*.json")) == ["counts.json", "measured.json"]
+    second = plan(path, *TINY, "--workers", "1", "--budget", "1s")
+    assert second.returncode == 2
+    assert "measuring" not in second.stderr
+    assert second.stderr.startswith("focal-lab: --budget: 3 runs need ")
+    assert "3 runs: 0 reused, 3 to train" in second.stdout
+
+
+def test_without_measuring_the_command_itself_loads_no_torch() -> None:
+    path = str(write_sweep(factors={"window_size": [7]}, seeds=1))
+    Path("loaded.py").write_text(LOADED, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "loaded.py", path, "--no-measure", "--workers", "1"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    )
+    assert done.stderr.strip().endswith("False")
+    assert "1 run: 0 reused, 1 to train" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--budget", "40"], "--budget: '40' is no time (add a unit: 40s, 40m or 40h)"),
+        (["--workers", "0"], "--workers: 0 is too few; use 1 or more"),
+        (["--seeds", "0"], "--seeds: 0 is neither a number of seeds nor a list of different seeds"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_looked_at(arguments: list[str], message: str) -> None:
+    refused = plan(str(write_sweep()), *arguments)
+    assert refused.returncode == 2
+    assert refused.stderr.strip() == f"focal-lab: {message}"
