@@ -48,6 +48,8 @@ class FakePlan:
     suite: str
     cells: tuple[FakeCell, ...]
     runs: tuple[FakeRun, ...]
+    recipe: None = None
+    front: int = 0
 
 
 def run_id(cell: int, seed: int, task: str = "classification") -> str:

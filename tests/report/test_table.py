@@ -41,8 +41,16 @@ def test_entries_are_made_of_the_raw_numbers_of_their_seeds(out: Path) -> None:
 
 def test_states_are_counted_and_a_cell_without_value_says_the_gravest(out: Path, mixed: FakePlan) -> None:
     table = build_table(mixed, out)
-    states = [tuple(row.states.values()) for row in table.rows]  # finished, failed, corrupt, missing
-    assert states == [(3, 0, 0, 0), (2, 0, 0, 1), (1, 1, 1, 0), (0, 3, 0, 0), (0, 0, 1, 2), (0, 0, 0, 3)]
+    states = [tuple(row.states.values()) for row in table.rows]  # finished, pruned, failed, corrupt, missing
+    counts = [
+        (3, 0, 0, 0, 0),
+        (2, 0, 0, 0, 1),
+        (1, 0, 1, 1, 0),
+        (0, 0, 3, 0, 0),
+        (0, 0, 0, 1, 2),
+        (0, 0, 0, 0, 3),
+    ]
+    assert states == counts
     status = [row.entries["top1"].status for row in table.rows]
     assert status == ["measured", "measured", "measured", "failed", "corrupt", "missing"]
     one_seed = table.rows[2].entries["top1"]
