@@ -101,7 +101,7 @@ def test_ctrl_c_and_sigterm_leave_checkpoints_from_which_the_runs_go_on_exactly(
         _, told = process.communicate(timeout=60)
         assert process.returncode == 130, told
         assert f"Go on with: focal-lab sweep {path} --workers 2" in told
-        wait_until(lambda: all_gone(below), 10)
+        wait_until(lambda below=below: all_gone(below), 10)
         assert any((tiny / run.id / STOPPED_CHECKPOINT).exists() for run in runs)
         assert not list(tiny.glob("*/failure.json"))
     done = sweep(path, "--workers", "2")

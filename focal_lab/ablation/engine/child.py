@@ -33,6 +33,8 @@ from focal_lab.tasks.allocator import keep_freed_memory
 from focal_lab.tasks.cost import count_config
 from focal_lab.tasks.training import Stopped, latest_checkpoint, resumable, train
 
+# the last line in the log of whoever has trained a run to its end
+TRAINED = "focal-lab: trained to the end."
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _IMPORTED_BY = os.getpid()  # the fork server, see `server`
 
@@ -56,7 +58,8 @@ def run_child(order: Order, connection: Connection) -> None:
     try:
         result = _train(order, folder, connection, ear)
         if order.rank == 0:
-            write_result_once(folder, result)
+            first = write_result_once(folder, result)
+            print(TRAINED if first else f"{TRAINED} Another process was first.", flush=True)
             (folder / FAILURE_FILE).unlink(missing_ok=True)
         connection.send(("finished", None))
     except Stopped as stopped:
