@@ -31,11 +31,19 @@ def check_budget(budget: float, runs: Sequence[Run], seconds: Mapping[str, float
             "(let a few steps be measured, or leave the budget out)",
             key="--budget",
         )
-    needed = wall_seconds(runs, seconds, workers)
+    hold(budget, len(runs), wall_seconds(runs, seconds, workers), workers)
+
+
+def hold(budget: float, runs: int, needed: float, workers: int) -> None:
+    """Hold the seconds that so many runs need against a budget.
+
+    Raises:
+        UserError: they are more.
+    """
     if needed > budget:
         on = f"{workers} worker{'s' * (workers != 1)}"
         raise UserError(
-            f"{len(runs)} runs need {clock(needed)} on {on}, more than {clock(budget)} "
+            f"{runs} runs need {clock(needed)} on {on}, more than {clock(budget)} "
             "(fewer seeds, more workers, or a larger budget)",
             key="--budget",
         )

@@ -6,14 +6,15 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from focal_lab.ablation.budget import check_budget
 from focal_lab.ablation.costs import check_plan
 from focal_lab.ablation.engine.orders import WarmProcesses
 from focal_lab.ablation.engine.places import find_places
 from focal_lab.ablation.estimates import estimate_runs
 from focal_lab.ablation.options import parse_duration, plan_of, sweep_parser
-from focal_lab.ablation.outcomes import read_outcome
+from focal_lab.ablation.outcomes import State, read_outcome
+from focal_lab.ablation.plan import Plan, probe_plan, with_proposals
 from focal_lab.ablation.plan_text import plan_json, plan_text
 from focal_lab.ablation.survey import Survey
 from focal_lab.errors import UserError
@@ -40,21 +41,24 @@ def plan_command(argv: list[str], papers: Sequence[str]) -> int:
         width = shutil.get_terminal_size((120, 24)).columns if _sized() else None
         print(plan_text(survey, width, color=sys.stdout.isatty()), end="")
     if budget is not None:
-        check_budget(budget, survey.to_train, survey.estimates.seconds, survey.places.count)
+        survey.hold(budget)
     return 0
 
 
 def _survey(options: argparse.Namespace, papers: Sequence[str]) -> Survey:
-    plan, out = plan_of(options, papers), options.out
+    asked, out = plan_of(options, papers), options.out
+    plan = probe_plan(asked)
     processes = WarmProcesses()
     checked = check_plan(plan, processes, out)
     runs = plan.distinct_runs
     outcomes = {run.id: read_outcome(out / run.id) for run in runs}
     results = {name: outcome.result for name, outcome in outcomes.items() if outcome.result}
-    places = find_places(runs, checked.devices, options.workers, len(runs))
+    proposals = None if asked.recipe is None else _proposals_left(asked, asked.recipe.search.trials, out)
+    total = len(runs) if proposals is None else max(1, proposals)
+    places = find_places(runs, checked.devices, options.workers, total)
     estimates = estimate_runs(
         runs,
-        results,
+        results if proposals is None else {},
         places,
         checked.machine,
         out,
@@ -62,7 +66,13 @@ def _survey(options: argparse.Namespace, papers: Sequence[str]) -> Survey:
         told=lambda text: print(text, file=sys.stderr, flush=True),
     )
     states = {name: outcome.state for name, outcome in outcomes.items()}
-    return Survey(plan, checked, places, estimates, states)
+    return Survey(plan, checked, places, estimates, states, proposals)
+
+
+def _proposals_left(plan: Plan, trials: int, out: Path) -> int:
+    """How many runs of a search are still to be trained."""
+    states = [read_outcome(out / run.id).state for run in with_proposals(plan, out).distinct_runs]
+    return max(0, trials - sum(state in (State.FINISHED, State.PRUNED) for state in states))
 
 
 def _parser() -> argparse.ArgumentParser:

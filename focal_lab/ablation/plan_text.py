@@ -20,7 +20,9 @@ _MOST_NAMES = 3
 _NOTHING = "–"  # noqa: RUF001  (as in reports)
 _SAID = {
     State.FINISHED: "reused",
+    State.PRUNED: "stopped early by a search, trained to the end",
     State.FAILED: "failed, tried again",
+    State.PRUNED: "stopped early by a search, to train",
     State.CORRUPT: "corrupt, set aside and trained again",
     State.MISSING: "to train",
 }
@@ -61,8 +63,8 @@ def plan_json(survey: Survey) -> dict[str, Any]:
         "workers": survey.places.count,
         "threads": survey.places.threads,
         "hardware": machine.hardware,
-        "to_train": len(survey.to_train),
-        "reused": len(survey.states) - len(survey.to_train),
+        "to_train": len(survey.to_train) if survey.proposals is None else survey.proposals,
+        "reused": 0 if survey.proposals is not None else len(survey.states) - len(survey.to_train),
         "seconds": survey.seconds,
         "wall_seconds": survey.wall_seconds,
         "unknown": survey.unknown,
@@ -153,7 +155,7 @@ def _cells_columns(survey: Survey) -> list[TextColumn]:
 def _label_columns(survey: Survey, runs: Sequence[Run]) -> list[TextColumn]:
     columns = [
         TextColumn(name.replace("_", " "), [run.cell.labels[name] for run in runs], folds=True)
-        for name in survey.plan.sweep.factors
+        for name in (runs[0].cell.labels if runs else ())
     ]
     if len(survey.plan.sweep.tasks) > 1:
         columns.append(TextColumn("Task", [run.task for run in runs]))
@@ -203,11 +205,14 @@ def _sums(survey: Survey) -> Iterable[str]:
     count, to_train = len(survey.states), len(survey.to_train)
     shared = len(survey.plan.runs) - count
     more = f"; {shared} more are the same as one of these" if shared else ""
-    yield f"{count} run{'s' * (count != 1)}: {count - to_train} reused, {to_train} to train{more}"
+    if survey.proposals is None:
+        yield f"{count} run{'s' * (count != 1)}: {count - to_train} reused, {to_train} to train{more}"
+    else:
+        yield f"A search: {survey.proposals} proposals to train; shown are examples at the ends of its ranges"
     if to_train > survey.unknown:
         rest = f"; {survey.unknown} runs of unknown time not counted" if survey.unknown else ""
         places = str(survey.places)
-        yield f"Training: {clock(survey.seconds)} in all, {clock(survey.wall_seconds)} with {places}{rest}"
+        yield f"Training: {clock(survey.seconds)} in all; {clock(survey.wall_seconds)}, {places}{rest}"
     if survey.memory_mb > survey.memory_there_mb:
         where = "a GPU" if survey.places.names else "this machine"
         yield (

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from focal_lab.ablation.budget import wall_seconds
+from focal_lab.ablation.budget import check_budget, hold, wall_seconds
 from focal_lab.ablation.costs import Checked
 from focal_lab.ablation.engine.places import Places
 from focal_lab.ablation.estimates import Estimates
@@ -22,6 +22,8 @@ class Survey:
         places: where they would be trained.
         estimates: time and memory of those that are to be trained.
         states: run id -> what became of it so far.
+        proposals: of a search, how many are still to be trained; None for a design. The plan's runs are then
+            examples, at the ends of the search's ranges.
     """
 
     plan: Plan
@@ -29,6 +31,7 @@ class Survey:
     places: Places
     estimates: Estimates
     states: Mapping[str, State]
+    proposals: int | None = None
 
     @cached_property
     def to_train(self) -> list[Run]:
@@ -38,6 +41,8 @@ class Survey:
     @property
     def seconds(self) -> float:
         """Of all runs that are to be trained, as far as it is known."""
+        if self.proposals is not None:
+            return self.proposals * self._typical
         return sum(
             self.estimates.runs[run.id].seconds for run in self.to_train if run.id in self.estimates.runs
         )
@@ -45,7 +50,26 @@ class Survey:
     @property
     def wall_seconds(self) -> float:
         """From the first to the last of them."""
+        if self.proposals is not None:
+            return -(-self.proposals // self.places.count) * self._typical
         return wall_seconds(self.to_train, self.estimates.seconds, self.places.count)
+
+    def hold(self, budget: float) -> None:
+        """Hold the time against a budget in seconds.
+
+        Raises:
+            UserError: the runs need more, or nobody knows how long they take.
+        """
+        if self.proposals is None or self.unknown:
+            check_budget(budget, self.to_train, self.estimates.seconds, self.places.count)
+        else:
+            hold(budget, self.proposals, self.wall_seconds, self.places.count)
+
+    @property
+    def _typical(self) -> float:
+        """Seconds of a search's run: the mean of its examples."""
+        known = list(self.estimates.seconds.values())
+        return sum(known) / len(known) if known else 0.0
 
     @property
     def unknown(self) -> int:

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from focal_lab.ablation.outcomes import State
 from focal_lab.ablation.plan import make_plan
 from focal_lab.ablation.plan_text import plan_json, plan_text
 from focal_lab.ablation.survey import Survey
+from focal_lab.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("project")
 
@@ -74,7 +76,7 @@ def test_the_sums_say_how_long_and_with_how_many_workers() -> None:
     told = shown(survey_of(write_sweep(), run0=State.FINISHED)).splitlines()
     assert told[-2:] == [
         "4 runs: 1 reused, 3 to train",
-        "Training: 4 min 15 s in all, 2 min 50 s with 2 at a time with 1 thread each",
+        "Training: 4 min 15 s in all; 2 min 50 s, 2 at a time with 1 thread each",
     ]
     unknown = shown(survey_of(write_sweep(), seconds=None))
     assert unknown.splitlines()[-1] == "4 runs: 0 reused, 4 to train"
@@ -143,3 +145,18 @@ def test_programs_get_everything() -> None:
     assert second["seconds"] == 85.0
     assert second["labels"] == {"window_size": "7"}
     assert second["effective"]["window"] == "7 7 4 2"
+
+
+def test_a_search_is_as_long_as_its_proposals() -> None:
+    survey = replace(survey_of(write_sweep()), proposals=9)
+    assert shown(survey).splitlines()[-2:] == [
+        "A search: 9 proposals to train; shown are examples at the ends of its ranges",
+        "Training: 12 min 45 s in all; 7 min 05 s, 2 at a time with 1 thread each",
+    ]
+    survey.hold(425.0)
+    with pytest.raises(
+        UserError, match=r"^--budget: 9 runs need 7 min 05 s on 2 workers, more than 7 min 04 s"
+    ):
+        survey.hold(424.0)
+    with pytest.raises(UserError, match=r"^--budget: 4 runs need"):
+        survey_of(write_sweep()).hold(1.0)
