@@ -6,17 +6,14 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from focal_lab.ablation.costs import check_plan
 from focal_lab.ablation.engine.orders import WarmProcesses
 from focal_lab.ablation.engine.places import find_places
-from focal_lab.ablation.estimates import estimate_runs
 from focal_lab.ablation.options import parse_duration, plan_of, sweep_parser
-from focal_lab.ablation.outcomes import State, read_outcome
-from focal_lab.ablation.plan import Plan, probe_plan, with_proposals
+from focal_lab.ablation.plan import probe_plan
 from focal_lab.ablation.plan_text import plan_json, plan_text
-from focal_lab.ablation.survey import Survey
+from focal_lab.ablation.survey import Survey, survey_of
 from focal_lab.errors import UserError
 
 
@@ -50,29 +47,9 @@ def _survey(options: argparse.Namespace, papers: Sequence[str]) -> Survey:
     plan = probe_plan(asked)
     processes = WarmProcesses()
     checked = check_plan(plan, processes, out)
-    runs = plan.distinct_runs
-    outcomes = {run.id: read_outcome(out / run.id) for run in runs}
-    results = {name: outcome.result for name, outcome in outcomes.items() if outcome.result}
-    proposals = None if asked.recipe is None else _proposals_left(asked, asked.recipe.search.trials, out)
-    total = len(runs) if proposals is None else max(1, proposals)
-    places = find_places(runs, checked.devices, options.workers, total)
-    estimates = estimate_runs(
-        runs,
-        results if proposals is None else {},
-        places,
-        checked.machine,
-        out,
-        None if options.no_measure else processes,
-        told=lambda text: print(text, file=sys.stderr, flush=True),
-    )
-    states = {name: outcome.state for name, outcome in outcomes.items()}
-    return Survey(plan, checked, places, estimates, states, proposals)
-
-
-def _proposals_left(plan: Plan, trials: int, out: Path) -> int:
-    """How many runs of a search are still to be trained."""
-    states = [read_outcome(out / run.id).state for run in with_proposals(plan, out).distinct_runs]
-    return max(0, trials - sum(state in (State.FINISHED, State.PRUNED) for state in states))
+    total = asked.recipe.search.trials if asked.recipe else len(plan.distinct_runs)
+    places = find_places(plan.distinct_runs, checked.devices, options.workers, total)
+    return survey_of(asked, checked, places, out, None if options.no_measure else processes)
 
 
 def _parser() -> argparse.ArgumentParser:

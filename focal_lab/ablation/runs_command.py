@@ -110,8 +110,8 @@ def _retry(argv: list[str]) -> int:
 def _collect(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="focal-lab runs gc",
-        description="Remove runs that no sweep needs as it was run last, damaged files that were set aside, and "
-        "what dead processes left.",
+        description="Remove runs that no sweep needs as it was run last, damaged files that were set "
+        "aside, and what dead processes left.",
     )
     _add_out(parser)
     parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")

@@ -1,15 +1,18 @@
 """A plan with all that is known of it before anything is trained."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from focal_lab.ablation.budget import check_budget, hold, wall_seconds
 from focal_lab.ablation.costs import Checked
+from focal_lab.ablation.engine.orders import WarmProcesses
 from focal_lab.ablation.engine.places import Places
-from focal_lab.ablation.estimates import Estimates
-from focal_lab.ablation.outcomes import State
-from focal_lab.ablation.plan import Plan
+from focal_lab.ablation.estimates import Estimates, estimate_runs
+from focal_lab.ablation.outcomes import State, read_outcome
+from focal_lab.ablation.plan import Plan, probe_plan, with_proposals
 from focal_lab.ablation.runs import Run
 
 
@@ -101,3 +104,38 @@ class Survey:
             if first != run.cell.name:
                 found.setdefault(first, {})[run.cell.name] = None
         return {first: list(others) for first, others in found.items()}
+
+
+def survey_of(
+    asked: Plan, checked: Checked, places: Places, out: Path, processes: WarmProcesses | None
+) -> Survey:
+    """What a plan comes to with what lies in a folder; of a search, examples of what it may propose.
+
+    Args:
+        asked: the plan.
+        checked: `probe_plan` of it, checked.
+        places: where its runs would be trained.
+        out: folder of the runs.
+        processes: where to measure what is not known; None to measure nothing.
+    """
+    plan = probe_plan(asked)
+    outcomes = {run.id: read_outcome(out / run.id) for run in plan.distinct_runs}
+    results = {name: outcome.result for name, outcome in outcomes.items() if outcome.result}
+    proposals = None if asked.recipe is None else _proposals_left(asked, asked.recipe.search.trials, out)
+    estimates = estimate_runs(
+        plan.distinct_runs,
+        results if proposals is None else {},
+        places,
+        checked.machine,
+        out,
+        processes,
+        told=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    states = {name: outcome.state for name, outcome in outcomes.items()}
+    return Survey(plan, checked, places, estimates, states, proposals)
+
+
+def _proposals_left(plan: Plan, trials: int, out: Path) -> int:
+    """How many runs of a search are still to be trained."""
+    states = [read_outcome(out / run.id).state for run in with_proposals(plan, out).distinct_runs]
+    return max(0, trials - sum(state in (State.FINISHED, State.PRUNED) for state in states))

@@ -11,8 +11,9 @@ from focal_lab.ablation.engine.orders import WarmProcesses
 from focal_lab.ablation.engine.places import find_places
 from focal_lab.ablation.engine.progress import SweepView
 from focal_lab.ablation.manifest import Manifest, write_manifest
-from focal_lab.ablation.options import plan_of, sweep_parser
+from focal_lab.ablation.options import parse_duration, plan_of, sweep_parser
 from focal_lab.ablation.plan import Plan, probe_plan, remember, with_proposals
+from focal_lab.ablation.survey import survey_of
 from focal_lab.ablation.work import add_work_options, conclusion, execute, status_of, work_of
 from focal_lab.errors import UserError
 
@@ -39,7 +40,11 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
         help="train each run on N GPUs by DDP (default: what the experiment says, else 1); "
         "N times the pictures a step, so these are other runs than those on one",
     )
+    parser.add_argument(
+        "--budget", metavar="TIME", help="refuse a plan that takes longer on these workers: 40h, 30m, 90s"
+    )
     options = parser.parse_args(argv)
+    budget = None if options.budget is None else parse_duration(options.budget, "--budget")
     work, out = work_of(options), options.out
     options.set = [*options.set, *_devices(options.devices_per_run)]
     plan = plan_of(options, papers)
@@ -55,9 +60,12 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
     checked = check_plan(probes, processes, out)
     total = plan.recipe.search.trials if plan.recipe else len(plan.distinct_runs)
     places = find_places(probes.distinct_runs, checked.devices, work.workers, total)
+    survey = survey_of(plan, checked, places, out, processes if budget is not None else None)
+    if budget is not None:
+        survey.hold(budget)
     remember(plan, out, options.set)
     write_manifest(out, manifest)
-    view = SweepView(plan, checked.costs, places.count)
+    view = SweepView(plan, checked.costs, places.count, seconds=survey.estimates.seconds)
     view.promise(total - len(plan.distinct_runs), plan.sweep.tasks[0])
     view.noted(
         f"{plan.sweep.title}: {total} runs on suite {plan.suite}, {places}"
