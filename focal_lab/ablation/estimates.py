@@ -77,7 +77,7 @@ def estimate_runs(
     processes: WarmProcesses | None = None,
     told: Callable[[str], object] = lambda text: None,
 ) -> Estimates:
-    """Estimates of runs, finished ones left out.
+    """Estimates of runs; of finished ones what they took.
 
     Args:
         runs: those of a plan.
@@ -109,6 +109,8 @@ def estimate_runs(
         measured |= new
         for shape, reason in problems.items():
             found.problems.setdefault(reason, []).append(missing[shape])
+    for name in (run.id for run in runs if run.id in results):
+        found.runs[name] = Estimate(_taken(results[name]), results[name].peak_memory_mb, "finished")
     for shape, group in zip(shapes, groups, strict=True):
         estimate = _estimate(group[0], seen.get(shape, []), measured.get(shape))
         if estimate is not None:
@@ -144,8 +146,8 @@ def _finished(
         shape = shape_of(result.identity, result.config)
         if result.hardware == hardware and shape in shapes:
             unit, length = length_of(result.config)
-            seconds = max(_between(result.started, result.finished), result.train_seconds)
-            found.setdefault(shape, []).append(_Seen(unit, length, seconds, result.peak_memory_mb))
+            seen = _Seen(unit, length, _taken(result), result.peak_memory_mb)
+            found.setdefault(shape, []).append(seen)
 
     ours = set()
     for result in results:
@@ -162,11 +164,13 @@ def _finished(
     return found
 
 
-def _between(started: str, finished: str) -> float:
+def _taken(result: Result) -> float:
+    """Seconds of a finished run; one that was resumed trained for longer than its last attempt."""
     try:
-        return (datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds()
+        begin, end = (datetime.fromisoformat(when) for when in (result.started, result.finished))
+        return max((end - begin).total_seconds(), result.train_seconds)
     except (TypeError, ValueError):
-        return 0.0
+        return result.train_seconds
 
 
 def _key(shape: str, places: Places, machine: Machine) -> str:

@@ -6,10 +6,12 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from focal_lab.ablation.costs import check_plan
+from focal_lab.ablation.engine.machine import cores
 from focal_lab.ablation.engine.orders import WarmProcesses
-from focal_lab.ablation.engine.places import find_places
+from focal_lab.ablation.engine.places import Places, find_places
 from focal_lab.ablation.options import parse_duration, plan_of, sweep_parser
 from focal_lab.ablation.plan import probe_plan
 from focal_lab.ablation.plan_text import plan_json, plan_text
@@ -48,7 +50,11 @@ def _survey(options: argparse.Namespace, papers: Sequence[str]) -> Survey:
     processes = WarmProcesses()
     checked = check_plan(plan, processes, out)
     total = asked.recipe.search.trials if asked.recipe else len(plan.distinct_runs)
-    places = find_places(plan.distinct_runs, checked.devices, options.workers, total)
+    try:
+        places = find_places(plan.distinct_runs, checked.devices, options.workers, total)
+    except UserError as error:  # a plan for a larger machine is a plan
+        places = Places(max(1, min(options.workers or 1, total)), cores())
+        return replace(survey_of(asked, checked, places, out, None), obstacle=str(error))
     return survey_of(asked, checked, places, out, None if options.no_measure else processes)
 
 

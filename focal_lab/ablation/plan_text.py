@@ -71,6 +71,7 @@ def plan_json(survey: Survey) -> dict[str, Any]:
         "memory_mb": survey.memory_mb,
         "memory_there_mb": survey.memory_there_mb,
         "same": [[first, *others] for first, others in survey.twins.items()],
+        "obstacle": survey.obstacle,
         "not_measured": {
             reason: [run.cell.name for run in runs] for reason, runs in survey.estimates.problems.items()
         },
@@ -219,6 +220,8 @@ def _sums(survey: Survey) -> Iterable[str]:
             f"Memory: {survey.places.count} at a time need up to {_memory(survey.memory_mb)}, {where} has "
             f"{_memory(survey.memory_there_mb)}; use fewer --workers"
         )
+    if survey.obstacle:
+        yield f"Not on this machine: {survey.obstacle}"
     for reason, runs in survey.estimates.problems.items():
         yield f"Not measured: {_some([run.cell.name for run in runs])}: {reason}"
 

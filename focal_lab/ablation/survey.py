@@ -27,6 +27,7 @@ class Survey:
         states: run id -> what became of it so far.
         proposals: of a search, how many are still to be trained; None for a design. The plan's runs are then
             examples, at the ends of the search's ranges.
+        obstacle: why this machine cannot train them.
     """
 
     plan: Plan
@@ -35,6 +36,7 @@ class Survey:
     estimates: Estimates
     states: Mapping[str, State]
     proposals: int | None = None
+    obstacle: str | None = None
 
     @cached_property
     def to_train(self) -> list[Run]:
@@ -82,7 +84,8 @@ class Survey:
     @cached_property
     def memory_mb(self) -> float:
         """What runs need at the same time: on one GPU, or on the machine where there is none."""
-        highest = sorted((one.memory_mb for one in self.estimates.runs.values()), reverse=True)
+        known = (self.estimates.runs.get(run.id) for run in self.to_train)
+        highest = sorted((one.memory_mb for one in known if one), reverse=True)
         together = self.places.count
         if self.places.names:
             together = -(-self.places.count * self.places.each // len(self.places.names))

@@ -46,7 +46,7 @@ def test_time_and_memory_are_measured_once_and_a_budget_holds() -> None:
 
 
 def test_without_measuring_the_command_itself_loads_no_torch() -> None:
-    path = str(write_sweep(factors={"window_size": [7]}, seeds=1))
+    path = str(write_sweep(factors={"window_size": [7]}, seeds=1, set={"trainer.devices": 999}))
     Path("loaded.py").write_text(LOADED, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "loaded.py", path, "--no-measure", "--workers", "1"],
@@ -56,6 +56,8 @@ def test_without_measuring_the_command_itself_loads_no_torch() -> None:
         check=True,
     )
     assert done.stderr.strip().endswith("False")
+    # a plan for a larger machine is a plan
+    assert "Not on this machine: trainer.devices: a run is configured for 999 devices" in done.stdout
     assert "1 run: 0 reused, 1 to train" in done.stdout
 
 
