@@ -274,6 +274,10 @@ def _blame(sweep: Sweep, cell: Cell, overrides: Mapping[str, Any], name: str) ->
     if made_in(overrides):
         return {"key": "--set"}
     for factor, label in reversed(cell.labels.items()):
+        if factor not in sweep.factors:
+            if made_in({factor: label}):
+                return {"file": sweep.path, "key": f"search.ranges.{factor}"}
+            continue
         settings = next(level.settings for level in sweep.factors[factor] if level.label == label)
         if made_in(settings):
             plain = list(settings) == [factor]

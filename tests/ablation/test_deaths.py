@@ -20,8 +20,8 @@ from focal_lab.ablation.plan import make_plan
 __all__ = ["killed", "tiny"]  # fixtures
 
 Commands = list[subprocess.Popen[str]]
-# a training of a dozen seconds: 20 epochs of 8 steps
-LONG = {"trainer.max_epochs": 20, "data.train_pictures": 256, "model.warmup_epochs": 1}
+# a training of some seconds: 10 epochs of 8 steps
+LONG = {"trainer.max_epochs": 10, "data.train_pictures": 256, "model.warmup_epochs": 1}
 FACTORS = {"window_size": [7]}
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from small_project import write, write_sweep
 
-from focal_lab.ablation.engine.machine import cores
 from focal_lab.ablation.engine.locks import LOCK_FILE, is_locked
+from focal_lab.ablation.engine.machine import cores
 from focal_lab.ablation.engine.orders import LAST_CHECKPOINT
 from focal_lab.ablation.plan import make_plan
 
