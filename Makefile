@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 OUT ?= runs
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep test lint format bench clean
+.PHONY: help install sweep test stress lint format bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ sweep: $(INSTALLED)  ## the window-size ablation on embedded digits, and its tab
 
 test: $(INSTALLED)  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+stress: $(INSTALLED)  ## kill, interrupt and share sweeps, and compare with undisturbed ones (half an hour; needs PostgreSQL)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/stress $(STRESS)
 
 lint: $(INSTALLED)  ## ruff and mypy --strict
 	$(BIN)/ruff format --check .

@@ -47,7 +47,7 @@ def plan_command(argv: list[str], papers: Sequence[str]) -> int:
 def _survey(options: argparse.Namespace, papers: Sequence[str]) -> Survey:
     asked, out = plan_of(options, papers), options.out
     plan = probe_plan(asked)
-    processes = WarmProcesses()
+    processes = WarmProcesses(plan.runs)
     checked = check_plan(plan, processes, out)
     total = asked.recipe.search.trials if asked.recipe else len(plan.distinct_runs)
     try:

@@ -35,7 +35,7 @@ def worker_command(argv: list[str]) -> int:
     manifest = find_study(out, options.study)
     check_room(out)
     queue = work.open(manifest, out)
-    processes = WarmProcesses()
+    processes = WarmProcesses(manifest.runs)
     total = manifest.recipe.search.trials if manifest.recipe else len(manifest.runs)
     places = find_places(manifest.runs, processes.count_devices(), work.workers, total)
     view = SweepView.of_manifest(manifest, places.count)

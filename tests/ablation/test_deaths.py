@@ -20,8 +20,8 @@ from focal_lab.ablation.plan import make_plan
 __all__ = ["killed", "tiny"]  # fixtures
 
 Commands = list[subprocess.Popen[str]]
-# a training of some seconds: 10 epochs of 8 steps
-LONG = {"trainer.max_epochs": 10, "data.train_pictures": 256, "model.warmup_epochs": 1}
+# a training of some seconds: 10 epochs of 4 steps
+LONG = {"trainer.max_epochs": 10, "data.train_pictures": 128, "model.warmup_epochs": 1}
 FACTORS = {"window_size": [7]}
 
 
@@ -33,6 +33,11 @@ def undisturbed(path: str, *arguments: str) -> dict[str, Any]:
     done = sweep(path, "--out", "undisturbed", *arguments)
     assert done.returncode == 0, done.stderr
     return metrics(Path("undisturbed"))
+
+
+def epochs(out: Path) -> int:
+    """When the last epoch of any run ended."""
+    return max((file.stat().st_mtime_ns for file in out.glob(f"*/{LAST_CHECKPOINT}")), default=0)
 
 
 def pid_of(folder: Path) -> int:
@@ -93,9 +98,9 @@ def test_ctrl_c_and_sigterm_leave_checkpoints_from_which_the_runs_go_on_exactly(
     expected = undisturbed(path, "--workers", "2")
     runs = make_plan(Path(path)).runs
     for number in (signal.SIGINT, signal.SIGTERM):
+        before = epochs(tiny)
         process = start(killed, path, "--workers", "2")
-        wait_until(lambda: all(is_locked(tiny / run.id / LOCK_FILE) for run in runs))
-        time.sleep(4)
+        wait_until(lambda before=before: epochs(tiny) > before)
         below = descendants(process.pid)
         os.killpg(process.pid, number)  # as a terminal or a cluster does: to every process
         _, told = process.communicate(timeout=60)
@@ -154,7 +159,6 @@ def test_a_worker_joins_and_its_death_costs_nothing(tiny: Path, killed: Commands
     )
     killed.append(worker)
     wait_until(lambda: len([folder for folder in tiny.glob("*/lock") if is_locked(folder)]) == 2)
-    time.sleep(3)
     worker.kill()
     _, told = first.communicate(timeout=180)
     assert first.returncode == 0, told

@@ -6,6 +6,7 @@ to `log.txt`, and its parent hears from it over a pipe.
 
 import ctypes
 import datetime
+import multiprocessing
 import os
 import signal
 import sys
@@ -188,6 +189,8 @@ def _join_parent() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
+        # as in any other training: data loaders' processes are forked, not made by one more server
+        multiprocessing.set_start_method("fork", force=True)
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != _IMPORTED_BY:  # it died before it was asked to take us along
             os._exit(1)

@@ -25,6 +25,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def chosen_threads() -> int | None:
+    """How many threads the user wants a process to have, by OMP_NUM_THREADS; None if he does not say."""
+    chosen = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(chosen) if chosen.isdigit() and int(chosen) > 0 else None
+
+
 def visible_devices(count: int) -> list[str]:
     """How CUDA_VISIBLE_DEVICES names each of the GPUs that torch counted here."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -1,9 +1,10 @@
 """What is said between a sweep and the processes of its runs. Imports no torch: the sweep needs none."""
 
+import json
 import multiprocessing
 import multiprocessing.reduction
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -18,6 +19,7 @@ LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
 BEST_CHECKPOINT = Path("checkpoints/best.ckpt")
 STOPPED_CHECKPOINT = Path("checkpoints/stopped.ckpt")
 # what the fork server imports once, so that a run costs its training and not seconds of imports
+KINDS_VARIABLE = "FOCAL_LAB_PRELOAD"
 _PRELOADED = ["focal_lab.ablation.engine.server"]
 
 
@@ -109,9 +111,15 @@ def with_checkpoint(config: Mapping[str, Any], checkpoint: str | None) -> dict[s
 
 
 class WarmProcesses:
-    """Starts processes from a fork server that has torch and Lightning loaded."""
+    """Starts processes from a fork server that has torch and Lightning loaded.
 
-    def __init__(self) -> None:
+    Args:
+        runs: what is going to be trained; what the runs of a task need is loaded once for all of them.
+    """
+
+    def __init__(self, runs: Iterable[Run] = ()) -> None:
+        kinds = {run.task: run.config for run in runs}
+        self._kinds = json.dumps(list(kinds.values()))
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOADED)
 
@@ -138,7 +146,12 @@ class WarmProcesses:
     def _start(self, target: Any, order: Any) -> tuple[ForkServerProcess, Connection]:
         receiver, sender = self._context.Pipe(duplex=True)
         process = self._context.Process(target=target, args=(order, sender))
-        process.start()
+        # the server begins with the first process, and again if it was killed
+        os.environ[KINDS_VARIABLE] = self._kinds
+        try:
+            process.start()
+        finally:
+            del os.environ[KINDS_VARIABLE]
         sender.close()
         return process, receiver
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from focal_lab.ablation.engine.machine import cores, visible_devices
+from focal_lab.ablation.engine.machine import chosen_threads, cores, visible_devices
 from focal_lab.ablation.runs import Run
 from focal_lab.errors import UserError
 
@@ -74,4 +74,5 @@ def find_places(runs: Iterable[Run], gpus: int, workers: int | None, total: int)
         )
     fitting = gpus // each if gpus else max(1, min(4, there // each))
     count = max(1, min(workers or fitting, total))
-    return Places(count, max(1, cores() // (count * each)), tuple(visible_devices(gpus)), each)
+    threads = max(1, cores() // (count * each))
+    return Places(count, min(threads, chosen_threads() or threads), tuple(visible_devices(gpus)), each)
