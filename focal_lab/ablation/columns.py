@@ -45,7 +45,7 @@ _ALL = (
     Column("peak_memory_mb", "Peak memory (MB)", digits=0),
 )
 # what a task is about, in a table that names none of its metrics
-_MAIN = {"classification": "top1", "detection": "ap_box", "segmentation": "miou"}
+MAIN = {"classification": "top1", "detection": "ap_box", "segmentation": "miou"}
 COLUMNS: dict[str, Column] = {column.key: column for column in _ALL}
 
 
@@ -63,4 +63,4 @@ def find_column(key: str) -> Column:
 def with_main_columns(keys: Sequence[str], tasks: Sequence[str]) -> tuple[str, ...]:
     """The columns, and the main metric of each task that has none among them."""
     shown = {COLUMNS[key].task for key in keys}
-    return (*keys, *(_MAIN[task] for task in tasks if task not in shown))
+    return (*keys, *(MAIN[task] for task in tasks if task not in shown))

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from focal_lab.ablation.columns import COLUMNS
+from focal_lab.ablation.columns import COLUMNS, MAIN
 from focal_lab.errors import UserError, one_of
 
 SAMPLERS = ("tpe", "random")
@@ -100,7 +100,7 @@ def load_search(raw: Any, path: Path, task: str) -> tuple[Search, dict[str, Any]
         pruning=_choice(section.get("pruning") or "none", PRUNERS, path, "search.pruning"),
         seed=_seed(section.get("seed", 0), path),
     )
-    main = next(key for key, column in COLUMNS.items() if column.task == task)
+    main = MAIN[task]
     if search.pruning != "none" and search.objectives != {main: "maximize"}:
         raise UserError(
             f"compares the validation {main} of runs: with it the one objective must be {main}",
@@ -134,9 +134,8 @@ def _range(raw: Mapping[str, Any], path: Path, key: str) -> Range:
 def _objectives(raw: Any, path: Path, task: str) -> dict[str, str]:
     key = "search.objectives"
     there = [name for name, column in COLUMNS.items() if column.task in (None, task)]
-    main = next(name for name, column in COLUMNS.items() if column.task == task)
     if raw is None:
-        return {main: "maximize"}
+        return {MAIN[task]: "maximize"}
     if isinstance(raw, list):
         raw = {name: "minimize" if name in _COSTS else "maximize" for name in raw}
     objectives = {str(name): direction for name, direction in _mapping(raw, path, key).items()}

@@ -93,7 +93,8 @@ def build(config: Mapping[str, Any], folder: Path) -> FocalCLI:
     Raises:
         UserError: the configuration is wrong.
     """
-    trainer = dict(config.get("trainer", {}))
+    # one batch tells whether validation works; Lightning's two are half a second of every detector
+    trainer: dict[str, Any] = {"num_sanity_val_steps": 1} | dict(config.get("trainer", {}))
     trainer |= {"default_root_dir": str(folder), "enable_progress_bar": False}
     with one_line_errors():
         cli = FocalCLI(dict(config) | {"trainer": trainer}, run=False, save_config_callback=None)

@@ -193,7 +193,7 @@ def test_progress_goes_on_in_validation_and_test() -> None:
     cli.trainer.test(cli.model, cli.datamodule, verbose=False)
     phases = [message["phase"] for message in told]
     # 48 pictures are 2 batches; each validation has a message of its own at the end
-    sanity, epoch = ["validate"] * 2, ["fit", "fit", "validate", "validate", "validate"]
+    sanity, epoch = ["validate"], ["fit", "fit", "validate", "validate", "validate"]
     assert phases == [*sanity, *epoch, *epoch, "test", "test"]
     assert {message["total"] for message in told} == {4}
     assert told[-1]["step"] == 4

@@ -12,7 +12,13 @@ from tiny_task import read_checkpoint, tiny_config
 RUN = Path("run")
 # 4 steps of 2 x 16 pictures an epoch, 2 batches of validation and of test in each process
 CONFIG = tiny_config(
-    trainer={"devices": 2, "strategy": "ddp", "accelerator": "cpu", "log_every_n_steps": 2},
+    trainer={
+        "devices": 2,
+        "strategy": "ddp",
+        "accelerator": "cpu",
+        "log_every_n_steps": 2,
+        "num_sanity_val_steps": 2,
+    },
     data={"train_pictures": 128, "val_pictures": 64, "test_pictures": 64, "batch_size": 16},
     options={"drop_path_rate": 0.3},
     mixup=0.8,

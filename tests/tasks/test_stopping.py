@@ -33,7 +33,7 @@ class At:
 
 def config_of(trainer: dict[str, Any] | None = None, data: dict[str, Any] | None = None) -> dict[str, Any]:
     return tiny_config(
-        trainer=trainer,
+        trainer={"num_sanity_val_steps": 2} | (trainer or {}),
         data=DATA | (data or {}),
         options={"drop_path_rate": 0.3},
         mixup=0.8,

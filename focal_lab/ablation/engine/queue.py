@@ -20,6 +20,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from focal_lab.ablation.columns import MAIN
 from focal_lab.ablation.engine.burial import Burial
 from focal_lab.ablation.engine.heartbeat import Heartbeat
 from focal_lab.ablation.engine.locks import FileLock
@@ -53,7 +54,7 @@ class Claim:
 
 
 class RunQueue:
-    """Claims runs of one study.
+    """Claims runs of one study, whose value is the main metric of each run's task.
 
     Args:
         out: folder of the runs.
@@ -167,7 +168,7 @@ class RunQueue:
         return False
 
     def finish(self, run: str, metrics: Mapping[str, float]) -> None:
-        """The run has its result; the first metric is the trial's value."""
+        """The run has its result."""
         trial = self._let_go(run)
 
         def write() -> None:
@@ -234,8 +235,9 @@ class RunQueue:
         self._rest_until = time.monotonic() + _REST
 
     def _values(self, metrics: Mapping[str, float]) -> list[float]:
-        """What the study compares."""
-        return list(metrics.values())[:1]
+        """What the study compares: the main metric of the run's task."""
+        mains = [metrics[name] for name in MAIN.values() if name in metrics]
+        return (mains or list(metrics.values()))[:1]
 
     def _study_options(self) -> dict[str, Any]:
         """How the study is made."""
