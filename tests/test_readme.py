@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from focal_lab.ablation.plan import make_plan
+from focal_lab.ablation.plan import make_plan, probe_plan
 from focal_lab.ablation.yaml_file import parse_yaml
 from focal_lab.cli import SUBCOMMANDS
 from focal_lab.errors import UserError
@@ -27,7 +27,16 @@ def at_the_top(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_readme_shows_every_kind_of_command() -> None:
-    assert {command[0] for command in COMMANDS} == {"plan", "sweep", "report", "fit", "profile", "convert"}
+    assert {command[0] for command in COMMANDS} == {
+        "plan",
+        "sweep",
+        "worker",
+        "runs",
+        "report",
+        "fit",
+        "profile",
+        "convert",
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -50,7 +59,7 @@ def test_a_command_of_the_readme_is_understood(
             SUBCOMMANDS["convert"][0](arguments)
     elif "--suite" not in arguments and arguments[0].startswith("sweeps/"):
         overrides = [value for name, value in pairwise(arguments) if name == "--set"]
-        assert make_plan(Path(arguments[0]), overrides=overrides).runs
+        assert probe_plan(make_plan(Path(arguments[0]), overrides=overrides)).runs
 
 
 def test_targets_of_the_readme_exist() -> None:

@@ -18,7 +18,7 @@ PATIENT = ("--retries", "20")
 
 def kills(world: World, short: bool, seed: int) -> Told:
     """kill -9 of a run, a worker and a command in turn, at random moments."""
-    count, seeds = (6, 1) if short else (20, 2)
+    count, seeds = (6, 2) if short else (20, 4)
     world.plan(seeds, epochs=6)
     expected = _undisturbed(world)
     chance = random.Random(seed)
@@ -52,7 +52,7 @@ def kills(world: World, short: bool, seed: int) -> Told:
 
 def four_commands(world: World, short: bool, seed: int) -> Told:
     """Four commands on one folder at the same time."""
-    world.plan(1 if short else 3, epochs=2)
+    world.plan(2 if short else 6, epochs=2)
     expected = _undisturbed(world)
     commands = [world.start_sweep("runs", "--workers", "1") for _ in range(4)]
     problems = _wait_for(world, commands)
@@ -64,7 +64,7 @@ def postgres(world: World, short: bool, seed: int) -> Told:
     from postgres_server import PostgresServer
 
     away = 5 if short else 60
-    world.plan(1 if short else 3, epochs=2)
+    world.plan(2 if short else 6, epochs=2)
     expected = _undisturbed(world)
     with PostgresServer() as server:
         shared = ("--workers", "1", "--storage", server.url, *PATIENT)

@@ -37,7 +37,7 @@ allow_degenerate: true
 
 
 class World:
-    """Sweeps of short runs: twelve cells by so many seeds.
+    """Sweeps of short runs: six different networks by so many seeds.
 
     Args:
         folder: empty.
@@ -123,7 +123,8 @@ class World:
         from focal_lab.ablation.engine.locks import LOCK_FILE, is_locked
 
         locks = [self.folder / "runs" / run / LOCK_FILE for run in self.runs]
-        return [int(lock.read_text() or 0) for lock in locks if is_locked(lock) and lock.read_text()]
+        said = [lock.read_text().strip() for lock in locks if is_locked(lock)]
+        return [int(pid) for pid in said if pid]  # none yet where a process has only begun
 
     def wait(self, condition: Callable[[], bool], seconds: float = 900) -> bool:
         """Whether it became true in time."""
