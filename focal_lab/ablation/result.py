@@ -66,12 +66,12 @@ class Result:
             raise ValueError("is not a JSON object")
         if raw.get("schema") != SCHEMA:
             raise ValueError(f"has schema {raw.get('schema')!r}, this version reads {SCHEMA}")
-        missing = [field.name for field in fields(cls) if field.name not in raw]
+        missing = [name for name, _ in _KINDS[cls.__name__] if name not in raw]
         if missing:
             raise ValueError(f"lacks {', '.join(missing)}")
         if not isinstance(raw["metrics"], dict) or not all(map(_is_number, raw["metrics"].values())):
             raise ValueError("has metrics that are no numbers")
-        values = {field.name: raw[field.name] for field in fields(cls)}
+        values = {name: raw[name] for name, _ in _KINDS[cls.__name__]}
         _check_types(cls, values)
         return cls(**values)
 
@@ -88,6 +88,13 @@ class Failure:
     attempts: int
     when: str
     pruned: bool = False
+
+
+# fields with their types, which a report asks for ten thousand times
+_KINDS: dict[str, tuple[tuple[str, Any], ...]] = {
+    record.__name__: tuple((field.name, get_origin(field.type) or field.type) for field in fields(record))
+    for record in (Result, Failure)
+}
 
 
 def known_values(result: Result) -> dict[str, float]:
@@ -213,12 +220,11 @@ def _check_types(record: type[Result] | type[Failure], raw: Any) -> None:
     """Raises ValueError naming a value that is not what the record's field says."""
     if not isinstance(raw, dict):
         raise ValueError("is not a JSON object")
-    for field in fields(record):
-        value = raw.get(field.name)
-        kind: Any = get_origin(field.type) or field.type
+    for name, kind in _KINDS[record.__name__]:
+        value = raw.get(name)
         right = _is_number(value) if kind in (int, float) else isinstance(value, kind)
         if not right:
-            raise ValueError(f"has {value!r:.60} as {field.name}")
+            raise ValueError(f"has {value!r:.60} as {name}")
 
 
 def _is_number(value: Any) -> bool:

@@ -22,6 +22,7 @@ _SECTIONS = ("model", "data", "trainer")
 # what a run shows does not change what it finds
 _DISPLAY = ("enable_progress_bar", "enable_model_summary", "log_every_n_steps", "logger")
 _INIT = {"model": "model.init_args", "data": "data.init_args"}
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 # what the focal network takes besides the options that decide what it computes
 _RATES = ("global_pool", "drop_rate", "proj_drop_rate", "attn_drop_rate")
 
@@ -113,11 +114,11 @@ def _named(
     described: Mapping[str, Any], seeds: Sequence[int], needs: Mapping[int, str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """A run's id and identity for every seed: `hash_of`, but what the seeds share is written once."""
-    parts = {key: _canonical(value) for key, value in described.items()}
+    shared = {key: _pair(key, value) for key, value in described.items()}
     for seed in seeds:
         own = {"seed_everything": seed} | ({"needs": needs[seed]} if seed in needs else {})
-        written = parts | {key: _canonical(value) for key, value in own.items()}
-        text = ",".join(f"{_canonical(key)}:{written[key]}" for key in sorted(written))
+        written = shared | {key: _pair(key, value) for key, value in own.items()}
+        text = ",".join(written[key] for key in sorted(written))
         yield _digest(f"{{{text}}}")[:12], {**described, **own}
 
 
@@ -126,8 +127,12 @@ def hash_of(value: Any) -> str:
     return _digest(_canonical(value))
 
 
+def _pair(key: str, value: Any) -> str:
+    return f"{_canonical(key)}:{_canonical(value)}"
+
+
 def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def _digest(text: str) -> str:
