@@ -2,11 +2,14 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from world import World, compare
@@ -136,7 +139,9 @@ def _wait_for(world: World, commands: list[subprocess.Popen[bytes]]) -> list[str
         if status != 0:
             problems.append(f"a command ended with status {status}")
     if problems:
-        problems.append((world.folder / "commands.log").read_text()[-2000:])
+        kept = Path(tempfile.gettempdir()) / f"focal-lab-stress-{os.getpid()}.log"
+        shutil.copy(world.folder / "commands.log", kept)
+        problems.append(f"see {kept}")
     return problems
 
 

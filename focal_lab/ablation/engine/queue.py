@@ -25,9 +25,17 @@ from focal_lab.ablation.engine.burial import Burial
 from focal_lab.ablation.engine.heartbeat import Heartbeat
 from focal_lab.ablation.engine.locks import FileLock
 from focal_lab.ablation.engine.machine import machine_id, worker_name
-from focal_lab.ablation.engine.storage import GRACE, JOURNAL, open_storage, unreachable
+from focal_lab.ablation.engine.storage import (
+    GRACE,
+    JOURNAL,
+    open_storage,
+    unreachable,
+    unreachable_why,
+    without_password,
+)
 from focal_lab.ablation.result import RESULT_FILE, set_aside
 from focal_lab.ablation.runs import Run
+from focal_lab.errors import UserError
 
 # how a trial ended, as its attribute "outcome"
 FINISHED, GIVEN_BACK, DIED, LOST, FAILED, PRUNED, DROPPED = (
@@ -89,9 +97,8 @@ class RunQueue:
         self._owed: list[Callable[[], object]] = []
         self._rest_until = 0.0
         self._seen_complete: dict[int, float] = {}
+        self._fresh_from = 0  # what earlier commands gave up is tried again by this one
         self._study = self._open(study, storage, grace)
-        # what earlier commands gave up is tried again by this one
-        self._fresh_from = len(self._study.get_trials(deepcopy=False))
         self._burial = Burial(self._study, out)
         self.heartbeat = Heartbeat(self._study, grace)
 
@@ -330,8 +337,14 @@ class RunQueue:
 
     def _open(self, study: str, storage: str | None, grace: float) -> optuna.Study:
         try:
-            return _open_study(self.out, study, storage, grace, self._study_options())
+            opened = _open_study(self.out, study, storage, grace, self._study_options())
+            self._fresh_from = len(opened.get_trials(deepcopy=False))
+            return opened
         except Exception as error:  # whatever a damaged journal makes Optuna raise
+            if storage is not None and unreachable(error):
+                raise UserError(
+                    unreachable_why(error), key=f"--storage {without_password(storage)}"
+                ) from error
             journal = self.out / JOURNAL
             if storage is not None or isinstance(error, OSError) or not journal.exists():
                 raise

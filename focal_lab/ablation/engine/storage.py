@@ -81,10 +81,16 @@ def clock_difference(storage: BaseStorage) -> float | None:
     if not isinstance(storage, RDBStorage):
         return None
     import sqlalchemy
+    import sqlalchemy.exc
 
     before = time.time()
-    with storage.engine.connect() as connection:
-        there = float(connection.execute(sqlalchemy.text("select extract(epoch from now())")).scalar_one())
+    try:
+        with storage.engine.connect() as connection:
+            there = float(
+                connection.execute(sqlalchemy.text("select extract(epoch from now())")).scalar_one()
+            )
+    except sqlalchemy.exc.SQLAlchemyError:
+        return None  # it went away a moment ago
     difference = (before + time.time()) / 2 - there
     return difference if abs(difference) > _MOST_CLOCK_DIFFERENCE else None
 
@@ -122,7 +128,7 @@ def _open_database(url: str, grace: float) -> RDBStorage:
     except sqlalchemy.exc.ArgumentError as error:
         raise UserError("is not an address of a database", key=f"--storage {shown}") from error
     except (sqlalchemy.exc.SQLAlchemyError, UnicodeError, OSError) as error:
-        raise UserError(_why(error), key=f"--storage {shown}") from error
+        raise UserError(unreachable_why(error), key=f"--storage {shown}") from error
     except RuntimeError as error:  # optuna's check of its tables
         raise UserError(
             "its tables were made by another version of Optuna "
@@ -132,9 +138,10 @@ def _open_database(url: str, grace: float) -> RDBStorage:
         ) from error
 
 
-def _why(error: BaseException) -> str:
+def unreachable_why(error: BaseException) -> str:
     """What the database said, in a line and without passwords."""
-    told = " ".join(str(getattr(error, "orig", None) or error).split())
+    cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+    told = " ".join(str(getattr(cause, "orig", None) or cause).split())
     return f"cannot be used: {without_password(told)[:300]} (is it running, and are user and password right?)"
 
 
