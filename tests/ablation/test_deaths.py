@@ -227,3 +227,21 @@ def _fill(disk: Path) -> None:
                 stream.write(bytes(4096))
         except OSError:
             return
+
+
+def test_a_run_on_several_devices_dies_and_goes_on_as_a_whole(tiny: Path, killed: Commands) -> None:
+    path = str(write_sweep(factors=FACTORS, seeds=1, set=LONG))
+    two = ("--devices-per-run", "2")
+    expected = undisturbed(path, *two)
+    process = start(killed, path, *two)
+    wait_until(lambda: list(tiny.glob(f"*/{LAST_CHECKPOINT}")))
+    (lock,) = tiny.glob("*/lock")
+    first = int(lock.read_text())
+    server = int(Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()[1])
+    children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+    second = max(int(child) for child in children if int(child) != first)
+    os.kill(second, signal.SIGKILL)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    assert "killed by SIGKILL" in told
+    assert metrics(tiny) == expected

@@ -76,7 +76,7 @@ def test_what_to_keep_is_a_list_of_kinds(text: str, kinds: set[str]) -> None:
 
 @pytest.mark.parametrize("text", ["", "all", "best,", "best last", "none,best"])
 def test_other_kinds_are_refused(text: str) -> None:
-    with pytest.raises(UserError, match="--keep: .* is unknown"):
+    with pytest.raises(UserError, match=r"--keep: .* is unknown"):
         parse_keep(text)
 
 
