@@ -35,6 +35,8 @@ class Attempt:
         reason: what it added.
         heard: when it was heard last, on the monotonic clock.
         told: what it was told to do: `stop` or `prune`.
+        pruned_at: where it was when it was told to end because others are better.
+        cut_off: whether it was ended because the run is not ours any more.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Attempt:
         self.reason: str | None = None
         self.told: str | None = None
         self.pruned_at: str | None = None
+        self.cut_off = False
         self.heard = time.monotonic()
         self._lock = lock
         self._ranks: list[tuple[ForkServerProcess, Connection]] = []
@@ -71,7 +74,8 @@ class Attempt:
                         if rank == 0 or kind == "note":
                             yield kind, value
                     elif rank == 0:
-                        self.verdict, self.reason = kind, value
+                        self.verdict = kind
+                        self.reason = "its process was sent SIGTERM" if kind == "stopped" else value
                     elif kind in ("failed", "wrong"):
                         self._said_by_others = f"process {rank}: {value}"
             except (EOFError, OSError):

@@ -47,10 +47,10 @@ def run_child(order: Order, connection: Connection) -> None:
     training is, and last one of `finished`, `stopped` (why), `wrong` (the configuration: trying again is
     useless) and `failed`. The parent says `stop` or `prune`.
     """
-    _join_parent()
+    join_parent()
     ear = _Ear(connection)
     folder = Path(order.folder)
-    _redirect_output(folder / (LOG_FILE if order.rank == 0 else f"log-rank{order.rank}.txt"))
+    redirect_output(folder / (LOG_FILE if order.rank == 0 else f"log-rank{order.rank}.txt"))
     torch.set_num_threads(order.threads)
     keep_freed_memory()
     _set_environment(order)
@@ -104,7 +104,7 @@ def count_child(configs: list[dict[str, Any]], connection: Connection) -> None:
     Messages are `counted` with (number, params, gmacs) or `wrong` with (number, why), and last `devices` with
     how many GPUs there are.
     """
-    _join_parent()
+    join_parent()
     torch.set_num_threads(1)
     for number, config in enumerate(configs):
         try:
@@ -184,7 +184,7 @@ def _set_environment(order: Order) -> None:
         }
 
 
-def _join_parent() -> None:
+def join_parent() -> None:
     """Leave Ctrl-C to the parent, and die when the fork server dies, which it does with the parent."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -196,7 +196,7 @@ def _join_parent() -> None:
             os._exit(1)
 
 
-def _redirect_output(log: Path) -> None:
+def redirect_output(log: Path) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

@@ -3,6 +3,7 @@
 import datetime
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,6 +50,8 @@ from focal_lab.ablation.yaml_file import dump_yaml
 # Seconds: how often the loop looks up when nothing happens; between two looks at what others do; how long
 # a run that is told to stop may take for its checkpoint; how long a run is left to who holds its lock.
 _TICK, _LOOK, _TO_STOP, _AVOID = 0.5, 2.0, 60.0, 5.0
+# Seconds between two counts of what others train.
+_COUNT = 20.0
 
 
 class View(Protocol):
@@ -60,6 +63,7 @@ class View(Protocol):
     def retried(self, run: Run, reason: str, attempt: int) -> None: ...
     def ended(self, run: Run, state: State, reason: str | None) -> None: ...
     def stopping(self, count: int) -> None: ...
+    def helped(self, count: int) -> None: ...
     def noted(self, text: str) -> None: ...
     def tick(self) -> None: ...
 
@@ -125,7 +129,7 @@ class Execution:
         self._open = dict(self._runs)
         self._attempts: list[Attempt] = []
         self._avoided: dict[str, float] = {}
-        self._next_look = 0.0
+        self._next_look = self._next_count = 0.0
         self._stop_by: float | None = None
 
     def run(self) -> Summary:
@@ -176,6 +180,9 @@ class Execution:
             if attempt.ended:
                 self._ended(attempt)
         self._watch()
+        if time.monotonic() > self._next_count:
+            self._next_count = time.monotonic() + _COUNT
+            self.view.helped(self.queue.helpers())
         self.queue.pay()
         self.view.tick()
 
@@ -263,6 +270,7 @@ class Execution:
             if attempt.run.id in lost and attempt.told is None:
                 self.view.noted(f"{attempt.run.id}: this machine was cut off; the run is left to others")
                 self._avoided[attempt.run.id] = now + _AVOID
+                attempt.cut_off = True
                 attempt.kill()
             elif now - attempt.heard > self.rules.timeout:
                 attempt.reason = f"gave no sign of life for {self.rules.timeout:.0f} s (--timeout)"
@@ -289,7 +297,7 @@ class Execution:
             why = f"stopped early at {attempt.pruned_at}: others were better by then"
             self.queue.end(run.id, PRUNED, why)
             self._fail(run, why, attempt.number, pruned=True)
-        elif self._stop_by is not None or run.id in self._avoided:
+        elif self._stop_by is not None or attempt.cut_off:
             self.queue.end(run.id, GIVEN_BACK)
         elif attempt.verdict == "wrong" or attempt.number > self.queue.retries:
             self.queue.end(run.id, FAILED, why)
@@ -366,6 +374,7 @@ class Execution:
             attempt.kill()
         for attempt in self._attempts:
             attempt.close()
-            self.queue.end(attempt.run.id, GIVEN_BACK)
+            with suppress(OSError):  # a full disk: the lock tells that nobody trains it
+                self.queue.end(attempt.run.id, GIVEN_BACK)
         self._attempts.clear()
         self.queue.close()

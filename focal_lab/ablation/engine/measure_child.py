@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from focal_lab.ablation.engine.child import _join_parent, _redirect_output
+from focal_lab.ablation.engine.child import join_parent, redirect_output
 from focal_lab.ablation.engine.orders import LOG_FILE
 from focal_lab.ablation.engine.survey import Check, Machine, Measure, Measured
 from focal_lab.ablation.provenance import hardware
@@ -34,7 +34,7 @@ _MEGABYTE = 2**20
 
 def survey_child(order: Check | Measure, connection: Connection) -> None:
     """Do what was asked; the messages are told in `survey`."""
-    _join_parent()
+    join_parent()
     if isinstance(order, Check):
         _check(order, connection)
     else:
@@ -64,7 +64,7 @@ def _machine() -> Machine:
 
 def _measure(order: Measure, connection: Connection) -> None:
     folder = Path(order.folder)
-    _redirect_output(folder / LOG_FILE)
+    redirect_output(folder / LOG_FILE)
     torch.set_num_threads(order.threads)
     keep_freed_memory()
     if order.devices is not None:

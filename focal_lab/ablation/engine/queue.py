@@ -222,6 +222,13 @@ class RunQueue:
                         found[run.id] = (FAILED, trial.user_attrs.get("reason", lost))
         return found
 
+    def helpers(self) -> int:
+        """How many runs of the study others train now."""
+        with suppress_outage(self):
+            running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            return len(running) - len(self._held)
+        return 0
+
     def pay(self) -> None:
         """Write down what could not be written when it happened."""
         while self._owed and not self.down:

@@ -22,7 +22,9 @@ class StopSignals:
         self.asked = False
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._ask) for number in _ASKING}
+        # who was started by nohup is not to end with the terminal
+        asking = [n for n in _ASKING if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._ask) for number in asking}
         return self
 
     def __exit__(self, *_: object) -> None:
