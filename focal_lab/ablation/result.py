@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self, get_origin
 
+from focal_lab.ablation.engine.locks import FileLock
 from focal_lab.errors import UserError
 
 RESULT_FILE = "result.json"
@@ -154,19 +155,28 @@ def write_result_once(folder: Path, result: Result) -> bool:
         OSError: the disk is full or the folder is not writable.
     """
     text = json.dumps(asdict(result), indent=1, sort_keys=True, allow_nan=False) + "\n"
-    target = folder / RESULT_FILE
-    temporary = _write_temporary(target, text)
+    temporary = _write_temporary(folder / RESULT_FILE, text)
+    try:
+        written = _name_once(temporary, folder / RESULT_FILE)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if written:
+        _sync(folder)
+    return written
+
+
+def _name_once(temporary: Path, target: Path) -> bool:
+    """Give a file a name that none has; whether it got it."""
     try:
         os.link(temporary, target)
     except FileExistsError:
-        return False
-    except OSError:  # a file system without links
-        if target.exists():
-            return False
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync(folder)
+        # NFS repeats a request whose answer was lost, and then finds its own link (open(2), O_EXCL)
+        return temporary.stat().st_nlink > 1
+    except OSError:  # a file system without links; the kernel frees the lock of whoever dies here
+        with FileLock(target.with_name(f".{target.name}.lock")):
+            if target.exists():
+                return False
+            os.replace(temporary, target)
     return True
 
 
