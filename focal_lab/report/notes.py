@@ -76,7 +76,8 @@ def _not_in_paper(table: Table) -> Iterable[str]:
 
 def _unfinished(table: Table) -> Iterable[str]:
     states = Counter(run.state for run, _ in _distinct(table.rows))
-    pruned = states.pop(State.PRUNED, 0)
+    # a search leaves them at that; a design that shares such a run trains it to the end
+    pruned = states.pop(State.PRUNED, 0) if table.order else 0
     if pruned:
         yield f"{pruned} {'run was' if pruned == 1 else 'runs were'} stopped early: others were better."
     done, total = states.pop(State.FINISHED, 0), states.total()
