@@ -75,6 +75,20 @@ def report(argv: list[str]) -> int:
     return report_main(argv)
 
 
+def dashboard(argv: list[str]) -> int:
+    """Show runs in TensorBoard."""
+    from focal_lab.report.dashboard import main as dashboard_main
+
+    return dashboard_main(argv)
+
+
+def diff(argv: list[str]) -> int:
+    """Compare two runs."""
+    from focal_lab.report.diff import main as diff_main
+
+    return diff_main(argv)
+
+
 def profile(argv: list[str]) -> int:
     """Show what models come to and cost."""
     from focal_lab.tools.profile import main as profile_main
@@ -110,6 +124,8 @@ SUBCOMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "worker": (worker, "join in a sweep that was begun here or on another machine"),
     "runs": (runs, "list the runs of a folder; rm, retry and gc take care of them"),
     "report": (report, "print a sweep's table beside the paper's, or all runs"),
+    "diff": (diff, "compare two runs: configuration, metrics, curves, environment"),
+    "dashboard": (dashboard, "TensorBoard of all runs, grouped by sweep and named by cell"),
     "convert": (convert, "write released weights, or others, for one of our models"),
     "profile": (profile, "count, and measure, backbones side by side"),
 }

@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from focal_lab.ablation.expectation import Expectation, parse_expectation
 from focal_lab.ablation.result import CONFIG_FILE, Failure, Result, write_record
 
 
@@ -20,6 +21,8 @@ class FakeSweep:
     claim: str | None
     tasks: tuple[str, ...]
     columns: tuple[str, ...]
+    expectations: tuple[Expectation, ...] = ()
+    baseline: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ def make_plan(
     seeds: Sequence[int] = (0, 1, 2),
     name: str = "window_size",
     claim: str | None = None,
+    expect: Sequence[str] = (),
+    baseline: dict[str, str] | None = None,
 ) -> FakePlan:
     """A grid over the factors, all runs different."""
     cells = tuple(FakeCell(dict(zip(factors, labels, strict=True))) for labels in product(*factors.values()))
@@ -77,7 +82,18 @@ def make_plan(
     )
     title = f"Impact of the {name.replace('_', ' ')}"
     path = Path("sweeps") / f"{name}.yaml"
-    sweep = FakeSweep(name, path, title, paper, claim, tuple(tasks), tuple(columns))
+    expectations = tuple(parse_expectation(text, factors, tasks[0]) for text in expect)
+    sweep = FakeSweep(
+        name,
+        path,
+        title,
+        paper,
+        claim,
+        tuple(tasks),
+        tuple(columns),
+        expectations,
+        {factor: dict.fromkeys(factors[factor], label) for factor, label in (baseline or {}).items()},
+    )
     return FakePlan(sweep, "digits", cells, runs)
 
 

@@ -33,6 +33,7 @@ def test_the_readme_shows_every_kind_of_command() -> None:
         "worker",
         "runs",
         "report",
+        "dashboard",
         "fit",
         "profile",
         "convert",

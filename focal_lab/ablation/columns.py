@@ -16,6 +16,7 @@ class Column:
         task: the task whose metric it is; None when every run has it.
         scale: what the stored value is multiplied by for showing.
         digits: decimals shown.
+        higher_is_better: False for losses and the like.
     """
 
     key: str
@@ -23,6 +24,7 @@ class Column:
     task: str | None = None
     scale: float = 1.0
     digits: int = 1
+    higher_is_better: bool = True
 
 
 _ALL = (
@@ -30,7 +32,7 @@ _ALL = (
     Column("gmacs", "GMACs", digits=3),
     Column("top1", "Top-1 (%)", "classification"),
     Column("top5", "Top-5 (%)", "classification"),
-    Column("loss", "Loss", "classification", digits=3),
+    Column("loss", "Loss", "classification", digits=3, higher_is_better=False),
     Column("ap_box", "AP^b", "detection"),
     Column("ap50_box", "AP^b_50", "detection"),
     Column("ap75_box", "AP^b_75", "detection"),

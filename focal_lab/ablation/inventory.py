@@ -1,16 +1,18 @@
 """What lies in a folder of runs, and who needs it. No torch: thousands are listed at once."""
 
+import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from focal_lab.ablation.engine.locks import LOCK_FILE, is_locked
-from focal_lab.ablation.manifest import manifest_path, read_manifest
+from focal_lab.ablation.engine.locks import LOCK_FILE
+from focal_lab.ablation.manifest import PLANS, all_manifests, read_manifest
 from focal_lab.ablation.outcomes import State, read_outcome, run_folders
+from focal_lab.ablation.runs import Run
 from focal_lab.ablation.search import SEARCHES
 from focal_lab.errors import UserError, one_of
 
@@ -50,76 +52,133 @@ class Needs:
         sweeps: run id -> sweeps, as they were run last.
         parents: runs whose checkpoint other runs start from.
         known: run id -> (task, seed, labels), of all plans.
+        doubts: files that should tell what a sweep needs and cannot be read, each with what is wrong.
     """
 
     sweeps: dict[str, list[str]] = field(default_factory=dict)
     parents: set[str] = field(default_factory=set)
     known: dict[str, tuple[str, int, dict[str, str]]] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
 
 
 def read_needs(out: Path) -> Needs:
-    """What the sweeps of a folder need, each in the way in which it was run last."""
-    needs = Needs()
-    for note in sorted((out / SWEEPS).glob("*.json")):
-        record = _read(note)
-        study = str(record.get("study"))
-        wanted = {str(run): None for run in record.get("runs", [])}
-        wanted |= {path.stem: None for path in (out / SEARCHES / study).glob("*.json")}
-        path = manifest_path(out, study)
+    """What the sweeps of a folder need: each as it was run last, and as commands train it right now."""
+    needs, plans, wrong = Needs(), dict[str, Sequence[Run]](), dict[str, str]()
+    names: dict[str, set[str]] = {}
+    for path in all_manifests(out):
         try:
-            runs = read_manifest(path).runs if path.is_file() else ()
-        except UserError:
-            runs = ()
-        for run in runs:
+            manifest = read_manifest(path)
+        except UserError as error:
+            wrong[path.stem] = str(error)
+            continue
+        plans[path.stem] = manifest.runs
+        for run in manifest.runs:
             needs.known[run.id] = (run.task, run.seed, dict(run.cell.labels))
-            wanted[run.id] = None
             if run.needs is not None:
-                wanted[run.needs] = None
                 needs.parents.add(run.needs)
-        for name in wanted:
-            needs.sweeps.setdefault(name, []).append(note.stem)
+        if is_held(out / PLANS / f".{path.stem}.present", shared=True):
+            _add(names, manifest.sweep, _with_parents(manifest.runs))
+    for note in sorted((out / SWEEPS).glob("*.json")):
+        study, runs = _read_note(note)
+        if study in wrong:
+            needs.doubts.append(wrong[study])
+        elif study not in plans and runs is None:
+            needs.doubts.append(f"{note}: is damaged; start the sweep once more, which writes it again")
+        proposed = [] if study is None else [path.stem for path in (out / SEARCHES / study).glob("*.json")]
+        _add(names, note.stem, [*(runs or ()), *proposed, *_with_parents(plans.get(study or "", ()))])
+    needs.sweeps = {run: sorted(sweeps) for run, sweeps in names.items()}
     return needs
+
+
+def _add(names: dict[str, set[str]], sweep: str, runs: Iterable[str]) -> None:
+    for run in runs:
+        names.setdefault(run, set()).add(sweep)
+
+
+def _with_parents(runs: Iterable[Run]) -> Iterator[str]:
+    for run in runs:
+        yield run.id
+        if run.needs is not None:
+            yield run.needs
 
 
 def take_inventory(out: Path, needs: Needs) -> list[Entry]:
     """All runs of a folder, by id."""
     now = time.time()
-    return [_entry(folder, needs, now) for folder in sorted(run_folders(out), key=lambda folder: folder.name)]
+    found = []
+    for folder in sorted(run_folders(out), key=lambda folder: folder.name):
+        with suppress(FileNotFoundError):  # somebody has just removed it
+            found.append(_entry(folder, needs, now))
+    return found
 
 
-def find_runs(out: Path, names: list[str]) -> list[Path]:
-    """The folders of runs that are named by their ids or the beginnings of these.
+def find_runs(out: Path, names: Iterable[str]) -> list[Path]:
+    """The folders of runs that are named by their ids or the beginnings of these, each once.
 
     Raises:
         UserError: none or several begin so.
     """
     there = {folder.name: folder for folder in run_folders(out)}
-    found = []
+    found: dict[Path, None] = {}
     for name in names:
-        fitting = [name] if name in there else sorted(run for run in there if run.startswith(name))
+        fitting = [name] if name in there else sorted(run for run in there if name and run.startswith(name))
         if len(fitting) > 1:
-            raise UserError(f"{name} is the beginning of several runs (use {one_of(fitting[:5])})")
+            shown = [*fitting[:5], *(["others"] if len(fitting) > 5 else [])]
+            raise UserError(f"{name} is the beginning of {len(fitting)} runs (use {one_of(shown)})")
         if not fitting:
-            raise UserError(f"there is no run {name} in {out} (focal-lab runs --out {out} lists them)")
-        found.append(there[fitting[0]])
-    return found
+            raise UserError(
+                f"there is no run {name or repr(name)} in {out} (focal-lab runs --out {out} lists them)"
+            )
+        found[there[fitting[0]]] = None
+    return list(found)
 
 
-def size_of(folder: Path) -> int:
-    """Bytes that a folder takes on the disk."""
-    total = 0
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                total += size_of(Path(entry.path))
-            else:
-                total += entry.stat(follow_symlinks=False).st_blocks * 512
-    return total
+def size_of(path: Path | str) -> int:
+    """Bytes that a file or a folder takes on the disk; what goes away meanwhile takes none."""
+    try:
+        with os.scandir(path) as entries:
+            return sum(_size_of_entry(entry) for entry in entries)
+    except NotADirectoryError:
+        return os.lstat(path).st_blocks * 512
+    except FileNotFoundError:
+        return 0
+
+
+def _size_of_entry(entry: "os.DirEntry[str]") -> int:
+    try:
+        if entry.is_dir(follow_symlinks=False):
+            return size_of(entry.path)
+        return entry.stat(follow_symlinks=False).st_blocks * 512
+    except FileNotFoundError:
+        return 0
 
 
 def is_running(folder: Path) -> bool:
     """Whether some process trains the run now."""
-    return is_locked(folder / LOCK_FILE)
+    return is_held(folder / LOCK_FILE)
+
+
+def is_held(path: Path, *, shared: bool = False) -> bool:
+    """Whether somebody holds a lock; asked without writing, because a looker may have no right to.
+
+    Args:
+        path: the lock's file.
+        shared: whether its holders share it, so that only an exclusive probe finds them. A shared probe
+            takes no other looker's for a holder.
+    """
+    # An exclusive lock on NFS asks for a file that is open for writing.
+    mode = os.O_RDWR if shared and os.access(path, os.W_OK) else os.O_RDONLY
+    try:
+        descriptor = os.open(path, mode | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if shared else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _entry(folder: Path, needs: Needs, now: float) -> Entry:
@@ -144,9 +203,14 @@ def _entry(folder: Path, needs: Needs, now: float) -> Entry:
     )
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _read_note(path: Path) -> tuple[str | None, list[str] | None]:
+    """Study and runs of the note of how a sweep was last run; None for what it does not tell."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    return raw if isinstance(raw, dict) else {}
+        raw = None
+    if not isinstance(raw, dict):
+        return None, None
+    study, runs = raw.get("study"), raw.get("runs")
+    whole = isinstance(runs, list) and all(isinstance(run, str) for run in runs)
+    return study if isinstance(study, str) else None, runs if whole else None

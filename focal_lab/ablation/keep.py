@@ -24,18 +24,23 @@ def parse_keep(text: str, key: str = "--keep") -> frozenset[str]:
     return frozenset(words)
 
 
-def prune_checkpoints(folder: Path, keep: Collection[str]) -> int:
-    """Remove the checkpoints of a finished run that need not stay; the bytes that came free.
+def checkpoints_to_prune(folder: Path, keep: Collection[str]) -> list[Path]:
+    """The checkpoints of a finished run that need not stay.
 
     Args:
         folder: the run's.
         keep: `best`, `last`. What an interrupted attempt left always goes.
     """
+    kinds = [kind for kind in (*KINDS, "stopped") if kind not in keep]
+    paths = [folder / CHECKPOINTS / f"{kind}.ckpt" for kind in kinds]
+    return [path for path in paths if path.exists()]
+
+
+def prune_checkpoints(folder: Path, keep: Collection[str]) -> int:
+    """Remove `checkpoints_to_prune`; the bytes that came free."""
     freed = 0
-    for kind in (*KINDS, "stopped"):
-        checkpoint = folder / CHECKPOINTS / f"{kind}.ckpt"
-        if kind not in keep:
-            with suppress(FileNotFoundError):
-                freed += checkpoint.stat().st_size
-                checkpoint.unlink()
+    for checkpoint in checkpoints_to_prune(folder, keep):
+        with suppress(FileNotFoundError):
+            freed += checkpoint.stat().st_size
+            checkpoint.unlink()
     return freed

@@ -13,10 +13,10 @@ from typing import Any
 from focal_lab._version import __version__
 from focal_lab.ablation.design import Cell
 from focal_lab.ablation.engine.locks import FileLock
-from focal_lab.ablation.result import write_atomic
 from focal_lab.ablation.runs import IDENTITY_VERSION, Run
 from focal_lab.ablation.search import Recipe
 from focal_lab.errors import UserError
+from focal_lab.files import write_atomic
 
 SCHEMA = 1
 PLANS = "plans"

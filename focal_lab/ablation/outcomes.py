@@ -81,15 +81,25 @@ def read_outcome(folder: Path) -> Outcome:
 
 
 def run_folders(out: Path) -> Iterator[Path]:
-    """The folders in `out` that are runs, in no order; an `out` that does not exist has none."""
+    """The folders in `out` that are runs, in no order; an `out` that does not exist has none.
+
+    Hidden ones are no runs: a run that is being removed is called `.trash-...`.
+    """
     try:
         entries = os.scandir(out)
     except (FileNotFoundError, NotADirectoryError):
         return
     with entries:
         for entry in entries:
-            if entry.is_dir() and not _RUN_FILES.isdisjoint(os.listdir(entry.path)):
+            if not entry.name.startswith(".") and entry.is_dir() and _is_run(entry.path):
                 yield Path(entry.path)
+
+
+def _is_run(folder: str) -> bool:
+    try:
+        return not _RUN_FILES.isdisjoint(os.listdir(folder))
+    except FileNotFoundError:  # somebody has just removed it
+        return False
 
 
 def _one_line(text: str) -> str:

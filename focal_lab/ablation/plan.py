@@ -11,13 +11,13 @@ from typing import Any
 from focal_lab.ablation.columns import with_main_columns
 from focal_lab.ablation.design import Cell, design_cells
 from focal_lab.ablation.front import best_first
-from focal_lab.ablation.result import write_atomic
 from focal_lab.ablation.runs import Run, hash_of, make_runs
 from focal_lab.ablation.search import Proposals, Recipe
 from focal_lab.ablation.suite import Suite, find_suite
 from focal_lab.ablation.sweep_file import TASKS, Sweep, load_sweep, seeds_from, tasks_from
 from focal_lab.ablation.yaml_file import parse_yaml
 from focal_lab.errors import UserError, one_of
+from focal_lab.files import write_atomic
 
 DEFAULT_SUITE = "digits"
 
@@ -263,15 +263,27 @@ def _plain(value: Any) -> str:
 
 
 def _refuse_degenerate(sweep: Sweep, runs: Sequence[Run]) -> None:
+    """Raises UserError for cells whose labels differ and whose networks do not.
+
+    Cells may share the runs of one task and differ in another's: two detectors start from the same
+    classification. That is only degenerate where one of the two was changed to fit the picture, as the notes
+    of its run say.
+    """
     if sweep.allow_degenerate:
         return
+    ids: dict[tuple[str, ...], set[str]] = {}
+    for run in runs:
+        ids.setdefault(tuple(run.cell.labels.values()), set()).add(run.id)
     first: dict[str, Run] = {}
     for run in runs:
         twin = first.setdefault(run.id, run)
-        if twin.cell.labels != run.cell.labels:
+        # what only one of them has been told explains why the other comes to the same
+        notes = [n for n in (*twin.notes, *run.notes) if (n in twin.notes) != (n in run.notes)]
+        if twin.cell.labels == run.cell.labels:
+            continue
+        mine, theirs = tuple(run.cell.labels.values()), tuple(twin.cell.labels.values())
+        if notes or ids[mine] == ids[theirs]:
             differing = [name for name in run.cell.labels if twin.cell.labels[name] != run.cell.labels[name]]
-            # what only one of them has been told explains why the other comes to the same
-            notes = [n for n in (*twin.notes, *run.notes) if (n in twin.notes) != (n in run.notes)]
             why = f" ({'; '.join(notes)})" if notes else ""
             raise UserError(
                 f"{twin.cell.name} and {run.cell.name} are the same network at this size{why}; "

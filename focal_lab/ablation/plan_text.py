@@ -20,7 +20,6 @@ _MOST_NAMES = 3
 _NOTHING = "–"  # noqa: RUF001  (as in reports)
 _SAID = {
     State.FINISHED: "reused",
-    State.PRUNED: "stopped early by a search, trained to the end",
     State.FAILED: "failed, tried again",
     State.PRUNED: "stopped early by a search, to train",
     State.CORRUPT: "corrupt, set aside and trained again",

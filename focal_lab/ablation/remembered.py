@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from focal_lab.ablation.engine.locks import FileLock
-from focal_lab.ablation.result import write_atomic
+from focal_lab.files import write_atomic
 
 COUNTS_FILE = "counts.json"
 MEASURED_FILE = "measured.json"

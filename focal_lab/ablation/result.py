@@ -13,6 +13,7 @@ from typing import Any, Self, get_origin
 
 from focal_lab.ablation.engine.locks import FileLock
 from focal_lab.errors import UserError
+from focal_lab.files import sync_folder, write_atomic, write_temporary
 
 RESULT_FILE = "result.json"
 FAILURE_FILE = "failure.json"
@@ -155,13 +156,13 @@ def write_result_once(folder: Path, result: Result) -> bool:
         OSError: the disk is full or the folder is not writable.
     """
     text = json.dumps(asdict(result), indent=1, sort_keys=True, allow_nan=False) + "\n"
-    temporary = _write_temporary(folder / RESULT_FILE, text)
+    temporary = write_temporary(folder / RESULT_FILE, text)
     try:
         written = _name_once(temporary, folder / RESULT_FILE)
     finally:
         temporary.unlink(missing_ok=True)
     if written:
-        _sync(folder)
+        sync_folder(folder)
     return written
 
 
@@ -178,41 +179,6 @@ def _name_once(temporary: Path, target: Path) -> bool:
                 return False
             os.replace(temporary, target)
     return True
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Temporary file in the same folder, fsync, rename, fsync of the folder."""
-    temporary = _write_temporary(path, text)
-    try:
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
-def _write_temporary(path: Path, text: str) -> Path:
-    """The whole text in a file beside `path`, on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
-
-
-def _sync(folder: Path) -> None:
-    """A new name in the folder is on the disk."""
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def set_aside(path: Path) -> Path:

@@ -2,23 +2,21 @@
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from focal_lab.ablation.clearing import prune_finished, remains, remove_remains, remove_run, unneeded
-from focal_lab.ablation.inventory import Entry, find_runs, is_running, read_needs, size_of, take_inventory
-from focal_lab.ablation.keep import parse_keep
+from focal_lab.ablation.clearing import Waste, find_waste, remove_run, remove_waste, untrained
+from focal_lab.ablation.inventory import Entry, Needs, find_runs, is_running, read_needs, take_inventory
+from focal_lab.ablation.keep import CHECKPOINTS, parse_keep
 from focal_lab.ablation.outcomes import State, read_outcome, run_folders
 from focal_lab.ablation.result import FAILURE_FILE
+from focal_lab.ablation.runs_text import many, runs_text, size
 from focal_lab.errors import UserError, one_of
 
+SOME_KEPT = 1
 _EPILOG = """actions (focal-lab runs ACTION --help tells more):
   rm ID...     remove runs that no sweep needs; --force: needed ones, too
   retry ID...  forget why they failed: the next sweep trains them again
@@ -33,7 +31,7 @@ def runs_command(argv: list[str]) -> int:
         argv: what follows `focal-lab runs`.
 
     Returns:
-        Exit status 0.
+        Exit status 0; 1 when gc could not remove something.
 
     Raises:
         UserError: there is no such run, or it is needed or being trained.
@@ -53,21 +51,27 @@ def runs_command(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="everything, for programs")
     options = parser.parse_args(argv)
     needs = read_needs(_checked(options.out))
+    for doubt in needs.doubts:
+        print(f"focal-lab: {doubt}", file=sys.stderr)
     entries = take_inventory(options.out, needs)
     if options.sweep is not None:
-        known = sorted({name for names in needs.sweeps.values() for name in names})
-        if options.sweep not in known:
-            raise UserError(
-                f"{options.sweep!r} is no sweep in {options.out} (use {one_of(known)})", key="--sweep"
-            )
-        entries = [entry for entry in entries if options.sweep in entry.sweeps]
+        entries = _of_sweep(entries, options.sweep, needs, options.out)
     if options.failed:
         entries = [entry for entry in entries if entry.state == State.FAILED]
     if options.json:
-        print(json.dumps([asdict(entry) for entry in entries], indent=1))
+        print(json.dumps([vars(entry) for entry in entries], indent=1))
     else:
-        _print(entries, with_reasons=options.failed)
+        color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        print(runs_text(entries, _width(), with_reasons=options.failed, color=color), end="")
     return 0
+
+
+def _of_sweep(entries: Sequence[Entry], sweep: str, needs: Needs, out: Path) -> list[Entry]:
+    known = sorted({name for names in needs.sweeps.values() for name in names})
+    if sweep not in known:
+        way_out = f"use {one_of(known)}" if known else "no sweep was run there"
+        raise UserError(f"{sweep!r} is no sweep in {out} ({way_out})", key="--sweep")
+    return [entry for entry in entries if sweep in entry.sweeps]
 
 
 def _remove(argv: list[str]) -> int:
@@ -83,8 +87,12 @@ def _remove(argv: list[str]) -> int:
                 f"{folder.name} is needed by the sweep {' and '.join(needs.sweeps[folder.name])} "
                 "(use --force; the sweep then trains it again)"
             )
+    if needs.doubts and not options.force:
+        raise UserError(
+            f"{needs.doubts[0]} (until then nobody knows what it needs; --force removes all the same)"
+        )
     freed = sum(remove_run(folder) for folder in folders)
-    print(f"removed {_runs(len(folders))}, {size(freed)}")
+    print(f"removed {many(len(folders), 'run')}, {size(freed)}")
     return 0
 
 
@@ -100,10 +108,11 @@ def _retry(argv: list[str]) -> int:
             what = "is being trained" if is_running(folder) else "has its result; remove it to train it again"
             raise UserError(f"{folder.name} {what}")
     for folder in folders:
-        if options.from_scratch:
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        (folder / FAILURE_FILE).unlink(missing_ok=True)
-    print(f"{_runs(len(folders))} will be trained again by the next focal-lab sweep")
+        with untrained(folder):
+            if options.from_scratch and (folder / CHECKPOINTS).exists():
+                shutil.rmtree(folder / CHECKPOINTS)
+            (folder / FAILURE_FILE).unlink(missing_ok=True)
+    print(f"{many(len(folders), 'run')} will be trained again by the next focal-lab sweep")
     return 0
 
 
@@ -118,80 +127,49 @@ def _collect(argv: list[str]) -> int:
     parser.add_argument(
         "--keep",
         metavar="WHICH",
-        help="of finished runs keep only these checkpoints: best, last, best,last, none",
+        help="of finished runs keep only these checkpoints: best, last, best,last or none; the best one "
+        "always stays where other runs start from it",
     )
     options = parser.parse_args(argv)
     keep = None if options.keep is None else parse_keep(options.keep)
-    out, needs = _checked(options.out), read_needs(options.out)
-    useless, left = unneeded(out, needs), list(remains(out))
+    needs = read_needs(_checked(options.out))
+    if needs.doubts:
+        raise UserError(f"{needs.doubts[0]} (until then nobody knows what it needs)")
+    waste = find_waste(options.out, needs, keep)
     if options.dry_run:
-        for path in [*useless, *left]:
-            print(path)
-        freed = sum(size_of(path) if path.is_dir() else path.stat().st_size for path in [*useless, *left])
-        print(f"would remove {_runs(len(useless))} and {_files(len(left))}, {size(freed)}")
+        print("".join(f"{path}\n" for path in waste.paths), end="")
+        print(f"would remove {_told(waste, waste.size)}")
         return 0
-    freed = sum(remove_remains(path) for path in left) + sum(remove_run(folder) for folder in useless)
-    pruned = 0 if keep is None else prune_finished(out, keep, needs)
-    checkpoints = f", and {size(pruned)} of checkpoints" if keep is not None else ""
-    print(f"removed {_runs(len(useless))} and {_files(len(left))}, {size(freed)}{checkpoints}")
-    return 0
+    removed, freed, kept = remove_waste(waste)
+    for why in kept:
+        print(f"focal-lab: kept: {why}", file=sys.stderr)
+    print(f"removed {_told(removed, freed)}")
+    return SOME_KEPT if kept else 0
+
+
+def _told(waste: Waste, count: int) -> str:
+    parts = [many(len(waste.runs), "run"), many(len(waste.files), "left-over file")]
+    if waste.checkpoints:
+        parts.append(many(len(waste.checkpoints), "checkpoint"))
+    return f"{', '.join(parts[:-1])} and {parts[-1]}, {size(count)}"
 
 
 _ACTIONS: dict[str, Callable[[list[str]], int]] = {"rm": _remove, "retry": _retry, "gc": _collect}
 
 
-def size(count: float) -> str:
-    """`12.3 MB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def age(seconds: float) -> str:
-    """`3 h`: one number is enough."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def _print(entries: Sequence[Entry], *, with_reasons: bool) -> None:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("Run", "State", "Task", "Cell", "Seed"):
-        table.add_column(heading, no_wrap=heading in ("Run", "State"))
-    for heading in ("Age", "Size"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("Reason" if with_reasons else "Needed by", overflow="fold")
-    for entry in entries:
-        table.add_row(
-            entry.run,
-            entry.state,
-            entry.task or "",
-            Text(", ".join(entry.labels.values())),
-            "" if entry.seed is None else str(entry.seed),
-            age(entry.age),
-            size(entry.size),
-            Text((entry.reason or "") if with_reasons else ", ".join(entry.sweeps)),
-        )
-    width = None if sys.stdout.isatty() else 160
-    console = Console(highlight=False, width=width)
-    console.print(table)
-    states: dict[str, int] = {}
-    for entry in entries:
-        states[entry.state] = states.get(entry.state, 0) + 1
-    counted = ", ".join(f"{number} {state}" for state, number in states.items())
-    total = size(sum(entry.size for entry in entries))
-    console.print(Text(f"{_runs(len(entries))}{': ' + counted if counted else ''}, {total}"))
+def _width() -> int | None:
+    """What a list must fit: a pipe has no width, unless COLUMNS says so."""
+    sized = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return shutil.get_terminal_size((120, 24)).columns if sized else None
 
 
 def _chosen(options: argparse.Namespace) -> list[Path]:
     if bool(options.runs) == options.failed:
         raise UserError("name runs, or say --failed")
     if options.failed:
-        return sorted(f for f in run_folders(options.out) if read_outcome(f).state is State.FAILED)
-    return find_runs(options.out, list(dict.fromkeys(options.runs)))
+        failed = (f for f in run_folders(options.out) if read_outcome(f).state is State.FAILED)
+        return sorted(folder for folder in failed if not is_running(folder))  # those are tried again
+    return find_runs(options.out, options.runs)
 
 
 def _action_parser(name: str, description: str) -> argparse.ArgumentParser:
@@ -210,11 +188,3 @@ def _checked(out: Path) -> Path:
     if not out.is_dir():
         raise UserError(f"{out} {'is not a folder' if out.exists() else 'does not exist'}", key="--out")
     return out
-
-
-def _runs(count: int) -> str:
-    return f"{count} {'run' if count == 1 else 'runs'}"
-
-
-def _files(count: int) -> str:
-    return f"{count} left-over {'file' if count == 1 else 'files'}"

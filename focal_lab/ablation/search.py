@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from focal_lab.ablation.design import Cell
-from focal_lab.ablation.result import write_atomic
 from focal_lab.ablation.runs import Run, hash_of, make_runs
 from focal_lab.ablation.search_file import Range, Search
 from focal_lab.ablation.suite import Suite
 from focal_lab.ablation.sweep_file import Level, Sweep
 from focal_lab.errors import UserError
+from focal_lab.files import write_atomic
 
 SEARCHES = "searches"
 # Digits of a proposed number: enough for any rate, and the table shows what was trained.

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from focal_lab.ablation.columns import find_column
+from focal_lab.ablation.columns import MAIN, find_column
+from focal_lab.ablation.expectation import Expectation, parse_expectation
 from focal_lab.ablation.search_file import Search, load_search
 from focal_lab.ablation.yaml_file import load_yaml
 from focal_lab.errors import UserError, one_of
@@ -16,6 +17,8 @@ _KEYS = (
     "title",
     "paper",
     "claim",
+    "expect",
+    "baseline",
     "tasks",
     "seeds",
     "design",
@@ -47,6 +50,9 @@ class Sweep:
         title: heading of the table.
         paper: which published table stands beside it; None for none.
         claim: what the paper says the table shows.
+        expectations: what the claim comes to; all of them hold if it does.
+        baseline: what each row is compared with, factor -> own label -> the baseline's; labels that are not
+            named stay. Empty: the first row.
         tasks: what every cell is trained for.
         seeds: one run per cell, task and seed.
         factors: name -> levels, in the order of the table's columns and rows.
@@ -74,6 +80,8 @@ class Sweep:
     settings: dict[str, Any] = field(default_factory=dict)
     allow_degenerate: bool = False
     search: Search | None = None
+    expectations: tuple[Expectation, ...] = ()
+    baseline: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def find_sweep(name: str) -> Path:
@@ -140,7 +148,41 @@ def load_sweep(path: Path, suite: str) -> Sweep:
         settings=dict(_mapping(raw.get("set", {}), path, "set")),
         allow_degenerate=_switch(raw.get("allow_degenerate", False), path, "allow_degenerate"),
         search=search,
+        expectations=_expectations(raw, factors, tasks[0], path),
+        baseline=_baseline(raw.get("baseline"), factors, path),
     )
+
+
+def _baseline(raw: Any, factors: Mapping[str, Sequence[Level]], path: Path) -> dict[str, dict[str, str]]:
+    """`{factor: label}`, the same for all rows, or `{factor: {label: label of its baseline}}`."""
+    found = {}
+    for name, value in _mapping(raw, path, "baseline").items():
+        if isinstance(value, Mapping):
+            pairs = {label_of(own): label_of(theirs) for own, theirs in value.items()}
+            for label in (*pairs, *pairs.values()):
+                _combination({name: label}, factors, path, "baseline")
+        else:
+            label = _combination({name: value}, factors, path, "baseline")[str(name)]
+            pairs = {level.label: label for level in factors[name]}
+        found[str(name)] = pairs
+    return found
+
+
+def _expectations(
+    raw: Mapping[str, Any], factors: Mapping[str, Sequence[Level]], task: str, path: Path
+) -> tuple[Expectation, ...]:
+    labels = {name: [level.label for level in levels] for name, levels in factors.items()}
+    expectations = []
+    for number, text in _listed(raw, "expect", path):
+        try:
+            expectation = parse_expectation(str(text), labels, task)
+        except UserError as error:
+            raise UserError(error.message, file=path, key=f"expect.{number}") from None
+        shown = {*raw.get("columns", []), *MAIN.values()}
+        if expectation.metric not in shown:
+            raise UserError(f"add {expectation.metric} to columns", file=path, key=f"expect.{number}")
+        expectations.append(expectation)
+    return tuple(expectations)
 
 
 def _search(raw: Mapping[str, Any], tasks: Sequence[str], path: Path) -> tuple[Search | None, dict[str, Any]]:

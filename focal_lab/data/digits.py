@@ -56,6 +56,9 @@ class DigitsClassification(EmbeddedData["PictureDataset"]):
         UserError: an option is out of range.
     """
 
+    mean = (MEAN,) * 3
+    std = (STD,) * 3
+
     def __init__(
         self,
         pieces: int = 4,

@@ -87,6 +87,7 @@ class ImageFolderClassification(LightningDataModule):
         self.predict_root = Path(predict_root) if predict_root is not None else None
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.mean, self.std = tuple(mean), tuple(std)
         self.eval_transform: Transform = create_transform(
             image_size, crop_pct=crop_pct, interpolation=interpolation, mean=mean, std=std
         )

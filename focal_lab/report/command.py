@@ -5,6 +5,7 @@ import gc
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -12,14 +13,18 @@ from focal_lab.errors import UserError
 
 if TYPE_CHECKING:
     from focal_lab.ablation.plan import Plan
+    from focal_lab.report.entries import Table
 
-FORMATS = ("text", "markdown", "csv", "json")
+FORMATS = ("text", "markdown", "latex", "csv", "json", "parquet", "html")
 # For an output that knows ASCII only, such as a pipe under LC_ALL=C.
 _ASCII = str.maketrans({"±": "+-", "–": "-", "─": "-", "━": "-", "…": "..."})  # noqa: RUF001
 _EPILOG = """examples:
   focal-lab report window_size                    measured beside published, in the paper's layout
   focal-lab report window_size --format markdown  the same for a README
+  focal-lab report window_size --plots pictures   the same, and plots of it as PNG, SVG and PDF
+  focal-lab report window_size --open             a page with tables, plots and what every run was
   focal-lab report --format csv > runs.csv        every run with everything that is known about it"""
+NOT_STRICT = 1
 
 
 def main(argv: list[str]) -> int:
@@ -31,7 +36,7 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: no runs, no such sweep, or a sweep that is wrong.
     """
-    options = _parser().parse_args(argv)
+    options = _checked(_parser().parse_args(argv))
     # ten thousand records are read and nothing is thrown away: looking for garbage takes a third of the time
     gc.disable()
     try:
@@ -44,22 +49,57 @@ def _report(options: argparse.Namespace) -> int:
     out: Path = options.out
     _check_has_runs(out)
     if options.sweep is None:
-        _refuse_plan_options(options)
         from focal_lab.report.frame import all_rows
 
-        text = _long(all_rows(out), [], options.format, sys.stdout)
-    else:
-        from focal_lab.ablation.plan import recall_plan, with_proposals
-        from focal_lab.ablation.sweep_file import find_sweep
+        _emit(_long(all_rows(out), [], options.format, options.output), options.output)
+        return 0
+    plan = _plan(options)
+    if options.plots is not None:
+        _write_plots(plan, out, options.plots)
+    if options.format == "html":
+        from focal_lab.report.page_command import write_page
 
-        path = find_sweep(options.sweep)
-        plan = recall_plan(
-            path, out, suite=options.suite, seeds=options.seeds, overrides=options.set, tasks=options.tasks
-        )
-        plan = with_proposals(plan, out)
-        text = _sweep_long(plan, out, options.format) if options.long else _table(plan, out, options.format)
-    _write(text, sys.stdout)
-    return 0
+        return write_page(lambda: _plan(options), out, options)
+    if options.long:
+        _emit(_sweep_long(plan, out, options.format, options.output), options.output)
+        return 0
+    from focal_lab.report.strict import shortcomings
+    from focal_lab.report.table import build_table
+
+    table = build_table(plan, out)
+    _emit(_table_as(table, options.format, options.output), options.output)
+    return say_shortcomings(shortcomings(table)) if options.strict else 0
+
+
+def _write_plots(plan: "Plan", out: Path, folder: Path) -> None:
+    from focal_lab.report.page import objectives_of
+    from focal_lab.report.plots import save_plots
+    from focal_lab.report.table import build_table
+
+    written = save_plots(build_table(plan, out), out, folder, objectives=objectives_of(plan))
+    print(f"{len(written)} files with plots in {folder}", file=sys.stderr)
+
+
+def say_shortcomings(found: Sequence[str]) -> int:
+    """Print what keeps a table from being published; the exit status of --strict."""
+    for shortcoming in found:
+        print(f"focal-lab: --strict: {shortcoming}", file=sys.stderr)
+    return NOT_STRICT if found else 0
+
+
+def _plan(options: argparse.Namespace) -> "Plan":
+    from focal_lab.ablation.plan import recall_plan, with_proposals
+    from focal_lab.ablation.sweep_file import find_sweep
+
+    plan = recall_plan(
+        find_sweep(options.sweep),
+        options.out,
+        suite=options.suite,
+        seeds=options.seeds,
+        overrides=options.set,
+        tasks=options.tasks,
+    )
+    return with_proposals(plan, options.out)
 
 
 def print_table(plan: "Plan", out: Path, format: str = "text", file: TextIO | None = None) -> None:
@@ -74,8 +114,10 @@ def print_table(plan: "Plan", out: Path, format: str = "text", file: TextIO | No
     Raises:
         UserError: the sweep names a published table or a column that does not exist.
     """
+    from focal_lab.report.table import build_table
+
     stream = file or sys.stdout
-    _write(_table(plan, out, format, stream), stream)
+    _write(str(_table_as(build_table(plan, out), format, None, stream)), stream)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,7 +129,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="sweep file or its name; none: all runs")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
-    parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
+    parser.add_argument("--format", choices=FORMATS, help="default: text")
+    parser.add_argument(
+        "--output",
+        "-o",
+        type=Path,
+        metavar="FILE",
+        help="write there (default: print; page: OUT/reports/SWEEP.html)",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit 1 when a number is missing, failed or pruned, or runs differ in commit, versions or data",
+    )
+    parser.add_argument(
+        "--plots", type=Path, metavar="FOLDER", help="also write every plot there, as PNG, SVG and PDF"
+    )
+    parser.add_argument("--open", action="store_true", help="write the page and show it in a browser")
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        type=float,
+        const=10.0,
+        metavar="SECONDS",
+        help="write the page again and again (every 10 s) while runs come in; Ctrl-C ends it",
+    )
     parser.add_argument("--suite", help="the suite the runs were trained on (default: the last one used)")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="as given to focal-lab sweep")
     parser.add_argument("--seeds", type=int, help="number of seeds (default: as many as last time)")
@@ -98,17 +164,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _refuse_plan_options(options: argparse.Namespace) -> None:
-    """Never ignore a setting in silence: these say which runs a sweep consists of."""
-    given = {
-        "--suite": options.suite,
-        "--tasks": options.tasks,
-        "--seeds": options.seeds,
-        "--set": options.set,
-    }
-    for name, value in given.items():
-        if value not in (None, []):
-            raise UserError(f"{name} needs a SWEEP (focal-lab report SWEEP {name} ...)")
+def _checked(options: argparse.Namespace) -> argparse.Namespace:
+    """Never ignore a setting in silence."""
+    if options.open or options.watch is not None:
+        if options.format not in (None, "html"):
+            raise UserError("--open and --watch show the page; drop --format, or say --format html")
+        options.format = "html"
+    options.format = options.format or "text"
+    if options.sweep is None:
+        # these say which runs a sweep consists of, or what becomes of its table
+        given = {
+            "--suite": options.suite,
+            "--tasks": options.tasks,
+            "--seeds": options.seeds,
+            "--set": options.set,
+            "--strict": options.strict,
+            "--plots": options.plots,
+        }
+        for name, value in given.items():
+            if value is not None and value is not False and value != []:
+                raise UserError(f"{name} needs a SWEEP (focal-lab report SWEEP {name} ...)")
+        if options.format == "html":
+            raise UserError("the page is one of a sweep (focal-lab report SWEEP --format html)")
+    if options.format == "parquet" and options.output is None:
+        raise UserError("parquet is no text; say where to: --output table.parquet", key="--format")
+    if options.long and (options.strict or options.format == "html"):
+        raise UserError("is a table of runs; drop --strict and --format html", key="--long")
+    return options
 
 
 def _check_has_runs(out: Path) -> None:
@@ -123,31 +205,48 @@ def _check_has_runs(out: Path) -> None:
         )
 
 
-def _table(plan: "Plan", out: Path, format: str, stream: TextIO | None = None) -> str:
-    from focal_lab.report.render import TABLE_FORMATS, table_text
-    from focal_lab.report.table import build_table
+def _table_as(table: "Table", format: str, output: Path | None, stream: TextIO | None = None) -> str | bytes:
+    from focal_lab.report.render import TABLE_FORMATS, flat_rows, table_text
 
-    table = build_table(plan, out)
     if format == "text":
-        width, color = _terminal(stream or sys.stdout)
+        width, color = (None, False) if output else _terminal(stream or sys.stdout)
         return table_text(table, width, color=color)
+    if format == "parquet":
+        from focal_lab.report.frame import parquet
+
+        return parquet(flat_rows(table))
     return TABLE_FORMATS[format](table)
 
 
-def _sweep_long(plan: "Plan", out: Path, format: str) -> str:
+def _sweep_long(plan: "Plan", out: Path, format: str, output: Path | None) -> str | bytes:
     from focal_lab.report.frame import label_column, sweep_rows
 
     factors = dict.fromkeys(factor for cell in plan.cells for factor in cell.labels)
-    return _long(sweep_rows(plan, out), [label_column(factor) for factor in factors], format, sys.stdout)
+    return _long(sweep_rows(plan, out), [label_column(factor) for factor in factors], format, output)
 
 
-def _long(rows: list[dict[str, object]], labels: list[str], format: str, stream: TextIO) -> str:
+def _long(rows: list[dict[str, object]], labels: list[str], format: str, output: Path | None) -> str | bytes:
     from focal_lab.report.render import LONG_FORMATS, long_text
 
     if format == "text":
-        width, color = _terminal(stream)
+        width, color = (None, False) if output else _terminal(sys.stdout)
         return long_text(rows, labels, width, color=color)
+    if format == "parquet":
+        from focal_lab.report.frame import long_columns, parquet
+
+        return parquet(rows, long_columns(rows, labels))
     return LONG_FORMATS[format](rows, labels)
+
+
+def _emit(content: str | bytes, output: Path | None) -> None:
+    if output is None:
+        _write(str(content), sys.stdout)
+        return
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_bytes(content if isinstance(content, bytes) else content.encode())
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror}", key="--output") from error
 
 
 def _terminal(stream: TextIO) -> tuple[int | None, bool]:

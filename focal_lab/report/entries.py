@@ -3,17 +3,42 @@
 Numbers are in the unit of the column's heading.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import fsum, sqrt
 from typing import Literal
 
 from focal_lab.ablation.columns import Column
 from focal_lab.ablation.outcomes import State
+from focal_lab.report.statistics import Verdict
 
 # Equal for every seed of a cell: counted, not measured, so they have neither spread nor n.
 COUNTED = frozenset({"params", "gmacs"})
+ClaimVerdict = Literal["supported", "contradicted", "undecided"]
 Status = Literal["measured", "failed", "pruned", "corrupt", "missing", "not reported", "not planned"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A number against the one of the row's baseline, by the seeds that both have.
+
+    Attributes:
+        baseline: index of the row that it is compared with.
+        n: seeds that both have.
+        difference: mean of row minus baseline; None without a seed.
+        half_width: of its 95 % t-interval; None for fewer than two seeds.
+        p: of the paired t-test, two-sided; None for fewer than two seeds.
+        p_holm: corrected for all comparisons of this column (Holm).
+        published: the same difference between the paper's numbers; None where it lacks one.
+        verdict: in words; by `p_holm` below 0.05.
+    """
+
+    baseline: int
+    n: int
+    difference: float | None
+    half_width: float | None
+    p: float | None
+    p_holm: float | None
+    published: float | None
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -23,20 +48,29 @@ class Entry:
     Attributes:
         mean: over the seeds that have a value; None when none has.
         sd: sample standard deviation over those seeds; None for fewer than two, and for what is counted.
+        half_width: of the 95 % t-interval of the mean; None where `sd` is.
         n: how many seeds have a value.
         planned: how many were planned; 0 when the sweep does not run the column's task.
         published: the paper's number; None where it has none.
         status: measured, or why there is no mean: the gravest thing that happened to the planned runs.
         values: seed -> value, what mean and sd are made of.
+        compared: with the row's baseline; None in the baseline's own row, and for what is no metric.
     """
 
     mean: float | None
     sd: float | None
+    half_width: float | None
     n: int
     planned: int
     published: float | None
     status: Status
     values: dict[int, float]
+    compared: Comparison | None = None
+
+    @property
+    def difference(self) -> float | None:
+        """Measured minus published; None where one of them is missing."""
+        return None if self.mean is None or self.published is None else self.mean - self.published
 
 
 @dataclass(frozen=True)
@@ -63,6 +97,9 @@ class Row:
         in_paper: whether the published table has this row.
         same_as: index of the earlier row that the very same runs belong to, because the two cells have the
             same effective configuration; None otherwise.
+        baseline: index of the row that this one is compared with; None for the baseline itself.
+        data: the row's pictures, where not all rows have the same: `img_size 28-28`; else empty.
+        reference: a row of the paper that the sweep does not train; it has no runs.
     """
 
     labels: dict[str, str]
@@ -71,6 +108,51 @@ class Row:
     runs: tuple[PlannedRun, ...]
     in_paper: bool
     same_as: int | None
+    baseline: int | None = None
+    data: str = ""
+    reference: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the measured numbers say to one part of a claim.
+
+    Attributes:
+        text: the comparison, as in the sweep file.
+        n: seeds that all its cells have.
+        difference: how much more the left side is than the right one is asked to be, in the metric's unit and
+            in the sense of the claim; None without a seed.
+        half_width: of its 95 % t-interval; None for fewer than two seeds.
+        probability: that it holds, given these seeds; None for fewer than two.
+        verdict: supported from 95 %, contradicted below 5 %.
+        published: the same difference between the paper's numbers; None where it lacks one.
+    """
+
+    text: str
+    metric: str
+    n: int
+    difference: float | None
+    half_width: float | None
+    probability: float | None
+    verdict: ClaimVerdict
+    published: float | None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the finished runs of a table come from: what -> how many runs.
+
+    Attributes:
+        commits: of the code; None is code outside a checkout.
+        dirty: runs of code with changes that were not committed.
+        versions: package -> version -> runs.
+        hardware: what they were trained on.
+    """
+
+    commits: dict[str, int]
+    dirty: int
+    versions: dict[str, dict[str, int]]
+    hardware: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -85,6 +167,7 @@ class Table:
         command: trains what is missing.
         notes: sentences that belong under the table.
         order: what the order of a search's rows means; None for a design, whose order is the paper's.
+        answers: what the numbers say to each part of the claim.
     """
 
     name: str
@@ -100,14 +183,6 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    provenance: Provenance
     order: str | None = None
-
-
-def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation (divided by n - 1); None where there are too few values."""
-    if not values:
-        return None, None
-    mean = fsum(values) / len(values)
-    if len(values) == 1:
-        return mean, None
-    return mean, sqrt(fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    answers: tuple[Answer, ...] = ()

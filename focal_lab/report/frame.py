@@ -5,12 +5,13 @@ same rows as a DataFrame, for notebooks and statistics.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from focal_lab.ablation.columns import COLUMNS
 from focal_lab.ablation.outcomes import Outcome, read_outcome, run_folders
+from focal_lab.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +39,38 @@ def results_frame(out: Path) -> "pd.DataFrame":
 
     rows = all_rows(out)
     return pd.DataFrame(rows, columns=long_columns(rows)).astype(_DTYPES)
+
+
+def parquet(rows: Sequence[LongRow], columns: Sequence[str] | None = None) -> bytes:
+    """Rows as a Parquet file, with the types of their columns.
+
+    Args:
+        rows: one a line; keys that a row lacks are null.
+        columns: their order; None: those of the first row.
+
+    Raises:
+        UserError: pyarrow, which writes it, is not installed.
+    """
+    import io
+
+    import pandas as pd
+
+    frame = pd.DataFrame(rows, columns=list(columns) if columns is not None else None)
+    frame = frame.astype({name: kind for name, kind in _DTYPES.items() if name in frame.columns})
+    mixed = [
+        name
+        for name in frame.columns
+        if frame[name].dtype == object and len({type(value) for value in frame[name].dropna()}) > 1
+    ]
+    frame = frame.astype(dict.fromkeys(mixed, "str"))  # a setting that is a number here and a word there
+    stream = io.BytesIO()
+    try:
+        frame.to_parquet(stream, engine="pyarrow", index=False)
+    except ImportError as error:
+        raise UserError(
+            "parquet needs pyarrow (pip install 'focal-lab[parquet]'; or --format csv)", key="--format"
+        ) from error
+    return stream.getvalue()
 
 
 def all_rows(out: Path) -> list[LongRow]:

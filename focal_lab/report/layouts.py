@@ -3,7 +3,7 @@
 A new table is a new entry in `_ALL`; nothing else knows which tables there are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,8 +30,13 @@ class Layout:
         cite: how people call it.
         setting: what its numbers were measured on.
         factors: sweep factor -> field that identifies a published row.
-        fields: column key -> field that holds its number.
+        fields: column key -> field that holds its number; `a.b` is the field b of the field a.
         aliases: factor -> our label in lower case -> the paper's word, where they differ.
+        split: a factor whose labels are not rows but groups of columns of the published table, and for each
+            of its labels the `fields`; None where every cell is a row.
+        where: fields that a row must have to be one that a sweep could measure.
+        counted_task: whose parameters and GMACs the table prints.
+        others: show the rows that the sweep does not train, too: the table is there to compare with them.
     """
 
     key: str
@@ -40,9 +45,58 @@ class Layout:
     factors: dict[str, str]
     fields: dict[str, str] = field(default_factory=lambda: dict(_FIELDS))
     aliases: dict[str, dict[str, str]] = field(default_factory=dict)
+    split: tuple[str, dict[str, dict[str, str]]] | None = None
+    where: dict[str, str] = field(default_factory=dict)
+    counted_task: str = "classification"
+    others: bool = False
+
+    def fields_of(self, labels: Mapping[str, str]) -> Mapping[str, str]:
+        """Column key -> field, for a cell; none when its group of columns is not in the table."""
+        if self.split is None:
+            return self.fields
+        factor, groups = self.split
+        return next((f for label, f in groups.items() if _word(label) == _word(labels[factor])), {})
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the paper prints for a cell.
+
+    Attributes:
+        place: where it stands in the published table.
+        values: column key -> number, in the unit of the column's heading.
+    """
+
+    place: tuple[int, int]
+    values: dict[str, float]
 
 
 _SETTING = "ImageNet-1K at 224 px, Mask R-CNN 1x on COCO"
+_COCO = "COCO val2017"
+_RETINANET = {
+    "params": "retinanet.params_M",
+    "gmacs": "retinanet.flops_G",
+    "ap_box": "retinanet.AP",
+    "ap50_box": "retinanet.AP50",
+    "ap75_box": "retinanet.AP75",
+}
+_MASK_RCNN = {
+    "params": "mask_rcnn.params_M",
+    "gmacs": "mask_rcnn.flops_G",
+    "ap_box": "mask_rcnn.AP_b",
+    "ap50_box": "mask_rcnn.AP_b50",
+    "ap75_box": "mask_rcnn.AP_b75",
+    "ap_mask": "mask_rcnn.AP_m",
+    "ap50_mask": "mask_rcnn.AP_m50",
+    "ap75_mask": "mask_rcnn.AP_m75",
+}
+_DETECTORS = {"backbone": "name", "detector": ""}
+_FULL = ("detector", {"RetinaNet": _RETINANET, "Mask R-CNN": _MASK_RCNN})
+_SEGMENTERS = {
+    f"{family}-{size}": f"{family}-{size[0]}"
+    for family in ("swin", "focal")
+    for size in ("tiny", "small", "base")
+} | {"focal-large": "Focal-L (IN-22K)"}
 _ALL = (
     Layout(
         key="table8_window_size",
@@ -75,6 +129,56 @@ _ALL = (
         fields=_FIELDS | {"ap_box": "maskrcnn_1x_AP_b"},
         aliases={"interactions": {"+local+global": "+Local+Global (full Focal-Tiny)"}},
     ),
+    Layout(
+        key="table2_imagenet1k",
+        cite="table 2",
+        setting="ImageNet-1K, 224 px",
+        factors={"backbone": "name"},
+        others=True,
+    ),
+    Layout(
+        key="table3_coco_1x_summary",
+        cite="table 3",
+        setting=f"{_COCO}, 1x schedule",
+        factors=_DETECTORS,
+        split=(
+            "detector",
+            {
+                "RetinaNet": {"ap_box": "retinanet_AP_b"},
+                "Mask R-CNN": {"ap_box": "maskrcnn_AP_b", "ap_mask": "maskrcnn_AP_m"},
+            },
+        ),
+        counted_task="detection",
+        others=True,
+    ),
+    Layout(
+        key="table4_coco_3x_MS",
+        cite="table 4",
+        setting=f"{_COCO}, 3x schedule with multi-scale training",
+        factors=_DETECTORS,
+        split=_FULL,
+        counted_task="detection",
+        others=True,
+    ),
+    Layout(
+        key="table12_coco_1x_full",
+        cite="table 12",
+        setting=f"{_COCO}, 1x schedule",
+        factors=_DETECTORS,
+        split=_FULL,
+        counted_task="detection",
+        others=True,
+    ),
+    Layout(
+        key="table7_ade20k",
+        cite="table 7",
+        setting="ADE20K at 512 px (Focal-Large: 640), UPerNet",
+        factors={"backbone": "backbone"},
+        aliases={"backbone": _SEGMENTERS},
+        where={"method": "UperNet"},
+        counted_task="segmentation",
+        others=True,
+    ),
 )
 LAYOUTS: dict[str, Layout] = {layout.key: layout for layout in _ALL}
 
@@ -95,8 +199,8 @@ def find_layout(paper: str) -> Layout:
     return LAYOUTS[paper]
 
 
-def published_values(layout: Layout, labels: Mapping[str, str]) -> dict[str, float] | None:
-    """What the paper prints for a cell: column key -> number, in the unit of the column's heading.
+def published_values(layout: Layout, labels: Mapping[str, str]) -> Published | None:
+    """What the paper prints for a cell.
 
     A sweep that varies more, or less, than the published table has no counterpart there: the paper's number
     belongs to one level of the extra factor only, and which one is not ours to guess.
@@ -110,11 +214,47 @@ def published_values(layout: Layout, labels: Mapping[str, str]) -> dict[str, flo
     """
     if labels.keys() != layout.factors.keys():
         return None
-    wanted = {layout.factors[factor]: _paper_word(layout, factor, label) for factor, label in labels.items()}
-    for row in published(layout.key):
+    wanted = {
+        name: _paper_word(layout, factor, labels[factor]) for factor, name in layout.factors.items() if name
+    }
+    wanted |= {name: _word(value) for name, value in layout.where.items()}
+    group = 0
+    if layout.split is not None:
+        factor, groups = layout.split
+        words = [_word(label) for label in groups]
+        if _word(labels[factor]) not in words:
+            return None
+        group = words.index(_word(labels[factor]))
+    for place, row in enumerate(published(layout.key)):
         if all(_word(row[name]) == word for name, word in wanted.items()):
-            return {key: float(row[name]) for key, name in layout.fields.items() if row.get(name) is not None}
+            return Published((place, group), _numbers(row, layout.fields_of(labels)))
     return None
+
+
+def published_rows(layout: Layout) -> Iterator[tuple[dict[str, str], Published]]:
+    """Every cell of the published table with the labels that the paper gives it, in the paper's order."""
+    groups = list(layout.split[1]) if layout.split else [""]
+    for place, row in enumerate(published(layout.key)):
+        for group, name in enumerate(groups):
+            labels = {
+                factor: str(row[column]) if column else name for factor, column in layout.factors.items()
+            }
+            numbers = _numbers(row, layout.fields_of(labels))
+            method = row.get("method", "")
+            if _word(method) != _word(layout.where.get("method", "")):
+                labels = {factor: f"{label} ({method})" for factor, label in labels.items()}
+            yield labels, Published((place, group), numbers)
+
+
+def _numbers(row: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, float]:
+    found = {}
+    for key, name in fields.items():
+        value: Any = row
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is not None:
+            found[key] = float(value)
+    return found
 
 
 def _paper_word(layout: Layout, factor: str, label: str) -> str:

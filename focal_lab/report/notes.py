@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from focal_lab.ablation.outcomes import State
 from focal_lab.report.entries import COUNTED, PlannedRun, Row, Table
 from focal_lab.report.frame import LongRow
+from focal_lab.report.statistics import LEAST_SEEDS
 
 # More than these and the table itself scrolls out of sight.
 _MOST_PROBLEMS = 8
@@ -15,7 +16,9 @@ def table_notes(table: Table) -> tuple[str, ...]:
     """The footnotes of a table, the ones that explain its numbers first."""
     return (
         *_numbers(table),
-        *_provenance(table),
+        *_comparisons(table),
+        *_setting(table),
+        *_origin(table),
         *_unmeasured(table),
         *_same_runs(table.rows),
         *_not_in_paper(table),
@@ -27,10 +30,10 @@ def table_notes(table: Table) -> tuple[str, ...]:
 def _numbers(table: Table) -> Iterable[str]:
     entries = [(column, row.entries[column.key]) for row in table.rows for column in table.columns]
     varied = [entry for column, entry in entries if column.key not in COUNTED and entry.n]
-    spread = [entry for entry in varied if entry.sd is not None]
+    spread = [entry for entry in varied if entry.half_width is not None]
     if spread:
         counts = sorted({entry.n for entry in spread})
-        yield f"a ± b: mean and sample standard deviation over n = {_and(counts)} seeds."
+        yield f"a ± b: mean over n = {_and(counts)} seeds and half of its 95 % t-interval."
     if any(entry.n < entry.planned for entry in varied):
         planned = max(entry.planned for entry in varied)
         yield f"(n=1): only so many of the {planned} planned seeds have a value."
@@ -43,7 +46,42 @@ def _numbers(table: Table) -> Iterable[str]:
         yield f"{_and(titles)}: of the {table.tasks[0]} runs."
 
 
-def _provenance(table: Table) -> Iterable[str]:
+def _comparisons(table: Table) -> Iterable[str]:
+    found = [entry.compared for row in table.rows for entry in row.entries.values() if entry.compared]
+    if any(comparison.p_holm is not None for comparison in found):
+        yield (
+            "Difference: paired by seed, with half of its 95 % interval; p: paired t-test after Holm's "
+            "correction for all rows of a metric; better and worse are below 0.05."
+        )
+    if any(comparison.verdict == "too few seeds" and comparison.n for comparison in found):
+        yield f"Too few seeds: fewer than {LEAST_SEEDS} that a row and its baseline both have."
+    if any(comparison.verdict == "other data" for comparison in found):
+        yield "Other data: not compared, because the sweep file names no baseline on purpose."
+    if any(answer.probability is not None for answer in table.answers):
+        yield (
+            "Probability: that the mean over all seeds satisfies the comparison (t-distribution, flat "
+            "prior); supported from 95 %, contradicted below 5 %."
+        )
+
+
+def _origin(table: Table) -> Iterable[str]:
+    """What makes rows hard to compare; nothing as long as all is alike."""
+    found = table.provenance
+    if len(found.commits) > 1:
+        parts = [f"{commit[:12]} ({many})" for commit, many in found.commits.items()]
+        yield f"Runs of {len(parts)} commits: {_and(parts)}."
+    if found.dirty:
+        yield f"{found.dirty} of {sum(found.commits.values())} finished runs are of uncommitted code."
+    for package, versions in found.versions.items():
+        if len(versions) > 1:
+            yield f"Runs of {len(versions)} versions of {package}: {_and(versions)}."
+    if len(found.hardware) > 1:
+        yield f"Times and memory are of different machines: {_and(found.hardware)}."
+    if any(row.data for row in table.rows):
+        yield "Rows have different pictures (column data): their numbers do not compare by themselves."
+
+
+def _setting(table: Table) -> Iterable[str]:
     if table.cite:
         yield f"Measured on the suite {table.suite}; paper: the paper's {table.cite}, {table.setting}."
     else:

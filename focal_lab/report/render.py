@@ -1,4 +1,4 @@
-"""The four formats of a sweep's table and of the long table; each is a function from data to text."""
+"""The formats of a sweep's table and of the long table; each is a function from data to text."""
 
 import csv
 import io
@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from focal_lab.report.entries import Table
+from focal_lab.ablation.columns import Column
+from focal_lab.ablation.outcomes import State
+from focal_lab.report.entries import Entry, Table
 from focal_lab.report.frame import LongRow, long_columns
-from focal_lab.report.grid import Strip, long_grid, table_grid
+from focal_lab.report.grid import WORDS, Strip, long_grid, row_name, table_grid, table_sections
+from focal_lab.report.latex import long_latex, table_latex
 from focal_lab.report.notes import long_notes
 from focal_lab.report.terminal import heading_text, note_text, strips_text
 
@@ -29,31 +32,67 @@ def table_text(table: Table, width: int | None = None, *, color: bool = False) -
         width: columns of the terminal; None for as wide as it takes, as a pipe wants it.
         color: use ANSI escape codes.
     """
-    title = f"{table.title} (the paper's {table.cite})" if table.cite else table.title
-    head = heading_text(title, table.claim and f"Claim: {table.claim}", width, color=color)
-    return head + strips_text(table_grid(table), width, color=color) + note_text(table.notes, width)
+    head = heading_text(_title(table), table.claim and f"Claim: {table.claim}", width, color=color)
+    text = head + strips_text(table_grid(table), width, color=color)
+    for section in table_sections(table):
+        text += "\n" + heading_text(section.heading, None, width, color=color)
+        text += strips_text(section.strips, width, color=color)
+    return text + note_text(table.notes, width)
 
 
 def table_markdown(table: Table) -> str:
     """For a README or a pull request."""
-    title = f"{table.title} (the paper's {table.cite})" if table.cite else table.title
     claim = f"Claim: {_markdown(table.claim)}\n\n" if table.claim else ""
+    text = f"### {_markdown(_title(table))}\n\n{claim}{_markdown_strips(table_grid(table))}"
+    for section in table_sections(table):
+        text += f"\n{_markdown(section.heading)}\n\n{_markdown_strips(section.strips)}"
     notes = "".join(f"- {_markdown(note)}\n" for note in table.notes)
-    return f"### {_markdown(title)}\n\n{claim}{_markdown_strips(table_grid(table))}\n{notes}"
+    return f"{text}\n{notes}"
 
 
 def table_csv(table: Table) -> str:
-    """For programs: factors, then `top1_mean, top1_sd, top1_n, top1_paper` per column, then run counts."""
-    keys = [column.key for column in table.columns]
-    header = [*table.factors, *(f"{key}_{part}" for key in keys for part in ("mean", "sd", "n", "paper"))]
-    states = list(table.rows[0].states) if table.rows else []
-    lines: list[list[Any]] = [[*header, "planned", *states]]
+    """For programs: a line a row, numbers in full; see `flat_rows`."""
+    rows = flat_rows(table)
+    return _csv([list(rows[0]), *(row.values() for row in rows)] if rows else [])
+
+
+def flat_rows(table: Table) -> list[dict[str, Any]]:
+    """A row as flat values with equal keys.
+
+    Factors, then for each column `top1_mean, _sd, _ci95` (half of the interval)`, _n, _paper, _diff`
+    (measured minus the paper's), for metrics `_baseline, _delta` (row minus baseline)`, _delta_ci95, _p,
+    _p_holm, _verdict`, then counts of runs.
+    """
+    rows = []
     for row in table.rows:
-        entries = [row.entries[key] for key in keys]
-        numbers = [part for entry in entries for part in (entry.mean, entry.sd, entry.n, entry.published)]
-        labels = [row.labels.get(factor) for factor in table.factors]
-        lines.append([*labels, *numbers, len(row.runs), *row.states.values()])
-    return _csv(lines)
+        flat: dict[str, Any] = {factor: row.labels.get(factor) for factor in table.factors}
+        for column in table.columns:
+            flat |= _flat_entry(column, row.entries[column.key], table)
+        counts = {str(state): row.states.get(state, 0) for state in State}
+        rows.append(flat | {"data": row.data or None, "planned": len(row.runs)} | counts)
+    return rows
+
+
+def _flat_entry(column: Column, entry: Entry, table: Table) -> dict[str, Any]:
+    flat: dict[str, Any] = {
+        "mean": entry.mean,
+        "sd": entry.sd,
+        "ci95": entry.half_width,
+        "n": entry.n,
+        "paper": entry.published,
+        "diff": entry.difference,
+    }
+    if column.task is not None:
+        compared = entry.compared
+        flat |= {
+            "baseline": row_name(table.rows[compared.baseline]) if compared else None,
+            "delta": compared.difference if compared else None,
+            "delta_ci95": compared.half_width if compared else None,
+            "p": compared.p if compared else None,
+            "p_holm": compared.p_holm if compared else None,
+            "verdict": compared.verdict if compared else None,
+        }
+    return {f"{column.key}_{name}": value for name, value in flat.items()}
 
 
 def table_json(table: Table) -> str:
@@ -96,15 +135,21 @@ def long_json(rows: Sequence[LongRow], labels: Sequence[str] = ()) -> str:
 TABLE_FORMATS: dict[str, Callable[[Table], str]] = {
     "text": table_text,
     "markdown": table_markdown,
+    "latex": table_latex,
     "csv": table_csv,
     "json": table_json,
 }
 LONG_FORMATS: dict[str, Callable[[Sequence[LongRow], Sequence[str]], str]] = {
     "text": long_text,
     "markdown": long_markdown,
+    "latex": long_latex,
     "csv": long_csv,
     "json": long_json,
 }
+
+
+def _title(table: Table) -> str:
+    return f"{table.title} (the paper's {table.cite})" if table.cite else table.title
 
 
 def _markdown(text: str) -> str:
@@ -112,7 +157,7 @@ def _markdown(text: str) -> str:
 
 
 def _markdown_strips(strips: Sequence[Strip]) -> str:
-    rules = ["---" if strip.kind in ("label", "state") else "---:" for strip in strips]
+    rules = ["---" if strip.kind in WORDS else "---:" for strip in strips]
     rows = zip(*([_markdown(cell) for cell in strip.cells] for strip in strips), strict=True)
     lines = [[_markdown(strip.heading) for strip in strips], rules, *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -11,16 +11,18 @@ from focal_lab.ablation.front import front_sentence
 from focal_lab.ablation.outcomes import Outcome, State, read_outcome
 from focal_lab.ablation.result import Result
 from focal_lab.errors import UserError
-from focal_lab.report.entries import COUNTED, Entry, PlannedRun, Row, Status, Table, mean_and_sd
-from focal_lab.report.layouts import Layout, find_layout, published_values
+from focal_lab.report.claims import answer_claims
+from focal_lab.report.comparison import compare_rows, find_baselines
+from focal_lab.report.entries import COUNTED, Entry, PlannedRun, Row, Status, Table
+from focal_lab.report.layouts import Layout, Published, find_layout, published_values
 from focal_lab.report.notes import table_notes
+from focal_lab.report.origin import describe_data, provenance_of
+from focal_lab.report.references import with_references
+from focal_lab.report.statistics import sample
 
 if TYPE_CHECKING:
     from focal_lab.ablation.plan import Plan
     from focal_lab.ablation.runs import Run
-
-# The paper counts both on the classifier at 224 px.
-_COUNTED_TASK = "classification"
 
 
 def build_table(plan: "Plan", out: Path) -> Table:
@@ -43,7 +45,7 @@ def build_table(plan: "Plan", out: Path) -> Table:
         first = first_row.setdefault(frozenset(run.run for run in runs), index)
         same_as = first if runs and first != index else None
         paper = published_values(layout, cell.labels) if layout else None
-        numbers = [_entry(column, sweep.tasks[0], runs, results, paper or {}) for column in columns]
+        numbers = [_entry(column, sweep.tasks[0], runs, results, paper, layout) for column in columns]
         states = Counter(run.state for run in runs)
         rows.append(
             Row(
@@ -55,6 +57,9 @@ def build_table(plan: "Plan", out: Path) -> Table:
                 same_as=same_as,
             )
         )
+    if layout is not None and layout.others:
+        rows = with_references(rows, layout, sweep.columns)
+    compared = _compared(plan, rows, columns, results)
     table = Table(
         name=sweep.name,
         title=sweep.title,
@@ -67,11 +72,26 @@ def build_table(plan: "Plan", out: Path) -> Table:
         seeds=tuple(dict.fromkeys(run.seed for run in plan.runs)),
         factors=tuple(dict.fromkeys(factor for cell in plan.cells for factor in cell.labels)),
         columns=columns,
-        rows=tuple(rows),
+        rows=tuple(compared),
         notes=(),
+        provenance=provenance_of(list(results.values())),
         order=_order(plan, len(results)),
+        answers=answer_claims(compared, sweep.expectations),
     )
     return replace(table, notes=table_notes(table))
+
+
+def _compared(
+    plan: "Plan", rows: Sequence[Row], columns: Sequence[Column], results: Mapping[str, Result]
+) -> list[Row]:
+    """The rows with their baselines; a search has none unless its file names one."""
+    found = [[results[run.run] for run in row.runs if run.run in results] for row in rows]
+    baselines: list[int | None] = [None] * len(rows)
+    if plan.recipe is None or plan.sweep.baseline:
+        baselines = find_baselines(rows, plan.sweep.baseline)
+    described = zip(rows, baselines, describe_data(found), strict=True)
+    rows = [replace(row, baseline=baseline, data=data) for row, baseline, data in described]
+    return compare_rows(rows, columns, across_data=bool(plan.sweep.baseline))
 
 
 def _order(plan: "Plan", trained: int) -> str | None:
@@ -105,24 +125,34 @@ def _entry(
     first_task: str,
     runs: Sequence[PlannedRun],
     results: Mapping[str, Result],
-    paper: Mapping[str, float],
+    paper: Published | None,
+    layout: Layout | None,
 ) -> Entry:
     """What every run has (parameters, times) is taken from the runs of the sweep's first task."""
     task = column.task or first_task
     runs = [run for run in runs if run.task == task]
     found = {run.seed: _value(results[run.run], column) for run in runs if run.run in results}
     values = {seed: value for seed, value in found.items() if value is not None}
-    mean, sd = mean_and_sd(list(values.values()))
     counted = column.key in COUNTED
+    # of what is counted only the mean is wanted
+    found_in = sample(list(values.values())[: 1 if counted else None])
     return Entry(
-        mean=mean,
-        sd=None if counted else sd,
+        mean=found_in.mean,
+        sd=found_in.sd,
+        half_width=found_in.half_width,
         n=len(values),
         planned=len(runs),
-        published=None if counted and task != _COUNTED_TASK else paper.get(column.key),
+        published=_published(column, task, paper, layout),
         status=_status([run.state for run in runs], measured=bool(values)),
         values=values,
     )
+
+
+def _published(column: Column, task: str, paper: Published | None, layout: Layout | None) -> float | None:
+    """The paper counts one task's networks in a table; beside another's its counts mean nothing."""
+    if paper is None or layout is None or (column.key in COUNTED and task != layout.counted_task):
+        return None
+    return paper.values.get(column.key)
 
 
 def _value(result: Result, column: Column) -> float | None:

@@ -5,11 +5,12 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 
 from focal_lab.aligned import TextColumn, aligned
-from focal_lab.report.grid import Strip
+from focal_lab.report.grid import WORDS, Strip
 
 _NOTE_WIDTH = 100
-_RED, _YELLOW, _DIM = "1;31", "33", "2"
+_RED, _YELLOW, _DIM, _GREEN = "1;31", "33", "2", "32"
 _COLORS = {"failed": _RED, "corrupt": _RED, "missing": _YELLOW, "not reported": _YELLOW}
+_VERDICTS = {"better": _GREEN, "supported": _GREEN, "worse": _RED, "contradicted": _RED}
 
 
 def strips_text(strips: Sequence[Strip], width: int | None, *, color: bool) -> str:
@@ -25,7 +26,7 @@ def strips_text(strips: Sequence[Strip], width: int | None, *, color: bool) -> s
         TextColumn(
             strip.heading,
             strip.cells,
-            right=strip.kind not in ("label", "state"),
+            right=strip.kind not in WORDS,
             folds=strip.kind == "state",
             style=_style_of(strip.kind),
         )
@@ -56,6 +57,8 @@ def note_text(notes: Iterable[str], width: int | None) -> str:
 def _style_of(kind: str) -> Callable[[str], str]:
     if kind == "paper":
         return lambda cell: _DIM
+    if kind == "verdict":
+        return lambda cell: _VERDICTS.get(cell, "")
     if kind not in ("measured", "state"):
         return lambda cell: ""
     return lambda cell: next((color for word, color in _COLORS.items() if word in cell), "")

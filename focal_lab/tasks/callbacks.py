@@ -60,6 +60,21 @@ def reseed(seed: int, trainer: Trainer) -> None:
     random.seed(seed)
 
 
+class LogLearningRate(Callback):
+    """Logs one scalar, `lr`, whatever the task: the highest rate of all groups of weights.
+
+    Lightning's monitor names a curve after the optimizer and each of its groups, whose number depends on the
+    task's recipe.
+    """
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        due = (trainer.global_step + 1) % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
+        if due and trainer.optimizers:
+            pl_module.log("lr", float(max(group["lr"] for group in trainer.optimizers[0].param_groups)))
+
+
 class Timing(Callback):
     """Measures training; survives a resume, because it is saved with the checkpoint.
 

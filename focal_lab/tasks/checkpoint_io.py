@@ -10,6 +10,8 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from focal_lab.files import sync_folder
+
 # `.last.ckpt.1234`: what process 1234 was writing
 _UNFINISHED = re.compile(r"\..+\.ckpt\.(\d+)")
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
@@ -48,7 +50,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except BaseException:
             unfinished.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 class MovableCheckpoint(ModelCheckpoint):
@@ -108,15 +110,6 @@ def _save(checkpoint: Mapping[str, Any], stream: IO[bytes]) -> None:
         if recorder.error is not None:
             raise recorder.error from None
         raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put the new name on the disk too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_alive(process: int) -> bool:

@@ -16,6 +16,7 @@ from focal_lab.errors import UserError
 from focal_lab.tasks.backbone import create_backbone
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.callbacks import WritePredictions
+from focal_lab.tasks.class_pictures import ShowClasses
 from focal_lab.tasks.schedule import Recipe
 
 Batch = tuple[Tensor, Tensor]
@@ -130,9 +131,9 @@ class Classification(Task):
         """Fresh metrics: what `trainer.validate` leaves are inference tensors, which `fit` cannot update."""
         self.val_metrics.reset()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update the validation metrics."""
-        self._evaluate(batch, self.val_metrics)
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Update the validation metrics; the logits (B, num_classes) go to the callbacks, which draw them."""
+        return {"found": self._evaluate(batch, self.val_metrics)}
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the test metrics."""
@@ -148,8 +149,8 @@ class Classification(Task):
         return answer if isinstance(batch, Tensor) else answer | {"labels": batch[1]}
 
     def configure_callbacks(self) -> list[Callback]:
-        """`focal-lab predict` writes a table."""
-        return [WritePredictions()]
+        """Validation pictures in TensorBoard; `focal-lab predict` writes a table."""
+        return [ShowClasses(), WritePredictions()]
 
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule, stepped after every optimizer step."""
@@ -159,15 +160,16 @@ class Classification(Task):
         """Billions of multiply-accumulates for one picture."""
         return count_gmacs(self.model, image_size)
 
-    def _evaluate(self, batch: Batch, metrics: MetricCollection) -> None:
+    def _evaluate(self, batch: Batch, metrics: MetricCollection) -> Tensor:
         images_BCHW, labels_B = batch
-        logits_BK = self(images_BCHW)
+        logits_BK: Tensor = self(images_BCHW)
         prefix = metrics.prefix or ""
         metrics["top1"].update(logits_BK, labels_B)
         metrics["top5"].update(logits_BK, labels_B)
         metrics["loss"].update(F.cross_entropy(logits_BK, labels_B, reduction="none"))
         for name in self.result_metrics:
             self.log(f"{prefix}{name}", metrics[name], prog_bar=name == "top1", batch_size=len(labels_B))
+        return logits_BK
 
 
 class _Percent(MulticlassAccuracy):

@@ -2,7 +2,7 @@
 
 import colorsys
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,8 @@ class ShowPictures(Callback):
         """Draw pictures of the batch until there are enough."""
         logger = trainer.logger
         if self._shown >= SHOWN or not isinstance(logger, TensorBoardLogger):
+            return
+        if not isinstance(outputs, Mapping) or "found" not in outputs:  # a task of the user's own
             return
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
@@ -157,9 +159,9 @@ def beside(left_3HW: Tensor, right_3HW: Tensor) -> Tensor:
     return torch.cat((left_3HW, line, right_3HW), 2)
 
 
-def magnification(picture_3HW: Tensor) -> int:
+def magnification(picture_3HW: Tensor, least_side: int = _LEAST_SIDE) -> int:
     """How often to repeat the pixels of a small picture so that what is drawn on it can be seen."""
-    return max(1, math.ceil(_LEAST_SIDE / max(picture_3HW.shape[1:])))
+    return max(1, math.ceil(least_side / max(picture_3HW.shape[1:])))
 
 
 def enlarged(x_CHW: Tensor, factor: int) -> Tensor:

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from focal_lab.tasks.callbacks import DivergedError, Progress, Timing
 from focal_lab.tasks.checkpoints import checkpoint_problem, checkpoint_progress
+from focal_lab.tasks.history import History
 from focal_lab.tasks.stopping import LAST_CHECKPOINT, STOPPED_CHECKPOINT, StopOnWord
 from focal_lab.tasks.stopping import Stopped as Stopped
 from focal_lab.tasks.training_cli import FocalCLI, one_line_errors
@@ -52,7 +53,7 @@ def train(
 
     Args:
         config: a LightningCLI configuration without paths.
-        folder: gets the checkpoints and TensorBoard's event file.
+        folder: gets the checkpoints, the curves (`history_file`) and TensorBoard's event file.
         resume_from: checkpoint of an earlier, interrupted training of the same configuration.
         listener: is told where training is.
         stop: asked at the end of every batch. After "stop" the training leaves a checkpoint that
@@ -68,6 +69,8 @@ def train(
     warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch.*")
     cli = build(config, folder)
     timing = Timing()
+    # first, so that checkpoints hold the latest point
+    cli.trainer.callbacks.insert(0, History(folder))  # type: ignore[attr-defined]
     cli.trainer.callbacks.append(timing)  # type: ignore[attr-defined]
     if listener is not None:
         cli.trainer.callbacks.append(Progress(listener))  # type: ignore[attr-defined]
@@ -144,6 +147,8 @@ def _log_hyperparameters(cli: FocalCLI, metrics: Mapping[str, float]) -> None:
     logger = cli.trainer.logger
     if isinstance(logger, RunLogger):
         logger.log_hyperparams(
-            dict(cli.model.hparams), {f"test/{name}": value for name, value in metrics.items()}
+            dict(cli.model.hparams),
+            {f"test/{name}": value for name, value in metrics.items()},
+            cli.trainer.global_step,  # the one that the test has logged them at
         )
         logger.close()

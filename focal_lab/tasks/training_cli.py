@@ -14,12 +14,12 @@ import torch
 from jsonargparse import ArgumentError
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from focal_lab.errors import UserError
 from focal_lab.tasks.allocator import keep_freed_memory
-from focal_lab.tasks.callbacks import DivergedError, ReseedEachEpoch, StopWhenDiverged
+from focal_lab.tasks.callbacks import DivergedError, LogLearningRate, ReseedEachEpoch, StopWhenDiverged
 from focal_lab.tasks.checkpoint_io import AtomicCheckpointIO, MovableCheckpoint
 from focal_lab.tasks.checkpoints import checkpoint_problem
 from focal_lab.tasks.resumption import ExactResume
@@ -106,7 +106,7 @@ class FocalCLI(LightningCLI):
         if trainer.strategy._checkpoint_io is None:  # the configuration names no other
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         if trainer.loggers:
-            callbacks.append(LearningRateMonitor(logging_interval="step"))
+            callbacks.append(LogLearningRate())
         return trainer
 
 

@@ -1,4 +1,4 @@
-"""Room on the disk, and which checkpoints stay on it."""
+"""Room on the disk is looked for before the work, and named where it has run out."""
 
 import errno
 import subprocess
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from focal_lab.ablation.disk import check_room, disk_full
-from focal_lab.ablation.keep import parse_keep, prune_checkpoints
 from focal_lab.errors import UserError
 
 
@@ -65,26 +64,3 @@ def test_what_a_process_said_of_a_full_disk_is_understood(tmp_path: Path, small_
     said = "RuntimeError: PytorchStreamWriter failed writing file data/0: file write failed"
     assert disk_full(tmp_path, said) is None
     assert disk_full(small_disk, said) is not None
-
-
-@pytest.mark.parametrize(
-    ("text", "kinds"), [("best", {"best"}), ("last,best", {"best", "last"}), ("none", set())]
-)
-def test_what_to_keep_is_a_list_of_kinds(text: str, kinds: set[str]) -> None:
-    assert parse_keep(text) == kinds
-
-
-@pytest.mark.parametrize("text", ["", "all", "best,", "best last", "none,best"])
-def test_other_kinds_are_refused(text: str) -> None:
-    with pytest.raises(UserError, match=r"--keep: .* is unknown"):
-        parse_keep(text)
-
-
-def test_checkpoints_beyond_what_is_kept_go(tmp_path: Path) -> None:
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    for kind in ("best", "last", "stopped"):
-        (folder / f"{kind}.ckpt").write_bytes(bytes(10))
-    assert prune_checkpoints(tmp_path, {"best", "last"}) == 10
-    assert prune_checkpoints(tmp_path, {"best"}) == 10
-    assert [path.name for path in folder.iterdir()] == ["best.ckpt"]

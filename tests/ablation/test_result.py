@@ -14,7 +14,6 @@ from focal_lab.ablation.result import (
     read_failure,
     read_result,
     set_aside,
-    write_atomic,
     write_record,
 )
 
@@ -135,36 +134,6 @@ def test_a_metric_that_is_no_number_is_never_written_and_the_old_result_stays(ou
         write_record(out / "a0", replace(written, metrics={"top1": float("nan")}))
     assert read_result(out / "a0") == written
     assert os.listdir(out / "a0") == ["result.json"]
-
-
-def test_writing_makes_the_folder_and_replaces_the_old_text(out: Path) -> None:
-    write_atomic(out / "new" / "a.json", "old")
-    write_atomic(out / "new" / "a.json", "ä new")
-    assert (out / "new" / "a.json").read_text(encoding="utf-8") == "ä new"
-    assert os.listdir(out / "new") == ["a.json"]
-
-
-def test_a_text_that_cannot_be_written_leaves_the_old_file_and_nothing_else(out: Path) -> None:
-    write_atomic(out / "a.json", "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomic(out / "a.json", "half of a new text \ud800")
-    assert (out / "a.json").read_text() == "old"
-    assert os.listdir(out) == ["a.json"]
-
-
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(
-    out: Path, step: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*arguments: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    write_atomic(out / "a.json", "old")
-    monkeypatch.setattr(os, step, full)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomic(out / "a.json", "new")
-    assert (out / "a.json").read_text() == "old"
-    assert os.listdir(out) == ["a.json"]
 
 
 def test_damaged_files_are_set_aside_one_by_one_under_names_of_their_own(out: Path) -> None:

@@ -1,19 +1,24 @@
 """`focal-lab runs` lists what is there, and removes nothing that anybody needs."""
 
+import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from report_world import corrupt, fail, finish, start
 from small_project import write_sweep
 
+from focal_lab.ablation.conflicts import present
 from focal_lab.ablation.engine.locks import LOCK_FILE, FileLock
+from focal_lab.ablation.inventory import is_running
 from focal_lab.ablation.manifest import Manifest, write_manifest
 from focal_lab.ablation.outcomes import State, read_outcome
 from focal_lab.ablation.plan import Plan, make_plan, remember
 from focal_lab.ablation.result import Failure, read_failure, write_record, write_result_once
-from focal_lab.ablation.runs_command import age, runs_command, size
+from focal_lab.ablation.runs import Run
+from focal_lab.ablation.runs_command import runs_command
 from focal_lab.errors import UserError
 
 OUT = Path("runs")
@@ -23,21 +28,33 @@ OUT = Path("runs")
 def swept(project: None) -> Plan:
     """A sweep of four runs: two finished, one failed, one not begun; and a run that nobody needs."""
     plan = make_plan(write_sweep())
-    remember(plan, OUT, ())
-    write_manifest(
-        OUT, Manifest(plan.study, plan.sweep.name, plan.suite, plan.sweep.title, plan.distinct_runs)
-    )
+    note(plan)
     first, second, third, _ = plan.distinct_runs
     for run in (first, second):
-        finish(OUT, run.id, seed=run.seed)
-        (OUT / run.id / "checkpoints").mkdir()
-        for kind in ("best", "last"):
-            (OUT / run.id / "checkpoints" / f"{kind}.ckpt").write_bytes(bytes(10_000))
+        finished(run)
     write_record(
         OUT / third.id, Failure(third.id, third.task, third.seed, "out of luck", [], 2, "2026-01-02")
     )
     finish(OUT, "0ld00000000", seed=0)
     return plan
+
+
+def finished(run: Run) -> Path:
+    """Leave a run's result and checkpoints behind; the run's folder."""
+    result = finish(OUT.with_name("scratch"), "run0")
+    write_record(OUT / run.id, replace(result, run=run.id, task=run.task, seed=run.seed))
+    (OUT / run.id / "checkpoints").mkdir()
+    for kind in ("best", "last"):
+        (OUT / run.id / "checkpoints" / f"{kind}.ckpt").write_bytes(bytes(10_000))
+    return OUT / run.id
+
+
+def note(plan: Plan) -> None:
+    """Leave behind what `focal-lab sweep` notes of a plan."""
+    remember(plan, OUT, ())
+    write_manifest(
+        OUT, Manifest(plan.study, plan.sweep.name, plan.suite, plan.sweep.title, plan.distinct_runs)
+    )
 
 
 def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, object]]:
@@ -78,9 +95,7 @@ def test_runs_are_listed_with_state_labels_and_who_needs_them(
 @pytest.mark.parametrize("action", [["rm"], ["retry"]])
 def test_ids_may_be_cut_short_but_not_be_ambiguous(swept: Plan, action: list[str]) -> None:
     finish(OUT, "0ld11111111", seed=0)
-    with pytest.raises(
-        UserError, match=r"0ld is the beginning of several runs .use 0ld00000000 or 0ld11111111"
-    ):
+    with pytest.raises(UserError, match=r"0ld is the beginning of 2 runs .use 0ld00000000 or 0ld11111111"):
         runs_command([*action, "0ld"])
     with pytest.raises(UserError, match="there is no run zzz in runs"):
         runs_command([*action, "zzz"])
@@ -134,8 +149,8 @@ def test_gc_takes_what_nobody_needs_and_what_the_dead_left(
     (OUT / ".trash-4bc-999999").mkdir()
     alive = first / f".config.yaml.{os.getpid()}"
     alive.write_text("being written")
-    assert runs_command(["gc", "--dry-run"]) == 0
-    assert "would remove 1 run and 4 left-over files" in capsys.readouterr().out
+    assert runs_command(["gc", "--dry-run", "--keep", "best"]) == 0
+    assert "would remove 1 run, 4 left-over files and 2 checkpoints" in capsys.readouterr().out
     assert all(path.exists() for path in left)
     assert runs_command(["gc", "--keep", "best"]) == 0
     assert not any(path.exists() for path in left)
@@ -152,12 +167,8 @@ def test_the_best_checkpoint_stays_where_other_runs_start_from_it(project: None)
         write_sweep(factors={"window_size": [7]}, seeds=1), tasks=["classification", "detection"]
     )
     parent, _ = plan.distinct_runs
-    remember(plan, OUT, ())
-    write_manifest(OUT, Manifest(plan.study, "small", plan.suite, "small", plan.distinct_runs))
-    finish(OUT, parent.id, seed=0)
-    (OUT / parent.id / "checkpoints").mkdir()
-    for kind in ("best", "last"):
-        (OUT / parent.id / "checkpoints" / f"{kind}.ckpt").write_bytes(b"weights")
+    note(plan)
+    finished(parent)
     assert runs_command(["gc", "--keep", "none"]) == 0
     assert [path.name for path in (OUT / parent.id / "checkpoints").iterdir()] == ["best.ckpt"]
 
@@ -179,21 +190,96 @@ def test_a_failure_of_an_older_version_is_still_read(out: Path) -> None:
     assert not failure.pruned
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(12, "12 B"), (12_345, "12.3 kB"), (4.5e6, "4.5 MB"), (3e9, "3.0 GB"), (2e13, "20.0 TB")],
-)
-def test_sizes_are_read_by_people(value: float, text: str) -> None:
-    assert size(value) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(5, "5 s"), (90, "2 min"), (3 * 3600, "3 h"), (5 * 86400, "5 d")]
-)
-def test_ages_are_read_by_people(seconds: float, text: str) -> None:
-    assert age(seconds) == text
-
-
 def test_a_folder_that_does_not_exist_is_said(project: None) -> None:
     with pytest.raises(UserError, match="--out: nowhere does not exist"):
         runs_command(["--out", "nowhere"])
+
+
+def test_runs_that_a_changed_sweep_needs_no_longer_are_free_unless_a_command_still_trains_it(
+    swept: Plan,
+) -> None:
+    changed = make_plan(write_sweep(factors={"window_size": [7]}))
+    note(changed)
+    dropped = next(run for run in swept.distinct_runs[:3] if run.id not in {r.id for r in changed.runs})
+    with present(swept.study, OUT):
+        assert runs_command(["gc"]) == 0
+        assert (OUT / dropped.id).exists()
+    assert runs_command(["gc"]) == 0
+    assert not (OUT / dropped.id).exists()
+    assert (OUT / changed.runs[0].id).exists()
+
+
+@pytest.mark.parametrize("damaged", ["sweeps/small.json", "plans"])
+def test_nothing_is_removed_while_it_cannot_be_read_what_a_sweep_needs(swept: Plan, damaged: str) -> None:
+    path = OUT / damaged if damaged.endswith("json") else OUT / damaged / f"{swept.study}.json"
+    path.write_text("{half")
+    for action in (["gc"], ["gc", "--dry-run"], ["rm", "0ld0"]):
+        with pytest.raises(UserError, match=r"json: is damaged; start the sweep once more"):
+            runs_command(action)
+    assert (OUT / "0ld00000000").exists()
+    assert runs_command([]) == 0  # looking does no harm
+    assert runs_command(["rm", "0ld0", "--force"]) == 0
+
+
+def test_a_run_named_twice_is_removed_once(swept: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runs_command(["rm", "0ld0", "0ld00"]) == 0
+    assert "removed 1 run," in capsys.readouterr().out
+    with pytest.raises(UserError, match="there is no run ''"):
+        runs_command(["rm", ""])
+
+
+def test_a_half_removed_run_is_no_run_and_goes_once_its_remover_is_dead(
+    swept: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (OUT / "0ld00000000").rename(OUT / ".trash-0ld00000000-999999")
+    finish(OUT, "0ld00000001")
+    alive = (OUT / "0ld00000001").rename(OUT / f".trash-0ld00000001-{os.getpid()}")
+    assert len(listed(capsys)) == 3
+    assert runs_command(["gc"]) == 0
+    assert "removed 0 runs and 1 left-over file," in capsys.readouterr().out
+    assert alive.exists()
+    assert not (OUT / ".trash-0ld00000000-999999").exists()
+
+
+def test_gc_leaves_what_a_run_in_training_writes(swept: Plan) -> None:
+    folder = OUT / "0ld00000000"
+    lock = FileLock(folder / LOCK_FILE)
+    assert lock.acquire()
+    (folder / ".config.yaml.999999").write_text("of a process on another machine")
+    assert runs_command(["gc", "--keep", "none"]) == 0
+    lock.release()
+    assert (folder / ".config.yaml.999999").exists()
+    assert runs_command(["gc"]) == 0
+    assert not folder.exists()
+
+
+def test_failed_means_not_those_that_are_tried_again_right_now(swept: Plan) -> None:
+    folder = OUT / swept.distinct_runs[2].id
+    lock = FileLock(folder / LOCK_FILE)
+    assert lock.acquire()
+    assert runs_command(["retry", "--failed"]) == 0
+    with pytest.raises(UserError, match="is being trained"):
+        runs_command(["retry", folder.name])
+    lock.release()
+    assert read_outcome(folder).state is State.FAILED
+
+
+def test_looking_for_a_lock_takes_no_other_looker_for_a_training(swept: Plan) -> None:
+    folder = OUT / swept.distinct_runs[0].id
+    looker = FileLock(folder / LOCK_FILE)
+    assert looker.acquire(shared=True)
+    assert not is_running(folder)
+    looker.release()
+
+
+def test_gc_says_what_it_could_not_remove(
+    swept: Plan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert runs_command(["gc"]) == 1
+    told = capsys.readouterr()
+    assert told.err == "focal-lab: kept: runs/0ld00000000 cannot be changed: Permission denied\n"
+    assert told.out == "removed 0 runs and 0 left-over files, 0 B\n"

@@ -55,7 +55,7 @@ def test_a_bare_name_is_a_file_under_sweeps_and_options_reach_the_plan(
     status = main(["window_size", "--suite", "imagenet", "--seeds", "2", "--set", "a=1", "--set", "b=2"])
     assert status == 0
     assert asked == [(Path("sweeps/window_size.yaml"), Path("runs"), "imagenet", 2, ["a=1", "b=2"], None)]
-    assert "85.5 ± 0.7 (n=2)" in capsys.readouterr().out
+    assert "85.5 ± 6.4 (n=2)" in capsys.readouterr().out
 
 
 def test_without_options_the_plan_is_the_one_of_the_last_sweep(asked: list[tuple[Any, ...]]) -> None:
@@ -64,7 +64,7 @@ def test_without_options_the_plan_is_the_one_of_the_last_sweep(asked: list[tuple
 
 
 @pytest.mark.parametrize("arguments", [[], ["window_size"], ["window_size", "--long"]])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [name for name in FORMATS if name not in ("parquet", "html")])
 def test_every_format_prints_plain_text_into_a_pipe(
     format: str,
     arguments: list[str],
@@ -115,7 +115,7 @@ def test_an_ascii_only_output_gets_ascii(out: Path, mixed: FakePlan) -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
     print_table(mixed, out, file=stream)
-    assert b"85.5 +- 0.7 (n=2)" in raw.getvalue()
+    assert b"85.5 +- 6.4 (n=2)" in raw.getvalue()
 
 
 def test_a_closed_pipe_is_no_error(out: Path) -> None:
@@ -151,11 +151,24 @@ def test_an_unknown_sweep_is_refused_with_those_that_exist(asked: list[tuple[Any
     assert asked == []
 
 
-@pytest.mark.parametrize("option", [["--suite", "digits"], ["--seeds", "0"], ["--set", "a=1"]])
+@pytest.mark.parametrize(
+    "option", [["--suite", "digits"], ["--seeds", "0"], ["--set", "a=1"], ["--plots", "x"]]
+)
 def test_an_option_that_would_do_nothing_is_refused(out: Path, option: list[str]) -> None:
     finish(out, "a0")
     with pytest.raises(UserError, match=f"^{option[0]} needs a SWEEP"):
         main(option)
+
+
+def test_plots_are_written_beside_the_table(
+    asked: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["window_size", "--plots", "pictures"]) == 0
+    written = {path.name for path in Path("pictures").iterdir()}
+    assert {"window_size-bars-top1.png", "window_size-bars-top1.svg", "window_size-bars-top1.pdf"} <= written
+    captured = capsys.readouterr()
+    assert "85.5" in captured.out
+    assert captured.err == f"{len(written)} files with plots in pictures\n"
 
 
 def test_a_report_imports_nothing_heavy(out: Path) -> None:
@@ -167,3 +180,55 @@ def test_a_report_imports_nothing_heavy(out: Path) -> None:
     assert "focal_lab.report.table" in modules
     heavy = {"torch", "lightning", "timm", "optuna", "scipy", "numpy", "pandas"}
     assert heavy.isdisjoint(modules)
+
+
+def test_strict_says_what_keeps_a_table_from_being_published_and_exits_1(
+    asked: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["window_size", "--strict"]) == 1
+    told = capsys.readouterr()
+    assert "Impact of the window size" in told.out
+    assert "focal-lab: --strict: Focal-Tiny / 14: 3 failed" in told.err
+
+
+@pytest.mark.parametrize("arguments", [[], ["window_size"], ["window_size", "--long"]])
+def test_parquet_holds_the_rows_with_their_types(asked: list[tuple[Any, ...]], arguments: list[str]) -> None:
+    import pandas as pd
+
+    assert main([*arguments, "--format", "parquet", "--output", "new/table.parquet"]) == 0
+    frame = pd.read_parquet("new/table.parquet")
+    if arguments == ["window_size"]:
+        assert frame["top1_mean"].iloc[0] == 84.25
+        assert frame["top1_n"].tolist() == [3, 2, 1, 0, 0, 0]
+    else:
+        finished = frame[frame["state"] == "finished"]
+        assert finished["top1"].tolist()[:3] == [84.25, 85.5, 83.0]
+        assert str(frame["params"].dtype) == "Int64"
+
+
+def test_a_file_gets_what_would_be_printed(
+    asked: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["window_size", "--format", "markdown"])
+    printed = capsys.readouterr().out
+    main(["window_size", "--format", "markdown", "-o", "docs/table.md"])
+    assert capsys.readouterr().out == ""
+    assert Path("docs/table.md").read_text(encoding="utf-8") == printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["window_size", "--format", "parquet"], "--format: parquet is no text; say where to"),
+        (["--format", "html"], "the page is one of a sweep"),
+        (["--strict"], "--strict needs a SWEEP"),
+        (["window_size", "--open", "--format", "csv"], "--open and --watch show the page"),
+        (["window_size", "--long", "--format", "html"], "--long: is a table of runs"),
+        (["window_size", "-o", "runs/cla000000000/result.json/x.md"], "--output: cannot write"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    asked: list[tuple[Any, ...]], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
+        main(arguments)

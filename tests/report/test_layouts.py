@@ -2,7 +2,14 @@ import pytest
 
 from focal_lab.ablation.columns import COLUMNS
 from focal_lab.errors import UserError
-from focal_lab.report.layouts import LAYOUTS, find_layout, known_papers, published_values
+from focal_lab.report.layouts import (
+    LAYOUTS,
+    Layout,
+    find_layout,
+    known_papers,
+    published_rows,
+    published_values,
+)
 from focal_lab.report.paper import published
 
 # Typed off the paper: table, labels as the shipped sweeps have them, then GMACs, top-1, AP^b, AP^m, params.
@@ -44,6 +51,15 @@ PAPER = [
 ]
 
 
+ABLATIONS = ["table8_window_size", "table9_window_shift", "table10_depth", "figure5_local_global"]
+COMPARISONS = sorted(set(known_papers()) - set(ABLATIONS))
+SIZES = {"Tiny": "T", "Small": "S", "Base": "B"}
+
+
+def _groups(layout: Layout) -> list[tuple[str, dict[str, str]]]:
+    return list(layout.split[1].items()) if layout.split else []
+
+
 @pytest.mark.parametrize(("key", "labels", "gmacs", "top1", "ap_box", "ap_mask", "params"), PAPER)
 def test_every_row_of_the_paper_is_found_by_the_sweeps_labels(
     key: str,
@@ -56,11 +72,12 @@ def test_every_row_of_the_paper_is_found_by_the_sweeps_labels(
 ) -> None:
     wanted = {"gmacs": gmacs, "top1": top1, "ap_box": ap_box, "ap_mask": ap_mask, "params": params}
     found = published_values(find_layout(key), labels)
-    assert found == {column: value for column, value in wanted.items() if value is not None}
+    assert found is not None
+    assert found.values == {column: value for column, value in wanted.items() if value is not None}
 
 
 def test_the_list_above_leaves_no_published_row_out() -> None:
-    for key in known_papers():
+    for key in ABLATIONS:
         assert sum(row[0] == key for row in PAPER) == len(published(key))
 
 
@@ -70,7 +87,7 @@ def test_a_switch_may_be_labelled_by_its_value(label: str, top1: float) -> None:
         LAYOUTS["table9_window_shift"], {"backbone": "Focal-Tiny", "window_shift": label}
     )
     assert found is not None
-    assert found["top1"] == top1
+    assert found.values["top1"] == top1
 
 
 @pytest.mark.parametrize(
@@ -94,9 +111,73 @@ def test_an_unknown_paper_key_is_refused_with_those_that_exist() -> None:
 @pytest.mark.parametrize("key", known_papers())
 def test_every_layout_names_fields_and_columns_that_exist(key: str) -> None:
     layout = LAYOUTS[key]
-    assert set(layout.fields) <= set(COLUMNS)
+    fields = {**layout.fields, **{name: "" for _, group in _groups(layout) for name in group}}
+    assert set(fields) <= set(COLUMNS)
+    names = [name for name in layout.factors.values() if name]
     for row in published(key):
-        assert set(layout.factors.values()) <= set(row)
-    words = {str(row[field]) for row in published(key) for field in layout.factors.values()}
+        assert {*names, *layout.where} <= set(row)
+    words = {str(row[field]) for row in published(key) for field in names}
     for aliases in layout.aliases.values():
         assert {alias.casefold() for alias in aliases.values()} <= {word.casefold() for word in words}
+
+
+# Typed off the paper: table, our labels, values.
+COMPARED = [
+    ("table2_imagenet1k", {"backbone": "Swin-Base"}, {"params": 87.8, "gmacs": 15.4, "top1": 83.4}),
+    ("table2_imagenet1k", {"backbone": "Focal-Small"}, {"params": 51.1, "gmacs": 9.1, "top1": 83.5}),
+    ("table3_coco_1x_summary", {"backbone": "Focal-Tiny", "detector": "RetinaNet"}, {"ap_box": 43.7}),
+    (
+        "table3_coco_1x_summary",
+        {"backbone": "Swin-Small", "detector": "Mask R-CNN"},
+        {"ap_box": 46.5, "ap_mask": 42.1},
+    ),
+    (
+        "table4_coco_3x_MS",
+        {"backbone": "Focal-Tiny", "detector": "RetinaNet"},
+        {"params": 39.4, "gmacs": 265.0, "ap_box": 45.5, "ap50_box": 66.3, "ap75_box": 48.8},
+    ),
+    (
+        "table12_coco_1x_full",
+        {"backbone": "Focal-Base", "detector": "mask r-cnn"},
+        {"params": 110.0, "gmacs": 533.0, "ap_box": 47.8, "ap50_box": 70.2, "ap75_box": 52.5}
+        | {"ap_mask": 43.2, "ap50_mask": 67.3, "ap75_mask": 46.5},
+    ),
+    ("table7_ade20k", {"backbone": "Focal-Tiny"}, {"params": 62.0, "gmacs": 998.0, "miou": 45.8}),
+    ("table7_ade20k", {"backbone": "Focal-Large"}, {"params": 240.0, "gmacs": 3376.0, "miou": 54.0}),
+]
+
+
+@pytest.mark.parametrize(("key", "labels", "values"), COMPARED)
+def test_cells_of_the_comparisons_are_found(
+    key: str, labels: dict[str, str], values: dict[str, float]
+) -> None:
+    found = published_values(find_layout(key), labels)
+    assert found is not None
+    assert found.values == values
+
+
+@pytest.mark.parametrize("key", COMPARISONS)
+def test_every_published_cell_has_its_own_place_and_name(key: str) -> None:
+    rows = list(published_rows(find_layout(key)))
+    places = [found.place for _, found in rows]
+    assert places == sorted(set(places))
+    assert len({tuple(labels.values()) for labels, _ in rows}) == len(rows)
+    groups = len(_groups(find_layout(key))) or 1
+    assert len(rows) == groups * len(published(key))
+
+
+def test_every_focal_row_of_the_comparisons_has_a_label_of_ours() -> None:
+    for size, letter in SIZES.items():
+        for key in COMPARISONS:
+            for detector in [name for name, _ in _groups(LAYOUTS[key])] or [None]:
+                labels = {"backbone": f"Focal-{size}"} | ({"detector": detector} if detector else {})
+                found = published_values(LAYOUTS[key], labels)
+                assert found is not None
+                rows = {place.place: names for names, place in published_rows(LAYOUTS[key])}
+                assert rows[found.place]["backbone"] in (f"Focal-{size}", f"Focal-{letter}")
+
+
+def test_other_methods_are_named_beside_their_backbone() -> None:
+    names = [labels["backbone"] for labels, _ in published_rows(LAYOUTS["table7_ade20k"])]
+    assert "ResNet-101 (DANet)" in names
+    assert "ResNet-101" in names  # UPerNet, as the sweep trains it

@@ -22,7 +22,7 @@ from focal_lab.report.render import (
 )
 from focal_lab.report.table import build_table
 
-SUFFIX = {"text": "txt", "markdown": "md", "csv": "csv", "json": "json"}
+SUFFIX = {"text": "txt", "markdown": "md", "latex": "tex", "csv": "csv", "json": "json"}
 Golden = Callable[[str, str], None]
 
 
@@ -54,7 +54,7 @@ def test_a_terminal_of_100_columns_shows_table_8_unbroken(
 ) -> None:
     text = table_text(build_table(complete, out), 100)
     assert max(map(len, text.splitlines())) <= 100
-    assert "87.0 ± 0.6" in text
+    assert "87.0 ± 1.4" in text
     golden("table_100_columns.txt", text)
 
 
@@ -63,7 +63,7 @@ def test_no_number_and_no_column_is_lost_however_narrow_the_terminal(
     width: int | None, out: Path, mixed: FakePlan
 ) -> None:
     table = table_text(build_table(mixed, out), width).partition("─")[2]
-    for word in ("85.5 ± 0.7 (n=2)", "28.29", "4.494", "82.1", "40.5", "2/3:", "my_<b>*|[red]"):
+    for word in ("85.5 ± 6.4 (n=2)", "28.29", "4.494", "82.1", "40.5", "2/3:", "my_<b>*|[red]"):
         assert word in table
 
 

@@ -7,7 +7,7 @@ import pytest
 from report_world import FakePlan, corrupt, fail, finish, make_plan, run_id
 
 from focal_lab.errors import UserError
-from focal_lab.report.entries import mean_and_sd
+from focal_lab.report.statistics import mean_and_sd
 from focal_lab.report.table import build_table
 
 

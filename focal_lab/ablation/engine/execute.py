@@ -41,11 +41,11 @@ from focal_lab.ablation.result import (
     known_values,
     read_failure,
     set_aside,
-    write_atomic,
     write_record,
 )
 from focal_lab.ablation.runs import Run
 from focal_lab.ablation.yaml_file import dump_yaml
+from focal_lab.files import write_atomic
 
 # Seconds: how often the loop looks up when nothing happens; between two looks at what others do; how long
 # a run that is told to stop may take for its checkpoint; how long a run is left to who holds its lock.

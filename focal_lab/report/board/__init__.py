@@ -1,0 +1,1 @@
+"""What `focal-lab dashboard` shows in TensorBoard; neither torch nor tensorflow is imported."""

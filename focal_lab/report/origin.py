@@ -1,0 +1,67 @@
+"""Where results come from: code, versions, machines, pictures."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from focal_lab.ablation.result import Result
+from focal_lab.report.entries import Provenance
+from focal_lab.report.frame import flatten
+
+# They change how fast pictures come, not which.
+_ONLY_SPEED = frozenset({"batch_size", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor"})
+_NO_COMMIT = "no commit"
+_CLASS = "data.class"
+
+
+def provenance_of(results: Sequence[Result]) -> Provenance:
+    """Commits, versions and hardware of finished runs, the most frequent first."""
+    commits = Counter(str(result.git.get("commit") or _NO_COMMIT) for result in results)
+    packages = dict.fromkeys(name for result in results for name in result.versions)
+    versions = {
+        name: Counter(result.versions[name] for result in results if name in result.versions)
+        for name in packages
+    }
+    return Provenance(
+        commits=dict(commits.most_common()),
+        dirty=sum(bool(result.git.get("dirty")) for result in results),
+        versions={name: dict(found.most_common()) for name, found in versions.items()},
+        hardware=dict(Counter(result.hardware for result in results).most_common()),
+    )
+
+
+def describe_data(rows: Sequence[Sequence[Result]]) -> list[str]:
+    """What is particular about the pictures of each row's runs; empty everywhere if all have the same.
+
+    Args:
+        rows: the finished runs of each row.
+    """
+    # the runs of a row and task differ in their seeds only: one of them tells
+    described = []
+    for row in rows:
+        one_a_task = {result.task: result for result in row}
+        described.append(
+            {key: value for result in one_a_task.values() for key, value in _data(result).items()}
+        )
+
+    def differs(key: str) -> bool:
+        task = key.partition(".")[0]
+        return len({data.get(key) for data in described if f"{task}.{_CLASS}" in data}) > 1
+
+    differing = [key for key in dict.fromkeys(key for data in described for key in data) if differs(key)]
+    return [
+        ", ".join(f"{key.rpartition('.')[2]} {data[key]}" for key in differing if key in data)
+        for data in described
+    ]
+
+
+def _data(result: Result) -> dict[str, str]:
+    data: Any = result.config.get("data", {})
+    init_args = data.get("init_args", {}) if isinstance(data, Mapping) else {}
+    settings = {key: value for key, value in init_args.items() if key not in _ONLY_SPEED}
+    found = flatten(settings, f"{result.task}.data")
+    found[f"{result.task}.{_CLASS}"] = str(data.get("class_path", "")).rpartition(".")[2]
+    network = result.identity.get("network")
+    if isinstance(network, Mapping) and "img_size" in network:
+        found |= flatten(network["img_size"], f"{result.task}.img_size")
+    return {key: str(value) for key, value in found.items()}

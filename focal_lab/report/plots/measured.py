@@ -1,0 +1,131 @@
+"""What plots take from a table: its main numbers, and each network once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from focal_lab.ablation.columns import MAIN, Column
+from focal_lab.report.entries import Entry, Row, Table
+from focal_lab.report.grid import row_name
+from focal_lab.report.plots.style import PLAIN, SERIES, Look, look, look_in_group
+from focal_lab.report.statistics import LEAST_SEEDS, Sample
+
+# The paper's numbers are of this suite's data; beside those of another one they get axes of their own.
+_PAPERS_SUITE = "imagenet"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A row that is no other row's double.
+
+    Attributes:
+        index: of the row.
+        name: of the row and of those that share its runs.
+        look: the same one in all plots.
+    """
+
+    index: int
+    name: str
+    row: Row
+    look: Look
+
+
+def networks(table: Table) -> list[Network]:
+    """The rows with runs of their own: neither doubles nor rows that only the paper has."""
+    names = [row_name(row) for row in table.rows]
+    for index, row in enumerate(table.rows):
+        if row.same_as is not None:
+            names[row.same_as] += f" = {names[index]}"
+    styles = looks(table)
+    return [
+        Network(index, names[index], row, styles[index])
+        for index, row in enumerate(table.rows)
+        if row.same_as is None and not row.reference
+    ]
+
+
+def own_rows(table: Table) -> list[Row]:
+    """The cells of the sweep, without the rows that only the paper has."""
+    return [row for row in table.rows if not row.reference]
+
+
+def references(table: Table) -> list[Network]:
+    """The rows that only the paper has."""
+    return [
+        Network(index, row_name(row), row, PLAIN) for index, row in enumerate(table.rows) if row.reference
+    ]
+
+
+def looks(table: Table) -> list[Look]:
+    """The look of every row: a colour each; of many rows, a colour for each label of the first factor.
+
+    Rows that only the paper has are grey.
+    """
+    own = [index for index, row in enumerate(table.rows) if not row.reference]
+    groups = [next(iter(table.rows[index].labels.values()), "") for index in own]
+    distinct = list(dict.fromkeys(groups))
+    if len(own) <= len(SERIES) or not 1 < len(distinct) <= len(SERIES):
+        found = {index: look(place) for place, index in enumerate(own)}
+    else:
+        found = {
+            index: look_in_group(distinct.index(group), groups[:place].count(group))
+            for place, (index, group) in enumerate(zip(own, groups, strict=True))
+        }
+    return [found.get(index, PLAIN) for index in range(len(table.rows))]
+
+
+def main_columns(table: Table) -> list[Column]:
+    """The main metric of each task, where something was measured."""
+    mains = set(MAIN.values())
+    return [
+        column
+        for column in table.columns
+        if column.key in mains and any(has(row.entries[column.key]) for row in table.rows)
+    ]
+
+
+def has(entry: Entry | None) -> bool:
+    """Whether there is a finite number."""
+    return entry is not None and entry.mean is not None and isfinite(entry.mean)
+
+
+def same_scale(table: Table) -> bool:
+    """Whether the paper's numbers are of the data that the runs saw."""
+    return table.suite == _PAPERS_SUITE
+
+
+def paper_words(table: Table) -> str:
+    """`published: table 8, ImageNet-1K at 224 px, ...`."""
+    where = ", ".join(part for part in (table.cite, table.setting) if part)
+    return f"published ({where})" if where else "published"
+
+
+def interval(found: Entry | Sample) -> float | None:
+    """Half of the 95 % interval as it is drawn: from three seeds on; that of two is 12.7 standard errors."""
+    return found.half_width if found.n >= LEAST_SEEDS else None
+
+
+def interval_words(entries: Sequence[Entry]) -> str:
+    """What the error bars are, or why there are none."""
+    counts = sorted({entry.n for entry in entries if interval(entry) is not None})
+    if not counts:
+        return f"Fewer than {LEAST_SEEDS} seeds a cell: no intervals."
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    fewer = any(0 < entry.n < LEAST_SEEDS for entry in entries)
+    none = f" None where there are fewer than {LEAST_SEEDS}." if fewer else ""
+    return f"Bars: 95 % t-interval of the mean over {seeds} seeds.{none}"
+
+
+def limits(entries: Sequence[Entry], margin: float = 0.08) -> tuple[float, float]:
+    """Where an axis begins and ends: all values and intervals."""
+    ends: list[float] = []
+    for entry in entries:
+        if entry.mean is None:
+            continue
+        ends += [value for value in (*entry.values.values(), entry.mean) if isfinite(value)]
+        half_width = interval(entry)
+        if half_width is not None:
+            ends += [entry.mean - half_width, entry.mean + half_width]
+    low, high = min(ends), max(ends)
+    room = (high - low) * margin or max(abs(high) * 0.02, 1e-6)
+    return low - room, high + room
