@@ -89,6 +89,13 @@ def diff(argv: list[str]) -> int:
     return diff_main(argv)
 
 
+def inspect(argv: list[str]) -> int:
+    """Show what a network's attention looks at."""
+    from focal_lab.tools.inspect_command import main as inspect_main
+
+    return inspect_main(argv)
+
+
 def profile(argv: list[str]) -> int:
     """Show what models come to and cost."""
     from focal_lab.tools.profile import main as profile_main
@@ -126,6 +133,7 @@ SUBCOMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "report": (report, "print a sweep's table beside the paper's, or all runs"),
     "diff": (diff, "compare two runs: configuration, metrics, curves, environment"),
     "dashboard": (dashboard, "TensorBoard of all runs, grouped by sweep and named by cell"),
+    "inspect": (inspect, "what a network attends to, by level and block, drawn over pictures"),
     "convert": (convert, "write released weights, or others, for one of our models"),
     "profile": (profile, "count, and measure, backbones side by side"),
 }

@@ -327,7 +327,7 @@ def _told_in(file: Path) -> tuple[str, dict[str, Any]] | None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, "pt") as opened:  # type: ignore[no-untyped-call]
+        with safe_open(file, "pt") as opened:
             noted = opened.metadata() or {}
         options = json.loads(noted["options"]) if "options" in noted else {}
     except (SafetensorError, OSError, ValueError) as error:
