@@ -155,11 +155,11 @@ def claim_words(answers: Sequence[Answer]) -> str:
     """`Undecided: it holds with a probability of at most 61 %.`"""
     verdict, probability = overall(answers)
     if probability is None:
-        return f"{verdict.capitalize()}: too few seeds."
-    at_most = "at most " if len(answers) > 1 else ""
-    return (
-        f"{verdict.capitalize()}: it holds with a probability of {at_most}{probability_words(probability)}."
-    )
+        few = "other parts have too few seeds" if verdict == "contradicted" else "too few seeds"
+        return f"{verdict.capitalize()}: {few}."
+    words = probability_words(probability)
+    at_most = "at most " if len(answers) > 1 and not words.startswith("<") else ""
+    return f"{verdict.capitalize()}: it holds with a probability of {at_most}{words}."
 
 
 def probability_words(probability: float | None) -> str:

@@ -161,9 +161,11 @@ def last_lines(folder: Path, count: int = 20) -> list[str]:
     try:
         with open(folder / LOG_FILE, "rb") as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - 16384))
-            return stream.read().decode("utf-8", "replace").splitlines()[-count:]
+            text = stream.read().decode("utf-8", "replace")
     except OSError:
         return []
+    # not splitlines(): it also splits at \r, by which a progress bar draws itself anew
+    return text.removesuffix("\n").split("\n")[-count:] if text else []
 
 
 def _train(order: Order, connection: Connection) -> None:
