@@ -1,9 +1,9 @@
 """Makes the pages in docs/ablations from the runs of the five sweeps, and keeps what is written by hand below.
 
-    for sweep in window_size interactions window_shift focal_levels depth; do
-      focal-lab sweep sweeps/$sweep.yaml --seeds 5
-    done
-    python docs/ablations.py runs --seeds 5
+for sweep in window_size interactions window_shift focal_levels depth; do
+  focal-lab sweep sweeps/$sweep.yaml --seeds 5
+done
+python docs/ablations.py runs --seeds 5
 """
 
 import argparse
@@ -29,7 +29,9 @@ BY_HAND = "## What this shows, and what not"
 
 def main() -> None:
     """Write all pages."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", help="folder of the runs")
     parser.add_argument("--seeds", default="3")
     options = parser.parse_args()

@@ -106,10 +106,16 @@ def _say(source: "Source", found: "Inspection", folder: Path, record: dict[str, 
         shares_text(
             source, found, shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else None
         ),
-        f"recomputed beside the network; differs from its own output by {found.error:.0e} at most",
+        f"recomputed beside the network; {_agreement(found.error)}",
         *(f"{folder / picture['file']}" for picture in record["pictures"]),
     ]
     write("\n".join(told) + "\n")
+
+
+def _agreement(error: float) -> str:
+    if error == 0:
+        return "its own output to the last bit"
+    return f"differs from its own output by {error:.0e} of the largest value"
 
 
 def write(text: str) -> None:

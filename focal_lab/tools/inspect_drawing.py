@@ -158,6 +158,7 @@ def draw_reach(
 ) -> "Figure":
     """Receptive field against tokens used, per stage, beside the paper's curves (figure 3)."""
     from matplotlib import rc_context
+    from matplotlib.ticker import FuncFormatter
 
     with rc_context(settings()):
         figure = new_figure(3.0)
@@ -181,6 +182,7 @@ def draw_reach(
                 label=f"{told} {', '.join(map(str, numbers))}",
             )
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:,.0f}"))
         axes.set_xlabel("tokens used by a query")
         axes.set_ylabel("tokens that they stand for")
         tidy(axes)

@@ -5,6 +5,7 @@ Shape suffixes: H W picture or map, N heads, K keys.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -180,7 +181,7 @@ def inspect_network(
         head: None for the average of all.
 
     Raises:
-        UserError: the query is outside a picture that is drawn.
+        UserError: the query is outside a picture that is drawn, or the network computes no numbers.
     """
     framed = [(name, *source.frame(picture)) for name, picture in pictures]
     sizes = [_filled(frame, valid) for _, frame, valid in framed]
@@ -203,6 +204,11 @@ def inspect_network(
             wanted: bool = index < draw,
         ) -> None:
             nonlocal error
+            if not isfinite(off):
+                raise UserError(
+                    f"block {layer.number} gives values that are no numbers; it has diverged, or is damaged",
+                    file=source.file,
+                )
             error = max(error, off)
             totals.setdefault(layer.number, _Total(layer)).add(attended)
             if wanted and layer.number in chosen:
