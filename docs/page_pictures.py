@@ -1,6 +1,7 @@
 """Makes docs/page.png and docs/page-phone.png from a sweep's page.
 
-    focal-lab report depth --format html --output page.html
+    focal-lab inspect --sweep interactions --pictures 500
+    focal-lab report interactions --format html --output page.html
     python docs/page_pictures.py page.html
 
 needs Debian's chromium, and playwright, which is among the development tools.

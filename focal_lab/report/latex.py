@@ -3,6 +3,7 @@ r"""Tables for papers: LaTeX with booktabs, rows and columns grouped as in the p
 What is written compiles after \usepackage{booktabs}.
 """
 
+import re
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -34,6 +35,7 @@ _ESCAPES = {
     "≤": r"$\leq$",
 } | {character: f"\\{character}" for character in "#$%&_"}
 _HEADINGS = {"AP^b": r"AP$^b$", "AP^m": r"AP$^m$"}
+_MINUS = re.compile(r"(?<![^\s])-(?=\d)")
 _TASKS = {"classification": "Classification", "detection": "Detection", "segmentation": "Segmentation"}
 
 
@@ -63,9 +65,12 @@ def latex(text: str) -> str:
 def _environment(caption: str, name: str, parts: Sequence[str]) -> str:
     label = "".join(c for c in name if c.isascii() and (c.isalnum() or c in "-_")).replace("_", "-")
     body = "\n\n\\medskip\n".join(parts)
+    caption = latex(caption)
+    for ours, theirs in _HEADINGS.items():
+        caption = caption.replace(latex(ours), theirs)
     return (
         "% \\usepackage{booktabs}\n\\begin{table}\n\\centering\n\\small\n"
-        f"{body}\n\\caption{{{latex(caption)}}}\n\\label{{tab:{label}}}\n\\end{{table}}\n"
+        f"{body}\n\\caption{{{caption}}}\n\\label{{tab:{label}}}\n\\end{{table}}\n"
     )
 
 
@@ -88,7 +93,7 @@ def _tabular(strips: Sequence[Strip], groups: dict[int, str], *, group_rows: boo
     lines += [" & ".join(_heading(strip.heading) for strip in strips) + r" \\", "\\midrule"]
     before = None
     for cells in zip(*(strip.cells for strip in strips), strict=True):
-        first, *rest = [latex(cell) for cell in cells]
+        first, *rest = [_cell(cell, strip) for cell, strip in zip(cells, strips, strict=True)]
         if group_rows and before is not None and cells[0] != before:
             lines.append("\\midrule")
         shown = "" if group_rows and cells[0] == before else first
@@ -121,6 +126,11 @@ def _groups(table: Table) -> dict[int, str]:
         if task is not None:
             groups[index] = _TASKS[task]
     return groups if len(set(groups.values())) > 1 else {}
+
+
+def _cell(text: str, strip: Strip) -> str:
+    """A minus of a number is a minus, not a hyphen."""
+    return latex(text) if strip.kind in WORDS else _MINUS.sub(r"$-$", latex(text))
 
 
 def _heading(text: str) -> str:

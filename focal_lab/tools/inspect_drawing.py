@@ -21,6 +21,7 @@ _DOTS = 100  # an inch: 28 px digits and 224 px pictures alike can be read, and 
 _COLORS = {"window": SERIES[0], "ring": SERIES[1]}
 _POOLED = SERIES[2:]
 _PANEL = 1.5
+_TITLE = 4.0  # inches that a title needs
 _QUERY = "#ff1f5a"
 _MOST_HEADS = 8
 _PALETTE = 128
@@ -44,8 +45,9 @@ def draw_query(seen: SeenPicture, levels: Sequence[str], title: str) -> "Figure"
     with rc_context(settings()):
         rows, columns = len(seen.views), 1 + len(levels)
         height, width = seen.pixels_HW3.shape[:2]
-        panel = _PANEL * min(1.6, height / width)
-        figure = new_figure(rows * (panel + 0.34), columns * _PANEL)
+        across = max(_PANEL, _TITLE / columns)
+        panel = across * min(1.6, height / width)
+        figure = new_figure(rows * (panel + 0.34), columns * across)
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)  # type: ignore[union-attr,call-arg]
         grid: Any = figure.subplots(rows, columns, squeeze=False)
         for axes_of_row, view in zip(grid, seen.views, strict=True):
