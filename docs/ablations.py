@@ -1,4 +1,4 @@
-"""Makes the pages in docs/ablations from the runs of the five sweeps, and keeps what is written by hand below.
+"""Makes the pages in docs/ablations from the runs of the five sweeps; what is written by hand below stays.
 
 for sweep in window_size interactions window_shift focal_levels depth; do
   focal-lab sweep sweeps/$sweep.yaml --seeds 5
@@ -68,8 +68,8 @@ def origin(sweep: str, seeds: str, known: dict[str, Any], runs: list[dict[str, A
     commits = ", ".join(commit[:7] for commit in made["commits"])
     versions = ", ".join(f"{name} {'/'.join(made['versions'][name])}" for name in ("torch", "timm"))
     return (
-        f"`focal-lab sweep sweeps/{sweep}.yaml --seeds {seeds}`: {len(distinct)} runs, {minutes:.0f} minutes of "
-        f"training in all, two at a time on {', '.join(made['hardware'])}; commit {commits}, {versions}.\n"
+        f"`focal-lab sweep sweeps/{sweep}.yaml --seeds {seeds}`: {len(distinct)} runs, {minutes:.0f} minutes "
+        f"of training in all, two at a time on {', '.join(made['hardware'])}; commit {commits}, {versions}.\n"
     )
 
 

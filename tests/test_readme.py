@@ -33,6 +33,8 @@ def test_the_readme_shows_every_kind_of_command() -> None:
         "worker",
         "runs",
         "report",
+        "inspect",
+        "diff",
         "dashboard",
         "fit",
         "profile",
@@ -58,6 +60,10 @@ def test_a_command_of_the_readme_is_understood(
         # understood, but for the file, which is the reader's
         with pytest.raises(UserError, match=r"^focal-tiny\.pth"):
             SUBCOMMANDS["convert"][0](arguments)
+    elif subcommand in ("inspect", "diff"):
+        # understood, but for the runs, which are the reader's
+        with pytest.raises(UserError, match=r"\bruns\b"):
+            SUBCOMMANDS[subcommand][0](arguments)
     elif "--suite" not in arguments and arguments[0].startswith("sweeps/"):
         overrides = [value for name, value in pairwise(arguments) if name == "--set"]
         assert probe_plan(make_plan(Path(arguments[0]), overrides=overrides)).runs
