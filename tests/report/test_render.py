@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 from report_world import FakePlan, config, finish, make_plan, run_id
 
-from focal_lab.report.frame import all_rows, sweep_rows
+from focal_lab._version import __version__
+from focal_lab.report.frame import all_rows, parquet, sweep_rows
+from focal_lab.report.page import page
 from focal_lab.report.render import (
     LONG_FORMATS,
     TABLE_FORMATS,
+    flat_rows,
     long_json,
     long_text,
     table_csv,
@@ -47,6 +50,25 @@ def test_a_table_with_everything_that_can_happen_looks_as_agreed(
 @pytest.mark.parametrize("name", sorted(LONG_FORMATS))
 def test_all_runs_look_as_agreed(name: str, out: Path, mixed: FakePlan, golden: Golden) -> None:
     golden(f"long.{SUFFIX[name]}", LONG_FORMATS[name](all_rows(out), []))
+
+
+def test_a_page_with_everything_that_can_happen_looks_as_agreed(
+    out: Path, mixed: FakePlan, golden: Golden
+) -> None:
+    """Its words and their order: style, script and plots are looked at in a browser."""
+    html = page(build_table(mixed, out), mixed, out, plots=())
+    html = re.sub(
+        r"<(style|script)\b.*?</\1>|<meta http-equiv[^>]*>|<time .*?</time>", "", html, flags=re.DOTALL
+    )
+    html = html.replace(f"focal-lab {__version__}", "focal-lab")
+    golden("page.html", re.sub(r"\n\s*\n+", "\n", html))
+
+
+def test_parquet_has_the_types_and_values_agreed(out: Path, mixed: FakePlan, golden: Golden) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    read = pq.read_table(io.BytesIO(parquet(flat_rows(build_table(mixed, out)))))
+    types = {field.name: str(field.type) for field in read.schema}
+    golden("table.parquet.json", json.dumps({"types": types, "rows": read.to_pylist()}, indent=1) + "\n")
 
 
 def test_a_terminal_of_100_columns_shows_table_8_unbroken(
