@@ -37,7 +37,7 @@ def check_room(out: Path, key: str = "--out") -> None:
     finally:
         with suppress(OSError):
             probe.unlink(missing_ok=True)
-    if _free(out)[0] < _FLOOR:
+    if free_space(out)[0] < _FLOOR:
         raise UserError(f"{_sentence(out)}; make room, or choose another folder", key=key)
 
 
@@ -49,7 +49,7 @@ def disk_full(out: Path, error: BaseException | str | None = None) -> str | None
     """
     if isinstance(error, str):
         told = any(word in error for word in _WORDS) or (
-            any(word in error for word in _TORCH) and _free(out)[0] < _FLOOR
+            any(word in error for word in _TORCH) and free_space(out)[0] < _FLOOR
         )
     else:
         told = False
@@ -60,12 +60,12 @@ def disk_full(out: Path, error: BaseException | str | None = None) -> str | None
 
 
 def _sentence(out: Path) -> str:
-    free, total = _free(out)
+    free, total = free_space(out)
     device, mount = _mount_of(out)
-    return f"the disk of {out} ({device} on {mount}) is full: {_size(free)} of {_size(total)} free"
+    return f"the disk of {out} ({device} on {mount}) is full: {size_words(free)} of {size_words(total)} free"
 
 
-def _free(out: Path) -> tuple[int, int]:
+def free_space(out: Path) -> tuple[int, int]:
     """Bytes free and in all on the disk of a folder, or of the nearest one above it that exists."""
     while not out.exists() and out != out.parent:
         out = out.parent
@@ -87,7 +87,8 @@ def _mount_of(out: Path) -> tuple[str, str]:
     return best
 
 
-def _size(count: int) -> str:
+def size_words(count: int) -> str:
+    """Bytes for people: `1.5 GB`."""
     for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6)):
         if count >= size:
             return f"{count / size:.1f} {unit}"

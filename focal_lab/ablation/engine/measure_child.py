@@ -83,18 +83,17 @@ def _measure(order: Measure, connection: Connection) -> None:
 def _run_shortly(order: Measure, folder: Path) -> Measured:
     """Fit and test as a run does, but for some batches only."""
     trainer = dict(order.config.get("trainer") or {})
-    shortened = dict(order.config) | {"trainer": _shortened(trainer)}
-    cli = build(shortened, folder)
-    clock = _Clock()
+    cli = build(dict(order.config) | {"trainer": shortened(trainer)}, folder)
+    clock = Clock()
     cli.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
     cli.trainer.fit(cli.model, cli.datamodule)
     batches = float(cli.trainer.num_training_batches)
-    val_batches = _batches(cli.trainer.val_dataloaders, trainer.get("limit_val_batches", 1.0))
+    val_batches = count_batches(cli.trainer.val_dataloaders, trainer.get("limit_val_batches", 1.0))
     checkpoint = cli.trainer.checkpoint_callback
     best = checkpoint.best_model_path if checkpoint else ""  # type: ignore[attr-defined]
     cli.trainer.test(cli.model, cli.datamodule, ckpt_path=best or None, verbose=False)
-    clock.ended = _now()
-    test_batches = _batches(cli.trainer.test_dataloaders, trainer.get("limit_test_batches", 1.0))
+    clock.ended = now()
+    test_batches = count_batches(cli.trainer.test_dataloaders, trainer.get("limit_test_batches", 1.0))
     ranks = trainer.get("devices", 1)
     ranks = ranks if isinstance(ranks, int) and ranks > 1 else 1
     return Measured(
@@ -102,18 +101,18 @@ def _run_shortly(order: Measure, folder: Path) -> Measured:
         batch=clock.batch,
         batches=math.ceil(batches / ranks) if math.isfinite(batches) else batches,
         accumulated=int(cli.trainer.accumulate_grad_batches),
-        val_batch=_typical(clock.validation),
+        val_batch=typical(clock.validation),
         val_batches=math.ceil(val_batches / ranks),
         epoch_end=_rest(clock.trained - clock.stepped, clock.validation),
-        validations=_validations(trainer, batches),
+        validations=count_validations(trainer, batches),
         test=_rest(clock.ended - clock.trained, clock.test),
-        test_batch=_typical(clock.test),
+        test_batch=typical(clock.test),
         test_batches=math.ceil(test_batches / ranks),
         memory_mb=peak_memory_mb(),
     )
 
 
-def _shortened(trainer: Mapping[str, Any]) -> dict[str, Any]:
+def shortened(trainer: Mapping[str, Any]) -> dict[str, Any]:
     """The trainer's settings for a measurement: one process, validation right after the last step."""
     changed = {key: value for key, value in trainer.items() if key not in ("val_check_interval", "max_time")}
     steps = changed.get("max_steps")
@@ -132,7 +131,7 @@ def _shortened(trainer: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _validations(trainer: Mapping[str, Any], batches: float) -> float:
+def count_validations(trainer: Mapping[str, Any], batches: float) -> float:
     """How many an epoch has."""
     interval, every = trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1)
     if isinstance(interval, float) and interval > 0:
@@ -142,7 +141,7 @@ def _validations(trainer: Mapping[str, Any], batches: float) -> float:
     return 1 / (every or 1)
 
 
-def _batches(loaders: Any, limit: Any) -> float:
+def count_batches(loaders: Any, limit: Any) -> float:
     """Batches of one loader or several, under Lightning's limit; 0 of those that do not say."""
     total = 0.0
     for loader in loaders if isinstance(loaders, list | tuple) else [loaders] if loaders is not None else []:
@@ -155,7 +154,7 @@ def _batches(loaders: Any, limit: Any) -> float:
 
 
 @dataclass
-class _Clock(Callback):
+class Clock(Callback):
     """Takes times; ends the training when it has enough. Comes after all other callbacks.
 
     Attributes:
@@ -178,7 +177,7 @@ class _Clock(Callback):
     def batch(self) -> float:
         """Seconds of a training batch, data and callbacks included; the first ones left out."""
         gaps = [after - before for before, after in zip(self.steps, self.steps[1:], strict=False)]
-        return _typical(gaps[len(gaps) // 4 :]) if gaps else self.stepped - self.first
+        return typical(gaps[len(gaps) // 4 :]) if gaps else self.stepped - self.first
 
     @property
     def slow_start(self) -> float:
@@ -187,12 +186,12 @@ class _Clock(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.steps:
-            self.first = _now()
+            self.first = now()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.stepped = _now()
+        self.stepped = now()
         self.steps.append(self.stepped)
         taken = self.stepped - self.first
         enough = len(self.steps) >= _LEAST_BATCHES and taken >= _SECONDS
@@ -200,38 +199,38 @@ class _Clock(Callback):
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.trained = _now()
+        self.trained = now()
         trainer.should_stop = True
 
     def on_validation_epoch_start(self, *_: Any) -> None:
-        self._mark = _now()
+        self._mark = now()
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if not trainer.sanity_checking:
             self.validation.append(self._lap())
 
     def on_test_epoch_start(self, *_: Any) -> None:
-        self._mark = _now()
+        self._mark = now()
 
     def on_test_batch_end(self, *_: Any) -> None:
         self.test.append(self._lap())
 
     def _lap(self) -> float:
         """Seconds since the last one: a batch with its data."""
-        before, self._mark = self._mark, _now()
+        before, self._mark = self._mark, now()
         return self._mark - before
 
 
-def _typical(seconds: Sequence[float]) -> float:
+def typical(seconds: Sequence[float]) -> float:
     return statistics.median(seconds) if seconds else 0.0
 
 
 def _rest(seconds: float, batches: Sequence[float]) -> float:
     """What is left without the batches, which a first slow one does not make slower."""
-    return max(0.0, seconds - len(batches) * _typical(batches))
+    return max(0.0, seconds - len(batches) * typical(batches))
 
 
-def _now() -> float:
+def now() -> float:
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.monotonic()

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from focal_lab.ablation.engine.measure_child import _batches, _Clock, _shortened, _validations
+from focal_lab.ablation.engine.measure_child import Clock, count_batches, count_validations, shortened
 
 
 def test_a_measurement_validates_and_tests_a_few_batches_in_one_process() -> None:
     given = {"max_epochs": 300, "devices": 8, "strategy": "ddp", "val_check_interval": 0.1, "precision": 16}
-    changed = _shortened(given)
+    changed = shortened(given)
     assert (changed["devices"], changed["strategy"]) == (1, "auto")
     assert (changed["limit_val_batches"], changed["limit_test_batches"]) == (4, 3)
     assert (changed["max_epochs"], changed["precision"]) == (300, 16)
@@ -18,12 +18,12 @@ def test_a_measurement_validates_and_tests_a_few_batches_in_one_process() -> Non
 
 @pytest.mark.parametrize(("limit", "few"), [(1, 1), (100, 4), (0, 0), (0.0, 0), (0.5, 4), (None, 4)])
 def test_limits_of_the_configuration_stay(limit: Any, few: int) -> None:
-    assert _shortened({"limit_val_batches": limit})["limit_val_batches"] == few
+    assert shortened({"limit_val_batches": limit})["limit_val_batches"] == few
 
 
 def test_a_short_training_is_not_over_before_it_is_measured() -> None:
-    assert _shortened({"max_steps": 3})["max_steps"] == 1000
-    assert "max_steps" not in _shortened({"max_epochs": 1})
+    assert shortened({"max_steps": 3})["max_steps"] == 1000
+    assert "max_steps" not in shortened({"max_epochs": 1})
 
 
 @pytest.mark.parametrize(
@@ -37,20 +37,20 @@ def test_a_short_training_is_not_over_before_it_is_measured() -> None:
     ],
 )
 def test_validations_are_counted_as_lightning_does(trainer: dict[str, Any], count: float) -> None:
-    assert _validations(trainer, 100.0) == count
+    assert count_validations(trainer, 100.0) == count
 
 
 def test_batches_are_those_of_all_loaders_under_the_limit() -> None:
-    assert _batches([1, 2, 3], 1.0) == 0.0  # no loaders
-    assert _batches(["ab", "abcd"], 1.0) == 6
-    assert _batches("abcd", 0.5) == 2
-    assert _batches("abcd", 3) == 3
-    assert _batches(None, 1.0) == 0
-    assert _batches(iter("abc"), 1.0) == 0
+    assert count_batches([1, 2, 3], 1.0) == 0.0  # no loaders
+    assert count_batches(["ab", "abcd"], 1.0) == 6
+    assert count_batches("abcd", 0.5) == 2
+    assert count_batches("abcd", 3) == 3
+    assert count_batches(None, 1.0) == 0
+    assert count_batches(iter("abc"), 1.0) == 0
 
 
 def test_the_first_steps_are_no_measure_of_the_others() -> None:
-    clock = _Clock()
+    clock = Clock()
     clock.first, clock.steps = 10.0, [15.0, 17.0, 18.0, 19.0, 20.0, 21.0, 22.0, 23.0]
     assert clock.batch == 1.0
     assert clock.slow_start == 4.0
