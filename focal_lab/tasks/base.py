@@ -3,14 +3,18 @@
 from typing import Any
 
 from lightning import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from focal_lab.backbones.counting import count_parameters
 from focal_lab.errors import UserError
 from focal_lab.tasks.classes import Classes, shortened
 from focal_lab.tasks.schedule import Recipe
+from focal_lab.tasks.total_batch import accumulate
 
 _CLASSES = "focal_lab_classes"
+_STEP = "focal_lab_step"
 
 
 class Task(LightningModule):
@@ -23,6 +27,7 @@ class Task(LightningModule):
         monitor_mode: whether much of it is good, "max", or little, "min".
         model: everything that is learned.
         recipe: how it is learned.
+        lr_factor: what its learning rates are multiplied by, for the pictures of a step on these devices.
         classes: names of the classes, empty until a data module with names was attached.
     """
 
@@ -30,10 +35,12 @@ class Task(LightningModule):
     monitor_mode = "max"
     model: nn.Module
     recipe: Recipe
+    lr_factor: float
 
     def __init__(self) -> None:
         super().__init__()
         self.classes = Classes()
+        self.lr_factor = 1.0
 
     @property
     def attached_data(self) -> Any:
@@ -52,6 +59,7 @@ class Task(LightningModule):
             return
         if stage == "fit":
             self.classes = Classes.of(data)
+            self._accumulate()
         classes = getattr(data, "num_classes", None)
         if classes is not None and classes > self.hparams["num_classes"]:
             raise UserError(
@@ -59,9 +67,28 @@ class Task(LightningModule):
                 key="model.num_classes",
             )
 
+    def _accumulate(self) -> None:
+        """Reach the recipe's pictures a step on the devices that there are, and say so."""
+        wanted = self.hparams.get("total_batch_size")
+        if wanted is None:
+            return
+        step = accumulate(self.trainer, wanted)
+        rank_zero_info(step.describe(self.recipe.lr))
+        self.lr_factor = step.lr_factor
+
+    def _step(self) -> dict[str, Any]:
+        """What an optimizer step of the attached training is made of."""
+        return {
+            "data.batch_size": getattr(self.attached_data, "batch_size", None),
+            "devices": self.trainer.world_size,
+            "trainer.accumulate_grad_batches": self.trainer.accumulate_grad_batches,
+        }
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The classes' names go with the weights: to predict, no file of names is needed."""
         checkpoint[_CLASSES] = self.classes.as_dict()
+        if self._trainer is not None:
+            checkpoint[_STEP] = self._step()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the names.
@@ -73,12 +100,29 @@ class Task(LightningModule):
         data = self.attached_data
         if data is None or self.trainer.predicting:
             return
+        self._compare_step(checkpoint.get(_STEP, {}))
         others = Classes.of(data)
         if self.classes.names and others.names and self.classes != others:
             raise UserError(
                 f"was trained on the classes {shortened(self.classes.names)}, and the data has "
                 f"{shortened(others.names)}",
                 key="--ckpt_path",
+            )
+
+    def _compare_step(self, before: dict[str, Any]) -> None:
+        """Warn of a training that goes on with other steps: its schedule counts them, and counted others."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        now = self._step()
+        changed = [
+            f"{name} was {before[name]} and is {now[name]}"
+            for name in now
+            if name in before and before[name] != now[name]
+        ]
+        if changed:
+            rank_zero_warn(
+                f"--ckpt_path: {', '.join(changed)}: the training goes on, but not as it would have: its "
+                "schedule counts steps, and the learning rates are those of the checkpoint"
             )
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:

@@ -21,21 +21,51 @@ class DivergedError(RuntimeError):
 
 
 class StopWhenDiverged(Callback):
-    """Raises DivergedError on a loss that is not finite.
+    """Raises DivergedError on a loss that is not finite, before the weights have learned from it.
 
+    The batch is saved as the network saw it, `diverged.pt` in the trainer's log folder, read by `torch.load`.
     On the CPU every step is looked at; elsewhere only every `log_every_n_steps`, because looking waits for
-    the device.
+    the device: there the batch can be a later one than the first that went wrong.
     """
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    def __init__(self) -> None:
+        self._batch: Any = None
+        self._batch_idx = 0
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if not isinstance(loss, Tensor):
-            return
-        due = trainer.global_step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
+        self._batch, self._batch_idx = batch, batch_idx
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        step = trainer.global_step + 1  # the one that it would become
+        due = step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
         if (due or loss.device.type == "cpu") and not math.isfinite(loss.item()):
-            raise DivergedError(f"the loss is {loss.item()} at step {trainer.global_step}; lower model.lr")
+            saved = self._save(trainer, loss.item())
+            raise DivergedError(f"the loss is {loss.item()} at step {step}; lower model.lr{saved}")
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._batch = None
+
+    def _save(self, trainer: Trainer, loss: float) -> str:
+        """Where the batch lies, for the message; a full disk must not hide what is wrong."""
+        rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
+        path = Path(trainer.log_dir or trainer.default_root_dir) / f"diverged{rank}.pt"
+        rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        state = {
+            "batch": self._batch,
+            "batch_idx": self._batch_idx,
+            "epoch": trainer.current_epoch,
+            "global_step": trainer.global_step,
+            "loss": loss,
+            "lr": max(rates, default=0.0),
+        }
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(state, path)
+        except (OSError, RuntimeError):
+            return ""
+        return f" (its batch is in {path})"
 
 
 class ReseedEachEpoch(Callback):

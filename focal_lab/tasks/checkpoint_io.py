@@ -10,6 +10,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from focal_lab.errors import UserError
 from focal_lab.files import sync_folder
 
 # `.last.ckpt.1234`: what process 1234 was writing
@@ -74,6 +75,34 @@ class MovableCheckpoint(ModelCheckpoint):
         paths = {name: here(state_dict[name]) for name in _PATHS if name in state_dict}
         best = {here(path): score for path, score in state_dict.get("best_k_models", {}).items()}
         super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": best})
+
+
+class PeriodicCheckpoint(MovableCheckpoint):
+    """Keeps a checkpoint of every n-th epoch, `epoch=0024.ckpt` and so on, beside the best and the last one.
+
+    Args:
+        every: epochs between two of them.
+
+    Raises:
+        UserError: that is less than 1.
+    """
+
+    def __init__(self, every: int = 25) -> None:
+        if every < 1:
+            raise UserError(f"{every} is not 1 or more", key="trainer.callbacks.every")
+        super().__init__(
+            filename="{epoch:04d}",
+            every_n_epochs=every,
+            save_top_k=-1,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+        self.every = every
+
+    @property
+    def state_key(self) -> str:
+        """Its own: that of the last epoch's checkpoint would be the same where `every` is 1."""
+        return f"{type(self).__qualname__}{{'every': {self.every}}}"
 
 
 def remove_unfinished(folder: Path) -> None:

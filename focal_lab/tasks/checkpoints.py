@@ -12,6 +12,8 @@ from torch import Tensor
 from focal_lab.backbones.released_format import WeightsError, unwrap
 from focal_lab.errors import UserError
 
+AVERAGE = "ema.module."  # where a task's state dict has the moving average of its network
+
 
 def checkpoint_problem(checkpoint: Path, *, resume: bool) -> str | None:
     """Why a file cannot be used as Lightning's checkpoint, None when it can.
@@ -47,7 +49,8 @@ def checkpoint_progress(checkpoint: Path) -> tuple[int, int]:
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a file of weights by the names that they have there.
 
-    Reads safetensors and what `torch.save` wrote: a state dict, or a training's checkpoint that holds one.
+    Reads safetensors and what `torch.save` wrote: a state dict, or a training's checkpoint that holds one; of
+    one that keeps a moving average of the weights, too, the weights themselves.
     The tensors are views of the file where that is possible: they take memory when they are used.
 
     Raises:
@@ -60,9 +63,14 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(state, dict):
         raise UserError(f"holds a {type(state).__name__} and no weights by name", file=path)
     try:
-        return unwrap(state)
+        return _without_average(unwrap(state))
     except WeightsError as error:
         raise UserError(str(error), file=path) from error
+
+
+def _without_average(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a task's moving average (`averaging`) holds is the same network a second time."""
+    return {key: value for key, value in weights.items() if not key.startswith(AVERAGE)}
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -1,25 +1,28 @@
 """Image classification with any timm backbone (section 4.1 of the paper)."""
 
-from typing import Any
+from typing import Any, Self
 
 import torch.nn.functional as F  # noqa: N812
 from lightning import Callback
 from timm.data import Mixup
 from timm.loss import SoftTargetCrossEntropy
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.aggregation import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from focal_lab.backbones.counting import count_gmacs
 from focal_lab.errors import UserError
+from focal_lab.tasks.averaging import PREFIX, average_of
 from focal_lab.tasks.backbone import create_backbone
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.callbacks import WritePredictions
 from focal_lab.tasks.class_pictures import ShowClasses
+from focal_lab.tasks.freezing import Frozen, evaluate_frozen, freeze
 from focal_lab.tasks.schedule import Recipe
 
 Batch = tuple[Tensor, Tensor]
+METRICS = ("top1", "top5", "loss")
 
 
 class Classification(Task):
@@ -40,6 +43,14 @@ class Classification(Task):
         warmup_epochs: epochs of linear warmup, fractions allowed.
         warmup_lr: learning rate at the start of the warmup.
         min_lr: learning rate at the end of the cosine.
+        total_batch_size: pictures of an optimizer step that the learning rates are for. At any number of
+            devices gradients are accumulated to it; where it is no multiple of a batch on all devices, the
+            learning rates are scaled to the nearest one. None takes a batch of all devices as it comes.
+        ema_decay: share that a moving average of the weights keeps at each step, such as 0.9999; it is
+            evaluated apart (val/ema_top1, ...). None for no average.
+        ema_warmup: whether the average begins quickly, for trainings of few steps.
+        frozen: stages that are not trained, counted from the patch embedding, which is frozen with them; or
+            "backbone" for a linear probe, which trains the classifier alone.
 
     Raises:
         UserError: no such backbone, option or file, or a number out of range.
@@ -48,7 +59,6 @@ class Classification(Task):
     # what the best checkpoint is chosen by, and which metrics make up a result
     monitor = "val/top1"
     monitor_mode = "max"
-    result_metrics = ("top1", "top5", "loss")
 
     def __init__(
         self,
@@ -66,6 +76,10 @@ class Classification(Task):
         warmup_epochs: float = 0.0,
         warmup_lr: float = 1e-6,
         min_lr: float = 1e-5,
+        total_batch_size: int | None = None,
+        ema_decay: float | None = None,
+        ema_warmup: bool = False,
+        frozen: Frozen | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -73,6 +87,8 @@ class Classification(Task):
             raise UserError(
                 f"{num_classes} is too few; classification needs 2 classes", key="model.num_classes"
             )
+        if total_batch_size is not None and total_batch_size < 1:
+            raise UserError(f"{total_batch_size} is not 1 or more", key="model.total_batch_size")
         if not 0 <= label_smoothing < 1:
             raise UserError(f"{label_smoothing} is not in [0, 1)", key="model.label_smoothing")
         for name, alpha in {"mixup": mixup, "cutmix": cutmix}.items():
@@ -90,10 +106,22 @@ class Classification(Task):
         self.model = create_backbone(
             backbone, backbone_options, checkpoint=backbone_checkpoint, num_classes=num_classes
         )
+        if frozen is not None:
+            freeze(self.model, frozen)
+            evaluate_frozen(self.model)
+        self.ema = average_of(self.model, ema_decay, ema_warmup)
         self.label_smoothing = label_smoothing
         self.mix = _mixing(mixup, cutmix, label_smoothing, num_classes)
         self.val_metrics = _metrics(num_classes, "val/")
         self.test_metrics = _metrics(num_classes, "test/")
+        if self.ema is not None:
+            self.val_ema_metrics = _metrics(num_classes, f"val/{PREFIX}")
+            self.test_ema_metrics = _metrics(num_classes, f"test/{PREFIX}")
+
+    @property
+    def result_metrics(self) -> tuple[str, ...]:
+        """What a test comes to."""
+        return METRICS if self.ema is None else (*METRICS, *(f"{PREFIX}{name}" for name in METRICS))
 
     def setup(self, stage: str) -> None:
         """Hold the model against the data before anything is computed.
@@ -108,6 +136,13 @@ class Classification(Task):
         size = data.hparams.get("image_size")
         if size is not None:
             self.count((size, size) if isinstance(size, int) else (size[0], size[1]))
+
+    def train(self, mode: bool = True) -> Self:
+        """Frozen parts stay as in evaluation."""
+        super().train(mode)
+        if self.hparams["frozen"] is not None:
+            evaluate_frozen(self.model)
+        return self
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) pictures to logits (B, num_classes)."""
@@ -130,14 +165,20 @@ class Classification(Task):
     def on_validation_epoch_start(self) -> None:
         """Fresh metrics: what `trainer.validate` leaves are inference tensors, which `fit` cannot update."""
         self.val_metrics.reset()
+        if self.ema is not None:
+            self.val_ema_metrics.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Update the validation metrics; the logits (B, num_classes) go to the callbacks, which draw them."""
-        return {"found": self._evaluate(batch, self.val_metrics)}
+        if self.ema is not None:
+            self._evaluate(batch, self.ema, self.val_ema_metrics)
+        return {"found": self._evaluate(batch, self, self.val_metrics)}
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the test metrics."""
-        self._evaluate(batch, self.test_metrics)
+        if self.ema is not None:
+            self._evaluate(batch, self.ema, self.test_ema_metrics)
+        self._evaluate(batch, self, self.test_metrics)
 
     def predict_step(
         self, batch: Batch | Tensor, batch_idx: int, dataloader_idx: int = 0
@@ -154,21 +195,31 @@ class Classification(Task):
 
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule, stepped after every optimizer step."""
-        return self.recipe.configure(self.trainer, self.model)
+        return self.recipe.scaled(self.lr_factor).configure(self.trainer, self.model)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """The average follows the weights; here, so that a checkpoint after a batch has both."""
+        super().optimizer_step(*args, **kwargs)
+        if self.ema is not None:
+            self.ema.update(self.model, step=self.global_step + 1)
 
     def gmacs(self, image_size: tuple[int, int]) -> float:
         """Billions of multiply-accumulates for one picture."""
         return count_gmacs(self.model, image_size)
 
-    def _evaluate(self, batch: Batch, metrics: MetricCollection) -> Tensor:
+    def _evaluate(self, batch: Batch, network: nn.Module, metrics: MetricCollection) -> Tensor:
+        """Logits of all pictures; those with a label below 0 are not judged (padding, damaged files)."""
         images_BCHW, labels_B = batch
-        logits_BK: Tensor = self(images_BCHW)
-        prefix = metrics.prefix or ""
-        metrics["top1"].update(logits_BK, labels_B)
-        metrics["top5"].update(logits_BK, labels_B)
-        metrics["loss"].update(F.cross_entropy(logits_BK, labels_B, reduction="none"))
-        for name in self.result_metrics:
-            self.log(f"{prefix}{name}", metrics[name], prog_bar=name == "top1", batch_size=len(labels_B))
+        logits_BK: Tensor = network(images_BCHW)
+        judged_B = labels_B >= 0
+        known_JK, labels_J = logits_BK[judged_B], labels_B[judged_B]
+        if len(labels_J):
+            metrics["top1"].update(known_JK, labels_J)
+            metrics["top5"].update(known_JK, labels_J)
+            metrics["loss"].update(F.cross_entropy(known_JK, labels_J, reduction="none"))
+        for name in METRICS:
+            shown = name == "top1"
+            self.log(f"{metrics.prefix}{name}", metrics[name], prog_bar=shown, batch_size=len(labels_B))
         return logits_BK
 
 

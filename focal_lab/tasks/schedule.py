@@ -1,7 +1,7 @@
 """Optimizer and learning rate that all tasks share, made by timm."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -67,6 +67,14 @@ class Recipe:
         for name, (kept, rule) in rules.items():
             if not kept:
                 raise UserError(f"{getattr(self, name)} is not {rule}", key=f"model.{name}")
+
+    def scaled(self, factor: float) -> "Recipe":
+        """The recipe with all its learning rates multiplied."""
+        if factor == 1:
+            return self
+        return replace(
+            self, lr=self.lr * factor, warmup_lr=self.warmup_lr * factor, min_lr=self.min_lr * factor
+        )
 
     def optimizer(self, model: nn.Module, fused: bool) -> Optimizer:
         """AdamW over parameters with and without decay; `no_weight_decay` of a model names tables without."""

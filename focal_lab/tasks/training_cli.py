@@ -16,12 +16,15 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
 
 from focal_lab.errors import UserError
 from focal_lab.tasks.allocator import keep_freed_memory
 from focal_lab.tasks.callbacks import DivergedError, LogLearningRate, ReseedEachEpoch, StopWhenDiverged
-from focal_lab.tasks.checkpoint_io import AtomicCheckpointIO, MovableCheckpoint
+from focal_lab.tasks.checkpoint_io import AtomicCheckpointIO, MovableCheckpoint, PeriodicCheckpoint
+from focal_lab.tasks.checkpoint_room import RoomForCheckpoints
 from focal_lab.tasks.checkpoints import checkpoint_problem
+from focal_lab.tasks.given_checkpoint import check_same_network, last_checkpoint, misfit
 from focal_lab.tasks.resumption import ExactResume
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
@@ -68,6 +71,11 @@ class FocalCLI(LightningCLI):
             raise UserError(f"{seed} is not in [0, 2^32)", key="seed_everything")
         if checkpoint == "best":
             raise UserError("best is known only while a trainer lives; give the file", key="--ckpt_path")
+        if checkpoint == "last":
+            # Lightning looks into the folder of this training alone, which is a new one
+            found = last_checkpoint(Path(chosen.trainer.default_root_dir or "."))
+            rank_zero_info(f"--ckpt_path: {found or 'there is no last checkpoint yet, so it begins anew'}")
+            checkpoint = chosen["ckpt_path"] = None if found is None else str(found)
         if checkpoint and checkpoint not in ("last", "hpc") and not checkpoint.startswith("registry"):
             problem = checkpoint_problem(Path(checkpoint), resume=subcommand == "fit")
             if problem:
@@ -83,6 +91,9 @@ class FocalCLI(LightningCLI):
         subcommand = self.config.get("subcommand")
         if subcommand is None or self.config == before:
             return
+        if subcommand == "fit":
+            ours, theirs = (_init_args(config[subcommand].model) for config in (before, self.config))
+            check_same_network(ours, theirs, str(self.config[subcommand].ckpt_path))
         said = list(self._said_of_model)
         if "backbone_checkpoint" in self.config[subcommand].model.get("init_args", {}):
             said.insert(0, "--model.backbone_checkpoint=null")
@@ -100,7 +111,10 @@ class FocalCLI(LightningCLI):
             if type(callback) is ModelCheckpoint and callback.monitor is None:
                 callbacks[i : i + 1] = best_and_last(self.model)
                 break
-        callbacks.append(StopWhenDiverged())
+            if isinstance(callback, PeriodicCheckpoint):
+                callbacks[i:i] = best_and_last(self.model)
+                break
+        callbacks.extend([RoomForCheckpoints(), StopWhenDiverged()])
         seed = int(self._get(self.config, "seed_everything") or 0)
         callbacks.extend([ReseedEachEpoch(seed), ExactResume(seed)])
         if trainer.strategy._checkpoint_io is None:  # the configuration names no other
@@ -108,6 +122,12 @@ class FocalCLI(LightningCLI):
         if trainer.loggers:
             callbacks.append(LogLearningRate())
         return trainer
+
+
+def _init_args(model: Any) -> dict[str, Any]:
+    """The options of a configured model, as plain values."""
+    chosen = model.as_dict() if hasattr(model, "as_dict") else dict(model)
+    return {**chosen.get("init_args", {}), **chosen.get("dict_kwargs", {})}
 
 
 def model_arguments(args: Sequence[str]) -> list[str]:
@@ -153,7 +173,7 @@ def main(subcommand: str, argv: Sequence[str]) -> int:
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
-        raise UserError(f"does not fit the model: {str(error)[:300]}", key="--ckpt_path") from error
+        raise UserError(misfit(error), key="--ckpt_path") from error
     except OSError as error:
         if error.filename is None:
             raise

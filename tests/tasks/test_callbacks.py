@@ -72,32 +72,48 @@ def test_seeds_and_epochs_draw_different_numbers() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("wrap", [lambda loss: loss, lambda loss: {"loss": loss}])
-def test_a_loss_that_is_no_number_stops_the_training(value: float, wrap: Any) -> None:
-    trainer: Any = SimpleNamespace(global_step=7, log_every_n_steps=50)
-    with pytest.raises(DivergedError, match=rf"^the loss is {value} at step 7; lower model\.lr$"):
-        StopWhenDiverged().on_train_batch_end(trainer, MODULE, wrap(torch.tensor(value)), None, 0)
+def test_a_loss_that_is_no_number_stops_the_training_and_its_batch_is_kept(
+    value: float, tmp_path: Path
+) -> None:
+    optimizer: Any = SimpleNamespace(param_groups=[{"lr": 0.5}])
+    trainer: Any = SimpleNamespace(
+        global_step=6,
+        log_every_n_steps=50,
+        log_dir=str(tmp_path / "new"),
+        world_size=1,
+        current_epoch=3,
+        optimizers=[optimizer],
+    )
+    watch = StopWhenDiverged()
+    watch.on_train_batch_start(trainer, MODULE, [torch.ones(2), torch.zeros(2)], 4)
+    with pytest.raises(DivergedError, match=rf"^the loss is {value} at step 7; lower model\.lr \(its batch"):
+        watch.on_before_backward(trainer, MODULE, torch.tensor(value))
+    kept = torch.load(tmp_path / "new" / "diverged.pt", weights_only=True)
+    assert torch.equal(kept["batch"][0], torch.ones(2))
+    assert (kept["epoch"], kept["batch_idx"], kept["global_step"], kept["lr"]) == (3, 4, 6, 0.5)
 
 
-def test_a_finite_loss_and_a_skipped_step_go_on() -> None:
+def test_a_finite_loss_goes_on() -> None:
     trainer: Any = SimpleNamespace(global_step=7, log_every_n_steps=50)
-    for outputs in (torch.tensor(1e30), {"loss": torch.tensor(0.0)}, None, {}):
-        StopWhenDiverged().on_train_batch_end(trainer, MODULE, outputs, None, 0)
+    StopWhenDiverged().on_before_backward(trainer, MODULE, torch.tensor(1e30))
 
 
 def test_elsewhere_than_on_the_cpu_only_logged_steps_are_waited_for() -> None:
     # reading a value from the meta device raises: it tells whether the callback has looked
     loss = torch.zeros((), device="meta")
     quiet: Any = SimpleNamespace(global_step=7, log_every_n_steps=5)
-    StopWhenDiverged().on_train_batch_end(quiet, MODULE, loss, None, 0)
-    due: Any = SimpleNamespace(global_step=10, log_every_n_steps=5)
+    StopWhenDiverged().on_before_backward(quiet, MODULE, loss)
+    due: Any = SimpleNamespace(global_step=9, log_every_n_steps=5)
     with pytest.raises(RuntimeError, match="meta"):
-        StopWhenDiverged().on_train_batch_end(due, MODULE, loss, None, 0)
+        StopWhenDiverged().on_before_backward(due, MODULE, loss)
 
 
-def test_a_training_that_diverges_ends_at_that_step() -> None:
-    with pytest.raises(DivergedError, match=r"^the loss is nan at step [1-4]; lower"):
+def test_a_training_that_diverges_ends_at_that_step_with_the_weights_it_had() -> None:
+    with pytest.raises(DivergedError, match=r"^the loss is nan at step [1-4]; lower") as told:
         train(tiny_config(lr=1e30), Path("run"))
+    assert "(its batch is in run/diverged.pt)" in str(told.value)
+    pictures, labels = torch.load("run/diverged.pt", weights_only=True)["batch"]
+    assert len(pictures) == len(labels) == 32
 
 
 class Clock:

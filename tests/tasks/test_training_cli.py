@@ -235,7 +235,10 @@ def test_weights_of_another_network_are_told(trained: Path, capsys: pytest.Captu
     del state["hyper_parameters"]
     torch.save(state, "bare.ckpt")
     arguments = [*FIT, "--model.backbone_options.embed_dim=16", "--ckpt_path=bare.ckpt"]
-    message = "--ckpt_path: does not fit the model: Error(s) in loading state_dict for Classification"
+    message = (
+        "--ckpt_path: does not fit the model: model.patch_embed.proj.weight has the shape [8, 3, 2, 2] there "
+        "and [16, 3, 2, 2] here; "
+    )
     assert told(capsys, "test", *arguments).startswith(message)
 
 

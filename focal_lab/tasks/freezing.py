@@ -1,0 +1,57 @@
+"""Parts of a network that are not trained: the first stages, or all but the classifier."""
+
+from typing import Any, Literal
+
+from timm.models import group_parameters
+from torch import nn
+
+from focal_lab.errors import UserError
+
+Frozen = int | Literal["backbone"]
+
+
+def freeze(model: nn.Module, frozen: Frozen) -> None:
+    """Take weights out of training.
+
+    Args:
+        model: a classifier of timm's.
+        frozen: how many stages, after the patch embedding or stem, which is frozen with them; 0 freezes that
+            alone. A model without stages, such as a ViT, counts its blocks. "backbone" leaves the classifier
+            to be trained: a linear probe.
+
+    Raises:
+        UserError: the model has no such parts, or nothing would be left to train.
+    """
+    names = _all_but_classifier(model) if frozen == "backbone" else _first_stages(model, frozen)
+    for name, parameter in model.named_parameters():
+        if name in names:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError(f"{frozen} leaves nothing to train", key="model.freeze")
+
+
+def evaluate_frozen(module: nn.Module) -> None:
+    """Frozen parts behave as in evaluation: no drop path, and no statistics of batch norms that move."""
+    parameters = list(module.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        module.eval()
+        return
+    for child in module.children():
+        evaluate_frozen(child)
+
+
+def _all_but_classifier(model: Any) -> set[str]:
+    learned = {id(parameter) for parameter in model.get_classifier().parameters()}
+    if not learned:
+        raise UserError("backbone: the model has no classifier to train", key="model.freeze")
+    return {name for name, parameter in model.named_parameters() if id(parameter) not in learned}
+
+
+def _first_stages(model: Any, count: int) -> set[str]:
+    """Names of the parameters of the stem and the first stages, as timm groups them."""
+    groups: dict[int, list[str]] = group_parameters(model, model.group_matcher(coarse=True))
+    # the last group is what follows the stages: norm and head
+    stages = len(groups) - 2
+    if count > stages:
+        raise UserError(f"{count} is more than the {stages} stages of the model", key="model.freeze")
+    return {name for group in sorted(groups)[: count + 1] for name in groups[group]}
