@@ -27,7 +27,7 @@ def freeze(model: nn.Module, frozen: Frozen) -> None:
         if name in names:
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UserError(f"{frozen} leaves nothing to train", key="model.freeze")
+        raise UserError(f"{frozen} leaves nothing to train", key="model.frozen")
 
 
 def evaluate_frozen(module: nn.Module) -> None:
@@ -43,15 +43,17 @@ def evaluate_frozen(module: nn.Module) -> None:
 def _all_but_classifier(model: Any) -> set[str]:
     learned = {id(parameter) for parameter in model.get_classifier().parameters()}
     if not learned:
-        raise UserError("backbone: the model has no classifier to train", key="model.freeze")
+        raise UserError("backbone: the model has no classifier to train", key="model.frozen")
     return {name for name, parameter in model.named_parameters() if id(parameter) not in learned}
 
 
 def _first_stages(model: Any, count: int) -> set[str]:
     """Names of the parameters of the stem and the first stages, as timm groups them."""
+    if count < 0:
+        raise UserError(f"{count} is less than 0", key="model.frozen")
     groups: dict[int, list[str]] = group_parameters(model, model.group_matcher(coarse=True))
     # the last group is what follows the stages: norm and head
     stages = len(groups) - 2
     if count > stages:
-        raise UserError(f"{count} is more than the {stages} stages of the model", key="model.freeze")
+        raise UserError(f"{count} is more than the {stages} stages of the model", key="model.frozen")
     return {name for group in sorted(groups)[: count + 1] for name in groups[group]}

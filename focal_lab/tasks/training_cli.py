@@ -155,8 +155,8 @@ def best_and_last(model: LightningModule) -> list[ModelCheckpoint]:
     return [best, MovableCheckpoint(filename="last", enable_version_counter=False)]
 
 
-def main(subcommand: str, argv: Sequence[str]) -> int:
-    """Run one subcommand of the trainer; the exit status.
+def main(subcommand: str, argv: Sequence[str], cli: type[FocalCLI] = FocalCLI) -> int:
+    """Run one subcommand of the trainer; the exit status. Another class may do something else with what it builds.
 
     Raises:
         UserError: the configuration is malformed or names what does not exist, or the training diverged.
@@ -167,7 +167,7 @@ def main(subcommand: str, argv: Sequence[str]) -> int:
     keep_freed_memory()
     try:
         with one_line_errors():
-            FocalCLI([subcommand, *argv])
+            cli([subcommand, *argv])
     except (DivergedError, MisconfigurationException) as error:
         raise UserError(str(error)) from error
     except RuntimeError as error:
