@@ -156,7 +156,7 @@ def best_and_last(model: LightningModule) -> list[ModelCheckpoint]:
 
 
 def main(subcommand: str, argv: Sequence[str], cli: type[FocalCLI] = FocalCLI) -> int:
-    """Run one subcommand of the trainer; the exit status. Another class may do something else with what it builds.
+    """Run one subcommand of the trainer; the exit status. Another `cli` may do else with what it builds.
 
     Raises:
         UserError: the configuration is malformed or names what does not exist, or the training diverged.
