@@ -10,6 +10,9 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str, *, file: str | Path | None = None, key: str | None = None) -> None:
+        if message.startswith("Caught "):
+            # a DataLoader raises the error of its process anew, with the traceback's text as the message
+            message = message.rpartition("UserError: ")[2].strip()
         where = [str(part) for part in (file, key) if part]
         super().__init__(": ".join([*where, message]))
         self.message = message

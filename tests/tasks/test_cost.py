@@ -10,7 +10,7 @@ from focal_lab.errors import UserError
 from focal_lab.tasks.cost import count_config, find_class, picture_size
 
 DIGITS = "focal_lab.data.digits.DigitsClassification"
-FOLDER = "focal_lab.data.image_folder.ImageFolderClassification"
+FOLDER = "focal_lab.data.image_folder.ImageFolderDataModule"
 
 
 def test_the_cost_is_that_of_the_model_that_is_trained() -> None:

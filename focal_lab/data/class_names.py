@@ -1,0 +1,54 @@
+"""A file of readable names for class folders, such as ImageNet's n01440764: tench."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from focal_lab.errors import UserError
+
+_KEY = "data.init_args.names"
+
+
+def read_class_names(path: Path, folders: Sequence[str]) -> list[str]:
+    """The name of each class.
+
+    Where two classes have the same name, as ImageNet's cranes have, their folders are added.
+
+    Args:
+        path: JSON of {"folder": "name"}, or of a list in the order of the classes, or text with a line
+            `folder name` for each, as ImageNet's LOC_synset_mapping.txt.
+        folders: of the classes, in their order.
+
+    Raises:
+        UserError: the file is missing or damaged, or lacks a class.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        named = json.loads(text) if path.suffix == ".json" else _lines(text)
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})", file=path, key=_KEY) from error
+    except ValueError as error:
+        raise UserError(f"is not valid ({error})", file=path, key=_KEY) from error
+    if isinstance(named, list) and len(named) == len(folders):
+        named = dict(zip(folders, named, strict=True))
+    if not isinstance(named, dict):
+        raise UserError(
+            f'is no mapping of folders to names ({{"{folders[0]}": "name", ...}})', file=path, key=_KEY
+        )
+    lacking = [folder for folder in folders if folder not in named]
+    if lacking:
+        raise UserError(f"lacks the class {lacking[0]} ({len(lacking)} in all)", file=path, key=_KEY)
+    names = [str(named[folder]) for folder in folders]
+    often = Counter(names)
+    return [
+        f"{name} ({folder})" if often[name] > 1 else name for name, folder in zip(names, folders, strict=True)
+    ]
+
+
+def _lines(text: str) -> dict[str, str]:
+    """Of each line the first word, and the rest."""
+    split = [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
+    if any(len(words) < 2 for words in split):
+        raise ValueError("a line has one word only; it needs a folder and a name")
+    return {folder: name.strip() for folder, name in split}

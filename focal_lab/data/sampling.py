@@ -1,0 +1,172 @@
+"""Which pictures come in which order, and what their augmentation draws from.
+
+Both depend on the seed and the epoch alone: not on the number of processes that train or prepare batches, and
+not on what was drawn before. A training that is resumed, or goes on on other devices, sees the same.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, DistributedSampler, get_worker_info
+
+NOTHING = -1  # stands for a picture where a batch is to be filled up
+
+# parts of an epoch's random numbers
+_ORDER, _DRAWS = 0, 1
+# splitmix64 (Steele, Lea and Flood 2014, https://doi.org/10.1145/2660193.2660195)
+_STEP, _FIRST, _SECOND = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+class Draw(NamedTuple):
+    """A picture, and the seed that its augmentation draws from."""
+
+    picture: int
+    seed: int
+
+
+class EpochSampler(DistributedSampler[Any]):
+    """Draws of one epoch, shuffled: what process `rank` of `num_replicas` trains on.
+
+    The union of all processes' n-th batches is the n-th batch of a single process with `num_replicas` times
+    their batch size. What does not fill a batch of all is left out, other pictures in each epoch.
+
+    Lightning leaves subclasses of DistributedSampler as they are, and calls `set_epoch`.
+
+    Args:
+        dataset: what is drawn from; only its length counts.
+        batch_size: pictures per batch and process.
+        seed: of the run.
+        num_replicas: processes that train together.
+        rank: this one of them.
+        repeats: how often each picture is shown, each time augmented anew, to a length that stays what it
+            is: with 3, an epoch has a third of the pictures, three times each (Hoffer et al. 2020,
+            arXiv 1901.09335, as in DeiT).
+        groups: for each picture the block of storage that it is read from, ascending; None where any picture
+            is as near as any other. With blocks, the order is that of shuffled windows of blocks, shuffled
+            within the window, and a process's share of a batch lies in few of them.
+        window: least number of pictures in a window.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        batch_size: int,
+        seed: int,
+        *,
+        num_replicas: int = 1,
+        rank: int = 0,
+        repeats: int = 1,
+        groups: NDArray[np.int64] | None = None,
+        window: int = 2048,
+    ) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)
+        self.batch_size, self.repeats = batch_size, repeats
+        self.groups, self.window = groups, window
+        self.batches = len(dataset) // (num_replicas * batch_size)  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return self.batches * self.batch_size
+
+    def __iter__(self) -> Iterator[Draw]:
+        pictures, repeats = self._order()
+        total = self.num_replicas * self.batch_size
+        for first in range(0, self.batches * total, total):
+            batch = np.arange(first, first + total)
+            if self.groups is None:
+                mine = batch[self.rank :: self.num_replicas]
+            else:
+                near = batch[np.argsort(self.groups[pictures[batch]], kind="stable")]
+                mine = near[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
+            seeds = draw_seeds(self.seed, self.epoch, pictures[mine], repeats[mine])
+            yield from map(Draw, pictures[mine].tolist(), seeds.tolist())
+
+    def _order(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Pictures of the epoch and which repetition each is, both of the length of the data."""
+        rng = np.random.default_rng([self.seed, self.epoch, _ORDER])
+        count = len(self.dataset)  # type: ignore[arg-type]
+        order = rng.permutation(count) if self.groups is None else _by_windows(rng, self.groups, self.window)
+        if self.repeats == 1:
+            return order, np.zeros(count, np.int64)
+        places = np.arange(count)
+        return order[places // self.repeats], places % self.repeats
+
+
+class EvaluationSampler(DistributedSampler[Any]):
+    """Every picture once, in order, over the processes in turn.
+
+    All processes have the same number of pictures where `filled`: NOTHING stands for those that are missing,
+    so that no picture is judged twice.
+    """
+
+    def __init__(self, dataset: Dataset[Any], *, num_replicas: int, rank: int, filled: bool = True) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
+        self.filled = filled
+
+    def __len__(self) -> int:
+        return self.num_samples if self.filled else len(self._mine())
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self._mine()
+        yield from [NOTHING] * (len(self) - len(self._mine()))
+
+    def _mine(self) -> Sequence[int]:
+        return range(self.rank, len(self.dataset), self.num_replicas)  # type: ignore[arg-type]
+
+
+def draw_seeds(
+    seed: int, epoch: int, pictures: NDArray[np.int64], repeats: NDArray[np.int64]
+) -> NDArray[np.uint64]:
+    """A seed of 64 bits for each picture and repetition; within an epoch no two are equal."""
+    state = np.random.default_rng([seed, epoch, _DRAWS]).integers(2**64, dtype=np.uint64)
+    numbers = (repeats.astype(np.uint64) << np.uint64(40)) | pictures.astype(np.uint64)
+    mixed = state + numbers * _STEP
+    for shift, factor in ((30, _FIRST), (27, _SECOND)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * factor
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+@contextmanager
+def drawing_from(seed: int | None) -> Iterator[None]:
+    """Let Python, numpy and torch draw from a seed on the processor; None changes nothing.
+
+    A process of a loader draws for nothing else. Where the training process itself prepares pictures, what it
+    draws afterwards (dropout, mixup) is what it would have drawn: the number of processes changes nothing.
+    """
+    if seed is None:
+        yield
+        return
+    kept = None
+    if get_worker_info() is None:
+        kept = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    # torch.manual_seed would seed the GPUs as well
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        if kept is not None:
+            random.setstate(kept[0])
+            np.random.set_state(kept[1])
+            torch.set_rng_state(kept[2])
+
+
+def _by_windows(rng: np.random.Generator, groups: NDArray[np.int64], window: int) -> NDArray[np.int64]:
+    """Blocks in random order, gathered to windows of at least `window` pictures, each of them shuffled."""
+    starts = np.flatnonzero(np.diff(groups, prepend=groups[0] - 1)) if len(groups) else groups
+    blocks = np.split(np.arange(len(groups)), starts[1:])
+    order: list[NDArray[np.int64]] = []
+    waiting: list[NDArray[np.int64]] = []
+    for number in rng.permutation(len(blocks)):
+        waiting.append(blocks[number])
+        if sum(map(len, waiting)) >= window:
+            order.append(rng.permutation(np.concatenate(waiting)))
+            waiting = []
+    if waiting:
+        order.append(rng.permutation(np.concatenate(waiting)))
+    return np.concatenate(order)

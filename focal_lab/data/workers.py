@@ -1,0 +1,62 @@
+"""How many processes prepare batches, where nobody says."""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# More did not help where anything was measured, and each holds two batches and its own open files.
+_MOST = 16
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use: its affinity, and what its container allows.
+
+    A container's quota may be a fraction; what is left of a core counts as one.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroup_quota(_CGROUPS)
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def cgroup_quota(root: Path) -> float | None:
+    """Cores' worth of time that a container may use; None where nothing limits it.
+
+    Args:
+        root: where the kernel shows control groups, of version 2 or 1.
+    """
+    try:
+        if (root / "cpu.max").exists():
+            quota, period = (root / "cpu.max").read_text(encoding="ascii").split()
+        else:
+            quota, period = (
+                (root / "cpu" / f"cpu.cfs_{name}_us").read_text(encoding="ascii").strip()
+                for name in ("quota", "period")
+            )
+        return float(quota) / float(period) if float(quota) > 0 else None
+    except (OSError, ValueError):  # not there, or "max"
+        return None
+
+
+def choose_workers(trainer: Any = None) -> int:
+    """Processes that prepare the batches of one training process.
+
+    On a GPU: this process's share of the cores, or of those that a sweep gave to its run. On the CPU, where
+    the cores train: one, and none where there is but one core.
+
+    Args:
+        trainer: a Lightning trainer; None where there is none, then one process is assumed.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    local = 1
+    if trainer is not None:
+        device, local = trainer.strategy.root_device.type, max(1, trainer.num_devices)
+    share = max(1, usable_cores() // local)
+    if device == "cpu":
+        return min(1, min(share, torch.get_num_threads()) - 1)
+    if "OMP_NUM_THREADS" not in os.environ:  # launchers set that, and not always to a share of the machine
+        share = min(share, torch.get_num_threads())
+    return min(share, _MOST)

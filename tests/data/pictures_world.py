@@ -1,0 +1,29 @@
+"""Small picture files for tests."""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def noise(seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
+    """An RGB picture of noise, (width, height)."""
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(256, size=(size[1], size[0], 3)).astype(np.uint8))
+
+
+def encoded(picture: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+    """A picture file's bytes."""
+    stream = BytesIO()
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def class_folders(root: Path, counts: dict[str, int]) -> Path:
+    """Noise in one folder per class: root/cat/0.jpg, ..."""
+    for number, (name, count) in enumerate(counts.items()):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            (root / name / f"{index}.jpg").write_bytes(encoded(noise(1000 * number + index)))
+    return root
