@@ -42,20 +42,19 @@ class FocalCLI(LightningCLI):
     def __init__(self, args: Sequence[str] | Mapping[str, Any], *, run: bool = True, **kwargs: Any) -> None:
         quiet: dict[str, Any] = {"exit_on_error": False}
         self._said_of_model = [] if isinstance(args, Mapping) else model_arguments(args)
-        with _no_command_line():
-            super().__init__(
-                LightningModule,
-                LightningDataModule,
-                subclass_mode_model=True,
-                subclass_mode_data=True,
-                seed_everything_default=0,
-                auto_configure_optimizers=False,
-                parser_kwargs={"prog": "focal-lab", **quiet}
-                | {name: dict(quiet) for name in SUBCOMMANDS if run},
-                args=dict(args) if isinstance(args, Mapping) else list(args),
-                run=run,
-                **{"save_config_kwargs": {"overwrite": True}} | kwargs,
-            )
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={"prog": "focal-lab", **quiet}
+            | {name: dict(quiet) for name in SUBCOMMANDS if run},
+            args=dict(args) if isinstance(args, Mapping) else list(args),
+            run=run,
+            **{"save_config_kwargs": {"overwrite": True}} | kwargs,
+        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Experiments need not say what nobody varies."""
@@ -63,7 +62,8 @@ class FocalCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuse a checkpoint or a seed that cannot be used; Lightning opens the file right after this."""
-        super().parse_arguments(parser, args)
+        with _no_command_line():
+            super().parse_arguments(parser, args)
         subcommand = self.config.get("subcommand")
         chosen = self.config[subcommand] if subcommand else self.config
         seed, checkpoint = chosen.get("seed_everything"), chosen.get("ckpt_path")
@@ -202,7 +202,10 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _no_command_line() -> Iterator[None]:
-    """LightningCLI warns when it is given arguments and sys.argv has some too, as it has in `focal-lab`."""
+    """LightningCLI warns when it is given arguments and sys.argv has some too, as it has in `focal-lab`.
+
+    Only while it parses: `ddp` starts the other devices' processes with the same command line.
+    """
     arguments = sys.argv
     sys.argv = arguments[:1]
     try:
