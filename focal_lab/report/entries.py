@@ -163,7 +163,8 @@ class Table:
         name: the sweep file's stem.
         suite: what the runs were trained on.
         cite, setting: the published table and what it was measured on; None without one.
-        tasks: the first one's runs give parameters, times and memory.
+        tasks: whose metrics it shows.
+        costs_task: whose runs give parameters, times and memory.
         command: trains what is missing.
         notes: sentences that belong under the table.
         order: what the order of a search's rows means; None for a design, whose order is the paper's.
@@ -178,6 +179,7 @@ class Table:
     cite: str | None
     setting: str | None
     tasks: tuple[str, ...]
+    costs_task: str
     seeds: tuple[int, ...]
     factors: tuple[str, ...]
     columns: tuple[Column, ...]

@@ -13,6 +13,8 @@ from focal_lab.report.claims import overall
 from focal_lab.report.entries import COUNTED, Answer, Comparison, Entry, Row, Table
 from focal_lab.report.frame import LongRow, long_columns
 
+# heading of a column of metrics' titles
+METRIC = "metric"
 NOTHING = "–"  # noqa: RUF001  (the dash that papers print)
 # The settings that tell runs apart are shown, as long as there is room for them.
 _MOST_SETTINGS = 3
@@ -112,7 +114,7 @@ def _comparisons(table: Table) -> Section:
         names = tuple(row_name(table.rows[comparison.baseline]) for _, _, comparison in found)
         strips.append(Strip("baseline", names, "label"))
     if len({column.key for _, column, _ in found}) > 1:
-        strips.append(Strip("metric", tuple(column.title for _, column, _ in found), "label"))
+        strips.append(Strip(METRIC, tuple(column.title for _, column, _ in found), "label"))
         heading = "Against the baseline"
     else:
         heading = f"{found[0][1].title} against the baseline"

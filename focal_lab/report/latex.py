@@ -1,6 +1,6 @@
 r"""Tables for papers: LaTeX with booktabs, rows and columns grouped as in the paper.
 
-What is written compiles after \usepackage{booktabs}.
+What is written compiles after \usepackage{booktabs,graphicx}; what is wider than the text is made smaller.
 """
 
 import re
@@ -10,7 +10,7 @@ from itertools import groupby
 from focal_lab.ablation.columns import COLUMNS
 from focal_lab.report.entries import Table
 from focal_lab.report.frame import LongRow
-from focal_lab.report.grid import WORDS, Section, Strip, long_grid, table_grid, table_sections
+from focal_lab.report.grid import METRIC, WORDS, Section, Strip, long_grid, table_grid, table_sections
 from focal_lab.report.notes import long_notes
 
 # Every character that means something to LaTeX, and those of ours that its first fonts lack.
@@ -35,6 +35,8 @@ _ESCAPES = {
     "≤": r"$\leq$",
 } | {character: f"\\{character}" for character in "#$%&_"}
 _HEADINGS = {"AP^b": r"AP$^b$", "AP^m": r"AP$^m$"}
+# LaTeX knows what it measured as \width
+_FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 _MINUS = re.compile(r"(?<![^\s])-(?=\d)")
 _TASKS = {"classification": "Classification", "detection": "Detection", "segmentation": "Segmentation"}
 
@@ -69,7 +71,7 @@ def _environment(caption: str, name: str, parts: Sequence[str]) -> str:
     for ours, theirs in _HEADINGS.items():
         caption = caption.replace(latex(ours), theirs)
     return (
-        "% \\usepackage{booktabs}\n\\begin{table}\n\\centering\n\\small\n"
+        "% \\usepackage{booktabs,graphicx}\n\\begin{table}\n\\centering\n\\small\n"
         f"{body}\n\\caption{{{caption}}}\n\\label{{tab:{label}}}\n\\end{{table}}\n"
     )
 
@@ -99,7 +101,7 @@ def _tabular(strips: Sequence[Strip], groups: dict[int, str], *, group_rows: boo
         shown = "" if group_rows and cells[0] == before else first
         before = cells[0]
         lines.append(" & ".join([shown, *rest]) + r" \\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"])
+    return "\n".join([_FITTED, *lines, "\\bottomrule", "\\end{tabular}}"])
 
 
 def _group_lines(count: int, groups: dict[int, str]) -> list[str]:
@@ -129,7 +131,9 @@ def _groups(table: Table) -> dict[int, str]:
 
 
 def _cell(text: str, strip: Strip) -> str:
-    """A minus of a number is a minus, not a hyphen."""
+    """A minus of a number is a minus, not a hyphen; a metric's name is its heading."""
+    if strip.heading == METRIC:
+        return _heading(text)
     return latex(text) if strip.kind in WORDS else _MINUS.sub(r"$-$", latex(text))
 
 

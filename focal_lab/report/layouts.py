@@ -79,6 +79,9 @@ _RETINANET = {
     "ap_box": "retinanet.AP",
     "ap50_box": "retinanet.AP50",
     "ap75_box": "retinanet.AP75",
+    "ap_small_box": "retinanet.APS",
+    "ap_medium_box": "retinanet.APM",
+    "ap_large_box": "retinanet.APL",
 }
 _MASK_RCNN = {
     "params": "mask_rcnn.params_M",

@@ -43,7 +43,7 @@ def _numbers(table: Table) -> Iterable[str]:
         yield "One seed a cell: no spread, so no telling a difference from noise (--seeds 3)."
     titles = [column.title for column in table.columns if column.task is None]
     if len(table.tasks) > 1 and titles:
-        yield f"{_and(titles)}: of the {table.tasks[0]} runs."
+        yield f"{_and(titles)}: of the {table.costs_task} runs."
 
 
 def _comparisons(table: Table) -> Iterable[str]:

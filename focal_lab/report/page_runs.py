@@ -12,6 +12,7 @@ from focal_lab.report.entries import PlannedRun, Table
 from focal_lab.report.frame import COSTS, flatten
 from focal_lab.report.grid import NOTHING, row_name, runs_words
 from focal_lab.report.page_tables import Cell, Grid, Heading, word_cell
+from focal_lab.report.plots.style import heading
 
 if TYPE_CHECKING:
     from focal_lab.ablation.plan import Plan
@@ -193,7 +194,7 @@ def _run_grid(name: str, runs: Sequence[PlannedRun], outcomes: Mapping[str, Outc
     results = {run.run: outcomes[run.run].result for run in runs}
     metrics = dict.fromkeys(key for result in results.values() if result for key in result.metrics)
     keys = [*sorted(metrics, key=_place), *(COSTS if any(results.values()) else ())]
-    titles = [COLUMNS[key].title if key in COLUMNS else key for key in keys]
+    titles = [heading(COLUMNS[key].title) if key in COLUMNS else key for key in keys]
     headings = [Heading("seed", "measured", numeric=True), Heading("state", "state", numeric=False)]
     headings += [Heading(title, "measured", numeric=True) for title in titles]
     headings += [Heading("folder", "folder", numeric=False)]

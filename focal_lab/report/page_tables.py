@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from focal_lab.ablation.columns import Column
 from focal_lab.ablation.outcomes import State
 from focal_lab.report.entries import Table
-from focal_lab.report.grid import WORDS, Strip, table_grid, table_sections
+from focal_lab.report.grid import METRIC, WORDS, Strip, table_grid, table_sections
 from focal_lab.report.plots.style import heading
 
 Value = float | None
@@ -105,10 +105,15 @@ def _grid(name: str, caption: str, strips: Sequence[Strip], values: Sequence[Seq
         columns.append(
             [
                 word_cell(text, number) if marked else Cell(text, number)
-                for text, number in zip(strip.cells, numbers, strict=True)
+                for text, number in zip(_texts(strip), numbers, strict=True)
             ]
         )
     return Grid(name, caption, tuple(headings), tuple(zip(*columns, strict=True)))
+
+
+def _texts(strip: Strip) -> Sequence[str]:
+    """A strip's cells; names of metrics as in headings."""
+    return [heading(cell) for cell in strip.cells] if strip.heading == METRIC else strip.cells
 
 
 def _label_values(cells: Sequence[str]) -> list[Value]:

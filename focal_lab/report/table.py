@@ -33,6 +33,7 @@ def build_table(plan: "Plan", out: Path) -> Table:
     """
     sweep = plan.sweep
     layout, columns = _layout_and_columns(plan)
+    costs_task = _costs_task(layout, sweep.tasks)
     outcomes = {run.id: read_outcome(out / run.id) for run in plan.runs}
     runs_of: dict[tuple[str, ...], list[PlannedRun]] = defaultdict(list)
     for run in plan.runs:
@@ -45,7 +46,7 @@ def build_table(plan: "Plan", out: Path) -> Table:
         first = first_row.setdefault(frozenset(run.run for run in runs), index)
         same_as = first if runs and first != index else None
         paper = published_values(layout, cell.labels) if layout else None
-        numbers = [_entry(column, sweep.tasks[0], runs, results, paper, layout) for column in columns]
+        numbers = [_entry(column, costs_task, runs, results, paper, layout) for column in columns]
         states = Counter(run.state for run in runs)
         rows.append(
             Row(
@@ -69,6 +70,7 @@ def build_table(plan: "Plan", out: Path) -> Table:
         cite=layout.cite if layout else None,
         setting=layout.setting if layout else None,
         tasks=tuple(sweep.tasks),
+        costs_task=costs_task,
         seeds=tuple(dict.fromkeys(run.seed for run in plan.runs)),
         factors=tuple(dict.fromkeys(factor for cell in plan.cells for factor in cell.labels)),
         columns=columns,
@@ -111,6 +113,13 @@ def _layout_and_columns(plan: "Plan") -> tuple[Layout | None, tuple[Column, ...]
         raise UserError(error.message, file=sweep.path, key=key) from None
 
 
+def _costs_task(layout: Layout | None, tasks: Sequence[str]) -> str:
+    """The task whose networks the published table counts; the sweep's first one where it lacks that."""
+    if layout is not None and layout.counted_task in tasks:
+        return layout.counted_task
+    return tasks[0]
+
+
 def _sweep_command(sweep_file: Path, out: Path) -> str:
     elsewhere = "" if out == Path("runs") else f" --out {out}"
     return f"focal-lab sweep {sweep_file}{elsewhere}"
@@ -122,14 +131,14 @@ def _planned_run(run: "Run", outcome: Outcome) -> PlannedRun:
 
 def _entry(
     column: Column,
-    first_task: str,
+    costs_task: str,
     runs: Sequence[PlannedRun],
     results: Mapping[str, Result],
     paper: Published | None,
     layout: Layout | None,
 ) -> Entry:
-    """What every run has (parameters, times) is taken from the runs of the sweep's first task."""
-    task = column.task or first_task
+    """What every run has (parameters, times) is taken from the runs of one task."""
+    task = column.task or costs_task
     runs = [run for run in runs if run.task == task]
     found = {run.seed: _value(results[run.run], column) for run in runs if run.run in results}
     values = {seed: value for seed, value in found.items() if value is not None}

@@ -48,7 +48,7 @@ def write_inspection(
         found: what it looks at.
         layers: the drawn blocks.
         folder: made if it is not there.
-        brief: for a page of many networks: the query, the shares and the first coarse level's biases only.
+        brief: for a page of many networks: no biases but the first coarse level's.
         given: what else to note, such as the query and the head that were asked for.
 
     Raises:
@@ -128,14 +128,14 @@ def _draw(
             "Learned position biases of the window's own tokens: a row a block, a column a head.",
             drawing.draw_biases(layers, 0, f"{source.name}: biases of the window"),
         )
-        keep(
-            "receptive-field",
-            "Receptive field of a query against the tokens that it uses, before it is cut to the map; the "
-            "paper's curve is its figure 3.",
-            drawing.draw_reach(
-                found.reach, f"{source.name}: receptive field", paper_tables()["figure3_receptive_field"]
-            ),
-        )
+    keep(
+        "receptive-field",
+        "Receptive field of a query against the tokens that it uses, before it is cut to the map; the "
+        "paper's curve is its figure 3.",
+        drawing.draw_reach(
+            found.reach, f"{source.name}: receptive field", paper_tables()["figure3_receptive_field"]
+        ),
+    )
     return pictures
 
 

@@ -16,7 +16,7 @@ LIGATURES = str.maketrans({"\x1c": "fi", "\x1b": "ff", "\x1d": "fl"})
 DOCUMENT = r"""\documentclass{article}
 \usepackage[utf8]{inputenc}
 \usepackage[T1]{fontenc}
-\usepackage{booktabs}
+\usepackage{booktabs,graphicx}
 \usepackage[landscape,a2paper,margin=1cm]{geometry}
 \begin{document}
 %s
@@ -24,15 +24,19 @@ DOCUMENT = r"""\documentclass{article}
 """
 
 
-def compiled(text: str, folder: Path) -> str:
-    """The text of the page that pdflatex makes of a table."""
+NARROW = DOCUMENT.replace("[landscape,a2paper,margin=1cm]", "[a4paper]")
+
+
+def compiled(text: str, folder: Path, document: str = DOCUMENT) -> str:
+    """The text of the page that pdflatex makes of a table, which fits it."""
     if not shutil.which("pdflatex") or not shutil.which("pdftotext"):
         pytest.skip("needs pdflatex and pdftotext (texlive-latex-recommended and poppler-utils)")
     folder.mkdir(exist_ok=True)
-    (folder / "page.tex").write_text(DOCUMENT % text, encoding="utf-8")
+    (folder / "page.tex").write_text(document % text, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
     made = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
     assert made.returncode == 0, made.stdout[-2000:]
+    assert "Overfull \\hbox" not in made.stdout
     read = subprocess.run(
         ["pdftotext", "-layout", "page.pdf", "-"], cwd=folder, capture_output=True, text=True, check=True
     )
@@ -44,6 +48,23 @@ def test_a_table_with_everything_that_can_happen_compiles(out: Path, mixed: Fake
     assert re.search(r"Swin-Tiny +7 +28\.29 +4\.494 +4\.5 +84\.2 ± 3\.1 +81\.2 +\+3\.0", page)
     assert "my_<b>*|[red]" in page
     assert "Classification" in page
+
+
+def test_a_wide_table_fits_the_page_of_a_paper_and_names_metrics_as_its_headings_do(
+    out: Path, tmp_path: Path
+) -> None:
+    factors = {"backbone": ["Swin-Tiny", "Focal-Tiny"], "detector": ["RetinaNet", "Mask R-CNN"]}
+    columns = ("params", "gmacs", "ap_box", "ap50_box", "ap75_box", "ap_mask", "ap50_mask", "ap75_mask")
+    plan = make_plan(factors, paper="table12_coco_1x_full", tasks=("detection",), columns=columns)
+    for cell in range(4):
+        for seed in range(3):
+            metrics = {key: 40.0 + seed for key in columns if key.startswith("ap")}
+            finish(out, run_id(cell, seed, "detection"), task="detection", metrics=metrics)
+    text = table_latex(build_table(plan, out))
+    assert r"textasciicircum" not in text
+    assert r" & AP$^b$$_{50}$ & " in text
+    page = compiled(text, tmp_path / "latex", NARROW)
+    assert "ResNeXt101-64x4d" in page
 
 
 def test_all_runs_compile(out: Path, mixed: FakePlan, tmp_path: Path) -> None:

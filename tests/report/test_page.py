@@ -201,6 +201,17 @@ def test_a_search_is_a_page_with_its_front(out: Path) -> None:
     assert "12</b> of 12 runs finished" in html
 
 
+def test_metrics_are_called_alike_in_headings_comparisons_and_runs(out: Path) -> None:
+    plan = grid_plan(tasks=("detection",), expect=(), columns=("ap_box", "ap50_box"))
+    for run in plan.runs:
+        metrics = {"ap_box": 40.0 + run.seed, "ap50_box": 60.0, "ap_small_box": 20.0}
+        finish(out, run.id, task="detection", metrics=metrics)
+    html = html_of(plan, out)
+    assert "AP^" not in html.partition("</main>")[0]
+    assert ">APᵇ₅₀</td>" in html
+    assert ">APᵇₛ</th>" in html
+
+
 def test_only_a_watched_page_loads_itself_again(out: Path, grid: FakePlan) -> None:
     for refresh, is_there in ((None, False), (10.0, True)):
         html = html_of(grid, out, refresh=refresh)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from plotted_world import grid_plan, many_plan, train
-from report_world import FakePlan, fail, run_id
+from report_world import FakePlan, fail, finish, run_id
 
 from focal_lab.report.page import page
 from focal_lab.report.table import build_table
@@ -238,6 +238,25 @@ def test_paper_shows_everything(out: Path, grid: FakePlan, browser: Any) -> None
     assert shown.tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not shown.tab.locator("nav").is_visible()
     assert shown.tab.pdf(format="A4").startswith(b"%PDF")
+
+
+def test_paper_does_not_break_the_words_of_a_state(out: Path, browser: Any) -> None:
+    plan = grid_plan(tasks=("detection",), seeds=(0,), expect=(), columns=("ap_box",))
+    names = ["ap_box", "ap50_box", "ap75_box", "ap_mask", "ap50_mask", "ap75_mask"]
+    for run in plan.runs:
+        finish(out, run.id, task="detection", metrics=dict.fromkeys(names, 40.0))
+    shown = Shown(browser, written(plan, out), viewport={"width": 690, "height": 900})
+    shown.tab.emulate_media(media="print")
+    lines = shown.tab.evaluate(
+        """[...document.querySelectorAll('#runs td.state > span')].map((state) => {
+          const range = document.createRange();
+          const words = state.lastChild;
+          range.setStart(words, words.data.indexOf('finished'));
+          range.setEnd(words, words.data.length);
+          return range.getClientRects().length;
+        })"""
+    )
+    assert lines == [1] * 4
 
 
 def test_labels_are_words_and_never_run(out: Path, browser: Any) -> None:

@@ -62,6 +62,42 @@ def test_detectors_stand_side_by_side_and_count_their_own_network(out: Path) -> 
     assert before.entries["ap_mask"].published is None
 
 
+@pytest.mark.parametrize(
+    ("paper", "task", "labels", "published"),
+    [
+        (
+            "table4_coco_3x_MS",
+            "detection",
+            {"backbone": "Focal-Tiny", "detector": "RetinaNet"},
+            (39.4, 265.0),
+        ),
+        (
+            "table12_coco_1x_full",
+            "detection",
+            {"backbone": "Focal-Tiny", "detector": "Mask R-CNN"},
+            (48.8, 291.0),
+        ),
+        ("table7_ade20k", "segmentation", {"backbone": "Focal-Tiny"}, (62.0, 998.0)),
+    ],
+)
+def test_detectors_and_segmenters_are_counted_though_their_sweeps_classify_first(
+    paper: str, task: str, labels: dict[str, str], published: tuple[float, float], out: Path
+) -> None:
+    factors = {factor: [label] for factor, label in labels.items()}
+    columns = ("params", "gmacs", "train_seconds", "miou", "ap_box")
+    tasks = ("classification", task)
+    plan = make_plan(factors, paper=paper, tasks=tasks, columns=columns, seeds=(0,))
+    finish(out, run_id(0, 0))
+    counts = {"params": 48_800_000, "gmacs": 290.5, "train_seconds": 99.0}
+    finish(out, run_id(0, 0, task), task=task, metrics={"miou": 45.0, "ap_box": 40.0}, **counts)
+    table = build_table(plan, out)
+    (row,) = [row for row in table.rows if not row.reference]
+    params, gmacs = row.entries["params"], row.entries["gmacs"]
+    assert (params.published, gmacs.published) == published
+    assert (params.mean, gmacs.mean, row.entries["train_seconds"].mean) == (48.8, 290.5, 99.0)
+    assert f"#Params (M), GMACs and Train (s): of the {task} runs." in table.notes
+
+
 @pytest.mark.parametrize("factors", [{"backbone": ["Focal-Tiny"], "depths": ["2-2-6-2"]}, {"depths": ["2"]}])
 def test_a_sweep_that_varies_something_else_has_its_own_rows_only(
     factors: dict[str, list[str]], out: Path

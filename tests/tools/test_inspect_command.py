@@ -254,9 +254,15 @@ def test_the_sweeps_page_shows_what_was_inspected(project: Path, capsys: pytest.
     assert inspect("--sweep", "small", "--pictures", "2") == 1
     assert cli.main(argv) == 0
     after = Path("page.html").read_text(encoding="utf-8")
-    caption = "Attention to each level per block"
-    assert caption not in before
-    assert caption in after
+    captions = (
+        "What the query at pixel",
+        "Attention to each level per block",
+        "Learned position biases of pooled level 1",
+        "Receptive field of a query against the tokens",
+    )
+    for caption in captions:
+        assert caption not in before
+        assert caption in after
     pictures = sum(len(list(folder.glob("*.png"))) for folder in Path("runs/inspect").iterdir())
     assert after.count("data:image/") == before.count("data:image/") + pictures
 

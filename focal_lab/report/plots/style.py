@@ -22,6 +22,7 @@ WIDTH = 5.6
 SMALL = 8.5
 _LONGEST = 34
 _RAISED = {"^b": "ᵇ", "^m": "ᵐ", "_50": "₅₀", "_75": "₇₅"}
+_RAISED |= {f"ᵇ_{size}": f"ᵇ{lowered}" for size, lowered in zip("SML", "ₛₘₗ", strict=True)}
 
 
 @dataclass(frozen=True)

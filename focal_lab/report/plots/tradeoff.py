@@ -131,7 +131,7 @@ def _measure(axes: "Axes", table: Table, column: Column, shown: Sequence[Network
     axes.set_ylim(*limits([network.row.entries[column.key] for network in shown], 0.12))
     axes.margins(x=0.16)
     axes.set_ylabel(heading(column.title))
-    other = "" if column.task == table.tasks[0] else f", {table.tasks[0]} network"
+    other = "" if column.task == table.costs_task else f", {table.costs_task} network"
     axes.set_xlabel(f"GMACs (10⁹ multiply-accumulates per picture{other})")
     tidy(axes)
 
