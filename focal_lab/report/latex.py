@@ -30,10 +30,13 @@ _ESCAPES = {
     "–": "--",  # noqa: RUF001
     "—": "---",
     "…": r"\ldots{}",
+    "\0": "{}",
     "×": r"$\times$",  # noqa: RUF001
     "≥": r"$\geq$",
     "≤": r"$\leq$",
 } | {character: f"\\{character}" for character in "#$%&_"}
+# Two of these would be printed as one letter: --out as a dash and "out".
+_JOINED = re.compile(r"(?<=([-`',]))(?=\1)|(?<=[?!])(?=`)")
 _HEADINGS = {"AP^b": r"AP$^b$", "AP^m": r"AP$^m$"}
 # LaTeX knows what it measured as \width
 _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
@@ -60,7 +63,7 @@ def long_latex(rows: Sequence[LongRow], labels: Sequence[str] = ()) -> str:
 
 def latex(text: str) -> str:
     """Any text as LaTeX shows it; what its fonts lack becomes a question mark."""
-    text = " ".join(text.split())
+    text = _JOINED.sub("\0", " ".join(text.split()))
     return "".join(_ESCAPES.get(c, c if c.isascii() or c in "äöüÄÖÜßéèáàç" else "?") for c in text)
 
 

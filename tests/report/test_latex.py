@@ -85,6 +85,8 @@ def test_every_character_that_means_something_is_escaped() -> None:
     assert latex("50% of a_b & c#d $e {f}") == r"50\% of a\_b \& c\#d \$e \{f\}"
     assert latex("a\n  b") == "a b"
     assert latex("漢") == "?"
+    assert latex("--out a--b – c") == r"-{}-out a-{}-b -- c"  # noqa: RUF001
+    assert latex("``x'' --- ,,") == "`{}`x'{}' -{}-{}- ,{},"
 
 
 def test_rows_are_grouped_by_their_first_factor_and_columns_by_task(out: Path) -> None:
