@@ -8,12 +8,15 @@ from typing import Any
 
 import timm
 from timm.models import load_checkpoint
-from torch import nn
+from torch import Tensor, nn
 
 import focal_lab.backbones.entry_points  # noqa: F401  (registers the focal presets)
+from focal_lab.backbones.fit_report import FitReport
 from focal_lab.backbones.focal import FocalTransformer
+from focal_lab.backbones.from_swin import swin_to_focal
 from focal_lab.backbones.options import OPTION_NAMES, make_options
 from focal_lab.backbones.presets import PRESETS, find_preset
+from focal_lab.backbones.released_format import MICROSOFT_SWIN, TIMM_SWIN, in_our_names
 from focal_lab.backbones.weights import fit_weights
 from focal_lab.errors import UserError, one_of
 from focal_lab.tasks.checkpoints import read_weights
@@ -29,9 +32,9 @@ def create_backbone(
     Args:
         name: a timm model name; `focal_tiny` is short for `focal_tiny_patch4_window7_224`.
         options: keyword arguments of the model.
-        checkpoint: file of weights to start from. A focal model takes all that `focal-lab convert` takes, and
-            tells by a warning what it had to resize, drop or leave fresh: a head of other classes, for one.
-            Another model takes what timm's `checkpoint_path` takes.
+        checkpoint: file of weights to start from. A focal model takes all that `focal-lab convert` takes,
+            Swin's among them, and tells by a warning what it had to resize, drop or leave fresh: a head of
+            other classes, for one. Another model takes what timm's `checkpoint_path` takes.
         kwargs: what the task adds (`num_classes`, `features_only`, ...).
 
     Raises:
@@ -84,7 +87,7 @@ def _start_from(model: nn.Module, name: str, checkpoint: str) -> None:
     try:
         weights = {} if numpy else read_weights(checkpoint)
         if isinstance(network, FocalTransformer):  # features_only wraps it
-            values, report = fit_weights(weights, network, transfer=True)
+            values, report = _fitted(weights, network)
             network.load_state_dict(values)
             if report.summary():
                 warnings.warn(f"{checkpoint} ({report.origin}): {report.summary()}", stacklevel=3)
@@ -99,6 +102,13 @@ def _start_from(model: nn.Module, name: str, checkpoint: str) -> None:
         raise UserError(
             f"{checkpoint}: does not fit {name}: {_reason(error)}", key="model.backbone_checkpoint"
         ) from error
+
+
+def _fitted(weights: dict[str, Tensor], network: FocalTransformer) -> tuple[dict[str, Tensor], FitReport]:
+    """Weights for a network; Swin's for one that downsamples otherwise, as the paper began Focal-Large."""
+    if network.options.downsample == "conv" and in_our_names(weights).origin in (MICROSOFT_SWIN, TIMM_SWIN):
+        return swin_to_focal(weights, network)
+    return fit_weights(weights, network, transfer=True)
 
 
 def _reason(error: Exception) -> str:

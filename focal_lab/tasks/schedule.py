@@ -139,7 +139,7 @@ class Recipe:
         trainer.fit_loop.setup_data()
         batches = trainer.num_training_batches
         per_epoch = total if math.isinf(batches) else -(-batches // trainer.accumulate_grad_batches)
-        optimizer = self.optimizer(model, fused=trainer.precision != "16-mixed")
+        optimizer = self.optimizer(model, fused=not trainer.precision.endswith("-mixed"))
         scheduler = self.scheduler(optimizer, int(total), per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
