@@ -9,7 +9,7 @@ from PIL import Image
 from timm.data.auto_augment import posterize
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, RandomCrop, Resize
 
 from focal_lab.data.options import check
 from focal_lab.errors import UserError, one_of
@@ -70,7 +70,7 @@ class Augmentation:
                 self.image_size,
                 is_training=True,
                 auto_augment=self.auto_augment,
-                color_jitter=self.color_jitter,
+                color_jitter=self.color_jitter or None,
                 hflip=self.hflip,
                 scale=self.scale,
                 ratio=self.ratio,
@@ -88,8 +88,8 @@ class Augmentation:
         _allow_posterizing_to_zero_bits(made)
         if self.crop_padding:
             # as the released recipes of DeiT and Swin do with pictures of 32 px
-            resize = v2.Resize(self.image_size, v2.InterpolationMode(self.interpolation))
-            made.transforms[:1] = [resize, v2.RandomCrop(self.image_size, padding=self.crop_padding)]
+            resize = Resize(self.image_size, InterpolationMode(self.interpolation))
+            made.transforms[:1] = [resize, RandomCrop(self.image_size, padding=self.crop_padding)]
         trained: Transform = made
         return trained
 

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, default_collate
 
 from focal_lab.data.decoding import decode, to_rgb
 from focal_lab.data.erasing import draw_rectangle
-from focal_lab.data.sampling import NOTHING, drawing_from
+from focal_lab.data.sampling import NOTHING, draw_from, drawing_apart
 from focal_lab.data.sources import UNKNOWN, Source
 from focal_lab.data.unreadable import Unreadable
 from focal_lab.errors import UserError
@@ -61,17 +61,30 @@ class ClassPictures(Dataset[Item]):
 
     def __getitem__(self, draw: int | tuple[int, int]) -> Item:
         """A picture; a `Draw` augments it by its seed, a plain index by the process's random numbers."""
-        index, seed = draw if isinstance(draw, tuple) else (draw, None)
-        with drawing_from(seed):
-            picture = None if index == NOTHING else self._read(index)
-            if picture is None and self.training:
-                picture, index = self._another()
-            if picture is None:
-                return torch.zeros(self.shape, dtype=torch.uint8), UNKNOWN
-            label, pixels = int(self.source.labels[index]), self.transform(picture)[: self.shape[0]]
-            if self.training and self.erasing:
-                return pixels, label, draw_rectangle(self.erasing, *self.shape[1:])
-            return pixels, label
+        return self.__getitems__([draw])[0]
+
+    def __getitems__(self, draws: Sequence[int | tuple[int, int]]) -> list[Item]:
+        """Those of a batch, as a DataLoader asks for them."""
+        plain = [draw for draw in draws if not isinstance(draw, tuple)]
+        if plain:
+            return [self._item(index) for index in plain]
+        with drawing_apart():
+            return [self._drawn(*draw) for draw in draws if isinstance(draw, tuple)]
+
+    def _drawn(self, index: int, seed: int) -> Item:
+        draw_from(seed)
+        return self._item(index)
+
+    def _item(self, index: int) -> Item:
+        picture = None if index == NOTHING else self._read(index)
+        if picture is None and self.training:
+            picture, index = self._another()
+        if picture is None:
+            return torch.zeros(self.shape, dtype=torch.uint8), UNKNOWN
+        label, pixels = int(self.source.labels[index]), self.transform(picture)[: self.shape[0]]
+        if self.training and self.erasing:
+            return pixels, label, draw_rectangle(self.erasing, *self.shape[1:])
+        return pixels, label
 
     def _another(self) -> tuple[Image.Image, int]:
         for _ in range(_ATTEMPTS):

@@ -24,7 +24,7 @@ from focal_lab.data.options import check
 from focal_lab.data.sampling import EpochSampler, EvaluationSampler
 from focal_lab.data.sources import Source
 from focal_lab.data.workers import choose_workers
-from focal_lab.errors import UserError
+from focal_lab.errors import UserError, one_of
 
 Split = Literal["train", "val", "test"]
 
@@ -55,8 +55,8 @@ class ClassificationDataModule(LightningDataModule, ABC):
             stays as long as it is.
         interpolation: how pictures are resized, in training and evaluation.
         crop_pct: evaluation resizes the short side to image_size / crop_pct and takes the centre.
-        mean: of the channels on a scale of 0 to 1, subtracted.
-        std: of the channels on a scale of 0 to 1, divided by.
+        mean: of the channels on a scale of 0 to 1, subtracted; a single value is for all.
+        std: of the channels on a scale of 0 to 1, divided by; a single value is for all.
         val_split: share of each class's training pictures that validation takes where there are no pictures
             for it. They are the same ones in every run.
         max_unreadable: how many damaged pictures a split may have before the run ends. Training takes others
@@ -102,14 +102,13 @@ class ClassificationDataModule(LightningDataModule, ABC):
         check("val_split", val_split, 0 < val_split < 1, "use more than 0, less than 1")
         check("max_unreadable", max_unreadable, max_unreadable >= 0, "use 0 or more")
         for option, values in {"mean": mean, "std": std}.items():
-            fits = len(values) == self.channels and (option == "mean" or min(values) > 0)
-            check(option, values, fits, f"use {self.channels} positive values")
+            fits = len(values) in (1, self.channels) and (option == "mean" or min(values) > 0)
+            check(option, values, fits, f"use {one_of(sorted({1, self.channels}))} positive values")
         check("seed", seed, seed is None or seed >= 0, "use 0 or more")
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.mean, self.std = tuple(mean), tuple(std)
+        self.mean, self.std = (tuple(values) * (self.channels // len(values)) for values in (mean, std))
         # where Lightning's seed_everything leaves its seed
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
-        fill = tuple(mean) * (3 // len(mean))
         self.augmentation = Augmentation(
             image_size,
             auto_augment,
@@ -120,7 +119,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
             crop_padding,
             interpolation,
             crop_pct,
-            fill,
+            self.mean * (3 // self.channels),
         )
         self._for_training = self.augmentation.for_training()
         self._for_evaluation = self.augmentation.for_evaluation()

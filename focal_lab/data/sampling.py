@@ -131,29 +131,30 @@ def draw_seeds(
 
 
 @contextmanager
-def drawing_from(seed: int | None) -> Iterator[None]:
-    """Let Python, numpy and torch draw from a seed on the processor; None changes nothing.
+def drawing_apart() -> Iterator[None]:
+    """Let what is drawn in here, on the processor, leave no trace in the training process.
 
-    A process of a loader draws for nothing else. Where the training process itself prepares pictures, what it
-    draws afterwards (dropout, mixup) is what it would have drawn: the number of processes changes nothing.
+    What that draws afterwards (dropout, mixup) is what it would have drawn: it does not matter whether it
+    prepares its pictures itself. A process of a loader draws for nothing else, and nothing is kept.
     """
-    if seed is None:
+    if get_worker_info() is not None:
         yield
         return
-    kept = None
-    if get_worker_info() is None:
-        kept = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    python, arrays, tensors = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)
+        torch.set_rng_state(tensors)
+
+
+def draw_from(seed: int) -> None:
+    """Seed all that augmentation draws from: Python, numpy, and torch on the processor."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     # torch.manual_seed would seed the GPUs as well
     torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        if kept is not None:
-            random.setstate(kept[0])
-            np.random.set_state(kept[1])
-            torch.set_rng_state(kept[2])
 
 
 def _by_windows(rng: np.random.Generator, groups: NDArray[np.int64], window: int) -> NDArray[np.int64]:

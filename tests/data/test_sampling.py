@@ -1,11 +1,20 @@
 import random
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
-from focal_lab.data.sampling import NOTHING, Draw, EpochSampler, EvaluationSampler, draw_seeds, drawing_from
+from focal_lab.data.sampling import (
+    NOTHING,
+    Draw,
+    EpochSampler,
+    EvaluationSampler,
+    draw_from,
+    draw_seeds,
+    drawing_apart,
+)
 
 COUNT = 103
 
@@ -19,7 +28,9 @@ class Numbers(Dataset):
 
     def __getitem__(self, draw):
         index, seed = draw if isinstance(draw, tuple) else (draw, None)
-        with drawing_from(seed):
+        with drawing_apart() if seed is not None else nullcontext():
+            if seed is not None:
+                draw_from(seed)
             return index, random.random(), np.random.rand(), torch.rand(()).item()
 
 
