@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from focal_lab.ablation.engine.address import DiscreetParser
 from focal_lab.ablation.plan import Plan, make_plan
 from focal_lab.ablation.sweep_file import TASKS, find_sweep
 from focal_lab.errors import UserError, one_of
@@ -41,7 +42,7 @@ def plan_of(options: argparse.Namespace, papers: Sequence[str]) -> Plan:
 def sweep_parser(name: str, function: object) -> argparse.ArgumentParser:
     """What `plan` and `sweep` have in common; the first line of the function's docstring is the help."""
     description = str(function.__doc__).splitlines()[0]
-    parser = argparse.ArgumentParser(prog=f"focal-lab {name}", description=description)
+    parser = DiscreetParser(prog=f"focal-lab {name}", description=description)
     parser.add_argument("sweep", metavar="SWEEP", help="a sweep file, or the name of one in sweeps/")
     parser.add_argument("--suite", help="folder of experiments/ to train on (default: digits)")
     parser.add_argument(

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from focal_lab.ablation.conflicts import Rivals, present
+from focal_lab.ablation.engine.address import check_url, without_password
 from focal_lab.ablation.engine.execute import Execution, Rules, Summary, View
 from focal_lab.ablation.engine.orders import WarmProcesses
 from focal_lab.ablation.engine.places import Places
 from focal_lab.ablation.engine.queue import RunQueue
 from focal_lab.ablation.engine.search_queue import SearchQueue
-from focal_lab.ablation.engine.storage import GRACE, check_url, clock_difference, without_password
+from focal_lab.ablation.engine.storage import GRACE, clock_difference
 from focal_lab.ablation.keep import parse_keep
 from focal_lab.ablation.manifest import Manifest, manifest_path, read_manifest
 from focal_lab.ablation.options import parse_duration

@@ -1,10 +1,10 @@
 """`focal-lab worker`: joins in a sweep that another command has begun, here or on another machine."""
 
-import argparse
 import sys
 from pathlib import Path
 
 from focal_lab.ablation.disk import check_room
+from focal_lab.ablation.engine.address import DiscreetParser
 from focal_lab.ablation.engine.orders import WarmProcesses
 from focal_lab.ablation.engine.places import find_places
 from focal_lab.ablation.engine.progress import SweepView
@@ -26,7 +26,7 @@ def worker_command(argv: list[str]) -> int:
         UserError: an option is wrong, there is no such study, or the storage cannot be used.
     """
     description = str(worker_command.__doc__).splitlines()[0]
-    parser = argparse.ArgumentParser(prog="focal-lab worker", description=description)
+    parser = DiscreetParser(prog="focal-lab worker", description=description)
     parser.add_argument("--study", required=True, help="the study to join, or the name of its sweep")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     add_work_options(parser)

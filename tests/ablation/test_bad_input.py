@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,9 @@ from small_project import write, write_sweep
 
 from focal_lab.ablation import options as option_module
 from focal_lab.ablation.conflicts import present, refuse_conflicts
+from focal_lab.ablation.engine.address import check_url, without_password
 from focal_lab.ablation.engine.places import find_places
-from focal_lab.ablation.engine.storage import check_url, clock_difference, open_storage, without_password
+from focal_lab.ablation.engine.storage import clock_difference, open_storage
 from focal_lab.ablation.manifest import Manifest, manifest_path, read_manifest, write_manifest
 from focal_lab.ablation.plan import Plan, make_plan, remember
 from focal_lab.ablation.worker_command import find_study
@@ -55,6 +57,10 @@ def manifest_of(plan: Plan) -> Manifest:
         (["--storage", "sqlite:///queue.db"], "--storage: SQLite hands out runs twice"),
         (["--storage", "runs.journal"], "--storage: 'runs.journal' is not the address of a PostgreSQL"),
         (["--storage", "mysql://me:secret@there/db"], "--storage: 'mysql://me:***@there/db' is not"),
+        (
+            ["--storage", "postgresql://me:secret@there:port/db"],
+            "--storage postgresql://me:***@there:port/db: is not an address of a database: its port is no",
+        ),
     ],
 )
 def test_options_are_checked(arguments: list[str], told: str) -> None:
@@ -69,6 +75,18 @@ def test_a_storage_that_nobody_answers_at_is_said_without_its_password() -> None
     assert "s3cret" not in line
     # from the environment, where `ps` does not show it
     assert "cannot be used" in refused("sweep", str(write_sweep()), FOCAL_LAB_STORAGE=url)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["plan", "small", "--storage"], ["sweep", "small", "--storge"], ["worker", "--study", "s", "--storge"]],
+)
+def test_a_password_is_not_repeated_by_who_does_not_know_the_option(arguments: list[str]) -> None:
+    done = focal_lab(*arguments, "postgresql://me:s3cret@host/db")
+    assert done.returncode == 2
+    assert "unrecognized arguments: --stor" in done.stderr
+    assert "postgresql://me:***@host/db" in done.stderr
+    assert "s3cret" not in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +125,18 @@ class TestOfARealDatabase:
                 connection.execute(sqlalchemy.text("drop schema public cascade"))
                 connection.execute(sqlalchemy.text("create schema public"))
 
+    @pytest.mark.parametrize(("grace", "most"), [(180.0, 10), (20.0, 3)])
+    def test_a_network_that_swallows_everything_is_noticed_long_before_the_grace_period_ends(
+        self, server: PostgresServer, tmp_path: Path, grace: float, most: int
+    ) -> None:
+        storage = open_storage(tmp_path, server.url, grace)
+        with storage.engine.connect() as connection:  # type: ignore[attr-defined]
+            descriptor = connection.connection.dbapi_connection.fileno()
+            with socket.socket(fileno=os.dup(descriptor)) as line:
+                assert 0 < line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= most * 1000
+                assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                assert 0 < line.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= most
+
     def test_clocks_that_disagree_are_noticed(
         self, server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -131,6 +161,15 @@ class TestOfARealDatabase:
             "postgresql://host/db?user=me&password=***&sslmode=on",
         ),
         ("postgresql://me@host/db", "postgresql://me@host/db"),
+        ("postgresql://host:5432/db", "postgresql://host:5432/db"),
+        ("postgresql://me@[::1]:5432/db", "postgresql://me@[::1]:5432/db"),
+        ("postgresql://me:two words@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me@firm.org:pa:ss@host:5432/db", "postgresql://me@firm.org:***@host:5432/db"),
+        ("postgresql:/me:pass@host/db", "postgresql:/me:***@host/db"),
+        ("postgresql//me:pass@host/db", "postgresql//me:***@host/db"),
+        ("postgresql://me:no-host-at-all", "postgresql://me:***"),
+        ("postgresql://host/db?user=me&passwd=x 1&port=1", "postgresql://host/db?user=me&passwd=***&port=1"),
+        ("host=there password=x1", "host=there password=***"),
     ],
 )
 def test_passwords_are_hidden(text: str, shown: str) -> None:
@@ -211,6 +250,13 @@ def test_more_devices_than_there_are_is_refused() -> None:
     places = find_places(runs, 16, None, len(runs))
     assert places.count == 2
     assert places.devices(1, runs[0]) == "8,9,10,11,12,13,14,15"
+    # a group is never cut short, however many workers share the GPUs
+    places = find_places(runs, 20, 3, len(runs))
+    assert [places.devices(slot, runs[0]) for slot in range(3)] == [
+        "0,1,2,3,4,5,6,7",
+        "8,9,10,11,12,13,14,15",
+        "0,1,2,3,4,5,6,7",
+    ]
 
 
 @pytest.mark.usefixtures("project")

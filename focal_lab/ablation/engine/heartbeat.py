@@ -72,11 +72,17 @@ class Heartbeat:
             for run, (trial, _) in trials.items():
                 # whatever the database raises: the time of the last beat says enough
                 with suppress(Exception):
-                    if storage.get_trial(trial).state != TrialState.RUNNING:
-                        with self._guard:
-                            self._lost.add(run) if run in self._trials else None
-                        continue
-                    storage.record_heartbeat(trial)
-                    with self._guard:
-                        if run in self._trials:
-                            self._trials[run] = (trial, time.monotonic())
+                    alive = storage.get_trial(trial).state == TrialState.RUNNING
+                    if alive:
+                        storage.record_heartbeat(trial)
+                    self._note(run, trial, alive)
+
+    def _note(self, run: str, trial: int, alive: bool) -> None:
+        """What the database said of a trial; meanwhile the run may have got another one."""
+        with self._guard:
+            if run not in self._trials or self._trials[run][0] != trial:
+                return
+            if alive:
+                self._trials[run] = (trial, time.monotonic())
+            else:
+                self._lost.add(run)

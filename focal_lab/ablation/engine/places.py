@@ -35,7 +35,8 @@ class Places:
         """The GPUs of a run in that place; None on a CPU."""
         if not self.names:
             return None
-        first = slot * self.each % len(self.names)
+        # whole groups only: of three GPUs, runs on two each share the first two
+        first = slot % (len(self.names) // self.each) * self.each
         return ",".join(self.names[first : first + self.ranks(run)])
 
     @staticmethod

@@ -21,6 +21,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from focal_lab.ablation.columns import MAIN
+from focal_lab.ablation.engine.address import without_password
 from focal_lab.ablation.engine.burial import Burial
 from focal_lab.ablation.engine.heartbeat import Heartbeat
 from focal_lab.ablation.engine.locks import FileLock
@@ -31,7 +32,6 @@ from focal_lab.ablation.engine.storage import (
     open_storage,
     unreachable,
     unreachable_why,
-    without_password,
 )
 from focal_lab.ablation.result import RESULT_FILE, set_aside
 from focal_lab.ablation.runs import Run
@@ -132,6 +132,8 @@ class RunQueue:
 
         Left out is what waits, is being trained by anybody, has ended, or was tried often enough.
         """
+        if self.down:
+            return
         with suppress_outage(self), FileLock(self.out / f".{JOURNAL}.feed"):
             latest = self._latest()
             waiting = sum(trial.state == TrialState.WAITING for trial in latest.values())
@@ -145,6 +147,8 @@ class RunQueue:
 
     def claim(self) -> Claim | None:
         """A run that nobody else was given, None when none is waiting or the database does not answer."""
+        if self.down:
+            return None
         with suppress_outage(self):
             while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
                 trial = self._study.ask()
@@ -198,12 +202,16 @@ class RunQueue:
 
     def bury(self) -> None:
         """Give free what the dead held."""
+        if self.down:
+            return
         with suppress_outage(self):
             self._burial.bury({trial.number for trial in self._held.values()})
 
     def verdict(self, runs: Iterable[Run]) -> dict[str, tuple[str, str]]:
         """What others found of these runs: id -> (FINISHED, PRUNED or FAILED, reason)."""
         found: dict[str, tuple[str, str]] = {}
+        if self.down:
+            return found
         with suppress_outage(self):
             latest = self._latest()
             for run in runs:
@@ -224,6 +232,8 @@ class RunQueue:
 
     def helpers(self) -> int:
         """How many runs of the study others train now."""
+        if self.down:
+            return 0
         with suppress_outage(self):
             running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
             return len(running) - len(self._held)

@@ -1,7 +1,6 @@
 """Where the queue is kept: a journal file beside the runs, or a PostgreSQL that several machines share."""
 
 import os
-import re
 import time
 import warnings
 from pathlib import Path
@@ -12,6 +11,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
+from focal_lab.ablation.engine.address import check_url, without_password
 from focal_lab.ablation.engine.locks import FileLock
 from focal_lab.errors import UserError
 
@@ -21,7 +21,8 @@ JOURNAL = "queue.journal"
 GRACE = 180.0
 # signs of life a grace period
 _BEATS = 10
-_CONNECT_SECONDS = 10
+# Most seconds that a database, or the network to it, may be silent before it counts as away.
+_SILENT_SECONDS = 10.0
 _MOST_CLOCK_DIFFERENCE = 30.0
 
 
@@ -45,35 +46,6 @@ def open_storage(out: Path, url: str | None, grace: float = GRACE) -> BaseStorag
     out.mkdir(parents=True, exist_ok=True)
     backend: BaseJournalBackend = JournalFileBackend(str(journal), lock_obj=_JournalLock(journal))  # type: ignore[arg-type]
     return JournalStorage(backend)
-
-
-def check_url(url: str) -> str:
-    """The address with the driver that we install.
-
-    Raises:
-        UserError: not the address of a PostgreSQL database.
-    """
-    scheme, separator, rest = url.partition("://")
-    kind = scheme.partition("+")[0]
-    if kind == "sqlite":
-        raise UserError(
-            "SQLite hands out runs twice to parallel workers; leave --storage out on one machine "
-            "(a journal file in --out is used), and use postgresql://USER@HOST/DATABASE for several",
-            key="--storage",
-        )
-    if kind not in ("postgresql", "postgres") or not separator or not rest.strip("/"):
-        raise UserError(
-            f"{without_password(url)!r} is not the address of a PostgreSQL database "
-            "(postgresql://USER@HOST/DATABASE)",
-            key="--storage",
-        )
-    return f"postgresql+psycopg://{rest}"
-
-
-def without_password(text: str) -> str:
-    """A text with the passwords of addresses in it replaced by `***`."""
-    text = re.sub(r"(\w+://[^:/@\s]*):[^\s]*@", r"\1:***@", text)
-    return re.sub(r"(password=)[^&\s'\"]+", r"\1***", text)
 
 
 def clock_difference(storage: BaseStorage) -> float | None:
@@ -116,7 +88,7 @@ def _open_database(url: str, grace: float) -> RDBStorage:
         ) from error
     options: dict[str, Any] = {
         "pool_pre_ping": True,  # a connection that broke while nobody used it is opened again
-        "connect_args": {"connect_timeout": _CONNECT_SECONDS},
+        "connect_args": _patience(grace),
     }
     try:
         return RDBStorage(
@@ -129,6 +101,12 @@ def _open_database(url: str, grace: float) -> RDBStorage:
         raise UserError("is not an address of a database", key=f"--storage {shown}") from error
     except (sqlalchemy.exc.SQLAlchemyError, UnicodeError, OSError) as error:
         raise UserError(unreachable_why(error), key=f"--storage {shown}") from error
+    except ValueError as error:  # what stands for the port, which may be a part of the password
+        raise UserError(
+            "is not an address of a database: its port is no number "
+            "(a password's : / @ are written %3A %2F %40)",
+            key=f"--storage {shown}",
+        ) from error
     except RuntimeError as error:  # optuna's check of its tables
         raise UserError(
             "its tables were made by another version of Optuna "
@@ -136,6 +114,20 @@ def _open_database(url: str, grace: float) -> RDBStorage:
             "or 'optuna storage upgrade'",
             key=f"--storage {shown}",
         ) from error
+
+
+def _patience(grace: float) -> dict[str, int]:
+    """How long libpq waits for a network that swallows everything; TCP alone tries for a quarter of an hour.
+
+    A small share of the grace period: who is cut off must notice before others take his runs.
+    """
+    seconds = max(2, round(min(_SILENT_SECONDS, grace / 8)))
+    return {
+        "connect_timeout": seconds,
+        "tcp_user_timeout": 1000 * seconds,
+        "keepalives_idle": seconds,
+        "keepalives_interval": seconds,
+    }
 
 
 def unreachable_why(error: BaseException) -> str:

@@ -263,6 +263,21 @@ class TestOfSeveralMachines:
         near.feed([run], 1)
         assert near.claim() == Claim("run0", 2)
 
+    def test_a_late_answer_about_an_earlier_attempt_says_nothing_about_this_one(self, opened: Opener) -> None:
+        (run,) = make_runs(1)
+        queue = opened()
+        queue.feed([run], 1)
+        assert claimed(queue) == "run0"
+        earlier = queue._held["run0"]._trial_id
+        queue.end("run0", GIVEN_BACK)
+        queue.feed([run], 1)
+        assert claimed(queue) == "run0"
+        queue.heartbeat._note("run0", earlier, False)  # what the thread was told when the network came back
+        assert queue.heartbeat.lost() == set()
+        queue.heartbeat._note("run0", queue._held["run0"]._trial_id, False)
+        assert queue.heartbeat.lost() == {"run0"}
+        queue.close()
+
     def test_a_run_of_two_studies_is_trained_for_one_of_them_at_a_time(
         self, tmp_path: Path, storage: str
     ) -> None:
