@@ -6,10 +6,12 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from postgres_server import PostgresServer
 from small_project import write_sweep
 from test_sweep_end_to_end import command, killed, start, started_at, sweep, tiny, wait_until
 
@@ -61,7 +63,15 @@ def descendants(process: int) -> set[int]:
 
 
 def all_gone(processes: set[int]) -> bool:
-    return not any(Path(f"/proc/{process}").exists() for process in processes)
+    return not any(map(is_alive, processes))
+
+
+def is_alive(process: int) -> bool:
+    """Whether it is more than an entry that whoever adopted it has not read yet."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(tiny: Path, killed: Commands) -> None:
@@ -125,11 +135,54 @@ def test_a_second_ctrl_c_leaves_at_once(tiny: Path, killed: Commands) -> None:
     process.send_signal(signal.SIGINT)
     time.sleep(1.5)
     assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+    for _ in range(4):  # once is enough, but who is in a hurry presses it again
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
     _, told = process.communicate(timeout=10)
     assert process.returncode == 130
+    assert "Traceback" not in told
     assert "Go on with" in told
     wait_until(lambda: all_gone(below), 10)
+
+
+def test_ctrl_c_is_heard_by_the_runs_while_the_database_hangs(tiny: Path, killed: Commands) -> None:
+    path = str(write_sweep(factors=FACTORS, seeds=1, set=LONG | {"trainer.max_epochs": 100}))
+    (run,) = make_plan(Path(path)).runs
+    try:
+        server = PostgresServer()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    with server:
+        process = start(killed, path, "--storage", server.url)
+        wait_until(lambda: (tiny / run.id / LAST_CHECKPOINT).exists())
+        server.pause()
+        time.sleep(3)  # it is asked for something meanwhile
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: (tiny / run.id / STOPPED_CHECKPOINT).exists(), 20)
+        server.resume()
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "Go on with" in told
+    assert not (tiny / run.id / "failure.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_command_that_ends_while_it_starts_leaves_nothing_behind(
+    tiny: Path, killed: Commands, number: signal.Signals
+) -> None:
+    process = start(killed, str(write_sweep()))
+    # the fork server, which then imports for seconds
+    wait_until(lambda: len(descendants(process.pid)) >= 2)
+    below = descendants(process.pid)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # a terminal tells all of them
+    else:
+        process.kill()
+    _, told = process.communicate(timeout=60)  # whoever is left holds the pipe
+    assert "Traceback" not in told
+    wait_until(lambda: all_gone(below), 4)
+    assert not tiny.exists() or not list(tiny.glob("*/config.yaml"))
 
 
 def test_a_killed_command_leaves_no_orphans_and_the_next_goes_on(tiny: Path, killed: Commands) -> None:

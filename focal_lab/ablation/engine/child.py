@@ -4,7 +4,6 @@ Everything a run does wrong stays in its process: what it leaks or overwrites di
 to `log.txt`, and its parent hears from it over a pipe.
 """
 
-import ctypes
 import datetime
 import multiprocessing
 import os
@@ -27,6 +26,7 @@ from focal_lab.ablation.engine.orders import (
     Order,
     with_checkpoint,
 )
+from focal_lab.ablation.engine.stopping import die_with
 from focal_lab.ablation.provenance import hardware, versions
 from focal_lab.ablation.result import FAILURE_FILE, Result, set_aside, write_result_once
 from focal_lab.errors import UserError
@@ -36,7 +36,6 @@ from focal_lab.tasks.training import Stopped, latest_checkpoint, resumable, trai
 
 # the last line in the log of whoever has trained a run to its end
 TRAINED = "focal-lab: trained to the end."
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _IMPORTED_BY = os.getpid()  # the fork server, see `server`
 
 
@@ -191,9 +190,7 @@ def join_parent() -> None:
     if sys.platform == "linux":
         # as in any other training: data loaders' processes are forked, not made by one more server
         multiprocessing.set_start_method("fork", force=True)
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != _IMPORTED_BY:  # it died before it was asked to take us along
-            os._exit(1)
+        die_with(_IMPORTED_BY)
 
 
 def redirect_output(log: Path) -> None:

@@ -135,7 +135,7 @@ class Execution:
     def run(self) -> Summary:
         """Train until no run of the plan is open, or somebody stops it: then runs write checkpoints first."""
         self._skip_finished()
-        with StopSignals() as signals:
+        with StopSignals(self._tell_runs) as signals:
             try:
                 while self._attempts or (self._stop_by is None and self._has_more()):
                     self._turn(signals)
@@ -145,6 +145,7 @@ class Execution:
             except OSError as error:
                 self._halt_for(error)
             finally:
+                signals.leaving = True
                 self._leave()
         return self.summary
 
@@ -267,7 +268,7 @@ class Execution:
         now = time.monotonic()
         lost = self.queue.heartbeat.lost()
         for attempt in list(self._attempts):
-            if attempt.run.id in lost and attempt.told is None:
+            if attempt.run.id in lost and attempt.told is None and not attempt.cut_off:
                 self.view.noted(f"{attempt.run.id}: this machine was cut off; the run is left to others")
                 self._avoided[attempt.run.id] = now + _AVOID
                 attempt.cut_off = True
@@ -297,7 +298,7 @@ class Execution:
             why = f"stopped early at {attempt.pruned_at}: others were better by then"
             self.queue.end(run.id, PRUNED, why)
             self._fail(run, why, attempt.number, pruned=True)
-        elif self._stop_by is not None or attempt.cut_off:
+        elif self._stop_by is not None or attempt.cut_off or attempt.told == "stop":
             self.queue.end(run.id, GIVEN_BACK)
         elif attempt.verdict == "wrong" or attempt.number > self.queue.retries:
             self.queue.end(run.id, FAILED, why)
@@ -356,7 +357,10 @@ class Execution:
     def _stop(self) -> None:
         self._stop_by = time.monotonic() + _TO_STOP
         self.view.stopping(len(self._attempts))
-        for attempt in self._attempts:
+        self._tell_runs()
+
+    def _tell_runs(self) -> None:
+        for attempt in list(self._attempts):
             attempt.tell("stop")
 
     def _settle(self, signals: StopSignals) -> None:

@@ -4,8 +4,10 @@ import json
 import multiprocessing
 import multiprocessing.reduction
 import os
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -19,7 +21,7 @@ LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
 BEST_CHECKPOINT = Path("checkpoints/best.ckpt")
 STOPPED_CHECKPOINT = Path("checkpoints/stopped.ckpt")
 # what the fork server imports once, so that a run costs its training and not seconds of imports
-KINDS_VARIABLE = "FOCAL_LAB_PRELOAD"
+PRELOAD_VARIABLE = "FOCAL_LAB_PRELOAD"
 _PRELOADED = ["focal_lab.ablation.engine.server"]
 
 
@@ -119,7 +121,7 @@ class WarmProcesses:
 
     def __init__(self, runs: Iterable[Run] = ()) -> None:
         kinds = {run.task: run.config for run in runs}
-        self._kinds = json.dumps(list(kinds.values()))
+        self._preload = json.dumps({"parent": os.getpid(), "configs": list(kinds.values())})
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOADED)
 
@@ -147,13 +149,27 @@ class WarmProcesses:
         receiver, sender = self._context.Pipe(duplex=True)
         process = self._context.Process(target=target, args=(order, sender))
         # the server begins with the first process, and again if it was killed
-        os.environ[KINDS_VARIABLE] = self._kinds
+        os.environ[PRELOAD_VARIABLE] = self._preload
         try:
+            _ensure_server()
             process.start()
         finally:
-            del os.environ[KINDS_VARIABLE]
+            del os.environ[PRELOAD_VARIABLE]
         sender.close()
         return process, receiver
+
+
+def _ensure_server() -> None:
+    """Have a fork server that does not hear the terminal's Ctrl-C, also while it imports, for seconds.
+
+    It inherits what is blocked here. The resource tracker, which it needs, sets and resets that by itself.
+    """
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def last_lines(folder: Path, count: int = 20) -> list[str]:

@@ -1,25 +1,38 @@
-"""How a command is told to stop: by Ctrl-C, by SIGTERM, by a closed terminal."""
+"""How a command is told to stop: Ctrl-C, SIGTERM, a closed terminal; and how its processes end with it."""
 
+import ctypes
+import os
 import signal
+import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Self
 
 _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Interrupted(BaseException):
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Interrupted(KeyboardInterrupt):
     """A second Ctrl-C: leave at once."""
 
 
 class StopSignals:
     """While it lasts, the first signal only asks to stop; the second SIGINT raises Interrupted.
 
+    Args:
+        told: called with the first signal, from wherever the main thread is then: it may be waiting for a
+            database that hangs.
+
     Attributes:
         asked: whether somebody wants the command to stop.
+        leaving: whether it is on its way out; who presses Ctrl-C once more does not stop it there.
     """
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, told: Callable[[], None] = lambda: None) -> None:
+        self._told = told
+        self.asked = self.leaving = False
 
     def __enter__(self) -> Self:
         # who was started by nohup is not to end with the terminal
@@ -32,9 +45,19 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
+        if self.asked and number == signal.SIGINT and not self.leaving:
             raise Interrupted
-        self.asked = True
+        if not self.asked:
+            self.asked = True
+            self._told()
+
+
+def die_with(parent: int) -> None:
+    """Be killed when the parent dies, however it dies; now if it already has."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def exit_reason(status: int | None) -> str:
