@@ -110,6 +110,22 @@ def convert(argv: list[str]) -> int:
     return convert_main(argv)
 
 
+def predict(argv: list[str]) -> int:
+    """Show pictures to a trained network; a first argument that begins with -- means Lightning's way."""
+    if argv and not argv[0].startswith("--"):
+        from focal_lab.tools.predict import main as predict_main
+
+        if argv[0] != "-h":
+            return predict_main(argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        from focal_lab.tools.predict import parser
+
+        parser().print_help()
+        print()
+        argv = ["--help"]
+    return trainer("predict")(argv)
+
+
 def trainer(subcommand: str) -> Callable[[list[str]], int]:
     """A LightningCLI subcommand."""
 
@@ -125,7 +141,7 @@ SUBCOMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "fit": (trainer("fit"), "train one experiment: --config experiments/digits/classification.yaml"),
     "validate": (trainer("validate"), "evaluate a checkpoint on the validation split"),
     "test": (trainer("test"), "evaluate a checkpoint on the test split"),
-    "predict": (trainer("predict"), "run a checkpoint on pictures"),
+    "predict": (predict, "show pictures to a checkpoint: CHECKPOINT IMAGES..., or --config EXPERIMENT"),
     "plan": (plan, "show what a sweep would train, and what it can reuse"),
     "sweep": (sweep, "train what is missing of a sweep and print its table"),
     "worker": (worker, "join in a sweep that was begun here or on another machine"),
