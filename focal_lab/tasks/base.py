@@ -11,6 +11,7 @@ from focal_lab.backbones.counting import count_parameters
 from focal_lab.errors import UserError
 from focal_lab.tasks.classes import Classes, shortened
 from focal_lab.tasks.schedule import Recipe
+from focal_lab.tasks.sharding import Sharded, check_sharded
 from focal_lab.tasks.total_batch import accumulate
 
 _CLASSES = "focal_lab_classes"
@@ -51,8 +52,10 @@ class Task(LightningModule):
         """Hold the model against the data before anything is computed.
 
         Raises:
-            UserError: the data has more classes than the model.
+            UserError: the data has more classes than the model, or its weights cannot be divided as is asked.
         """
+        if stage == "fit":
+            check_sharded(self.trainer.strategy, self.hparams)
         data = self.attached_data
         # what is only predicted needs no labels, and its data may know no classes
         if data is None or stage == "predict":
@@ -124,6 +127,19 @@ class Task(LightningModule):
                 f"--ckpt_path: {', '.join(changed)}: the training goes on, but not as it would have: its "
                 "schedule counts steps, and the learning rates are those of the checkpoint"
             )
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """The norm of gradients that are divided among devices is known to their strategy alone."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, Sharded) and gradient_clip_val and gradient_clip_algorithm != "value":
+            strategy.clip_gradients(gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """timm's schedulers want to be told the step."""
