@@ -1,5 +1,6 @@
 """Image classification with any timm backbone (section 4.1 of the paper)."""
 
+import warnings
 from typing import Any, Self
 
 import torch.nn.functional as F  # noqa: N812
@@ -130,6 +131,9 @@ class Classification(Task):
             UserError: the data has more classes than the model, or pictures of a size it does not take.
         """
         super().setup(stage)
+        if self.ema is not None or self.hparams["frozen"] is not None:
+            # Lightning suspects a mistake; the average and frozen parts are never in training mode
+            warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
         data = self.attached_data
         if data is None:
             return
