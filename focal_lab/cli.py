@@ -126,6 +126,22 @@ def predict(argv: list[str]) -> int:
     return trainer("predict")(argv)
 
 
+def fit(argv: list[str]) -> int:
+    """Train one experiment; with --dry_run only say what that would take."""
+    if "--dry_run" not in argv:
+        return trainer("fit")(argv)
+    from focal_lab.tools.dry_run import main as dry_run_main
+
+    return dry_run_main([argument for argument in argv if argument != "--dry_run"])
+
+
+def find_lr(argv: list[str]) -> int:
+    """Raise the learning rate step by step, and suggest one."""
+    from focal_lab.tools.find_lr import main as find_lr_main
+
+    return find_lr_main(argv)
+
+
 def trainer(subcommand: str) -> Callable[[list[str]], int]:
     """A LightningCLI subcommand."""
 
@@ -138,7 +154,8 @@ def trainer(subcommand: str) -> Callable[[list[str]], int]:
 
 
 SUBCOMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
-    "fit": (trainer("fit"), "train one experiment: --config experiments/digits/classification.yaml"),
+    "fit": (fit, "train one experiment: --config FILE; with --dry_run say what that would take"),
+    "find-lr": (find_lr, "raise the learning rate from step to step and suggest one: --config FILE"),
     "validate": (trainer("validate"), "evaluate a checkpoint on the validation split"),
     "test": (trainer("test"), "evaluate a checkpoint on the test split"),
     "predict": (predict, "show pictures to a checkpoint: CHECKPOINT IMAGES..., or --config EXPERIMENT"),

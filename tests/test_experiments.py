@@ -10,16 +10,19 @@ import yaml
 
 from focal_lab.ablation.suite import SUITE_FILE, find_suite
 from focal_lab.backbones.presets import find_preset
+from focal_lab.errors import UserError
 from focal_lab.tasks.cost import count_config
 from focal_lab.tasks.training_cli import check_config
 
 ROOT = Path(__file__).parents[1]
 FOUND = sorted(path.relative_to(ROOT) for path in ROOT.glob("experiments/*/*.yaml"))
 ALL = [path for path in FOUND if path.name != SUITE_FILE]
-# what is laid over an experiment says no class
-EXPERIMENTS = [path for path in ALL if "class_path" in path.read_text(encoding="utf-8")]
+# what is laid over an experiment says no class of model
+HAS_MODEL = re.compile(r"^model:\n  class_path", re.M)
+EXPERIMENTS = [path for path in ALL if HAS_MODEL.search(path.read_text(encoding="utf-8"))]
 OVERLAYS = [path for path in ALL if path not in EXPERIMENTS]
-SUITES = sorted({path.parent.name for path in FOUND})
+# overlays alone, as in debug/, are no suite
+SUITES = sorted({path.parent.name for path in FOUND if path in EXPERIMENTS or path.name == SUITE_FILE})
 by_path = pytest.mark.parametrize("path", EXPERIMENTS, ids=str)
 
 
@@ -104,6 +107,15 @@ def test_an_overlay_opens_with_a_command_that_parses(path: Path) -> None:
         merged = merge(merged, load(file))
     parsed = check_config(merged)
     assert told["Cost"].startswith(f"{parsed['trainer']['max_epochs']} epochs")
+
+
+def test_a_folder_of_overlays_is_no_suite() -> None:
+    with pytest.raises(UserError, match=r"'debug' holds no experiments") as caught:
+        find_suite("debug")
+    assert "digits" in str(caught.value)
+    with pytest.raises(UserError) as caught:
+        find_suite("nope")
+    assert "debug" not in str(caught.value)
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -61,8 +61,9 @@ def find_suite(name: str) -> Suite:
             raise UserError(
                 "there is no folder experiments/ here; run focal-lab from a checkout of the project"
             )
-        there = sorted(path.name for path in EXPERIMENTS.iterdir() if path.is_dir())
-        raise UserError(f"{name!r} is not a suite (use {one_of(there)})", key="--suite")
+        raise _no_suite(f"{name!r} is not a suite")
+    if not _holds_experiments(folder):
+        raise _no_suite(f"{name!r} holds no experiments, only what is laid over them")
     path = folder / SUITE_FILE
     raw = load_yaml(path) if path.is_file() else {}
     sections = {key: raw.get(key, {}) for key in ("backbones", "experiments")}
@@ -73,6 +74,18 @@ def find_suite(name: str) -> Suite:
         )
     named = {key: {str(k): str(v) for k, v in section.items()} for key, section in sections.items()}
     return Suite(name, folder, **named)
+
+
+def _no_suite(why: str) -> UserError:
+    there = sorted(path.name for path in EXPERIMENTS.iterdir() if path.is_dir() and _holds_experiments(path))
+    return UserError(f"{why} (use {one_of(there)})", key="--suite")
+
+
+def _holds_experiments(folder: Path) -> bool:
+    """Overlays, which are no suite, name no class; so `experiments/debug` is none."""
+    files = list(folder.glob("*.yaml"))
+    named = any("class_path" in file.read_text(encoding="utf-8", errors="replace") for file in files)
+    return named or folder / SUITE_FILE in files or not files
 
 
 def _section(config: dict[str, Any], name: str, path: Path, key: str) -> dict[str, Any]:
