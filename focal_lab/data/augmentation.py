@@ -70,7 +70,7 @@ class Augmentation:
                 self.image_size,
                 is_training=True,
                 auto_augment=self.auto_augment,
-                color_jitter=self.color_jitter or None,
+                color_jitter=self.color_jitter or None,  # type: ignore[arg-type]
                 hflip=self.hflip,
                 scale=self.scale,
                 ratio=self.ratio,

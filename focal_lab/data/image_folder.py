@@ -8,7 +8,8 @@ from torch.utils.data import DataLoader
 from focal_lab.data.class_names import read_class_names
 from focal_lab.data.classification import ClassificationDataModule, Split
 from focal_lab.data.decoding import load_picture as load_picture
-from focal_lab.data.layout import Found, find_split, missing
+from focal_lab.data.found import Found
+from focal_lab.data.layout import find_split, missing
 from focal_lab.data.picture_files import list_pictures_of
 from focal_lab.data.sources import UNKNOWN, FileSource, Source
 from focal_lab.errors import UserError

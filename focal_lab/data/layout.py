@@ -1,41 +1,20 @@
 """What lies under the root of a classification data set, and which of it belongs to which split."""
 
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
-from focal_lab.data.sources import FileSource, Source
+from focal_lab.data.archive_index import SUFFIXES
+from focal_lab.data.archives import open_archives
+from focal_lab.data.found import CALLED, ROOT_KEY, Found
+from focal_lab.data.sources import FileSource
 from focal_lab.errors import UserError
 
-# How splits are called; the first is ours, the others are Hugging Face's and common ones.
-CALLED = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
-_ROOT = "data.init_args.root"
 _SHOWN = 6
-
-
-@dataclass(frozen=True)
-class Found(ABC):
-    """The pictures of a split, before it is known which label each class has.
-
-    Attributes:
-        where: what to call it in a message.
-        classes: names of the classes that are there, in their order.
-    """
-
-    where: Path
-    classes: Sequence[str]
-
-    @abstractmethod
-    def source(self, classes: Sequence[str]) -> Source:
-        """The pictures, with labels that count along `classes`.
-
-        Raises:
-            UserError: there are none.
-        """
+_COMPRESSED = re.compile(r".*\.(tgz|tbz2?|txz|tar\.\w+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -56,7 +35,7 @@ class ClassFolders(Found):
             raise UserError(
                 f"has no pictures in its class folders ({', '.join(IMG_EXTENSIONS)})",
                 file=self.where,
-                key=_ROOT,
+                key=ROOT_KEY,
             )
         prefix = len(str(self.where)) + 1
         return FileSource(self.where, [file[prefix:] for file, _ in samples], [label for _, label in samples])
@@ -66,35 +45,65 @@ def find_split(root: Path, split: str) -> Found | None:
     """The pictures of a split; None where there is no sign of any.
 
     Args:
-        root: the data set's folder.
+        root: the data set's folder, or one archive of it all.
         split: train, val or test.
 
     Raises:
-        UserError: there is a folder for the split, and nothing that we read in it.
+        UserError: what is called as the split is nothing that we read.
     """
+    if root.is_file() and root.suffix in SUFFIXES:
+        return open_archives([root], root, inside=CALLED[split])
     for name in CALLED[split]:
         if (root / name).is_dir():
             return _in_folder(root / name)
+    for folder in (root, root / "data"):
+        named = [path for path in _entries(folder) if path.is_file() and _split_of(path) == split]
+        found = _of_files(named, folder if len(named) > 1 else (named or [folder])[0])
+        if found is not None:
+            return found
     return None
 
 
 def missing(root: Path, split: str) -> UserError:
     """What to tell where a split is not there: what was expected, and what was found."""
     if not root.is_dir():
-        return UserError("is a file" if root.exists() else "is no folder", file=root, key=_ROOT)
-    there = sorted(root.iterdir(), key=lambda path: path.name)
+        told = f"has no folder {split}/ in it" if root.suffix in SUFFIXES else "is a file"
+        return UserError(told if root.exists() else "is no folder", file=root, key=ROOT_KEY)
+    there = _entries(root)
     found = listing(there) + _hint(there, split)
     return UserError(
-        f"has no pictures for {split}: expected {expected(split)}; found {found}",
+        f"has no pictures for {split}: expected {split}/CLASS/*.jpg, {split}.tar or .zip, {split}-*.tar, or "
+        f"{split}-*.parquet; found {found}",
         file=root,
-        key=_ROOT,
+        key=ROOT_KEY,
     )
 
 
-def expected(split: str) -> str:
-    """What may hold the pictures of a split."""
-    name = CALLED[split][-1 if split != "val" else 0]
-    return f"{name}/CLASS/*.jpg"
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir(), key=lambda path: path.name) if folder.is_dir() else []
+
+
+def _split_of(path: Path) -> str | None:
+    """The split that a file's name tells, such as imagenet-train-00012.tar; None for none, or several."""
+    words = set(re.split(r"[-_.]", path.name.lower()))
+    told = [split for split, names in CALLED.items() if words & set(names)]
+    return told[0] if len(told) == 1 else None
+
+
+def _of_files(files: Sequence[Path], where: Path) -> Found | None:
+    """Archives or tables."""
+    archives = [path for path in files if path.suffix in SUFFIXES]
+    if archives:
+        return open_archives(archives, where)
+    compressed = [path for path in files if _COMPRESSED.fullmatch(path.name)]
+    if compressed:
+        raise UserError(
+            "is compressed as a whole, so that no picture can be read without those before it (decompress it "
+            "to a plain .tar; the pictures are compressed themselves)",
+            file=compressed[0],
+            key=ROOT_KEY,
+        )
+    return None
 
 
 def listing(entries: Sequence[Path]) -> str:
@@ -114,21 +123,20 @@ def _hint(entries: Sequence[Path], split: str) -> str:
 
 
 def _in_folder(folder: Path) -> Found:
-    entries = sorted(folder.iterdir(), key=lambda path: path.name)
+    entries = _entries(folder)
     folders = [path.name for path in entries if path.is_dir() and not path.name.startswith(".")]
     if folders:
         return ClassFolders(folder, folders)
+    found = _of_files([path for path in entries if path.is_file()], folder)
+    if found is not None:
+        return found
     raise UserError(
-        f"has no class folders: expected {folder}/CLASS/*.jpg; found {listing(entries)}",
+        f"has no class folders, archives or tables: expected {folder}/CLASS/*.jpg, *.tar, *.zip or "
+        f"*.parquet; found {listing(entries)}",
         file=folder,
-        key=_ROOT,
+        key=ROOT_KEY,
     )
 
 
 def _has_pictures(folder: Path) -> bool:
     return any(path.suffix.lower() in IMG_EXTENSIONS for path in folder.iterdir())
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """A key that sorts 2 before 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

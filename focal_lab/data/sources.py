@@ -1,8 +1,10 @@
 """Where classified pictures lie: files, archives, tables or arrays behind one small interface."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +37,9 @@ class Source(ABC):
         """Where a picture comes from, for people: a path where it has one."""
 
 
+S = TypeVar("S", bound=Source)
+
+
 class Names:
     """Many texts as one block of memory.
 
@@ -53,6 +58,13 @@ class Names:
     def __getitem__(self, index: int) -> str:
         start = int(self._ends[index - 1]) if index else 0
         return self._block[start : int(self._ends[index])].decode("utf-8", "surrogateescape")
+
+
+def relabelled(source: S, labels: Sequence[int]) -> S:
+    """The same pictures, where what was label i is labels[i]."""
+    other = copy.copy(source)
+    other.labels = np.asarray(labels, np.int64)[source.labels]
+    return other
 
 
 class FileSource(Source):

@@ -234,7 +234,8 @@ def test_a_folder_without_class_folders_is_named(tmp_path):
     save(tmp_path / "train" / "a.jpg")
 
     with pytest.raises(
-        UserError, match=r"train: data\.init_args\.root: has no class folders: expected .*; found a\.jpg"
+        UserError,
+        match=r"train: data\.init_args\.root: has no class folders, archives or tables: .*; found a\.jpg",
     ):
         ready(tmp_path, "fit")
 
@@ -294,7 +295,7 @@ def test_a_prediction_folder_without_pictures_is_named(root, name):
         ("val_split", 0.0),
         ("val_split", 1.0),
         ("max_unreadable", -1),
-        ("mean", (0.5,)),
+        ("mean", (0.5, 0.5)),
         ("seed", -1),
         ("std", (0.0, 1.0, 1.0)),
     ],

@@ -67,7 +67,7 @@ def test_pictures_without_class_folders_are_told(tmp_path):
 
     message = told(tmp_path)
 
-    assert "has no class folders: expected" in message
+    assert "has no class folders, archives or tables: expected" in message
     assert message.endswith("found 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg, 5.jpg and 3 more")
 
 
