@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from focal_lab.data.embedded import EmbeddedData
 from focal_lab.data.options import check_least
+from focal_lab.data.sampling import NOTHING
 from focal_lab.data.scenes import SceneBatch, random_digits, random_pieces, render_batch
 from focal_lab.data.source import DIGIT_SIDE, Split, source_digits
 
@@ -58,6 +59,7 @@ class DigitsClassification(EmbeddedData["PictureDataset"]):
 
     mean = (MEAN,) * 3
     std = (STD,) * 3
+    fills_up = True
 
     def __init__(
         self,
@@ -107,9 +109,13 @@ class PictureDataset(Dataset[tuple[Tensor, Tensor]]):
         return _normalise(self.pictures[index]), self.labels[index]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """What a DataLoader calls instead of collating single pictures: (B, 3, H, W) and (B,)."""
+        """What a DataLoader calls instead of collating single pictures: (B, 3, H, W) and (B,).
+
+        NOTHING gives some picture with the label -1, which is not judged.
+        """
         chosen = torch.as_tensor(indices)
-        return _normalise(self.pictures[chosen]), self.labels[chosen]
+        labels = self.labels[chosen].where(chosen != NOTHING, NOTHING)
+        return _normalise(self.pictures[chosen]), labels
 
 
 def compose(

@@ -10,6 +10,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from focal_lab.data.options import check, check_least
+from focal_lab.data.sampling import EvaluationSampler
 from focal_lab.data.source import NUM_CLASSES, Split
 
 # Validation and test pictures do not depend on the run's seed: all runs are judged by the same ones.
@@ -27,6 +28,8 @@ class EmbeddedData(LightningDataModule, ABC, Generic[D]):
 
     num_classes = NUM_CLASSES
     class_names = tuple(str(digit) for digit in range(NUM_CLASSES))
+    # whether the data set knows NOTHING; without it several processes judge some pictures twice
+    fills_up = False
 
     def begin(self) -> None:
         """Check the options that all embedded data sets have.
@@ -80,11 +83,11 @@ class EmbeddedData(LightningDataModule, ABC, Generic[D]):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """All validation pictures in order."""
-        return self._loader("val")
+        return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
         """All test pictures in order."""
-        return self._loader("test")
+        return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The test pictures."""
@@ -103,6 +106,13 @@ class EmbeddedData(LightningDataModule, ABC, Generic[D]):
         if self._shuffle is None:
             self._shuffle = torch.Generator().manual_seed(self.seed)
         return self._shuffle
+
+    def _evaluation_loader(self, split: Split) -> DataLoader[Any]:
+        if not self.fills_up or self.trainer is None or self.trainer.world_size == 1:
+            return self._loader(split)
+        count, rank = self.trainer.world_size, self.trainer.global_rank
+        sampler = EvaluationSampler(self.pictures(split), num_replicas=count, rank=rank)
+        return self._loader(split, sampler=sampler)
 
     def _loader(self, split: Split, **options: Any) -> DataLoader[Any]:
         return DataLoader(
