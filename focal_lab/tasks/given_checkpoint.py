@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from focal_lab.errors import UserError
+from focal_lab.tasks.checkpoint_io import remove_unfinished
 from focal_lab.tasks.checkpoints import checkpoint_problem
 
 # Where trainings by hand and runs of sweeps keep their checkpoints, below the folder that they were told.
 _PLACES = ("checkpoints", "*/checkpoints", "*/*/checkpoints")
 _NAMES = ("last.ckpt", "stopped.ckpt")
+_REQUEUED = "hpc_ckpt_*.ckpt"  # in that folder itself, by a job that SLURM stopped
 # What makes the network. Everything else of a checkpoint's options a training can go on with.
 _NETWORK = ("backbone", "backbone_options", "num_classes", "method", "decoder", "ema_decay", "frozen")
 _NAMED = 3
@@ -18,7 +20,10 @@ _NAMED = 3
 
 def last_checkpoint(root: Path) -> Path | None:
     """The newest readable last checkpoint of a training that wrote below `root`; None where there is none."""
+    if root.is_dir():
+        remove_unfinished(root)  # Lightning would take its number for that of a checkpoint
     files = [file for place in _PLACES for name in _NAMES for file in root.glob(f"{place}/{name}")]
+    files += root.glob(_REQUEUED)
     newest = sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
     return next((file for file in newest if checkpoint_problem(file, resume=True) is None), None)
 

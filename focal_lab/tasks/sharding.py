@@ -5,9 +5,10 @@ decayed as in any other training, and a checkpoint is the file that one device w
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.fabric.strategies.fsdp import _get_full_state_dict_context
@@ -67,7 +68,7 @@ class Sharded(FSDPStrategy):
         module = self.lightning_module
         assert module is not None
         if module.trainer.state.fn == TrainerFn.FITTING:
-            self._configured = _init_optimizers_and_lr_schedulers(module)  # type: ignore[assignment]
+            self._configured = _init_optimizers_and_lr_schedulers(module)
         blocks = {id(block) for block in find_blocks(model)}
         self.kwargs["auto_wrap_policy"] = partial(
             lambda_auto_wrap_policy, lambda_fn=lambda part: id(part) in blocks
@@ -97,7 +98,7 @@ class Sharded(FSDPStrategy):
         if isinstance(optimizer, LightningOptimizer):
             optimizer = optimizer._optimizer
         assert self.model is not None
-        with _get_full_state_dict_context(self.model, world_size=self.world_size):
+        with self._whole(rank0_only=True):
             state: dict[str, Any] = FullyShardedDataParallel.optim_state_dict(self.model, optimizer)
         if self.global_rank != 0:
             return state
@@ -139,11 +140,17 @@ class Sharded(FSDPStrategy):
             ],
         }
         assert self.model is not None
-        with _get_full_state_dict_context(self.model, world_size=self.world_size, rank0_only=False):
+        with self._whole(rank0_only=False):
             divided = FullyShardedDataParallel.optim_state_dict_to_load(
                 model=self.model, optim=optimizer, optim_state_dict=by_name
             )
         optimizer.load_state_dict(divided)
+
+    def _whole(self, *, rank0_only: bool) -> AbstractContextManager[None]:
+        """In it states are put together, in the memory of the processor."""
+        assert self.model is not None
+        made: Any = _get_full_state_dict_context(self.model, self.world_size, rank0_only)
+        return cast(AbstractContextManager[None], made)
 
     def _names(self, optimizer: Optimizer) -> Iterator[str]:
         """What the optimizer's weights are called in the undivided network, in its order."""

@@ -25,6 +25,7 @@ from focal_lab.tasks.checkpoint_io import AtomicCheckpointIO, MovableCheckpoint,
 from focal_lab.tasks.checkpoint_room import RoomForCheckpoints
 from focal_lab.tasks.checkpoints import checkpoint_problem
 from focal_lab.tasks.given_checkpoint import check_same_network, last_checkpoint, misfit
+from focal_lab.tasks.requeue import RequeueOnSignal
 from focal_lab.tasks.resumption import ExactResume
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
@@ -49,8 +50,7 @@ class FocalCLI(LightningCLI):
             subclass_mode_data=True,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            parser_kwargs={"prog": "focal-lab", **quiet}
-            | {name: dict(quiet) for name in SUBCOMMANDS if run},
+            parser_kwargs={"prog": "focal-lab", **quiet} | {name: dict(quiet) for name in SUBCOMMANDS if run},
             args=dict(args) if isinstance(args, Mapping) else list(args),
             run=run,
             **{"save_config_kwargs": {"overwrite": True}} | kwargs,
@@ -117,6 +117,8 @@ class FocalCLI(LightningCLI):
         callbacks.extend([RoomForCheckpoints(), StopWhenDiverged()])
         seed = int(self._get(self.config, "seed_everything") or 0)
         callbacks.extend([ReseedEachEpoch(seed), ExactResume(seed)])
+        if self.subcommand == "fit":  # a run of a sweep is stopped by its worker
+            callbacks.append(RequeueOnSignal())
         if trainer.strategy._checkpoint_io is None:  # the configuration names no other
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         if trainer.loggers:
