@@ -15,11 +15,12 @@ from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from focal_lab.errors import UserError
 
 SUFFIXES = (".tar", ".zip")
+# torchvision's; importing it would take a reading process seconds
+PICTURES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 # a second time reads of the archive's own size; a cache file is worth its place where that took longer
 _WORTH_KEEPING = 2.0  # s
 _VERSION = 1
@@ -156,7 +157,7 @@ def _wanted(name: str) -> bool:
     """Pictures and labels, but not what macOS puts beside them."""
     path = PurePosixPath(name)
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts if part != ".")
-    return not hidden and "\n" not in name and path.suffix.lower() in (*IMG_EXTENSIONS, ".cls")
+    return not hidden and "\n" not in name and path.suffix.lower() in (*PICTURES, ".cls")
 
 
 def _number(name: str, content: bytes) -> int:

@@ -10,6 +10,7 @@ from focal_lab.data.classification import ClassificationDataModule, Split
 from focal_lab.data.decoding import load_picture as load_picture
 from focal_lab.data.found import Found
 from focal_lab.data.layout import find_split, missing
+from focal_lab.data.parquet import Columns
 from focal_lab.data.picture_files import list_pictures_of
 from focal_lab.data.sources import UNKNOWN, FileSource, Source
 from focal_lab.errors import UserError
@@ -27,6 +28,8 @@ class ImageFolderDataModule(ClassificationDataModule):
         predict_root: a flat folder of pictures to predict; None predicts the test pictures.
         names: file under root that says what class folders are called: JSON of `{"folder": "name"}`, or a
             line `folder name` for each.
+        image_column: of Parquet files, where it is not the only one of pictures.
+        label_column: of Parquet files, where it is not the only one of classes.
         options: those of all classification data.
 
     Raises:
@@ -35,14 +38,21 @@ class ImageFolderDataModule(ClassificationDataModule):
     """
 
     def __init__(
-        self, root: str, predict_root: str | None = None, names: str | None = None, **options: Any
+        self,
+        root: str,
+        predict_root: str | None = None,
+        names: str | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self.root = Path(root)
         self.predict_root = Path(predict_root) if predict_root is not None else None
         self.names = self.root / names if names is not None else None
+        self._columns = Columns(image_column, label_column)
         self._found: dict[str, Found | None] = {}
-        self._to_predict: FileSource | None = None
+        self._to_predict: Source | None = None
 
     @property
     def folders(self) -> list[str]:
@@ -78,11 +88,16 @@ class ImageFolderDataModule(ClassificationDataModule):
         return [Path(source.name(index)) for index in range(len(source))]
 
     def find(self, split: Split) -> Source | None:
-        """The pictures of a split under root.
+        """The pictures of a split under root; a test without labels tests nothing, and counts as none.
 
         Raises:
             UserError: root is missing, or has something else where the split should be.
         """
+        source = self._any(split)
+        secret = split == "test" and source is not None and bool((source.labels == UNKNOWN).all())
+        return None if secret else source
+
+    def _any(self, split: Split) -> Source | None:
         found = self._find(split)
         if found is None:
             if split == "train" or not self.root.exists():
@@ -102,19 +117,18 @@ class ImageFolderDataModule(ClassificationDataModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The pictures of `predict_files` in order; those of `predict_root` have the label -1."""
-        if self.predict_root is None:
-            return super().predict_dataloader()
         return self._evaluation_loader("predict", self._predicted(), filled=False)
 
     def _find(self, split: str) -> Found | None:
         if split not in self._found:
-            self._found[split] = find_split(self.root, split)
+            self._found[split] = find_split(self.root, split, self._columns)
         return self._found[split]
 
     def _predicted(self) -> Source:
-        if self.predict_root is None:
-            return self.source("test")
+        if self._to_predict is None and self.predict_root is None:
+            self._to_predict = self._any("test") or self.source("test")
         if self._to_predict is None:
+            assert self.predict_root is not None
             files = [file.name for file in list_pictures_of(self.predict_root, "predict_root")]
             self._to_predict = FileSource(self.predict_root, files, [UNKNOWN] * len(files))
         return self._to_predict

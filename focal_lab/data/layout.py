@@ -10,6 +10,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from focal_lab.data.archive_index import SUFFIXES
 from focal_lab.data.archives import open_archives
 from focal_lab.data.found import CALLED, ROOT_KEY, Found
+from focal_lab.data.parquet import Columns, open_tables
 from focal_lab.data.sources import FileSource
 from focal_lab.errors import UserError
 
@@ -41,12 +42,13 @@ class ClassFolders(Found):
         return FileSource(self.where, [file[prefix:] for file, _ in samples], [label for _, label in samples])
 
 
-def find_split(root: Path, split: str) -> Found | None:
+def find_split(root: Path, split: str, columns: Columns = Columns()) -> Found | None:  # noqa: B008
     """The pictures of a split; None where there is no sign of any.
 
     Args:
         root: the data set's folder, or one archive of it all.
         split: train, val or test.
+        columns: of Parquet files.
 
     Raises:
         UserError: what is called as the split is nothing that we read.
@@ -55,10 +57,10 @@ def find_split(root: Path, split: str) -> Found | None:
         return open_archives([root], root, inside=CALLED[split])
     for name in CALLED[split]:
         if (root / name).is_dir():
-            return _in_folder(root / name)
+            return _in_folder(root / name, columns)
     for folder in (root, root / "data"):
         named = [path for path in _entries(folder) if path.is_file() and _split_of(path) == split]
-        found = _of_files(named, folder if len(named) > 1 else (named or [folder])[0])
+        found = _of_files(named, folder if len(named) > 1 else (named or [folder])[0], columns)
         if found is not None:
             return found
     return None
@@ -90,11 +92,14 @@ def _split_of(path: Path) -> str | None:
     return told[0] if len(told) == 1 else None
 
 
-def _of_files(files: Sequence[Path], where: Path) -> Found | None:
-    """Archives or tables."""
+def _of_files(files: Sequence[Path], where: Path, columns: Columns) -> Found | None:
+    """Archives or tables; None for neither."""
     archives = [path for path in files if path.suffix in SUFFIXES]
     if archives:
         return open_archives(archives, where)
+    tables = [path for path in files if path.suffix == ".parquet"]
+    if tables:
+        return open_tables(tables, where, columns)
     compressed = [path for path in files if _COMPRESSED.fullmatch(path.name)]
     if compressed:
         raise UserError(
@@ -122,12 +127,12 @@ def _hint(entries: Sequence[Path], split: str) -> str:
     return f" (use root {inner[0]})" if inner else ""
 
 
-def _in_folder(folder: Path) -> Found:
+def _in_folder(folder: Path, columns: Columns) -> Found:
     entries = _entries(folder)
     folders = [path.name for path in entries if path.is_dir() and not path.name.startswith(".")]
     if folders:
         return ClassFolders(folder, folders)
-    found = _of_files([path for path in entries if path.is_file()], folder)
+    found = _of_files([path for path in entries if path.is_file()], folder, columns)
     if found is not None:
         return found
     raise UserError(

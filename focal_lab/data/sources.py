@@ -61,9 +61,10 @@ class Names:
 
 
 def relabelled(source: S, labels: Sequence[int]) -> S:
-    """The same pictures, where what was label i is labels[i]."""
+    """The same pictures, where what was label i is labels[i]; UNKNOWN stays."""
     other = copy.copy(source)
-    other.labels = np.asarray(labels, np.int64)[source.labels]
+    # its index, -1, is that of the last place
+    other.labels = np.array([*labels, UNKNOWN], np.int64)[source.labels]
     return other
 
 

@@ -2,6 +2,7 @@
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -27,3 +28,8 @@ def class_folders(root: Path, counts: dict[str, int]) -> Path:
         for index in range(count):
             (root / name / f"{index}.jpg").write_bytes(encoded(noise(1000 * number + index)))
     return root
+
+
+def read_all(source: Any, queue: Any) -> None:
+    """What a process reads of a source; in a module without torch, which takes a new process seconds."""
+    queue.put([source.read(index) for index in range(len(source))])

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures_world import class_folders, encoded, noise
+from pictures_world import class_folders, encoded, noise, read_all
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from focal_lab.data.archive_index import index_archive
+from focal_lab.data.archive_index import PICTURES, index_archive
 from focal_lab.data.image_folder import ImageFolderDataModule
 from focal_lab.errors import UserError
 
@@ -279,10 +280,6 @@ def test_an_unreadable_member_is_named_by_archive_and_path(tmp_path, folders):
         list(made(tmp_path).val_dataloader())
 
 
-def read_all(source, queue):
-    queue.put([source.read(index) for index in range(len(source))])
-
-
 @pytest.mark.parametrize(("method", "count"), [("fork", 2), ("spawn", 1)])
 def test_processes_read_the_same_archives_at_the_same_time(tmp_path, folders, method, count):
     for number in range(2):
@@ -299,6 +296,10 @@ def test_processes_read_the_same_archives_at_the_same_time(tmp_path, folders, me
     for child in children:
         child.join()
     assert pickle.loads(pickle.dumps(source)).read(3) == expected[3]
+
+
+def test_pictures_in_archives_are_told_by_torchvisions_endings():
+    assert PICTURES == IMG_EXTENSIONS
 
 
 def test_more_archives_than_files_may_be_open(tmp_path):
