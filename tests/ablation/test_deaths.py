@@ -171,7 +171,9 @@ def test_ctrl_c_is_heard_by_the_runs_while_the_database_hangs(tiny: Path, killed
 def test_a_command_that_ends_while_it_starts_leaves_nothing_behind(
     tiny: Path, killed: Commands, number: signal.Signals
 ) -> None:
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
     process = start(killed, str(write_sweep()))
+    signal.signal(signal.SIGINT, previous)
     # the fork server, which then imports for seconds
     wait_until(lambda: len(descendants(process.pid)) >= 2)
     below = descendants(process.pid)
