@@ -110,6 +110,13 @@ def convert(argv: list[str]) -> int:
     return convert_main(argv)
 
 
+def export(argv: list[str]) -> int:
+    """Write a trained network for other programs."""
+    from focal_lab.tools.export import main as export_main
+
+    return export_main(argv)
+
+
 def predict(argv: list[str]) -> int:
     """Show pictures to a trained network; a first argument that begins with -- means Lightning's way."""
     if argv and not argv[0].startswith("--"):
@@ -168,6 +175,7 @@ SUBCOMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "dashboard": (dashboard, "TensorBoard of all runs, grouped by sweep and named by cell"),
     "inspect": (inspect, "what a network attends to, by level and block, drawn over pictures"),
     "convert": (convert, "write released weights, or others, for one of our models"),
+    "export": (export, "write a checkpoint as ONNX, torch.export's file or a folder for timm"),
     "profile": (profile, "count, and measure, backbones side by side"),
 }
 
