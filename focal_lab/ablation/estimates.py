@@ -103,7 +103,7 @@ def estimate_runs(
     if processes is not None and missing:
         each = f", {places.count} at a time" if places.count > 1 else ""
         kinds = f"{len(missing)} kind{'s' * (len(missing) != 1)} of runs"
-        told(f"measuring a few steps of {kinds}{each} (--no-measure skips this)")
+        told(f"measuring a few steps of {kinds}{each}")
         new, problems = _measure_all(dict(reversed(missing.items())), places, processes)
         keep(path, {keys[shape]: asdict(one) for shape, one in new.items()})
         measured |= new

@@ -55,7 +55,8 @@ def _survey(options: argparse.Namespace, papers: Sequence[str]) -> Survey:
     except UserError as error:  # a plan for a larger machine is a plan
         places = Places(max(1, min(options.workers or 1, total)), cores())
         return replace(survey_of(asked, checked, places, out, None), obstacle=str(error))
-    return survey_of(asked, checked, places, out, None if options.no_measure else processes)
+    measuring = None if options.no_measure else processes
+    return survey_of(asked, checked, places, out, measuring, way_out=" (--no-measure skips this)")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -110,7 +110,13 @@ class Survey:
 
 
 def survey_of(
-    asked: Plan, checked: Checked, places: Places, out: Path, processes: WarmProcesses | None
+    asked: Plan,
+    checked: Checked,
+    places: Places,
+    out: Path,
+    processes: WarmProcesses | None,
+    *,
+    way_out: str = "",
 ) -> Survey:
     """What a plan comes to with what lies in a folder; of a search, examples of what it may propose.
 
@@ -120,6 +126,7 @@ def survey_of(
         places: where its runs would be trained.
         out: folder of the runs.
         processes: where to measure what is not known; None to measure nothing.
+        way_out: what is said to who does not want to wait for measurements.
     """
     plan = probe_plan(asked)
     outcomes = {run.id: read_outcome(out / run.id) for run in plan.distinct_runs}
@@ -132,7 +139,7 @@ def survey_of(
         checked.machine,
         out,
         processes,
-        told=lambda text: print(text, file=sys.stderr, flush=True),
+        told=lambda text: print(text + way_out, file=sys.stderr, flush=True),
     )
     states = {name: outcome.state for name, outcome in outcomes.items()}
     return Survey(plan, checked, places, estimates, states, proposals)

@@ -84,7 +84,7 @@ def test_each_shape_is_measured_once_and_remembered() -> None:
     processes, told = FakeProcesses(), list[str]()
     estimate(make_plan(path), processes, told=told)
     assert len(processes.measured) == 2
-    assert told == ["measuring a few steps of 2 kinds of runs (--no-measure skips this)"]
+    assert told == ["measuring a few steps of 2 kinds of runs"]
     again = estimate(make_plan(path), processes, told=told)
     assert len(processes.measured) == 2
     assert len(told) == 1
