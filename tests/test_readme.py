@@ -39,6 +39,9 @@ def test_the_readme_shows_every_kind_of_command() -> None:
         "fit",
         "profile",
         "convert",
+        "find-lr",
+        "predict",
+        "export",
     }
 
 
@@ -47,7 +50,7 @@ def test_a_command_of_the_readme_is_understood(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     subcommand, *arguments = command
-    if subcommand == "fit":
+    if subcommand in ("fit", "find-lr"):
         # parses every option against the classes, prints the configuration and stops
         with pytest.raises(SystemExit) as stop:
             SUBCOMMANDS["fit"][0]([*arguments, "--print_config"])
@@ -60,9 +63,9 @@ def test_a_command_of_the_readme_is_understood(
         # understood, but for the file, which is the reader's
         with pytest.raises(UserError, match=r"^focal-tiny\.pth"):
             SUBCOMMANDS["convert"][0](arguments)
-    elif subcommand in ("inspect", "diff"):
+    elif subcommand in ("inspect", "diff", "predict", "export"):
         # understood, but for the runs, which are the reader's
-        with pytest.raises(UserError, match=r"\bruns\b"):
+        with pytest.raises(UserError, match=r"\bruns\b|there is no such"):
             SUBCOMMANDS[subcommand][0](arguments)
     elif "--suite" not in arguments and arguments[0].startswith("sweeps/"):
         overrides = [value for name, value in pairwise(arguments) if name == "--set"]

@@ -9,8 +9,9 @@ from focal_lab.errors import UserError
 from focal_lab.tasks.checkpoint_io import remove_unfinished
 from focal_lab.tasks.checkpoints import checkpoint_problem
 
-# Where trainings by hand and runs of sweeps keep their checkpoints, below the folder that they were told.
-_PLACES = ("checkpoints", "*/checkpoints", "*/*/checkpoints")
+# Where Lightning's loggers let a training keep its checkpoints, below the folder that it was told. Not those of
+# other folders in it: a sweep's runs lie beside each other, and each is another training.
+_PLACES = ("checkpoints", "version_*/checkpoints", "*/version_*/checkpoints")
 _NAMES = ("last.ckpt", "stopped.ckpt")
 _REQUEUED = "hpc_ckpt_*.ckpt"  # in that folder itself, by a job that SLURM stopped
 # What makes the network. Everything else of a checkpoint's options a training can go on with.

@@ -48,6 +48,14 @@ def test_without_a_checkpoint_last_begins_anew() -> None:
     assert checkpoint_progress(FIRST) == (2, 1)
 
 
+def test_runs_of_a_sweep_are_other_trainings(trained: Path) -> None:
+    run = Path("runs/064205474a4d/checkpoints/last.ckpt")
+    run.parent.mkdir(parents=True)
+    shutil.copy(FIRST, run)
+    assert last_checkpoint(Path()) == FIRST
+    assert last_checkpoint(run.parents[1]) == run
+
+
 def test_a_damaged_file_is_not_the_last_checkpoint(trained: Path) -> None:
     newer = Path("lightning_logs/version_1/checkpoints/last.ckpt")
     newer.parent.mkdir(parents=True)
