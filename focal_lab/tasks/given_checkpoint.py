@@ -9,7 +9,7 @@ from focal_lab.errors import UserError
 from focal_lab.tasks.checkpoint_io import remove_unfinished
 from focal_lab.tasks.checkpoints import checkpoint_problem
 
-# Where Lightning's loggers let a training keep its checkpoints, below the folder that it was told. Not those of
+# Where Lightning's loggers let a training keep its checkpoints, below the folder it was told. Not those of
 # other folders in it: a sweep's runs lie beside each other, and each is another training.
 _PLACES = ("checkpoints", "version_*/checkpoints", "*/version_*/checkpoints")
 _NAMES = ("last.ckpt", "stopped.ckpt")
