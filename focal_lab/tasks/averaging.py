@@ -23,6 +23,8 @@ def average_of(model: nn.Module, decay: float | None, warmup: bool) -> ModelEmaV
         return None
     if not 0 < decay < 1:
         raise UserError(f"{decay} is not in (0, 1); 0.9999 is usual", key="model.ema_decay")
+    if next(model.parameters()).is_meta:  # only counted; timm's class wants random numbers of a real device
+        return None
     average = ModelEmaV3(model, decay=decay, use_warmup=warmup)
     average.requires_grad_(False)  # DDP would wait for their gradients
     return average
