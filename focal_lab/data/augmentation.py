@@ -85,7 +85,7 @@ class Augmentation:
                 f"timm does not know {self.auto_augment!r}: {error} (for example rand-m9-mstd0.5-inc1)",
                 key="data.init_args.auto_augment",
             ) from error
-        _allow_posterizing_to_zero_bits(made)
+        allow_posterizing_to_zero_bits(made)
         if self.crop_padding:
             # as the released recipes of DeiT and Swin do with pictures of 32 px
             resize = Resize(self.image_size, InterpolationMode(self.interpolation))
@@ -94,7 +94,7 @@ class Augmentation:
         return trained
 
 
-def _allow_posterizing_to_zero_bits(transform: Any) -> None:
+def allow_posterizing_to_zero_bits(transform: Any) -> None:
     """Mend timm's augmentation under Pillow 13.
 
     At the ends of its range timm (1.0.31) asks Pillow to keep 0 bits of each channel, about once in 700

@@ -311,5 +311,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
             persistent_workers=workers > 0,
             pin_memory=on_gpu,
             collate_fn=collate,
+            # a loader draws a seed for its processes: not from what the training draws from
+            generator=torch.Generator().manual_seed(self.seed),
             **options,
         )
