@@ -209,7 +209,8 @@ class Classification(Task):
 
     def gmacs(self, image_size: tuple[int, int]) -> float:
         """Billions of multiply-accumulates for one picture."""
-        return count_gmacs(self.model, image_size)
+        channels = (self.hparams["backbone_options"] or {}).get("in_chans", 3)
+        return count_gmacs(self.model, image_size, channels)
 
     def _evaluate(self, batch: Batch, network: nn.Module, metrics: MetricCollection) -> Tensor:
         """Logits of all pictures; those with a label below 0 are not judged (padding, damaged files)."""

@@ -281,3 +281,11 @@ def test_a_number_out_of_range_is_refused_by_name(wrong: dict[str, Any], message
     with pytest.raises(UserError) as caught:
         tiny_task(**wrong)
     assert str(caught.value).startswith(message)
+
+
+def test_grey_pictures_are_counted_with_one_channel() -> None:
+    grey, colour = (
+        build(tiny_config(options={"in_chans": channels}), Path("run")).model.gmacs((28, 28))
+        for channels in (1, 3)
+    )
+    assert 0 < grey < colour
