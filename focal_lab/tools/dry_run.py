@@ -56,6 +56,9 @@ class DryRunCLI(RehearsalCLI):
         watch = Watch()
         self.trainer.callbacks.append(watch)  # type: ignore[attr-defined]
         self.trainer.fit(self.model, self.datamodule, ckpt_path=ckpt_path)
+        if not watch.network:
+            why = "the checkpoint has done all steps" if ckpt_path else "there are no batches, or no epochs"
+            raise UserError(f"nothing is left to train: {why}", key="trainer.max_epochs")
         found = self._look(watch)
         print(dry_run_text(found, terminal=sys.stdout.isatty()), end="")
         needed, free = found.disk

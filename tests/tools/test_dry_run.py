@@ -115,6 +115,20 @@ def test_what_fit_refuses_is_refused(capsys: pytest.CaptureFixture[str]) -> None
     assert "model.warmup_epochs" in dry_run(capsys, "--model.warmup_epochs=9", status=2)["error"]
 
 
+def test_a_training_that_goes_on_takes_the_time_of_what_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ["--config", str(DIGITS / "classification.yaml"), *TINY, *CPU]
+    sizes = ["--data.train_pictures=128", "--data.val_pictures=16", "--trainer.enable_progress_bar=false"]
+    assert cli.main(["fit", *config, *sizes, f"--trainer.default_root_dir={tmp_path}/trained"]) == 0
+    (last,) = tmp_path.rglob("last.ckpt")
+    told = dry_run(capsys, "--trainer.max_epochs=5", f"--ckpt_path={last}")
+    assert "for 3 epochs" in told["time in all"]
+    assert "It goes on after 2 epochs, 4 steps" in told["all"]
+    refused = dry_run(capsys, f"--ckpt_path={last}", status=2)["error"]
+    assert "nothing is left to train: the checkpoint has done all steps" in refused
+
+
 @pytest.mark.parametrize(
     ("trainer", "count", "first"),
     [
