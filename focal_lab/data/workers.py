@@ -9,6 +9,7 @@ import torch
 
 # More did not help where anything was measured, and each holds two batches and its own open files.
 _MOST = 16
+_TOO_FEW = 2  # cores that are all needed to train
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -45,7 +46,7 @@ def choose_workers(trainer: Any = None) -> int:
     """Processes that prepare the batches of one training process.
 
     On a GPU: this process's share of the cores, or of those that a sweep gave to its run. On the CPU, where
-    the cores train: one, and none where there is but one core.
+    the cores train: one, and none up to two cores, which it would only take from the training (docs/data.md).
 
     Args:
         trainer: a Lightning trainer; None where there is none, then one process is assumed.
@@ -56,7 +57,7 @@ def choose_workers(trainer: Any = None) -> int:
         device, local = trainer.strategy.root_device.type, max(1, trainer.num_devices)
     share = max(1, usable_cores() // local)
     if device == "cpu":
-        return min(1, min(share, torch.get_num_threads()) - 1)
+        return int(min(share, torch.get_num_threads()) > _TOO_FEW)
     if "OMP_NUM_THREADS" not in os.environ:  # launchers set that, and not always to a share of the machine
         share = min(share, torch.get_num_threads())
     return min(share, _MOST)

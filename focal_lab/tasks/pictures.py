@@ -149,8 +149,9 @@ class WritePictures(BasePredictionWriter):
 def as_bytes(picture_3HW: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """A normalised picture as it was, uint8 (3, H, W), on the processor."""
     picture_3HW = picture_3HW.detach().float().cpu()
-    mean_3, std_3 = (torch.tensor(list(values)).view(3, 1, 1) for values in (mean, std))
-    return ((picture_3HW * std_3 + mean_3) * 255).round().clamp(0, 255).byte()
+    mean_3, std_3 = (torch.tensor(list(values)).view(-1, 1, 1) for values in (mean, std))
+    # a grey picture has one channel
+    return ((picture_3HW * std_3 + mean_3) * 255).round().clamp(0, 255).byte().expand(3, -1, -1)
 
 
 def beside(left_3HW: Tensor, right_3HW: Tensor) -> Tensor:

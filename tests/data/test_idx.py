@@ -9,6 +9,7 @@ import torch
 from focal_lab.data.fashion_mnist import FASHION, FashionMnistDataModule, IdxDataModule
 from focal_lab.data.idx import read_idx
 from focal_lab.errors import UserError
+from focal_lab.tasks.pictures import as_bytes
 
 OPTIONS = {"batch_size": 4, "num_workers": 0}
 
@@ -52,6 +53,17 @@ def test_files_are_found_and_read(tmp_path, folder, options, channels):
     assert pictures.shape == (12, channels, 28, 28)
     expected = (labels * 10 / 255 - 0.2860) / 0.3530
     assert torch.allclose(pictures, expected.view(-1, 1, 1, 1).expand_as(pictures), atol=1e-5)
+
+
+def test_pictures_of_one_channel_can_be_shown(tmp_path):
+    write(tmp_path)
+    data = FashionMnistDataModule(str(tmp_path), channels=1, **OPTIONS)
+    pictures, labels = evaluated(data)
+
+    shown = as_bytes(pictures[3], data.mean, data.std)
+
+    assert shown.shape == (3, 28, 28)
+    assert (shown == 10 * labels[3]).all()
 
 
 def test_a_tenth_of_each_class_validates_and_packing_does_not_change_which(tmp_path):

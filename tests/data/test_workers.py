@@ -52,10 +52,10 @@ def machine(monkeypatch):
     return made
 
 
-@pytest.mark.parametrize(("cores", "threads", "chosen"), [(1, 1, 0), (2, 2, 1), (64, 64, 1), (64, 1, 0)])
-def test_where_the_cores_train_one_process_prepares_and_none_on_a_single_core(
-    machine, cores, threads, chosen
-):
+@pytest.mark.parametrize(
+    ("cores", "threads", "chosen"), [(1, 1, 0), (2, 2, 0), (4, 4, 1), (64, 64, 1), (64, 1, 0)]
+)
+def test_where_the_cores_train_one_process_prepares_and_none_on_few_cores(machine, cores, threads, chosen):
     machine(cores, threads)
 
     assert choose_workers(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)) == chosen
