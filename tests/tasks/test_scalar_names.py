@@ -27,6 +27,8 @@ def short(task: str) -> dict[str, Any]:
     }
     warmup = "warmup_epochs" if task == "classification" else "warmup_steps"
     config["model"]["init_args"][warmup] = 0
+    if task == "classification":  # whose average has curves of its own
+        config["model"]["init_args"]["ema_decay"] = 0.9
     return config
 
 
