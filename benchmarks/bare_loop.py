@@ -239,14 +239,14 @@ def _table(turns: TakeTurns) -> str:
     ]
     if len(epochs[0]) > 2:
         rows.append(_row("control: bare / bare", [row[2] for row in epochs], [row[1] for row in epochs]))
-    head = ["", "fit (ms)", "bare (ms)", "ratio", "lowest", "highest", "ratio of processor time", "rounds"]
+    head = ["", "fit (ms)", "bare (ms)", "ratio", "10 %", "90 %", "ratio of processor time", "rounds"]
     return markdown(head, rows)
 
 
 def _row(name: str, ours: list[Times], bare: list[Times]) -> list[str]:
     clock, processor = np.array([one / other for one, other in zip(ours, bare, strict=True)]).T
     times = [f"{1e3 * np.median([one[0] for one in times]):.1f}" for times in (ours, bare)]
-    ratios = [f"{value:.3f}" for value in (np.median(clock), clock.min(), clock.max(), np.median(processor))]
+    ratios = [f"{value:.3f}" for value in (*np.percentile(clock, (50, 10, 90)), np.median(processor))]
     return [name, *times, *ratios, f"{len(ours)}"]
 
 
