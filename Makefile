@@ -39,6 +39,7 @@ format: $(INSTALLED)  ## let ruff rewrite what it can
 bench: $(INSTALLED)  ## time and memory of backbones as ratios to Swin, and where the time of fit goes
 	$(BIN)/python benchmarks/backbones.py
 	$(BIN)/python benchmarks/fit_loop.py
+	$(BIN)/python benchmarks/bare_loop.py
 
 clean:  ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info
