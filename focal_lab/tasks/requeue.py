@@ -48,6 +48,11 @@ class RequeueOnSignal(StopOnWord):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The checkpoint of a stop stays: a job that is requeued without --ckpt_path begins from it."""
 
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *arguments: Any) -> None:
+        """Outside of SLURM the devices need not ask each other."""
+        if self._before is not None:
+            super().on_train_batch_end(trainer, pl_module, *arguments)
+
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
     ) -> None:

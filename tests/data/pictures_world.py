@@ -30,6 +30,27 @@ def class_folders(root: Path, counts: dict[str, int]) -> Path:
     return root
 
 
+def open_folder(root: Path, stage: str = "fit", **options: Any) -> Any:
+    """An ImageFolderDataModule whose pictures have been looked for."""
+    from focal_lab.data.image_folder import ImageFolderDataModule
+
+    data = ImageFolderDataModule(str(root), **options)
+    data.setup(stage)
+    return data
+
+
+def refusal(root: Path, stage: str = "fit", **options: Any) -> str:
+    """The one line in which a folder is refused."""
+    import pytest
+
+    from focal_lab.errors import UserError
+
+    with pytest.raises(UserError) as caught:
+        open_folder(root, stage, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
 def read_all(source: Any, queue: Any) -> None:
     """What a process reads of a source; in a module without torch, which takes a new process seconds."""
     queue.put([source.read(index) for index in range(len(source))])

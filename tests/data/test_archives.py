@@ -2,34 +2,24 @@ import multiprocessing
 import pickle
 import tarfile
 import zipfile
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from pictures_world import class_folders, encoded, noise, read_all
+from pictures_world import class_folders, encoded, noise, open_folder, read_all, refusal
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from focal_lab.data.archive_index import PICTURES, index_archive
-from focal_lab.data.image_folder import ImageFolderDataModule
 from focal_lab.errors import UserError
 
 OPTIONS = {"image_size": 24, "batch_size": 4, "num_workers": 0, "max_unreadable": 0}
 COUNTS = {"cat": 5, "dog": 4, "emu": 3}
 
 
-def made(root, stage="fit", **options):
-    data = ImageFolderDataModule(str(root), **(OPTIONS | options))
-    data.setup(stage)
-    return data
-
-
-def told(root, stage="fit", **options):
-    with pytest.raises(UserError) as caught:
-        made(root, stage, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+made, told = partial(open_folder, **OPTIONS), partial(refusal, **OPTIONS)
 
 
 def everything(data):

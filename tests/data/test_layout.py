@@ -1,26 +1,14 @@
 import json
 import logging
+from functools import partial
 
 import pytest
-from pictures_world import class_folders, encoded, noise
-
-from focal_lab.data.image_folder import ImageFolderDataModule
-from focal_lab.errors import UserError
+from pictures_world import class_folders, encoded, noise, open_folder, refusal
 
 OPTIONS = {"image_size": 24, "batch_size": 2, "num_workers": 0}
 
 
-def made(root, stage="fit", **options):
-    data = ImageFolderDataModule(str(root), **(OPTIONS | options))
-    data.setup(stage)
-    return data
-
-
-def told(root, stage="fit", **options):
-    with pytest.raises(UserError) as caught:
-        made(root, stage, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+made, told = partial(open_folder, **OPTIONS), partial(refusal, **OPTIONS)
 
 
 def labels(data, split):

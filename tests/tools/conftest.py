@@ -1,6 +1,7 @@
 """Small models: one thread is as fast as two, and leaves the other core to the next test worker."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,3 +14,10 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def project(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The trainings of a module that has the fixture `trained`; the working folder is an empty one."""
+    monkeypatch.chdir(tmp_path)
+    return trained

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from trained_world import BLOCK, FOCAL, train
+from trained_world import BLOCK, FOCAL, export, noise, train
 
 from focal_lab import cli
 from focal_lab.tools.checkpoint_source import open_trained
@@ -23,20 +23,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(folder / "focal", "Classification", FOCAL, BLOCK)
     train(folder / "resnet", "Classification", "test_resnet")
     return folder
-
-
-@pytest.fixture
-def project(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return trained
-
-
-def export(*argv: object) -> int:
-    return cli.main(["export", *map(str, argv)])
-
-
-def noise(count: int, size: int) -> torch.Tensor:
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(count))
 
 
 def test_onnxruntime_computes_a_classification_on_any_batch_and_finds_what_it_needs_to_know(

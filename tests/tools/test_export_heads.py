@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torchvision.ops import batched_nms
-from trained_world import train
+from trained_world import export, noise, train
 
 from focal_lab import cli
 from focal_lab.tools.checkpoint_source import open_trained
@@ -20,20 +20,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(folder / "mask_rcnn", "Detection", "test_resnet", method="mask_rcnn", head_width=32)
     train(folder / "pixels", "Segmentation", "test_resnet")
     return folder
-
-
-@pytest.fixture
-def project(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return trained
-
-
-def export(*argv: object) -> int:
-    return cli.main(["export", *map(str, argv)])
-
-
-def noise(count: int, size: int) -> torch.Tensor:
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(count))
 
 
 def test_a_segmentation_gives_logits_of_every_pixel(project: Path) -> None:

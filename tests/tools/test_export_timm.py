@@ -29,12 +29,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def project(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return trained
-
-
 def export(*argv: object) -> int:
     return cli.main(["export", *map(str, argv), "--to", "timm"])
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from PIL import Image
 
@@ -70,6 +71,16 @@ def train(folder: Path, task: str, backbone: str, options: dict[str, Any] | None
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     assert cli.main(["fit", "--config", str(path)]) == 0
     return folder
+
+
+def export(*argv: object) -> int:
+    """`focal-lab export`; its exit status."""
+    return cli.main(["export", *map(str, argv)])
+
+
+def noise(count: int, size: int) -> torch.Tensor:
+    """Square pictures of noise, (count, 3, size, size), always the same ones."""
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(count))
 
 
 def save_pictures(folder: Path, *names: str, size: tuple[int, int] = (40, 30)) -> list[Path]:
