@@ -32,7 +32,7 @@ class StopSignals:
 
     def __init__(self, told: Callable[[], None] = lambda: None) -> None:
         self._told = told
-        self.asked = self.leaving = False
+        self.asked = self.leaving = self._hurried = False
 
     def __enter__(self) -> Self:
         # who was started by nohup is not to end with the terminal
@@ -42,10 +42,14 @@ class StopSignals:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            # A Ctrl-C more, while the process says what came of it and ends, changes nothing. That must be
+            # SIG_IGN: at its end Python gives signals with a handler of its own to the system, which kills.
+            hurried = self._hurried and number == signal.SIGINT
+            signal.signal(number, signal.SIG_IGN if hurried else handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT and not self.leaving:
+            self._hurried = True
             raise Interrupted
         if not self.asked:
             self.asked = True
