@@ -29,7 +29,7 @@ validation pictures; one that differs is not written.
 examples:
   focal-lab export 29b1bc09ae60 --to onnx
   focal-lab export runs/29b1bc09ae60 --to torch_export --output digits.pt2 --batch 8
-  focal-lab export ade.ckpt --to onnx --image-size 512 1024 --opset 18
+  focal-lab export ade.ckpt --to onnx --image-size 512 1024 --opset 20
   focal-lab export best.ckpt --to timm --weights ema --license apache-2.0"""
 
 

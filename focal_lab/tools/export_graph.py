@@ -66,7 +66,7 @@ def write_onnx(
     """Write ONNX; what runs the file.
 
     Raises:
-        UserError: ONNX has no operator for something in the graph, or does not know the opset.
+        UserError: ONNX has no operator for something in the graph, or the graph cannot have that opset.
     """
     with _told_in_a_line(ONNX, called):
         written = torch.onnx.export(
@@ -78,6 +78,7 @@ def write_onnx(
             verbose=False,
         )
         assert written is not None
+        _check_opset(opset, written.model.opset_imports[""])
         written.model.metadata_props.update(
             {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
         )
@@ -91,6 +92,14 @@ def write_onnx(
         return [torch.from_numpy(value) for value in session.run(None, {INPUT: pictures_BCHW.numpy()})]
 
     return run
+
+
+def _check_opset(asked: int | None, made: int | None) -> None:
+    """torch keeps the opset that it made where it cannot get to another one, and says so in its log alone."""
+    if asked is not None and asked != made:
+        raise UserError(
+            f"the graph cannot be brought to {asked}; torch writes {made} (leave it out)", key="--opset"
+        )
 
 
 def write_torch_export(

@@ -41,6 +41,10 @@ MISTAKES = {
         ["classes", *TIMM, "--opset", "18"],
         "--opset: is of onnx; leave it out with --to timm",
     ),
+    "an opset that is too old": (
+        ["classes", *ONNX, "--opset", "3"],
+        "--opset: the graph cannot be brought to 3; torch writes ",
+    ),
     "a batch of timm": (["classes", *TIMM, "--batch", "2"], "--batch: is of a graph's input"),
     "a card of onnx": (
         ["classes", *ONNX, "--license", "mit"],
