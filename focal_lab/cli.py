@@ -135,6 +135,9 @@ def predict(argv: list[str]) -> int:
 
 def fit(argv: list[str]) -> int:
     """Train one experiment; with --dry_run only say what that would take."""
+    if {"-h", "--help"} & set(argv):
+        # an option of ours and not of Lightning's, whose list of options follows
+        print("--dry_run  build everything, take a step, print what the training would take; write nothing\n")
     if "--dry_run" not in argv:
         return trainer("fit")(argv)
     from focal_lab.tools.dry_run import main as dry_run_main

@@ -28,6 +28,12 @@ def test_help_lists_every_subcommand(arguments: list[str], capsys: pytest.Captur
         assert told in printed
 
 
+def test_the_help_of_fit_tells_of_the_option_that_is_not_lightnings() -> None:
+    printed = focal_lab("fit", "--help").stdout
+    assert printed.startswith("--dry_run  ")
+    assert "--trainer.max_epochs" in printed
+
+
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["--version"])
