@@ -8,7 +8,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +34,34 @@ def kills(world: World, short: bool, seed: int) -> Told:
         time.sleep(chance.uniform(0.0, 2.0))
         kind = ("run", "worker", "command")[number % 3]
         if kind == "run":
-            training = world.training()
-            if not training:
-                continue
-            with suppress(ProcessLookupError):
-                os.kill(chance.choice(training), signal.SIGKILL)
+            # one that ends by itself while it is chosen is no kill: another one is
+            killed = world.wait(lambda: _kill_a_run(world, chance), seconds=60)
         elif kind == "worker":
+            killed = worker.poll() is None
             _kill(worker)
             worker = _join(world)
         else:
+            killed = command.poll() is None
             _kill(command)
             command = world.start_sweep("runs", "--workers", "1", *PATIENT)
-        done[kind] += 1
+        done[kind] += killed
     problems = _wait_for(world, [command])
     worker.wait(120)
     told = ", ".join(f"{number} {kind}s" for kind, number in done.items())
+    if sum(done.values()) < count:
+        problems.append(f"only {sum(done.values())} of {count} kills hit something")
     return [*problems, *compare(world, expected)], f"{_counts(world)} after kill -9 of {told}"
+
+
+def _kill_a_run(world: World, chance: random.Random) -> bool:
+    training = world.training()
+    if not training:
+        return False
+    try:
+        os.kill(chance.choice(training), signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def four_commands(world: World, short: bool, seed: int) -> Told:
