@@ -99,8 +99,9 @@ class FocalAttention(nn.Module):
         return [
             self.relative_position_bias_table,
             *ring,
-            *self.coarse_bias_tables,
-            *self.window_bias_tables,
+            # torch 2.11's Dynamo cannot unpack a ParameterList within a list
+            *list(self.coarse_bias_tables),
+            *list(self.window_bias_tables),
         ]
 
     def forward(self, x_BHWC: Tensor, shifted: bool = False, valid_B2: Tensor | None = None) -> Tensor:

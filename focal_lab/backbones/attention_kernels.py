@@ -110,9 +110,12 @@ def attend_at_once(
     bias_BPNQK = bias_NQK.to(q_BHWC.dtype).expand(1, windows, -1, -1, -1)
     if allowed is not None:
         bias_BPNQK = bias_BPNQK.where(allowed[:, :, None], float("-inf"))
-    with _gathered_again(qkv_BHWC, coarse, layout, (k_BGKD, v_BGKD)), _fused_where_possible():
+    q_BGQD = q_BPNQD.reshape(batch, windows * heads, queries, channels)
+    only_bias = torch.is_grad_enabled() and bias_NQK.requires_grad and not q_BGQD.requires_grad
+    backends = _backends(q_BGQD.device, only_bias)
+    with _gathered_again(qkv_BHWC, coarse, layout, (k_BGKD, v_BGKD)), backends:
         out_BGQD = F.scaled_dot_product_attention(
-            q_BPNQD.reshape(batch, windows * heads, queries, channels),
+            q_BGQD,
             k_BGKD,
             v_BGKD,
             attn_mask=bias_BPNQK.reshape(-1, windows * heads, queries, keys),
@@ -122,11 +125,21 @@ def attend_at_once(
     return _merge_windows(out_BGQD.reshape(q_BPNQD.shape), window)
 
 
-def _fused_where_possible() -> AbstractContextManager[None]:
-    """Under torch.func torch chooses a fused attention for a bias with a gradient that does not have one."""
-    if torch.compiler.is_compiling() or not is_transformed():
-        return nullcontext()
-    return sdpa_kernel(SDPBackend.MATH)
+def _backends(device: torch.device, only_bias: bool) -> AbstractContextManager[None]:
+    """Which of torch's implementations may be chosen.
+
+    Under torch.func only the plain one: a fused attention would be chosen for a bias whose gradient it does
+    not have. Likewise on CUDA where the bias alone learns: the fused attention keeps no logsumexp for queries
+    without a gradient, and its backward reads one (pytorch 188302). cuDNN's has open reports of NaN for
+    K % 128 == 64.
+    """
+    if not torch.compiler.is_compiling() and is_transformed():
+        return sdpa_kernel(SDPBackend.MATH)
+    if device.type == "cuda":
+        if only_bias:
+            return sdpa_kernel(SDPBackend.MATH)
+        return sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+    return nullcontext()
 
 
 def _gathered_again(
@@ -134,10 +147,13 @@ def _gathered_again(
 ) -> Any:
     """Within this context autograd keeps none of the `gathered` keys and values (B, G, K, D).
 
-    They are several times as large as the maps that they come from; backward gathers them again.
+    They are several times as large as the maps that they come from; backward gathers them again. Where other
+    hooks are at work, such as gradient checkpointing's, ours would hide the tensors from them.
     """
     real = type(qkv_BHWC) is Tensor and qkv_BHWC.device.type != "meta"  # with an address in memory
     if not real or in_graph() or not (torch.is_grad_enabled() and qkv_BHWC.requires_grad):
+        return nullcontext()
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
         return nullcontext()
     places = [tensor.untyped_storage().data_ptr() for tensor in gathered]
     sources = qkv_BHWC.detach(), [kv.detach() for kv in coarse]

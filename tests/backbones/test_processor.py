@@ -163,6 +163,43 @@ def test_keys_gathered_at_once_are_gathered_again_instead_of_kept(
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 
 
+def test_checkpointing_sees_the_keys_that_our_own_hooks_would_gather_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = make_attention((9, 13), border="mask", use_shift=True, focal_levels=3)
+    for bias in module.position_biases():
+        bias.requires_grad_(False)
+    gathered: list[int] = []
+    original = attention_kernels._gather_keys
+
+    def gather(*arguments: Any) -> Tensor:
+        keys = original(*arguments)
+        gathered.append(keys.data_ptr())
+        return keys
+
+    monkeypatch.setattr(attention_kernels, "_gather_keys", gather)
+    monkeypatch.setattr(attention, "attend", attend_at_once)
+    seen: list[int] = []
+    x_BHWC = random_map(module, (9, 13)).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: seen.append(t.data_ptr()) or t, lambda t: t):
+        module(x_BHWC, True)
+    assert len(gathered) == 2
+    assert set(gathered) <= set(seen)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_position_biases_learn_alone_on_a_gpu() -> None:
+    module = make_attention((9, 13), border="mask", use_shift=True)
+    x_BHWC = random_map(module, (9, 13))
+    for parameter in module.parameters():
+        parameter.requires_grad_(any(parameter is bias for bias in module.position_biases()))
+    expected = torch.autograd.grad(module(x_BHWC, True).square().sum(), module.position_biases())
+    gpu = copy.deepcopy(module).cuda()
+    found = torch.autograd.grad(gpu(x_BHWC.cuda(), True).square().sum(), gpu.position_biases())
+    for value, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(value.cpu(), wanted, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_keeps_no_gathered_keys() -> None:
     module = make_attention((56, 56), window_size=7, expand_sizes=3).cuda()
