@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from focal_lab.data.augmentation import Augmentation, Transform
 from focal_lab.data.class_pictures import ClassPictures, collate
+from focal_lab.data.decoding import to_rgb
 from focal_lab.data.erasing import erase
 from focal_lab.data.holdout import hold_out
 from focal_lab.data.options import check
@@ -262,7 +263,10 @@ class ClassificationDataModule(LightningDataModule, ABC):
         return {"train": train, "val": val}
 
     def _shown(self, picture: Image.Image) -> Tensor:
-        pixels = self._for_evaluation(picture.convert("RGB"))[: self.channels]
+        image = to_rgb(picture)
+        if self.channels == 1:  # of a colour image the first channel is red, not grey
+            image = image.convert("L").convert("RGB")
+        pixels = self._for_evaluation(image)[: self.channels]
         shown_BCHW: Tensor = self.on_after_batch_transfer([pixels[None], None], 0)[0]
         return shown_BCHW[0]
 

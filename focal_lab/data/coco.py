@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule
-from PIL import Image, ImageOps
+from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
@@ -20,8 +20,9 @@ from torchvision.transforms import v2
 
 from focal_lab.data.batches import Batch, Target, as_lists
 from focal_lab.data.coco_file import CocoFile, Picture, read_coco
+from focal_lab.data.decoding import decode
 from focal_lab.data.options import check
-from focal_lab.data.picture_files import list_pictures_of, upright
+from focal_lab.data.picture_files import list_pictures_of
 from focal_lab.errors import UserError
 
 
@@ -30,7 +31,8 @@ class CocoDataModule(LightningDataModule):
 
     Pictures keep their size; the task resizes them (`min_size`). Training leaves out crowd regions and,
     unless told otherwise, pictures without objects; evaluation has all pictures, and ignores what lies in
-    crowds as COCO's rules say. Grey and palette pictures become RGB, and EXIF orientation is followed.
+    crowds as COCO's rules say. What becomes of odd images is in docs/data.md; EXIF orientation is followed
+    unless only the image as it is stored has the size that its annotation says.
 
     Args:
         root: folder that the other paths are relative to.
@@ -273,10 +275,8 @@ class CocoPictures(Dataset[tuple[Tensor, Target] | None]):
         """The picture as RGB; None, and a warning, for a damaged one."""
         path = self.folder / picture.file
         try:
-            with Image.open(path) as opened:
-                return _upright(opened, picture, path)
-        except UserError:
-            raise
+            expected = (picture.width, picture.height) if picture.width else None
+            image = decode(path, size=expected)
         except FileNotFoundError as error:
             raise UserError("does not exist", file=path) from error
         except Exception as error:
@@ -295,6 +295,13 @@ class CocoPictures(Dataset[tuple[Tensor, Target] | None]):
                     stacklevel=2,
                 )
             return None
+        if expected not in (None, image.size):
+            raise UserError(
+                f"is {image.width} x {image.height} px, but its annotation says "
+                f"{picture.width} x {picture.height}",
+                file=path,
+            )
+        return image
 
     def _item(self, picture: Picture, pixels: Image.Image) -> tuple[Tensor, Target]:
         things = [thing for thing in picture.objects if not (self.training and thing.crowd)]
@@ -344,20 +351,6 @@ class AspectBatches(BatchSampler):
             batch = left[first : first + self.batch_size]
             if len(batch) == self.batch_size or not self.drop_last:
                 yield batch
-
-
-def _upright(opened: Image.Image, picture: Picture, path: Path) -> Image.Image:
-    """The picture as RGB, the way round that its annotations were made for."""
-    unknown = (picture.width, picture.height) == (0, 0)
-    made = upright(opened, None if unknown else (picture.width, picture.height))
-    if made is None:
-        turned = ImageOps.exif_transpose(opened)
-        raise UserError(
-            f"is {turned.width} x {turned.height} px, but its annotation says "
-            f"{picture.width} x {picture.height}",
-            file=path,
-        )
-    return made
 
 
 def _check_pictures(found: CocoFile, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from PIL import Image, ImageOps
 from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
 
 from focal_lab.errors import UserError
@@ -25,20 +24,3 @@ def list_pictures_of(folder: Path, key: str) -> list[Path]:
     if not files:
         raise UserError(f"has no pictures ({', '.join(IMG_EXTENSIONS)})", file=folder, key=key)
     return files
-
-
-def upright(opened: Image.Image, size: tuple[int, int] | None) -> Image.Image | None:
-    """A picture as RGB, turned as EXIF says unless what is known of it was made for the unturned one.
-
-    Args:
-        opened: the picture.
-        size: expected width and height; None for any.
-
-    Returns:
-        None if the picture has another size either way.
-    """
-    turned = ImageOps.exif_transpose(opened)
-    for candidate in (turned, opened):
-        if size is None or candidate.size == size:
-            return candidate.convert("RGB")
-    return None

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from focal_lab.data.decoding import possible_sizes
 from focal_lab.data.picture_files import list_pictures_of
 from focal_lab.errors import UserError
 
@@ -152,11 +153,10 @@ def _check_headers(pair: Pair, palette: bool) -> None:
         )
     try:
         with Image.open(pair.picture) as opened:
-            turned = opened.getexif().get(0x0112, 1) >= 5  # the orientations that swap height and width
-            sizes = {opened.size, opened.size[::-1]} if turned else {opened.size}
+            sizes = possible_sizes(opened)
             told = f"{opened.width} x {opened.height}"
     except Exception as error:
-        raise UserError(f"cannot be decoded as a picture ({error})", file=pair.picture) from error
+        raise UserError(f"cannot be decoded as an image ({error})", file=pair.picture) from error
     if size not in sizes:
         raise UserError(
             f"is {size[0]} x {size[1]} px, and its picture {pair.picture} is {told}", file=pair.mask

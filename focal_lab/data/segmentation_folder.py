@@ -21,8 +21,9 @@ from torchvision.transforms import v2
 
 from focal_lab.data.batches import Batch, Target, as_lists
 from focal_lab.data.crops import RandomScaleCrop
+from focal_lab.data.decoding import load_picture
 from focal_lab.data.options import check
-from focal_lab.data.picture_files import list_pictures_of, upright
+from focal_lab.data.picture_files import list_pictures_of
 from focal_lab.data.segmentation_files import THREADS, Numbering, Pair, find_pairs, read_classes
 from focal_lab.errors import UserError
 
@@ -31,8 +32,8 @@ class SegmentationFolder(LightningDataModule):
     """Any pair of folders with pictures and masks: NAME.jpg (or another format) and NAME.png.
 
     A mask is a PNG with the number of a class in every pixel. Training sees random crops, evaluation whole
-    pictures of their own size, which the task resizes. Grey and palette pictures become RGB, and EXIF
-    orientation is followed where the mask was made for it.
+    pictures of their own size, which the task resizes. What becomes of odd images is in docs/data.md; EXIF
+    orientation is followed unless only the image as it is stored has the size of its mask.
 
     Args:
         root: folder that the other paths are relative to.
@@ -289,7 +290,8 @@ class SegmentationPictures(Dataset[tuple[Tensor, Target]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Target]:
         pair = self.pairs[index]
         label_HW = None if pair.mask is None else self.labels(pair)
-        pixels = _read_picture(pair, None if label_HW is None else (label_HW.shape[1], label_HW.shape[0]))
+        pixels = load_picture(pair.picture, None if label_HW is None else label_HW.shape[::-1])
+        assert label_HW is None or pixels.size == label_HW.shape[::-1]  # `find_pairs` has compared them
         image = tv_tensors.Image(v2.functional.pil_to_tensor(pixels))
         number = torch.tensor(index)
         if label_HW is None:
@@ -311,14 +313,3 @@ class SegmentationPictures(Dataset[tuple[Tensor, Target]]):
             # Pillow tells damage by OSError, SyntaxError, ValueError and struct.error
             raise UserError(f"cannot be read as a mask ({error})", file=pair.mask) from error
         return self.numbering.labels(numbers_HW, pair.mask)
-
-
-def _read_picture(pair: Pair, size: tuple[int, int] | None) -> Image.Image:
-    try:
-        with Image.open(pair.picture) as opened:
-            picture = upright(opened, size)
-    except Exception as error:
-        # Pillow tells damage by OSError, SyntaxError, ValueError and struct.error
-        raise UserError(f"cannot be decoded as a picture ({error})", file=pair.picture) from error
-    assert picture is not None  # sizes were compared by `find_pairs`
-    return picture

@@ -55,8 +55,7 @@ class Preprocessing:
         try:
             picture = decode(path, upright=self.upright)
         except Exception as error:
-            # Pillow tells damage by OSError, SyntaxError, ValueError, struct.error and more
-            raise UserError(f"cannot be decoded as a picture ({error})", file=path) from error
+            raise UserError(f"cannot be decoded as an image ({error})", file=path) from error
         if self.transform is not None:
             return self.transform(picture)
         pixels = v2.functional.pil_to_tensor(picture).float() / 255

@@ -222,7 +222,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "damaged picture": (
         spoil(lambda root: (root / "images/training/p0.jpg").write_bytes(b"nothing")),
-        "p0.jpg: cannot be decoded as a picture",
+        "p0.jpg: cannot be decoded as an image",
     ),
 }
 

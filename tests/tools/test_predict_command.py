@@ -66,7 +66,7 @@ def test_a_row_for_each_of_the_likeliest_classes_and_one_for_what_cannot_be_read
     assert [row["rank"] for row in read] == [str(rank) for rank in range(1, 6)] * 3
     (broken,) = (row for row in rows if row["file"] == "photos/damaged.png")
     assert (broken["index"], broken["rank"], broken["probability"]) == ("2", "", "")
-    assert broken["class"].startswith("unreadable: cannot be decoded as a picture")
+    assert broken["class"].startswith("unreadable: cannot be decoded as an image")
     assert "3 of 4 pictures predicted, 1 unreadable" in captured.err
     assert "pictures/s of the network" in captured.err
 
