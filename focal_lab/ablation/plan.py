@@ -11,6 +11,7 @@ from typing import Any
 from focal_lab.ablation.columns import with_main_columns
 from focal_lab.ablation.design import Cell, design_cells
 from focal_lab.ablation.front import best_first
+from focal_lab.ablation.overlaps import refuse_overlaps
 from focal_lab.ablation.runs import Run, hash_of, make_runs
 from focal_lab.ablation.search import Proposals, Recipe
 from focal_lab.ablation.suite import Suite, find_suite
@@ -98,6 +99,7 @@ def make_plan(
             raise UserError(
                 f"{name}: the sweep does not run {task} (it runs {one_of(sweep.tasks)})", key="--set"
             )
+    refuse_overlaps(sweep, settings)
     experiments = {task: chosen.experiment(task) for task in sweep.tasks}
     if sweep.search is not None:
         return _search_plan(sweep, chosen, experiments, settings)
@@ -122,9 +124,6 @@ def _search_plan(
             file=sweep.path,
             key="seeds",
         )
-    for name in settings:
-        if name in sweep.factors or (sweep.search and name in sweep.search.ranges):
-            raise UserError(f"{name} is searched by the sweep; drop one of the two", key="--set")
     (task,) = sweep.tasks
     recipe = Recipe(sweep, suite, experiments[task], settings)
     for params in recipe.probes():

@@ -73,7 +73,8 @@ def make_runs(
     """The runs of one cell and task, one a seed of the sweep.
 
     Settings of the sweep file lie over the experiment, the cell's levels over these, overrides on top. One
-    that begins with a task's name, such as detection.trainer.max_epochs, is for that task alone.
+    that begins with a task's name, such as detection.trainer.max_epochs, is for that task alone, and goes
+    before one for all tasks.
 
     Args:
         parents: seed -> the run whose backbone to start from, unless the configuration names another.
@@ -85,7 +86,7 @@ def make_runs(
     config["model"] = dict(config["model"])
     config["model"]["init_args"] = dict(config["model"].get("init_args") or {})
     for settings in (sweep.settings, cell.settings, overrides):
-        for name, value in settings.items():
+        for name, value in sorted(settings.items(), key=lambda item: is_for_one_task(str(item[0]))):
             key = for_task(str(name), task)
             if key is not None:
                 try:
@@ -139,6 +140,11 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def is_for_one_task(name: str) -> bool:
+    """Whether a setting begins with a task's name."""
+    return name.partition(".")[0] in TASKS
+
+
 def for_task(name: str, task: str) -> str | None:
     """A setting without its task's name in front; None for one that another task is meant by."""
     first, dot, rest = name.partition(".")
@@ -165,7 +171,7 @@ def setting_key(name: str) -> str:
         raise UserError(
             f"{name!r} is no setting: use backbone, an option of the backbone ({one_of(OPTION_NAMES)}), "
             "or a dotted key such as model.lr, data.batch_size or trainer.max_epochs, for one task alone "
-            "with its name in front: detection.model.lr"
+            "with its name in front: detection.model.lr; seeds are those of the file, or of --seeds"
         )
     if section == "trainer" or rest.startswith("init_args.") or rest == "class_path":
         return name

@@ -40,14 +40,3 @@ def test_listed_cells_keep_their_order_and_show_factors_in_the_sweeps() -> None:
 def test_excluding_every_cell_is_refused() -> None:
     with pytest.raises(UserError, match=r"^sweeps/small\.yaml: exclude: excludes every cell$"):
         names(exclude=[{"net": "A"}, {"net": "B"}])
-
-
-def test_a_later_factor_sets_over_an_earlier_one() -> None:
-    factors = {
-        "net": {"A": {"backbone": "swin", "window_size": 7, "use_shift": True}},
-        "size": {"own": {}, "big": {"window_size": 14}},
-    }
-    cells = design_cells(load_sweep(write_sweep(factors=factors), "digits"))
-    assert cells[0].labels == {"net": "A", "size": "own"}
-    assert cells[0].settings == {"backbone": "swin", "window_size": 7, "use_shift": True}
-    assert cells[1].settings == {"backbone": "swin", "window_size": 14, "use_shift": True}

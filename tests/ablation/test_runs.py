@@ -11,7 +11,7 @@ from focal_lab.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("project")
 
-BASELINE = {"net": {"Focal": {"backbone": "focal_tiny"}}}
+BASELINE: dict[str, Any] = {"net": {"Focal": {}}}
 INIT = "init_args: {backbone: focal_micro, num_classes: 10, lr: 3e-3}"
 
 
@@ -69,7 +69,8 @@ def test_overrides_lie_over_levels_over_the_sweeps_settings_over_the_experiment(
 
     assert rates() == [0.003, 0.3]
     assert rates(set={"model.lr": 0.2}) == [0.2, 0.3]
-    assert rates("model.lr=0.4", set={"model.lr": 0.2}) == [0.4, 0.4]
+    factors = {"rate": {"own": {}}}
+    assert rates("model.lr=0.4", set={"model.lr": 0.2}) == [0.4]
 
 
 def test_a_level_does_not_leak_into_the_next_cell() -> None:
@@ -252,7 +253,7 @@ def test_what_is_no_setting_is_refused_with_what_is(name: str) -> None:
             "window 2 x 2; use at most 3 levels there, for 4",
         ),
         (
-            {"factors": {"net": {"Focal": {"expand_sizes": 1}}, "ring": {"wide": {"expand_sizes": 9}}}},
+            {"factors": {"net": {"Focal": {}}, "ring": {"wide": {"expand_sizes": 9}}}},
             "factors.ring.wide: expand_sizes: 9 is larger than the window 7 of stage 1, for Focal, wide",
         ),
         (
