@@ -308,7 +308,9 @@ class CocoPictures(Dataset[tuple[Tensor, Target] | None]):
         size = (pixels.height, pixels.width)
         target: dict[str, Any] = {
             "boxes": tv_tensors.BoundingBoxes(
-                torch.tensor([thing.box for thing in things]).reshape(-1, 4), format="XYXY", canvas_size=size
+                torch.tensor([thing.box for thing in things], dtype=torch.float32).reshape(-1, 4),
+                format="XYXY",
+                canvas_size=size,
             ),
             "labels": torch.tensor([thing.label for thing in things], dtype=torch.int64),
             "area": torch.tensor([thing.area for thing in things], dtype=torch.float32),

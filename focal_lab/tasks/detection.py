@@ -13,6 +13,7 @@ from focal_lab.tasks.detectors.callbacks import ShowDetections, WriteDetections
 from focal_lab.tasks.detectors.counting import count_detector_gmacs
 from focal_lab.tasks.detectors.methods import build_detector, first_label, has_masks, stages_of
 from focal_lab.tasks.detectors.metrics import AveragePrecision, metric_names
+from focal_lab.tasks.detectors.regions import in_full
 from focal_lab.tasks.detectors.settings import Settings
 from focal_lab.tasks.extent import Extent
 from focal_lab.tasks.features import Features
@@ -152,7 +153,11 @@ class Detection(Task):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the detector's losses."""
         pictures, targets = batch
-        wanted = [target | {"labels": target["labels"] + self.first_label} for target in targets]
+        wanted = [
+            # torchvision takes no whole-number boxes
+            target | {"labels": target["labels"] + self.first_label, "boxes": in_full(target["boxes"])}
+            for target in targets
+        ]
         losses: dict[str, Tensor] = self.model(pictures, wanted)
         loss = torch.stack(list(losses.values())).sum()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(pictures))

@@ -115,6 +115,19 @@ def test_boxes_without_area_are_dropped_and_counted_and_others_are_cut_at_the_ed
     assert [thing.box for thing in picture.objects] == [(50.0, 30.0, 60.0, 40.0)]
 
 
+@pytest.mark.parametrize("box", [[4, 6, 20, 10], [4, 6.5, 20, 10], [0, 0, 60, 40]])
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_whole_number_boxes_are_float32(tmp_path: Path, box: list[float], flip: float) -> None:
+    made = content()
+    for entry in made["annotations"]:
+        entry["bbox"] = box
+    root = write(tmp_path / "coco", made)
+    for split in ("train", "val"):
+        for item in map(data(root, flip=flip, keep_empty=True)._dataset(split).__getitem__, range(5)):
+            assert item is not None
+            assert item[1]["boxes"].dtype == torch.float32
+
+
 def change(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
     def apply(made: dict[str, Any]) -> None:
         made["annotations"][1][key] = value

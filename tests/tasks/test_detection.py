@@ -70,16 +70,18 @@ def test_labels_are_the_datas_on_both_sides(method: str) -> None:
 @pytest.mark.parametrize(
     ("method", "first"), [("retinanet", 0), ("fcos", 0), ("faster_rcnn", 1), ("mask_rcnn", 1)]
 )
-def test_background_is_no_class_of_the_data(method: str, first: int) -> None:
+def test_networks_get_their_own_labels_and_float_boxes(method: str, first: int) -> None:
     class Asked(torch.nn.Module):
         def forward(self, pictures: Any, targets: Any) -> dict[str, torch.Tensor]:
-            self.labels = [target["labels"].tolist() for target in targets]
+            self.targets = targets
             return {"loss": torch.zeros(())}
 
     task = silent(small_task(method))
     task.model = Asked()
-    task.training_step(([torch.zeros(3, 8, 8)], [{"labels": torch.tensor([0, 9])}]), 0)
-    assert task.model.labels == [[first, first + 9]]
+    target = {"labels": torch.tensor([0, 9]), "boxes": torch.tensor([[1, 2, 3, 4], [0, 0, 8, 8]])}
+    task.training_step(([torch.zeros(3, 8, 8)], [target]), 0)
+    assert task.model.targets[0]["labels"].tolist() == [first, first + 9]
+    assert task.model.targets[0]["boxes"].dtype == torch.float32
 
 
 def test_a_batch_of_which_nothing_could_be_read_has_no_answers() -> None:
