@@ -216,7 +216,8 @@ def test_a_gpu_keeps_no_gathered_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     gathered = 2 * x_BHWC.numel() * 4 * module.stage.keys / 49
     fewer = kept()
     monkeypatch.setattr(attention_kernels, "_gathered_again", lambda *_: nullcontext())
-    assert kept() - fewer > 0.95 * gathered
+    map_of_qkv = 3 * x_BHWC.numel() * 4  # kept instead, to gather from
+    assert kept() - fewer > 0.9 * (gathered - map_of_qkv)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
