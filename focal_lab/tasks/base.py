@@ -9,6 +9,7 @@ from torch import nn
 
 from focal_lab.backbones.counting import count_parameters
 from focal_lab.errors import UserError
+from focal_lab.tasks.class_count import check_count
 from focal_lab.tasks.classes import Classes, shortened
 from focal_lab.tasks.schedule import Recipe
 from focal_lab.tasks.sharding import Sharded, check_sharded
@@ -52,7 +53,8 @@ class Task(LightningModule):
         """Hold the model against the data before anything is computed.
 
         Raises:
-            UserError: the data has more classes than the model, or its weights cannot be divided as is asked.
+            UserError: the data has not as many classes as the model, or its weights cannot be divided as is
+                asked.
         """
         if stage == "fit":
             check_sharded(self.trainer.strategy, self.hparams)
@@ -63,12 +65,7 @@ class Task(LightningModule):
         if stage == "fit":
             self.classes = Classes.of(data)
             self._accumulate()
-        classes = getattr(data, "num_classes", None)
-        if classes is not None and classes > self.hparams["num_classes"]:
-            raise UserError(
-                f"{self.hparams['num_classes']} are too few for the {classes} classes of the data",
-                key="model.num_classes",
-            )
+        check_count(self.hparams["num_classes"], data)
 
     def _accumulate(self) -> None:
         """Reach the recipe's pictures a step on the devices that there are, and say so."""

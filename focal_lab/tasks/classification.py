@@ -18,6 +18,7 @@ from focal_lab.tasks.averaging import PREFIX, average_of
 from focal_lab.tasks.backbone import create_backbone
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.callbacks import WritePredictions
+from focal_lab.tasks.class_count import known
 from focal_lab.tasks.class_pictures import ShowClasses
 from focal_lab.tasks.freezing import Frozen, evaluate_frozen, freeze
 from focal_lab.tasks.schedule import Recipe
@@ -33,7 +34,7 @@ class Classification(Task):
         backbone: timm model name, such as focal_tiny or resnet50.
         backbone_options: options of that model, such as {window_size: 14}.
         backbone_checkpoint: file of weights to start from.
-        num_classes: classes of the data.
+        num_classes: classes of the data; None takes their number from the data in a command.
         label_smoothing: share of the target spread over all classes.
         mixup: alpha of mixup, 0 for none.
         cutmix: alpha of cutmix, 0 for none.
@@ -66,7 +67,7 @@ class Classification(Task):
         backbone: str,
         backbone_options: dict[str, Any] | None = None,
         backbone_checkpoint: str | None = None,
-        num_classes: int = 1000,
+        num_classes: int | None = None,
         label_smoothing: float = 0.1,
         mixup: float = 0.0,
         cutmix: float = 0.0,
@@ -84,6 +85,7 @@ class Classification(Task):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        num_classes = known(num_classes)
         if num_classes < 2:
             raise UserError(
                 f"{num_classes} is too few; classification needs 2 classes", key="model.num_classes"
@@ -128,7 +130,7 @@ class Classification(Task):
         """Hold the model against the data before anything is computed.
 
         Raises:
-            UserError: the data has more classes than the model, or pictures of a size it does not take.
+            UserError: the data has not as many classes as the model, or images of a size it does not take.
         """
         super().setup(stage)
         if self.ema is not None or self.hparams["frozen"] is not None:

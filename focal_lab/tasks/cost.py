@@ -1,6 +1,5 @@
 """What a configuration costs, without building its weights: parameters and multiply-accumulates."""
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 import torch
 
 from focal_lab.errors import UserError
+from focal_lab.tasks.class_count import fill_in
+from focal_lab.tasks.dotted_path import find_class as find_class
 from focal_lab.tasks.training_cli import check_config
 
 
@@ -33,7 +34,9 @@ def build_unweighted(config: Mapping[str, Any]) -> Any:
     Raises:
         UserError: a key or value that the classes do not take, or a backbone that cannot be built.
     """
-    model = check_config(config)["model"]
+    checked = check_config(config)
+    model = checked["model"]
+    fill_in(model, checked.get("data") or {})
     init_args = dict(model.get("init_args", {})) | {"backbone_checkpoint": None}
     with torch.device("meta"):
         return find_class(model["class_path"])(**init_args)
@@ -57,16 +60,3 @@ def picture_size(data: Mapping[str, Any]) -> tuple[int, int]:
             )
         size = parameter.default
     return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
-def find_class(path: str) -> Any:
-    """The class at a dotted path.
-
-    Raises:
-        UserError: there is none.
-    """
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (AttributeError, ImportError, ValueError) as error:
-        raise UserError(f"{path} is not the dotted path of a class: {error}") from error

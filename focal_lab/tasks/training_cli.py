@@ -24,6 +24,7 @@ from focal_lab.tasks.callbacks import DivergedError, LogLearningRate, ReseedEach
 from focal_lab.tasks.checkpoint_io import AtomicCheckpointIO, MovableCheckpoint, PeriodicCheckpoint
 from focal_lab.tasks.checkpoint_room import RoomForCheckpoints
 from focal_lab.tasks.checkpoints import checkpoint_problem
+from focal_lab.tasks.class_count import fill_in
 from focal_lab.tasks.given_checkpoint import check_same_network, last_checkpoint, misfit
 from focal_lab.tasks.requeue import RequeueOnSignal
 from focal_lab.tasks.resumption import ExactResume
@@ -98,6 +99,13 @@ class FocalCLI(LightningCLI):
         if "backbone_checkpoint" in self.config[subcommand].model.get("init_args", {}):
             said.insert(0, "--model.backbone_checkpoint=null")
         self.config = self.parser.parse_args([subcommand, *said], namespace=self.config)
+
+    def instantiate_classes(self) -> None:
+        """Where the configuration does not say how many classes there are, the data does."""
+        chosen = self.config[self.subcommand] if self.subcommand else self.config
+        if chosen.get("data") is not None:
+            fill_in(chosen.model, chosen.data)
+        super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer with our callbacks; a ModelCheckpoint of the configuration replaces ours."""

@@ -1,13 +1,16 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from PIL import Image
 from tiny_task import OPTIONS, tiny_config
 
 from focal_lab.backbones.counting import count_gmacs, count_parameters
 from focal_lab.errors import UserError
 from focal_lab.tasks.cost import count_config, find_class, picture_size
+from focal_lab.tasks.training_cli import FocalCLI
 
 DIGITS = "focal_lab.data.digits.DigitsClassification"
 FOLDER = "focal_lab.data.image_folder.ImageFolderDataModule"
@@ -28,6 +31,23 @@ def test_the_cost_is_counted_at_the_size_of_the_datas_pictures() -> None:
 
 def test_numbers_written_as_text_count_as_numbers() -> None:
     assert count_config(tiny_config(lr="3e-3", num_classes="10")) == count_config(tiny_config())
+
+
+def test_the_number_of_classes_comes_from_the_data_unless_it_is_given(tmp_path: Path) -> None:
+    for name in ("cat", "dog", "eel"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "train" / name / "0.png")
+    folder = {"class_path": FOLDER, "init_args": {"root": str(tmp_path), "image_size": 28}}
+    config = tiny_config() | {"data": folder}
+    given = count_config(config)
+    del config["model"]["init_args"]["num_classes"]
+    assert given[0] - count_config(config)[0] == 7 * (8 * OPTIONS["embed_dim"] + 1)
+    built = FocalCLI(config, run=False)
+    assert built.model.hparams["num_classes"] == 3
+    assert built.config.model.init_args.num_classes == 3  # what is trained again has it, too
+    folder["init_args"]["root"] = str(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"nowhere: data\.init_args\.root: is no folder"):
+        count_config(config)
 
 
 def test_weights_to_start_from_are_not_read() -> None:

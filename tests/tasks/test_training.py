@@ -151,7 +151,7 @@ def test_a_whole_checkpoint_can_be_resumed_and_others_cannot() -> None:
     }.items():
         Path(name).write_bytes(content)
         assert not resumable(Path(name)), name
-    torch.save(Classification("focal_micro", OPTIONS).state_dict(), "plain.pth")
+    torch.save(Classification("focal_micro", OPTIONS, num_classes=10).state_dict(), "plain.pth")
     assert not resumable(Path("plain.pth"))
     assert not resumable(Path("missing"))
 

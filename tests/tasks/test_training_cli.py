@@ -164,7 +164,8 @@ def test_a_checkpoint_callback_of_the_configuration_replaces_ours() -> None:
         (["--model.foo=1"], "model: Option 'foo' is not accepted by Classification"),
         (["--model.lr=abc"], "model.lr: Expected a float. Got value: abc"),
         (["--model.lr=1e30"], "the loss is nan at step "),
-        (["--model.num_classes=5"], "model.num_classes: 5 are too few for the 10 classes of the data"),
+        (["--model.num_classes=5"], "model.num_classes: 5 is not the number of classes of the data, 10 (0, "),
+        (["--model.num_classes=11"], "model.num_classes: 11 is not the number of classes of the data, 10 ("),
         (
             ["--model.warmup_epochs=2"],
             "model.warmup_epochs: 2.0 epochs are 4 steps, but the training has only 4",

@@ -1,0 +1,63 @@
+"""How many classes a network has: as many as its data, unless the configuration gives a number."""
+
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+from focal_lab.errors import UserError
+from focal_lab.tasks.classes import shortened
+from focal_lab.tasks.dotted_path import find_class
+
+_KEY = "model.num_classes"
+
+
+def fill_in(model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    """Ask the data for the number where the model's options have `num_classes: null`; it is written there.
+
+    Args:
+        model: class_path and init_args of a configuration.
+        data: the same of its data. It is made once for this, and lists its files.
+
+    Raises:
+        UserError: the data does not say, or cannot be made or read.
+    """
+    options: MutableMapping[str, Any] = model.get("init_args") or {}
+    if options.get("num_classes", 0) is not None:
+        return
+    made = dict(data.get("init_args") or {}) | dict(data.get("dict_kwargs") or {})
+    try:
+        classes = getattr(find_class(data["class_path"])(**made), "num_classes", None)
+    except (TypeError, KeyError) as error:
+        raise UserError(f"is not given, and the data cannot be asked: {error} (set it)", key=_KEY) from error
+    options["num_classes"] = known(classes)
+
+
+def known(num_classes: int | None) -> int:
+    """The number.
+
+    Raises:
+        UserError: there is none.
+    """
+    if num_classes is None:
+        raise UserError(
+            "is not known: null takes it from data that has `num_classes`, and only in a command (set it)",
+            key=_KEY,
+        )
+    return num_classes
+
+
+def check_count(num_classes: int, data: Any) -> None:
+    """Refuse data with more or fewer classes than the network.
+
+    Raises:
+        UserError: the numbers differ.
+    """
+    classes = getattr(data, "num_classes", None)
+    if classes is None or classes == num_classes:
+        return
+    names = tuple(getattr(data, "class_names", None) or ())
+    named = f" ({shortened(names)})" if names else ""
+    raise UserError(
+        f"{num_classes} is not the number of classes of the data, {classes}{named} "
+        f"(use {classes}, or null to take it from the data)",
+        key=_KEY,
+    )
