@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from focal_lab.ablation.engine.address import DiscreetParser
-from focal_lab.ablation.plan import Plan, make_plan
+from focal_lab.ablation.honoured import refuse_unhonoured
+from focal_lab.ablation.plan import Plan, make_plan, parse_overrides
 from focal_lab.ablation.sweep_file import TASKS, find_sweep
 from focal_lab.errors import UserError, one_of
 
@@ -36,6 +37,7 @@ def plan_of(options: argparse.Namespace, papers: Sequence[str]) -> Plan:
             file=plan.sweep.path,
             key="paper",
         )
+    refuse_unhonoured(plan, parse_overrides(options.set))
     return plan
 
 

@@ -92,7 +92,7 @@ def _refuse_overridden(sweep: Sweep, levels: list[_Level], overrides: Mapping[st
 
 def _refuse_unused(sweep: Sweep, levels: list[_Level]) -> None:
     for name, value in sweep.settings.items():
-        tasks = [task for task in sweep.tasks if _path(name, task)]
+        tasks = [task for task in sweep.tasks if path_of(name, task)]
         if tasks and all(
             any(_replaces(key, name, value, task) for key in level.settings)
             for level in levels
@@ -121,20 +121,20 @@ def _rival_keys(sweep: Sweep, one: _Level, other: _Level) -> list[tuple[str, str
         for (mine, value), theirs in product(one.settings.items(), other.settings)
         for task in sweep.tasks
         if _replaces(theirs, mine, value, task)
-        and (_path(mine, task) != _path(theirs, task) or repr(value) != repr(other.settings[theirs]))
+        and (path_of(mine, task) != path_of(theirs, task) or repr(value) != repr(other.settings[theirs]))
     ]
 
 
 def _replaces(later: str, earlier: str, value: Any, task: str) -> bool:
     """Whether a setting takes the place of an earlier one, or of something in the `value` of that."""
-    theirs, mine = _path(later, task), _path(earlier, task)
+    theirs, mine = path_of(later, task), path_of(earlier, task)
     if not theirs or not mine:
         return False
     return mine[: len(theirs)] == theirs or (theirs[: len(mine)] == mine and _has(value, theirs[len(mine) :]))
 
 
-def _path(name: str, task: str) -> tuple[str, ...]:
-    """What a setting comes to for a task; empty if it is for another task, or is not a setting."""
+def path_of(name: str, task: str) -> tuple[str, ...]:
+    """The key of a setting for a task, without `init_args`; empty for another task's or an unknown one."""
     own = for_task(name, task)
     try:
         return tuple(part for part in setting_key(own or "").split(".") if part != "init_args")

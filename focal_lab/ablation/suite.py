@@ -9,6 +9,8 @@ from focal_lab.errors import UserError, one_of
 
 SUITE_FILE = "suite.yaml"
 EXPERIMENTS = Path("experiments")
+# `fit` takes more: ckpt_path, for one, is where it resumes from, which a sweep knows itself
+_KEYS = ("seed_everything", "trainer", "model", "data")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,12 @@ class Suite:
                 raise UserError("needs a class_path and init_args", file=path, key=part)
             section["init_args"] = _section(section, "init_args", path, f"{part}.init_args")
         config["trainer"] = _section(config, "trainer", path, "trainer")
-        return config
+        for key, value in config.items():
+            if key not in _KEYS and value is not None:
+                raise UserError(
+                    f"a run of a sweep does not take it; keep to {one_of(_KEYS)}", file=path, key=key
+                )
+        return {key: config[key] for key in config if key in _KEYS}
 
 
 def find_suite(name: str) -> Suite:

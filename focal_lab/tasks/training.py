@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from focal_lab.tasks.callbacks import DivergedError, Progress, Timing
 from focal_lab.tasks.checkpoints import checkpoint_problem, checkpoint_progress
@@ -93,6 +93,8 @@ def train(
 def build(config: Mapping[str, Any], folder: Path) -> FocalCLI:
     """Model, data and trainer of a configuration, writing to `folder` and silent on the terminal.
 
+    Loggers of the configuration log beside our own; `logger: false` leaves both out.
+
     Raises:
         UserError: the configuration is wrong.
     """
@@ -101,9 +103,22 @@ def build(config: Mapping[str, Any], folder: Path) -> FocalCLI:
     trainer |= {"default_root_dir": str(folder), "enable_progress_bar": False}
     with one_line_errors():
         cli = FocalCLI(dict(config) | {"trainer": trainer}, run=False, save_config_callback=None)
-    # name and version empty: event file and checkpoints/ lie in the run's own folder
-    cli.trainer.loggers = [RunLogger(folder, name="", version="", default_hp_metric=False)]
+    chosen = trainer.get("logger")
+    if chosen is False:
+        return cli
+    own = [] if chosen in (None, True) else list(cli.trainer.loggers)
+    for logger in own:
+        _name_version(logger, folder.name)
+    # first, and name and version empty: event file and checkpoints/ lie in the run's own folder
+    cli.trainer.loggers = [RunLogger(folder, name="", version="", default_hp_metric=False), *own]
     return cli
+
+
+def _name_version(logger: Logger, run: str) -> None:
+    """Runs side by side would choose the same next `version_0`; a resumed one must not replace its files."""
+    if isinstance(logger, TensorBoardLogger | CSVLogger) and logger._version is None:
+        names = (run, *(f"{run}-{attempt}" for attempt in range(2, 1000)))
+        logger._version = next((name for name in names if not Path(logger.root_dir, name).exists()), None)
 
 
 class RunLogger(TensorBoardLogger):

@@ -114,9 +114,11 @@ class FocalCLI(LightningCLI):
         except ValueError as error:
             raise UserError(str(error), key="trainer") from error
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        # Lightning adds one without a monitor when the configuration has none
+        given = self._get(self.config_init, "trainer.callbacks") or []
+        given = given if isinstance(given, list) else [given]
+        # Lightning adds one when the configuration has none
         for i, callback in enumerate(callbacks):
-            if type(callback) is ModelCheckpoint and callback.monitor is None:
+            if type(callback) is ModelCheckpoint and not any(callback is own for own in given):
                 callbacks[i : i + 1] = best_and_last(self.model)
                 break
             if isinstance(callback, PeriodicCheckpoint):

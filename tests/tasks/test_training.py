@@ -115,6 +115,22 @@ def test_a_training_can_do_without_checkpoints_and_validation() -> None:
     assert not LAST.exists()
 
 
+def test_loggers_of_the_configuration_log_beside_ours_under_the_name_of_the_run() -> None:
+    csv = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "mine"}}
+    trainer = {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 1, "limit_test_batches": 1}
+    train(tiny_config(trainer=trainer | {"logger": csv}), RUN)
+    assert len(list(RUN.glob("events.out.tfevents.*"))) == 1
+    (written,) = Path("mine/lightning_logs").iterdir()
+    assert written.name == RUN.name
+    assert "val/loss" in (written / "metrics.csv").read_text()
+    kinds = []
+    for logger in (None, True, False, [csv]):
+        loggers = build(tiny_config(trainer=trainer | {"logger": logger}), RUN).trainer.loggers
+        kinds.append([type(own).__name__ for own in loggers])
+    assert kinds == [["RunLogger"], ["RunLogger"], [], ["RunLogger", "CSVLogger"]]
+    assert loggers[1].version == f"{RUN.name}-2"  # a second attempt leaves the first one's file alone
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

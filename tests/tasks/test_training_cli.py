@@ -152,10 +152,12 @@ def test_every_training_stops_when_it_diverges_and_can_be_resumed_exactly() -> N
     assert reseed.seed == 7
 
 
-def test_a_checkpoint_callback_of_the_configuration_replaces_ours() -> None:
-    own = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"monitor": "val/loss"}}
-    trainer = FocalCLI(tiny_config(trainer={"callbacks": [own]}), run=False).trainer
-    assert [callback.monitor for callback in trainer.checkpoint_callbacks] == ["val/loss"]
+@pytest.mark.parametrize("own", [{"monitor": "val/loss"}, {"filename": "mine", "every_n_epochs": 2}])
+def test_a_checkpoint_callback_of_the_configuration_replaces_ours(own: dict[str, Any]) -> None:
+    callback = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": own}
+    trainer = FocalCLI(tiny_config(trainer={"callbacks": [callback]}), run=False).trainer
+    (kept,) = trainer.checkpoint_callbacks
+    assert (kept.monitor, kept.filename) == (own.get("monitor"), own.get("filename"))
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,8 @@ def shortened(trainer: Mapping[str, Any]) -> dict[str, Any]:
         limit = changed.get(name)
         changed[name] = min(limit, most) if isinstance(limit, int) else 0 if limit == 0 else most
     return changed | {
+        # a measurement is not a run that anybody's logger should show
+        "logger": changed.get("logger") is not False,
         "devices": 1,
         "strategy": "auto",
         "min_epochs": None,
