@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from focal_lab._version import __version__
-from focal_lab.errors import UserError
+from focal_lab.command_line import CommandParser, did_you_mean
+from focal_lab.errors import UserError, one_of
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -18,12 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     2 for a user's mistake, told in one line; 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] not in SUBCOMMANDS:
-        _parser().parse_args(arguments or ["--help"])
-        return USER_ERROR  # not reached: argparse exits by itself
-    run, _ = SUBCOMMANDS[arguments[0]]
     try:
-        return run(arguments[1:])
+        return _run(arguments)
     except UserError as error:
         print(f"focal-lab: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
@@ -33,6 +30,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the reader of our output has gone, as `| head` does; nothing more can be told to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _run(arguments: list[str]) -> int:
+    """Find the subcommand and run it."""
+    if not arguments or arguments[0].startswith("-"):
+        _parser().parse_args(arguments or ["--help"])  # --help and --version exit by themselves
+    if not arguments or arguments[0] not in SUBCOMMANDS:
+        name = " ".join(arguments[:1])
+        hint = did_you_mean(name, SUBCOMMANDS) or f" (use {one_of(SUBCOMMANDS)})"
+        raise UserError(f"{name!r} is not a subcommand{hint}")
+    run, _ = SUBCOMMANDS[arguments[0]]
+    return run(arguments[1:])
 
 
 def plan(argv: list[str]) -> int:
@@ -186,7 +195,7 @@ SUBCOMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
 def _parser() -> argparse.ArgumentParser:
     width = max(map(len, SUBCOMMANDS))
     listed = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in SUBCOMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="focal-lab",
         usage="focal-lab [--help] [--version] SUBCOMMAND ...",
         description="Ablation studies of the Focal Transformer (NeurIPS 2021).",
@@ -194,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"focal-lab {__version__}")
-    parser.add_argument("subcommand", choices=list(SUBCOMMANDS), metavar="SUBCOMMAND", help=argparse.SUPPRESS)
+    parser.add_argument("subcommand", metavar="SUBCOMMAND", help=argparse.SUPPRESS)
     return parser
 
 

@@ -127,7 +127,7 @@ def _raw(manifest: Manifest) -> dict[str, Any]:
     """Runs that differ by their seed alone share a group."""
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for place, run in enumerate(manifest.runs):
-        key = (tuple(run.cell.labels.items()), run.task, id(run.stages), _seedless(run))
+        key = (tuple(run.cell.labels.items()), run.task, id(run.stages), seedless(run))
         group = groups.get(key)
         if group is None:
             group = groups[key] = {
@@ -152,7 +152,8 @@ def _raw(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _seedless(run: Run) -> str:
+def seedless(run: Run) -> str:
+    """What the runs of a cell and task have in common, whatever their seeds."""
     return json.dumps(_without(run.identity, "seed_everything", "needs"), sort_keys=True)
 
 

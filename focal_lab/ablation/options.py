@@ -3,12 +3,11 @@
 import argparse
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
-from focal_lab.ablation.engine.address import DiscreetParser
 from focal_lab.ablation.honoured import refuse_unhonoured
 from focal_lab.ablation.plan import Plan, make_plan, parse_overrides
 from focal_lab.ablation.sweep_file import TASKS, find_sweep
+from focal_lab.command_line import CommandParser, add_out
 from focal_lab.errors import UserError, one_of
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -44,7 +43,7 @@ def plan_of(options: argparse.Namespace, papers: Sequence[str]) -> Plan:
 def sweep_parser(name: str, function: object) -> argparse.ArgumentParser:
     """What `plan` and `sweep` have in common; the first line of the function's docstring is the help."""
     description = str(function.__doc__).splitlines()[0]
-    parser = DiscreetParser(prog=f"focal-lab {name}", description=description)
+    parser = CommandParser(prog=f"focal-lab {name}", description=description)
     parser.add_argument("sweep", metavar="SWEEP", help="a sweep file, or the name of one in sweeps/")
     parser.add_argument("--suite", help="folder of experiments/ to train on (default: digits)")
     parser.add_argument(
@@ -61,7 +60,7 @@ def sweep_parser(name: str, function: object) -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="a setting for every run, such as trainer.max_epochs=1 or focal_pool=mean; may be repeated",
     )
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    add_out(parser)
     return parser
 
 

@@ -14,6 +14,7 @@ from focal_lab.ablation.keep import CHECKPOINTS, parse_keep
 from focal_lab.ablation.outcomes import State, read_outcome, run_folders
 from focal_lab.ablation.result import FAILURE_FILE
 from focal_lab.ablation.runs_text import many, runs_text, size
+from focal_lab.command_line import CommandParser, add_out
 from focal_lab.errors import UserError, one_of
 
 SOME_KEPT = 1
@@ -38,14 +39,14 @@ def runs_command(argv: list[str]) -> int:
     """
     if argv and argv[0] in _ACTIONS:
         return _ACTIONS[argv[0]](argv[1:])
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="focal-lab runs",
         usage="focal-lab runs [rm|retry|gc] [options]",
         description=str(runs_command.__doc__).splitlines()[0],
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_out(parser)
+    add_out(parser)
     parser.add_argument("--failed", action="store_true", help="only failed runs, with their reasons")
     parser.add_argument("--sweep", metavar="NAME", help="only runs that this sweep needs")
     parser.add_argument("--json", action="store_true", help="everything, for programs")
@@ -117,12 +118,12 @@ def _retry(argv: list[str]) -> int:
 
 
 def _collect(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="focal-lab runs gc",
         description="Remove runs that no sweep needs as it was run last, damaged files that were set "
         "aside, and what dead processes left.",
     )
-    _add_out(parser)
+    add_out(parser)
     parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
     parser.add_argument(
         "--keep",
@@ -173,15 +174,11 @@ def _chosen(options: argparse.Namespace) -> list[Path]:
 
 
 def _action_parser(name: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"focal-lab runs {name}", description=description)
+    parser = CommandParser(prog=f"focal-lab runs {name}", description=description)
     parser.add_argument("runs", nargs="*", metavar="ID", help="a run's id, or its beginning")
     parser.add_argument("--failed", action="store_true", help="all failed runs")
-    _add_out(parser)
+    add_out(parser)
     return parser
-
-
-def _add_out(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
 
 
 def _checked(out: Path) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from focal_lab.ablation.conflicts import Rivals, present
-from focal_lab.ablation.engine.address import check_url, without_password
+from focal_lab.ablation.engine.address import check_url
 from focal_lab.ablation.engine.execute import Execution, Rules, Summary, View
 from focal_lab.ablation.engine.orders import WarmProcesses
 from focal_lab.ablation.engine.places import Places
@@ -21,6 +21,7 @@ from focal_lab.ablation.keep import parse_keep
 from focal_lab.ablation.manifest import Manifest, manifest_path, read_manifest
 from focal_lab.ablation.options import parse_duration
 from focal_lab.ablation.runs import Run
+from focal_lab.command_line import without_password
 from focal_lab.errors import UserError
 
 SOME_FAILED = 1

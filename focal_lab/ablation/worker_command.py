@@ -4,12 +4,12 @@ import sys
 from pathlib import Path
 
 from focal_lab.ablation.disk import check_room
-from focal_lab.ablation.engine.address import DiscreetParser
 from focal_lab.ablation.engine.orders import WarmProcesses
 from focal_lab.ablation.engine.places import find_places
 from focal_lab.ablation.engine.progress import SweepView
 from focal_lab.ablation.manifest import Manifest, all_manifests, manifest_path, read_manifest
 from focal_lab.ablation.work import add_work_options, conclusion, execute, status_of, work_of
+from focal_lab.command_line import CommandParser, add_out
 from focal_lab.errors import UserError, one_of
 
 
@@ -26,9 +26,9 @@ def worker_command(argv: list[str]) -> int:
         UserError: an option is wrong, there is no such study, or the storage cannot be used.
     """
     description = str(worker_command.__doc__).splitlines()[0]
-    parser = DiscreetParser(prog="focal-lab worker", description=description)
+    parser = CommandParser(prog="focal-lab worker", description=description)
     parser.add_argument("--study", required=True, help="the study to join, or the name of its sweep")
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    add_out(parser)
     add_work_options(parser)
     options = parser.parse_args(argv)
     work, out = work_of(options), options.out

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from focal_lab.command_line import CommandParser, add_out
 from focal_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,6 +61,11 @@ def _report(options: argparse.Namespace) -> int:
         from focal_lab.report.page_command import write_page
 
         return write_page(lambda: _plan(options), out, options)
+    if options.long or options.format in ("csv", "parquet"):  # which have no notes
+        from focal_lab.report.left_out import left_out
+
+        for sentence in left_out(plan, out):
+            print(f"focal-lab: {sentence}", file=sys.stderr)
     if options.long:
         _emit(_sweep_long(plan, out, options.format, options.output), options.output)
         return 0
@@ -121,14 +127,14 @@ def print_table(plan: "Plan", out: Path, format: str = "text", file: TextIO | No
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="focal-lab report",
         description="Measured numbers and their spread beside the published ones; or every run in one table.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="sweep file or its name; none: all runs")
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    add_out(parser)
     parser.add_argument("--format", choices=FORMATS, help="default: text")
     parser.add_argument(
         "--output",

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from focal_lab.command_line import CommandParser, add_out
 from focal_lab.report.board.sweeps import FOLDER, OTHERS, ShownSweep, Sweeps, fingerprint
 
 ALL = "all"
@@ -184,7 +185,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="focal-lab dashboard",
         description="TensorBoard of all runs: curves by sweep and cell, HParams, pictures, tables and plots.",
         epilog=_EPILOG,
@@ -193,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "sweeps", nargs="*", metavar="SWEEP", help="sweep files or their names (default: all)"
     )
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    add_out(parser)
     parser.add_argument("--port", type=int, help="default: the first free one from 6006")
     parser.add_argument(
         "--host", default="localhost", help="0.0.0.0: reachable from elsewhere (default: localhost)"

@@ -12,6 +12,7 @@ from typing import Any
 
 from focal_lab.ablation.inventory import find_runs
 from focal_lab.ablation.result import CONFIG_FILE, FAILURE_FILE, RESULT_FILE
+from focal_lab.command_line import CommandParser, add_out
 from focal_lab.errors import UserError
 from focal_lab.report.diff_text import diff_text
 from focal_lab.report.differences import Section, Side, compare, curve_pairs, read_side
@@ -113,13 +114,13 @@ def _folder(name: str, out: Path) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="focal-lab diff",
         description="Two runs: what was configured differently, and what came of it.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs=2, metavar="RUN", help="id, its beginning, or folder")
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    add_out(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
     return parser

@@ -15,6 +15,7 @@ from focal_lab.report.claims import answer_claims
 from focal_lab.report.comparison import compare_rows, find_baselines
 from focal_lab.report.entries import COUNTED, Entry, PlannedRun, Row, Status, Table
 from focal_lab.report.layouts import Layout, Published, find_layout, published_values
+from focal_lab.report.left_out import left_out
 from focal_lab.report.notes import table_notes
 from focal_lab.report.origin import describe_data, provenance_of
 from focal_lab.report.references import with_references
@@ -80,7 +81,7 @@ def build_table(plan: "Plan", out: Path) -> Table:
         order=_order(plan, len(results)),
         answers=answer_claims(compared, sweep.expectations),
     )
-    return replace(table, notes=table_notes(table))
+    return replace(table, notes=(*table_notes(table), *left_out(plan, out)))
 
 
 def _compared(

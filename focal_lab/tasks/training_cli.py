@@ -3,12 +3,13 @@
 A run of a sweep goes through the same class, with the same configuration file.
 """
 
+import inspect
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jsonargparse import ArgumentError
@@ -18,6 +19,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
+from focal_lab.command_line import did_you_mean
 from focal_lab.errors import UserError
 from focal_lab.tasks.allocator import keep_freed_memory
 from focal_lab.tasks.callbacks import DivergedError, LogLearningRate, ReseedEachEpoch, StopWhenDiverged
@@ -41,8 +43,11 @@ class FocalCLI(LightningCLI):
         kwargs: LightningCLI's.
     """
 
+    # options of the command that are not Lightning's, for who misspells one
+    own_options: ClassVar[Sequence[str]] = ("--dry_run",)
+
     def __init__(self, args: Sequence[str] | Mapping[str, Any], *, run: bool = True, **kwargs: Any) -> None:
-        quiet: dict[str, Any] = {"exit_on_error": False}
+        quiet: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
         self._said_of_model = [] if isinstance(args, Mapping) else model_arguments(args)
         super().__init__(
             LightningModule,
@@ -63,8 +68,13 @@ class FocalCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuse a checkpoint or a seed that cannot be used; Lightning opens the file right after this."""
-        with _no_command_line():
-            super().parse_arguments(parser, args)
+        try:
+            with _no_command_line():
+                super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            parsers = getattr(self, "_subcommand_parsers", {}).values()
+            known = {name for one in parsers for name in one._option_string_actions}
+            raise UserError(shorten(str(error), known.union(self.own_options))) from error
         subcommand = self.config.get("subcommand")
         chosen = self.config[subcommand] if subcommand else self.config
         seed, checkpoint = chosen.get("seed_everything"), chosen.get("ckpt_path")
@@ -255,23 +265,49 @@ def one_line_errors() -> Iterator[None]:
         raise
 
 
-def shorten(message: str) -> str:
-    """Key, reason and value of a jsonargparse message, which has a line for every type it tried."""
+def shorten(message: str, options: Iterable[str] = ()) -> str:
+    """Key, reason and value of a jsonargparse message, which has a line for every type it tried.
+
+    Args:
+        options: of the command line; one that is near an unknown one is suggested.
+    """
     key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
     lines = [re.sub(r'^Parser key "[^"]+": ', "", line.strip(" -")) for line in message.splitlines()]
     lines = [line for line in lines if line]
     reasons = [line for line in lines if not _STRUCTURE.match(line)] or lines[-1:]
+    unknown = [line for line in reasons if _NOT_ACCEPTED.match(line)]
+    reasons = unknown[:1] or reasons
     reason = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", "; ".join(dict.fromkeys(reasons)))
-    owner = re.findall(r"given class_path '(?:\w+\.)*(\w+)'", message)
+    owner = re.findall(r"given class_path '([\w.]+)'", message)
     if owner and reason.endswith("is not accepted"):
-        reason += f" by {owner[-1]}"
+        reason += f" by {owner[-1].rpartition('.')[2]}"
     # the first value named is that of the innermost key
     value = re.search(r"Given value: (.*)", message)
     if value and "value" not in reason and owner == []:
         reason += ", not " + re.sub(r"NestedArg\(key='\w+', val=(.*)\)", r"\1", value.group(1))
+    reason += _suggestion(reason, owner[-1] if owner else "", options)
     return f"{key}: {reason}" if key else reason
 
 
+def _suggestion(reason: str, owner: str, options: Iterable[str]) -> str:
+    """A known name that is near the unknown one of a message, of the class whose path is `owner`."""
+    argument = re.search(r"unrecognized arguments: (--[\w.]+)", reason)
+    option = _NOT_ACCEPTED.match(reason)
+    module, _, name = owner.rpartition(".")
+    chosen = Trainer if option and option["group"] == "trainer" else getattr(sys.modules.get(module), name, 0)
+    if isinstance(chosen, type):
+        bases = [base for base in chosen.__mro__ if "__init__" in vars(base)]
+        options = {
+            f"--{name}" for base in bases for name in inspect.signature(vars(base)["__init__"]).parameters
+        }
+    if argument:
+        return did_you_mean(argument[1], options)
+    return did_you_mean(option["name"], {name.lstrip("-") for name in options}) if option else ""
+
+
+_NOT_ACCEPTED = re.compile(
+    r"(?:Group '(?P<group>\w+)' does not accept o|O)ption '(?P<name>[\w.]+)'(?: is not accepted|$)"
+)
 # lines that tell how jsonargparse looked, not what is wrong
 _STRUCTURE = re.compile(
     "Parser key|Does not validate|Subtypes:|Errors:|Given value|Problem with given"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from focal_lab._version import __version__
+from focal_lab.command_line import CommandParser
 from focal_lab.errors import UserError, one_of
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="focal-lab convert",
         description="Convert weights for one model; the result loads into it, and into timm's own Swin.",
         epilog=_EPILOG,

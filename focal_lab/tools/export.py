@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from focal_lab.command_line import CommandParser, add_out
 from focal_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def _size(sides: list[int] | None) -> tuple[int, int] | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="focal-lab export",
         description="Write a trained network for other programs, after comparing it with the module.",
         epilog=_EPILOG,
@@ -207,5 +208,5 @@ def _parser() -> argparse.ArgumentParser:
         help="largest difference, as a share of the largest value (default: 1e-4)",
     )
     add("--license", metavar="NAME", help="of the weights, for the model card, such as apache-2.0")
-    add("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    add_out(parser)
     return parser

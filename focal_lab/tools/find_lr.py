@@ -17,6 +17,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from focal_lab.command_line import CommandParser
 from focal_lab.errors import UserError
 from focal_lab.tasks.callbacks import StopWhenDiverged
 from focal_lab.tasks.training_cli import main as training_main
@@ -114,6 +115,7 @@ class FindLearningRateCLI(RehearsalCLI):
     """Trains for some steps and prints the suggestion."""
 
     as_first_of_many = False
+    own_options = ("--min_lr", "--max_lr", "--num_training", "--early_stop_threshold", "--csv", "--png")
     search: Search
 
     def shorten(self, trainer: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,11 +170,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="focal-lab find-lr",
         usage="focal-lab find-lr --config EXPERIMENT [options below, and all of focal-lab fit]",
         description="Raise the learning rate from step to step and suggest one. Nothing is trained or kept.",
-        allow_abbrev=False,
+        others=True,
     )
     parser.add_argument("--min_lr", type=float, default=1e-6, help="where the search begins (1e-6)")
     parser.add_argument("--max_lr", type=float, default=1.0, help="where it ends (1)")

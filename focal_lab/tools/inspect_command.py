@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from focal_lab.command_line import CommandParser, add_out
 from focal_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def _blocks(text: str | None) -> list[int] | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="focal-lab inspect",
         description="What a query attends to, how attention is divided among levels, learned biases, reach.",
         epilog=_EPILOG,
@@ -210,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="where pictures and inspect.json go (default: of a run OUT/inspect/RUN, else inspect/NAME)",
     )
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    add_out(parser)
     parser.add_argument("--model", metavar="NAME", help="the focal backbone of a file of weights, or alone")
     parser.add_argument(
         "--set",

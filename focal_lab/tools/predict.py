@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from focal_lab.command_line import CommandParser, add_out
 from focal_lab.errors import UserError, one_of
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def main(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options of this way in."""
-    made = argparse.ArgumentParser(
+    made = CommandParser(
         prog="focal-lab predict",
         description="What a trained network sees in pictures: of classification, detection or segmentation.",
         epilog=_EPILOG,
@@ -115,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
         default="raw",
         help="the trained weights, or their moving average where the training kept one (default: raw)",
     )
-    made.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    add_out(made)
     return made
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from focal_lab.command_line import CommandParser
 from focal_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _heads(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="focal-lab profile",
         description="Parameters, operations, reach, speed and memory of models, side by side.",
         epilog=_EPILOG,

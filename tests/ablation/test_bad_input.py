@@ -11,14 +11,16 @@ import pytest
 from postgres_server import PASSWORD, PostgresServer, find_binaries
 from small_project import write, write_sweep
 
+from focal_lab import cli
 from focal_lab.ablation import options as option_module
 from focal_lab.ablation.conflicts import present, refuse_conflicts
-from focal_lab.ablation.engine.address import check_url, without_password
+from focal_lab.ablation.engine.address import check_url
 from focal_lab.ablation.engine.places import find_places
 from focal_lab.ablation.engine.storage import clock_difference, open_storage
 from focal_lab.ablation.manifest import Manifest, manifest_path, read_manifest, write_manifest
 from focal_lab.ablation.plan import Plan, make_plan, remember
 from focal_lab.ablation.worker_command import find_study
+from focal_lab.command_line import without_password
 from focal_lab.errors import UserError
 
 
@@ -81,12 +83,16 @@ def test_a_storage_that_nobody_answers_at_is_said_without_its_password() -> None
     "arguments",
     [["plan", "small", "--storage"], ["sweep", "small", "--storge"], ["worker", "--study", "s", "--storge"]],
 )
-def test_a_password_is_not_repeated_by_who_does_not_know_the_option(arguments: list[str]) -> None:
-    done = focal_lab(*arguments, "postgresql://me:s3cret@host/db")
-    assert done.returncode == 2
-    assert "unrecognized arguments: --stor" in done.stderr
-    assert "postgresql://me:***@host/db" in done.stderr
-    assert "s3cret" not in done.stderr
+def test_a_password_is_not_repeated_by_who_does_not_know_the_option(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["postgresql://me:s3cret@host/db"], []):
+        if not words:
+            arguments[-1] += "=postgresql://me:s3cret@host/db"
+        assert cli.main([*arguments, *words]) == 2
+        printed = capsys.readouterr().err
+        assert "unrecognized arguments: --stor" in printed
+        assert "s3cret" not in printed
 
 
 @pytest.fixture(scope="module")

@@ -3,18 +3,8 @@
 A password is never printed, also not of an address that is wrong: rather too much is hidden than too little.
 """
 
-import argparse
-import re
-from typing import NoReturn
-
+from focal_lab.command_line import without_password
 from focal_lab.errors import UserError
-
-# What stands between a user's name and the last @, which passwords may hold, too; user names as well
-# (user@server), and people forget a colon or a slash of `://`.
-_BEFORE_HOST = re.compile(r"(\w(?:://?|//)[^:/\s\[]*):.*@", re.DOTALL)
-# No @ at all: what should be a port and is none.
-_NO_PORT = re.compile(r"(\w(?:://?|//)[^:/\s\[]*):(?!\*\*\*@)(?!\d+(?:[/?,\s'\"]|$))[^\s'\"]+")
-_NAMED = re.compile(r"(pass\w*\s*=)(?:\s*'[^']*'|[^&'\"]+)", re.IGNORECASE)
 
 
 def check_url(url: str) -> str:
@@ -38,18 +28,3 @@ def check_url(url: str) -> str:
             key="--storage",
         )
     return f"postgresql+psycopg://{rest}"
-
-
-def without_password(text: str) -> str:
-    """A text with the passwords of addresses in it replaced by `***`."""
-    text = _BEFORE_HOST.sub(r"\1:***@", text)
-    text = _NO_PORT.sub(r"\1:***", text)
-    return _NAMED.sub(r"\1***", text)
-
-
-class DiscreetParser(argparse.ArgumentParser):
-    """Repeats no password of an argument that it does not know: `focal-lab plan` has no --storage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong, and exit with status 2."""
-        super().error(without_password(message))

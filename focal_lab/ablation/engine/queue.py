@@ -21,7 +21,6 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from focal_lab.ablation.columns import MAIN
-from focal_lab.ablation.engine.address import without_password
 from focal_lab.ablation.engine.burial import Burial
 from focal_lab.ablation.engine.heartbeat import Heartbeat
 from focal_lab.ablation.engine.locks import FileLock
@@ -35,6 +34,7 @@ from focal_lab.ablation.engine.storage import (
 )
 from focal_lab.ablation.result import RESULT_FILE, set_aside
 from focal_lab.ablation.runs import Run
+from focal_lab.command_line import without_password
 from focal_lab.errors import UserError
 
 # how a trial ended, as its attribute "outcome"

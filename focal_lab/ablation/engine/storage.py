@@ -11,8 +11,9 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
-from focal_lab.ablation.engine.address import check_url, without_password
+from focal_lab.ablation.engine.address import check_url
 from focal_lab.ablation.engine.locks import FileLock
+from focal_lab.command_line import without_password
 from focal_lab.errors import UserError
 
 JOURNAL = "queue.journal"

@@ -1,0 +1,49 @@
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from report_world import finish, make_plan
+
+from focal_lab.ablation.design import Cell
+from focal_lab.ablation.manifest import Manifest, write_manifest
+from focal_lab.ablation.plan import Plan
+from focal_lab.ablation.runs import Run
+from focal_lab.report.left_out import left_out
+
+
+def planned(tasks: Sequence[str], seeds: Sequence[int], lr: float = 0.1, suite: str = "digits") -> Plan:
+    """A sweep of one cell, whose runs' ids say what they are."""
+    runs = tuple(
+        Run(f"{task}-{suite}-{lr}-{seed}", Cell({"window": "7"}, {}), task, seed, {}, identity)
+        for task in tasks
+        for seed in seeds
+        for identity in [{"task": task, "lr": lr, "suite": suite, "seed_everything": seed}]
+    )
+    fake = make_plan({"window": ["7"]}, tasks=tasks, seeds=seeds)
+    return replace(fake, runs=runs, suite=suite)  # type: ignore[return-value, type-var]
+
+
+def train(out: Path, study: str, plan: Plan, sweep: str = "window_size") -> None:
+    write_manifest(out, Manifest(study, sweep, plan.suite, "", plan.runs))
+    for run in plan.runs:
+        finish(out, run.id, seed=run.seed, task=run.task)
+
+
+def test_finished_runs_that_a_report_does_not_show_are_counted_by_what_they_differ_in(out: Path) -> None:
+    train(out, "one", planned(["classification"], [0, 1, 2, 10]))
+    train(out, "two", planned(["detection"], [0, 1]))
+    train(out, "three", planned(["classification"], [0], lr=0.2))
+    train(out, "four", planned(["classification"], [0], suite="imagenet"))
+    train(out, "same", planned(["classification"], [3]), sweep="another")
+    train(out, "none", planned(["classification"], [0], lr=0.3), sweep="another")
+    write_manifest(out, Manifest("late", "window_size", "digits", "", planned(["classification"], [7]).runs))
+    assert list(left_out(planned(["classification"], [0, 1]), out)) == [
+        "Left out, although finished: 3 of seeds 2 and 3 and 10, 1 with other settings or cells, "
+        "1 on suite imagenet, 2 of detection (--seeds, --tasks, --suite and --set say which runs are shown)."
+    ]
+    assert list(left_out(planned(["classification"], [0, 1, 2, 3, 10], lr=0.3), out / "none")) == []
+
+
+def test_a_report_of_everything_leaves_nothing_out(out: Path) -> None:
+    train(out, "one", planned(["classification", "detection"], [0, 1, 2]))
+    assert list(left_out(planned(["classification", "detection"], [0, 1, 2]), out)) == []
