@@ -1,13 +1,30 @@
-"""A file of readable names for class folders, such as ImageNet's n01440764: tench."""
+"""Names of classes: files of them, such as ImageNet's n01440764: tench, and how two lists differ."""
 
 import json
 from collections import Counter
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from focal_lab.errors import UserError
 
 _KEY = "data.init_args.names"
+# Lists up to this length are shown whole, of longer ones what differs.
+_SHOWN = 20
+
+
+def differing(here: Sequence[str], there: Sequence[str], where: tuple[str, str] = ("here", "there")) -> str:
+    """Both lists of classes, for a message; "" where they are the same in the same order."""
+    if list(here) == list(there):
+        return ""
+    if max(len(here), len(there)) > _SHOWN:
+        pairs = [(ours, theirs) for ours, theirs in zip_longest(here, there) if ours != theirs]
+        here, there = ([name for name in names if name][:_SHOWN] for names in zip(*pairs, strict=True))
+    alike = [" ".join(name.split()).casefold() for name in here] == [
+        " ".join(name.split()).casefold() for name in there
+    ]
+    hint = ", which differ in capitals or spaces alone" if alike else ""
+    return f"{', '.join(map(repr, here))} {where[0]} and {', '.join(map(repr, there))} {where[1]}{hint}"
 
 
 def read_class_names(path: Path, folders: Sequence[str]) -> list[str]:

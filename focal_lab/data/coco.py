@@ -19,6 +19,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from focal_lab.data.batches import Batch, Target, as_lists
+from focal_lab.data.class_names import differing
 from focal_lab.data.coco_file import CocoFile, Picture, read_coco
 from focal_lab.data.decoding import decode
 from focal_lab.data.options import check
@@ -148,18 +149,31 @@ class CocoDataModule(LightningDataModule):
             if not folder.is_dir():
                 raise UserError("is no folder", file=folder, key=f"data.init_args.{split}_images")
             _check_pictures(found, folder)
-            if split == "val" and stage == "fit" and found.category_ids != self.category_ids:
-                raise UserError(
-                    f"its categories differ from those of {self.annotations('train').path}",
-                    file=found.path,
-                    key="categories",
-                )
+            if stage != "predict":
+                _check_objects(found)
+        if stage == "fit":
+            self._check_categories()
         if stage == "fit" and len(self._dataset("train")) < self.batch_size:
             raise UserError(
                 f"{self.batch_size} is more than the {len(self._dataset('train'))} training pictures with "
                 "objects (lower it)",
                 key="data.init_args.batch_size",
             )
+
+    def _check_categories(self) -> None:
+        """All files must have the same ids and names; that of the test, too, where it is there."""
+        train = self.annotations("train")
+        for split in ("val", "test"):
+            path = self.root / self._places[split][1]
+            if split == "test" and not path.exists():
+                continue
+            difference = differing(self.annotations(split).listed, train.listed)
+            if difference:
+                raise UserError(
+                    f"differ from those of {train.path}: {difference} (ids and names must be the same)",
+                    file=path,
+                    key="categories",
+                )
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches: a list of normalised pictures (3, H, W) and a list of what is in them."""
@@ -368,6 +382,28 @@ def _check_pictures(found: CocoFile, folder: Path) -> None:
     if missing:
         more = f", and {len(missing) - 1} others," if len(missing) > 1 else ""
         raise UserError(
-            f"image {missing[0].number}{more} of {found.path} does not exist (wrong folder of pictures?)",
+            f"image {missing[0].number}{more} of {found.path} does not exist ({_advice(missing[0], folder)})",
             file=folder / missing[0].file,
+        )
+
+
+def _advice(missing: Picture, folder: Path) -> str:
+    """Why a file may not be found."""
+    name = missing.file.replace("\\", "/").rpartition("/")[2]
+    if "://" in missing.file:
+        return "file_name is an address on the web, not a file"
+    if name != missing.file and (folder / name).exists():
+        return f"file_name is relative to the folder, which has {name}"
+    return "file_name has \\ where / is meant" if "\\" in missing.file else "wrong folder of pictures?"
+
+
+def _check_objects(found: CocoFile) -> None:
+    """Without objects nothing is learned, and average precision is not defined."""
+    things = [thing for picture in found.pictures for thing in picture.objects]
+    if all(thing.crowd for thing in things):
+        raise UserError(
+            f"has no objects in {len(found.pictures)} images: {len(things)} crowds, and {found.dropped} "
+            "boxes without area",
+            file=found.path,
+            key="annotations",
         )

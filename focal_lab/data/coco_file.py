@@ -4,7 +4,6 @@ The format: https://cocodataset.org/#format-data. Shape suffixes: N objects of a
 """
 
 import json
-import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,28 +15,11 @@ import numpy as np
 from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
+from focal_lab.data.coco_annotations import Annotations, Object, Segmentation, shown, whole
 from focal_lab.errors import UserError
 
-Segmentation = list[Any] | dict[str, Any] | None
-
-
-@dataclass(frozen=True)
-class Object:
-    """One annotation.
-
-    Attributes:
-        box: corners (x1, y1, x2, y2) in px, within the picture; the second is exclusive.
-        label: class, counted from 0 in the order of the file's category ids.
-        area: of the mask, in px; of the box where the file does not say.
-        crowd: whether it marks a region of many objects, which training leaves out and evaluation ignores.
-        segmentation: polygons or run lengths as the file has them; None for a box only.
-    """
-
-    box: tuple[float, float, float, float]
-    label: int
-    area: float
-    crowd: bool
-    segmentation: Segmentation
+# Warnings name so many of several; the rest is counted.
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -83,6 +65,11 @@ class CocoFile:
     dropped: int
 
     @property
+    def listed(self) -> list[str]:
+        """Id and name of each class."""
+        return [f"{number} {name}" for number, name in zip(self.category_ids, self.class_names, strict=True)]
+
+    @property
     def has_masks(self) -> bool:
         """Whether every object but the crowds has a mask."""
         things = [thing for picture in self.pictures for thing in picture.objects if not thing.crowd]
@@ -90,49 +77,102 @@ class CocoFile:
 
 
 def read_coco(path: Path) -> CocoFile:
-    """Read and check an annotation file. Boxes without area are dropped, which a warning counts.
+    """Read an annotation file, and check every entry of it.
+
+    Boxes without area are left out; that and what else is odd is counted in a warning each.
 
     Raises:
-        UserError: not such a file, nothing in it, or an annotation that points to no picture or class.
+        UserError: not such a file, nothing in it, or an entry that cannot be what it says.
     """
     content = _load(path)
-    images, categories = content["images"], content["categories"]
-    annotations = content.get("annotations", [])
-    for name, listed in {"images": images, "categories": categories}.items():
-        if not listed:
-            raise UserError("is empty; there is nothing to learn from", file=path, key=name)
-    category_ids = sorted(_value(path, "categories", category, "id") for category in categories)
-    _unique(path, "categories", category_ids)
-    labels = {number: label for label, number in enumerate(category_ids)}
-    names = {category["id"]: str(category.get("name", category["id"])) for category in categories}
-    sizes = {}
-    for image in images:
-        number = _value(path, "images", image, "id")
-        sizes[number] = _value(path, "images", image, "height"), _value(path, "images", image, "width")
-        _value(path, "images", image, "file_name")
-    _unique(path, "images", [image["id"] for image in images])
-    objects: dict[int, list[Object]] = {number: [] for number in sizes}
-    dropped = 0
-    for annotation in annotations:
-        thing = _object(path, annotation, sizes, labels)
-        if thing is None:
-            dropped += 1
-        else:
-            objects[annotation["image_id"]].append(thing)
-    if dropped:
-        warnings.warn(
-            f"{path}: {dropped} of {len(annotations)} boxes have no area and are left out", stacklevel=2
-        )
+    names = _categories(path, content["categories"])
+    images = _images(path, content["images"])
+    labels = {number: label for label, number in enumerate(names)}
+    sizes = {number: (height, width) for number, (_, height, width) in images.items()}
+    annotations = Annotations(path, sizes, labels)
+    for position, entry in enumerate(content.get("annotations", [])):
+        annotations.add(position, entry)
+    annotations.finish()
+    objects = annotations.objects
+    there = {thing.label for things in objects.values() for thing in things}
+    unseen = [name for number, name in names.items() if labels[number] not in there]
+    if there and unseen:
+        _warn(path, f"no object is a {some(unseen)} ({len(unseen)} of the {len(names)} classes)")
     return CocoFile(
         path,
-        tuple(
-            Picture(image["id"], image["file_name"], *sizes[image["id"]], tuple(objects[image["id"]]))
-            for image in images
-        ),
-        tuple(category_ids),
-        tuple(names[number] for number in category_ids),
-        dropped,
+        tuple(Picture(number, *image, tuple(objects[number])) for number, image in images.items()),
+        tuple(names),
+        tuple(names.values()),
+        annotations.dropped,
     )
+
+
+def _categories(path: Path, entries: Sequence[Any]) -> dict[int, str]:
+    """Names by id, in the order of the ids; equal names are told apart by their ids."""
+    names: dict[int, str] = {}
+    for position, entry in enumerate(entries):
+        number = _id(path, "categories", position, entry, names)
+        name = entry.get("name", str(number))
+        if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
+            raise UserError(f"{shown(name)} is not a name", file=path, key=f"category {number}: name")
+        names[number] = str(name)
+    often = Counter(names.values())
+    twice = [name for name, count in often.items() if count > 1]
+    if twice:
+        _warn(path, f"{some(twice)} is the name of several categories; their ids are added to the names")
+    return {
+        number: f"{name} ({number})" if often[name] > 1 else name for number, name in sorted(names.items())
+    }
+
+
+def _images(path: Path, entries: Sequence[Any]) -> dict[int, tuple[str, int, int]]:
+    """File, height and width by id, in the file's order."""
+    images: dict[int, tuple[str, int, int]] = {}
+    for position, entry in enumerate(entries):
+        number = _id(path, "images", position, entry, images)
+        for field in ("file_name", "height", "width"):
+            if field not in entry:
+                raise UserError("is missing", file=path, key=f"image {number}: {field}")
+        file, height, width = entry["file_name"], whole(entry["height"]), whole(entry["width"])
+        if not isinstance(file, str) or not file:
+            raise UserError(f"{shown(file)} is not a name", file=path, key=f"image {number}: file_name")
+        for field, side in {"height": height, "width": width}.items():
+            if side is None or side < 1:
+                raise UserError(
+                    f"{shown(entry[field])} is not a whole number of 1 or more",
+                    file=path,
+                    key=f"image {number}: {field}",
+                )
+        images[number] = (file, int(height or 0), int(width or 0))
+    twice = [file for file, count in Counter(file for file, _, _ in images.values()).items() if count > 1]
+    if twice:
+        _warn(path, f"{some(twice)} is the file of several images, which all count ({len(twice)} such files)")
+    return images
+
+
+def _id(path: Path, section: str, position: int, entry: Any, taken: Mapping[int, Any]) -> int:
+    """The id of an entry, which no other one has."""
+    key = f"{section}[{position}]"
+    if not isinstance(entry, dict):
+        raise UserError(f"{shown(entry)} is not an object with an id", file=path, key=key)
+    if "id" not in entry:
+        raise UserError("is missing", file=path, key=f"{key}.id")
+    number = whole(entry["id"])
+    if number is None:
+        raise UserError(f"{shown(entry['id'])} is not a whole number", file=path, key=f"{key}.id")
+    if number in taken:
+        raise UserError(f"{number} is the id of another one, too", file=path, key=f"{key}.id")
+    return number
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    listed = ", ".join(names[:_NAMED])
+    return f"{listed} and {len(names) - _NAMED} more" if len(names) > _NAMED else listed
+
+
+def _warn(path: Path, text: str) -> None:
+    warnings.warn(f"{path}: {text}", stacklevel=3)
 
 
 def decode(segmentation: Segmentation, height: int, width: int) -> NDArray[np.uint8]:
@@ -151,61 +191,25 @@ def decode(segmentation: Segmentation, height: int, width: int) -> NDArray[np.ui
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError("does not exist", file=path) from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot be read as JSON: {error}", file=path) from error
+    except (OSError, ValueError, RecursionError) as error:
+        lines = " (one JSON object a line? COCO's files are one object)" if "Extra data" in str(error) else ""
+        raise UserError(f"cannot be read as JSON: {error}{lines}", file=path) from error
+    if isinstance(content, list):
+        raise UserError(
+            "is a list, as COCO's files of results are; annotations are an object with images, annotations "
+            "and categories",
+            file=path,
+        )
     if not isinstance(content, dict) or not {"images", "categories"} <= content.keys():
-        raise UserError("is no COCO annotation file: it needs images, annotations and categories", file=path)
+        raise UserError(
+            "is not a COCO annotation file: it needs images, annotations and categories", file=path
+        )
+    for section in ("images", "annotations", "categories"):
+        if not isinstance(content.get(section, []), list):
+            raise UserError(f"{shown(content[section])} is not a list", file=path, key=section)
+        if section != "annotations" and not content[section]:
+            raise UserError("is empty; there is nothing to learn from", file=path, key=section)
     return content
-
-
-def _value(path: Path, section: str, entry: Mapping[str, Any], key: str) -> Any:
-    if key not in entry:
-        raise UserError(f"{json.dumps(entry)[:80]} has no {key}", file=path, key=section)
-    return entry[key]
-
-
-def _unique(path: Path, section: str, numbers: Sequence[Any]) -> None:
-    number, count = Counter(numbers).most_common(1)[0]
-    if count > 1:
-        raise UserError(f"id {number} is given {count} times", file=path, key=section)
-
-
-def _object(
-    path: Path, annotation: Mapping[str, Any], sizes: Mapping[int, tuple[int, int]], labels: Mapping[int, int]
-) -> Object | None:
-    """An annotation, checked; None where its box has no area."""
-    told = f"id {annotation.get('id', '?')}"
-    image = _value(path, "annotations", annotation, "image_id")
-    category = _value(path, "annotations", annotation, "category_id")
-    if image not in sizes:
-        raise UserError(
-            f"{told} belongs to image {image}, which the file does not have (remove it, or add the image)",
-            file=path,
-            key="annotations",
-        )
-    if category not in labels:
-        raise UserError(
-            f"{told} has category {category}, which the file does not have (it has {len(labels)}, "
-            f"{min(labels)} to {max(labels)})",
-            file=path,
-            key="annotations",
-        )
-    box = _value(path, "annotations", annotation, "bbox")
-    if len(box) != 4 or not all(isinstance(value, int | float) and math.isfinite(value) for value in box):
-        raise UserError(f"{told} has the box {box}, not 4 numbers", file=path, key="annotations")
-    height, width = sizes[image]
-    left, top = max(0.0, box[0]), max(0.0, box[1])
-    right, bottom = min(float(width), box[0] + box[2]), min(float(height), box[1] + box[3])
-    # as the detectors the paper builds on: less than a pixel is no object
-    if box[2] < 1 or box[3] < 1 or right - left < 1 or bottom - top < 1:
-        return None
-    return Object(
-        (left, top, right, bottom),
-        labels[category],
-        float(annotation.get("area", box[2] * box[3])),
-        bool(annotation.get("iscrowd", 0)),
-        annotation.get("segmentation") or None,
-    )

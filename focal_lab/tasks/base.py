@@ -8,9 +8,10 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from focal_lab.backbones.counting import count_parameters
+from focal_lab.data.class_names import differing
 from focal_lab.errors import UserError
 from focal_lab.tasks.class_count import check_count
-from focal_lab.tasks.classes import Classes, shortened
+from focal_lab.tasks.classes import Classes
 from focal_lab.tasks.schedule import Recipe
 from focal_lab.tasks.sharding import Sharded, check_sharded
 from focal_lab.tasks.total_batch import accumulate
@@ -65,6 +66,8 @@ class Task(LightningModule):
         if stage == "fit":
             self.classes = Classes.of(data)
             self._accumulate()
+        else:
+            self._compare_classes(data)
         check_count(self.hparams["num_classes"], data)
 
     def _accumulate(self) -> None:
@@ -101,13 +104,16 @@ class Task(LightningModule):
         if data is None or self.trainer.predicting:
             return
         self._compare_step(checkpoint.get(_STEP, {}))
+        self._compare_classes(data)
+
+    def _compare_classes(self, data: Any) -> None:
+        """Labels mean the same in the data as they did in training."""
         others = Classes.of(data)
-        if self.classes.names and others.names and self.classes != others:
-            raise UserError(
-                f"was trained on the classes {shortened(self.classes.names)}, and the data has "
-                f"{shortened(others.names)}",
-                key="--ckpt_path",
-            )
+        if not (self.classes.names and others.names):
+            return
+        difference = differing(self.classes.listed, others.listed, ("in training", "in the data"))
+        if difference:
+            raise UserError(f"the classes are others: {difference}", key="--ckpt_path")
 
     def _compare_step(self, before: dict[str, Any]) -> None:
         """Warn of a training that goes on with other steps: its schedule counts them, and counted others."""

@@ -35,6 +35,13 @@ class Classes:
         """Its id in an annotation file."""
         return self.category_ids[label] if label < len(self.category_ids) else label
 
+    @property
+    def listed(self) -> list[str]:
+        """Id, where there is one, and name of each class."""
+        if not self.category_ids:
+            return list(self.names)
+        return [f"{number} {name}" for number, name in zip(self.category_ids, self.names, strict=True)]
+
     def as_dict(self) -> dict[str, Any]:
         """For a checkpoint; the keyword arguments that make it again."""
         return {"names": self.names, "category_ids": self.category_ids}

@@ -34,7 +34,7 @@ def content() -> dict[str, Any]:
             {"id": number, "file_name": f"{number}.png", "height": height, "width": width}
             for number, (height, width) in sizes.items()
         ],
-        "categories": CATEGORIES,
+        "categories": [dict(category) for category in CATEGORIES],
         "annotations": [
             annotation(100, 7, [4.0, 6.0, 20.0, 10.0]),
             annotation(101, 7, [30.0, 5.0, 25.0, 30.0], category_id=90),
