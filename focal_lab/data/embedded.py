@@ -95,11 +95,12 @@ class EmbeddedData(LightningDataModule, ABC, Generic[D]):
 
     def state_dict(self) -> dict[str, Any]:
         """The shuffling's state: a run resumed at an epoch sees the order it would have seen."""
-        return {"shuffle": self._generator().get_state()}
+        return {"shuffle": self._generator().get_state(), "seed": self.seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the shuffling where a checkpoint left it."""
-        self._generator().set_state(state_dict["shuffle"])
+        """Take up the shuffling where a checkpoint left it; another seed's order is not this one's."""
+        if state_dict.get("seed", self.seed) == self.seed:
+            self._generator().set_state(state_dict["shuffle"])
 
     def _generator(self) -> torch.Generator:
         # Made when first needed: a DataModule that holds one cannot be sent to several spawned processes.

@@ -12,12 +12,20 @@ from focal_lab.data.class_names import differing
 from focal_lab.errors import UserError
 from focal_lab.tasks.class_count import check_count
 from focal_lab.tasks.classes import Classes
-from focal_lab.tasks.schedule import Recipe
+from focal_lab.tasks.resumed_options import (
+    STEP,
+    changes,
+    check_place,
+    check_what_is_left,
+    keep_patience,
+    regroup,
+    trainer_options,
+)
+from focal_lab.tasks.schedule import Recipe, Schedule
 from focal_lab.tasks.sharding import Sharded, check_sharded
 from focal_lab.tasks.total_batch import accumulate
 
 _CLASSES = "focal_lab_classes"
-_STEP = "focal_lab_step"
 
 
 class Task(LightningModule):
@@ -79,31 +87,25 @@ class Task(LightningModule):
         rank_zero_info(step.describe(self.recipe.lr))
         self.lr_factor = step.lr_factor
 
-    def _step(self) -> dict[str, Any]:
-        """What an optimizer step of the attached training is made of."""
-        return {
-            "data.batch_size": getattr(self.attached_data, "batch_size", None),
-            "devices": self.trainer.world_size,
-            "trainer.accumulate_grad_batches": self.trainer.accumulate_grad_batches,
-        }
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The classes' names go with the weights: to predict, no file of names is needed."""
         checkpoint[_CLASSES] = self.classes.as_dict()
         if self._trainer is not None:
-            checkpoint[_STEP] = self._step()
+            checkpoint[STEP] = self._options()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the names.
+        """Take up the names; a training that is resumed applies the options that it is given now.
 
         Raises:
-            UserError: the attached data has other classes; their labels would mean something else.
+            UserError: the attached data has other classes, whose labels would mean something else; or the
+                training cannot be resumed with these options.
         """
         self.classes = Classes(**checkpoint.get(_CLASSES, {}))
         data = self.attached_data
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._resume(checkpoint)
         if data is None or self.trainer.predicting:
             return
-        self._compare_step(checkpoint.get(_STEP, {}))
         self._compare_classes(data)
 
     def _compare_classes(self, data: Any) -> None:
@@ -115,21 +117,35 @@ class Task(LightningModule):
         if difference:
             raise UserError(f"the classes are others: {difference}", key="--ckpt_path")
 
-    def _compare_step(self, before: dict[str, Any]) -> None:
-        """Warn of a training that goes on with other steps: its schedule counts them, and counted others."""
-        if self.trainer.state.fn != TrainerFn.FITTING:
-            return
-        now = self._step()
-        changed = [
-            f"{name} was {before[name]} and is {now[name]}"
-            for name in now
-            if name in before and before[name] != now[name]
-        ]
-        if changed:
+    def _options(self) -> dict[str, Any]:
+        return trainer_options(self.trainer, getattr(self.attached_data, "batch_size", None))
+
+    def _resume(self, checkpoint: dict[str, Any]) -> None:
+        finished = check_what_is_left(checkpoint, self.trainer)
+        changed = changes(checkpoint, self, self.attached_data, self._options())
+        if finished:
+            rank_zero_warn(f"--ckpt_path: {finished}")
+        elif changed:
             rank_zero_warn(
-                f"--ckpt_path: {', '.join(changed)}: the training goes on, but not as it would have: its "
-                "schedule counts steps, and the learning rates are those of the checkpoint"
+                f"--ckpt_path: {', '.join(changed)}: the training goes on, but not as it would have: what is "
+                "given now applies, and the learning rates follow the new schedule"
             )
+        check_place(checkpoint, self._options())
+        keep_patience(checkpoint, self.trainer)
+        if not isinstance(self.trainer.strategy, Sharded):  # which refuses other groups
+            regroup(checkpoint, self.recipe, self.model)
+
+    def on_train_start(self) -> None:
+        """Find the place in the schedule; Lightning has counted the epochs of a checkpoint by now."""
+        loop = self.trainer.fit_loop
+        epochs: Any = loop.epoch_progress.current
+        begun = epochs.ready > epochs.processed
+        batches = loop.epoch_loop.batch_progress.current.ready if begun else 0
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, Schedule):
+                config.scheduler.resume(
+                    self.global_step, epochs.processed, batches, self.trainer.accumulate_grad_batches
+                )
 
     def configure_gradient_clipping(
         self,

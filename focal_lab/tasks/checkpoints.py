@@ -46,6 +46,14 @@ def checkpoint_progress(checkpoint: Path) -> tuple[int, int]:
     return int(state.get("global_step", 0)), int(epochs.get("current", {}).get("processed", 0))
 
 
+def hyperparameters(checkpoint: str | Path | None) -> dict[str, Any]:
+    """The model's options in a readable checkpoint; none where there is no file or none were saved."""
+    if checkpoint is None or not Path(checkpoint).is_file():
+        return {}
+    state = torch.load(checkpoint, map_location="meta", weights_only=True, mmap=True)
+    return dict(state.get("hyper_parameters") or {})
+
+
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a file of weights by the names that they have there.
 

@@ -13,10 +13,12 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 
+from focal_lab.tasks.base import Task
 from focal_lab.tasks.callbacks import reseed
+from focal_lab.tasks.resumed_options import MID_EPOCH, changes
 
-_KEY = "focal_lab_mid_epoch"
 _VAL_PROGRESS = "epoch_loop.val_loop.batch_progress"
 
 
@@ -42,7 +44,9 @@ class ExactResume(Callback):
     ) -> None:
         """Lightning has restored the data module by now, and makes the first iterator later."""
         if trainer.state.fn == TrainerFn.FITTING:
-            self._epoch_data, self._resumed = _data_state(trainer), checkpoint.get(_KEY)
+            self._epoch_data, self._resumed = _data_state(trainer), checkpoint.get(MID_EPOCH)
+            if not isinstance(pl_module, Task):  # which applies what is given
+                _warn_of_what_is_kept(checkpoint, trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loop = trainer.fit_loop
@@ -79,6 +83,7 @@ class ExactResume(Callback):
         epochs: Any = trainer.fit_loop.epoch_progress.current
         if trainer.state.fn != TrainerFn.FITTING or epochs.processed == epochs.ready:
             return
+        done: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         rng = _rng_state()
         batches = trainer.fit_loop.epoch_loop.val_loop.batch_progress
         validating = trainer.validating and batches.current.completed < batches.current.ready
@@ -86,15 +91,19 @@ class ExactResume(Callback):
             assert self._validation_rng is not None
             rng = self._validation_rng
             _as_if_in_first_step(checkpoint["loops"]["fit_loop"][_VAL_PROGRESS])
-        checkpoint[_KEY] = {
+        checkpoint[MID_EPOCH] = {
             "data": self._epoch_data,
             "rng": _from_all(trainer, rng),
             "validating": validating,
+            "ended": done.ready >= trainer.num_training_batches,
         }
 
     def _find_place(self, trainer: Trainer, resumed: dict[str, Any]) -> None:
         loop = trainer.fit_loop
-        batches_done = loop.epoch_loop.batch_progress.current.ready
+        done: Any = loop.epoch_loop.batch_progress.current
+        if resumed.get("ended") and done.ready < trainer.num_training_batches:  # of a smaller size
+            done.ready = done.started = done.processed = done.completed = int(trainer.num_training_batches)
+        batches_done = done.ready
         if batches_done >= trainer.num_training_batches:
             # only validation is missing: the next epoch's order follows on this one's
             _restore_data(trainer, self._epoch_data)
@@ -117,6 +126,15 @@ class ExactResume(Callback):
         for loader in loop._combined_loader.flattened:
             _set_sampler_epoch(loader, epochs.processed)
         iter(loop._data_fetcher)
+
+
+def _warn_of_what_is_kept(checkpoint: dict[str, Any], trainer: Trainer, module: LightningModule) -> None:
+    data = getattr(trainer, "datamodule", None)
+    changed = changes(checkpoint, module, data, {})
+    if changed:
+        rank_zero_warn(
+            f"--ckpt_path: {', '.join(changed)}: the optimizer and its schedule keep the checkpoint's options"
+        )
 
 
 def _begin_next_epoch(trainer: Trainer) -> None:

@@ -112,10 +112,12 @@ class Recipe:
         warmup: dict[str, Any] = {
             "warmup_t": warmup_steps,
             "warmup_lr_init": min(self.warmup_lr, self.lr),
+            "warmup_prefix": False,
             "t_in_epochs": False,
         }
         if self.milestones:
-            steps = [round(epoch * steps_per_epoch) for epoch in self.milestones]
+            # timm lets the rate fall a step before the one that is named
+            steps = [round(epoch * steps_per_epoch) + 1 for epoch in self.milestones]
             return MultiStepLRScheduler(optimizer, decay_t=steps, decay_rate=0.1, **warmup)
         if self.power is not None:
             return PolyLRScheduler(
@@ -140,8 +142,70 @@ class Recipe:
         batches = trainer.num_training_batches
         per_epoch = total if math.isinf(batches) else -(-batches // trainer.accumulate_grad_batches)
         optimizer = self.optimizer(model, fused=not trainer.precision.endswith("-mixed"))
-        scheduler = self.scheduler(optimizer, int(total), per_epoch)
+        made = self.scheduler(optimizer, int(total), per_epoch)
+        counts_steps = total == trainer.max_steps and not self.milestones
+        scheduler = Schedule(made, None if counts_steps or math.isinf(batches) else per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class Schedule:
+    """One of timm's schedules, which a resumed training has as its own recipe and length make it.
+
+    Lightning would restore that of the checkpoint, made for another length or other rates. Here a checkpoint
+    only gives the place: as many epochs lie behind as in the training before, whatever an epoch's steps are
+    now.
+
+    Args:
+        made: timm's.
+        per_epoch: optimizer steps of an epoch; None for a training that a number of steps ends, not epochs.
+    """
+
+    def __init__(self, made: Any, per_epoch: int | None) -> None:
+        self.made, self.per_epoch = made, per_epoch
+        self.optimizer: Optimizer = made.optimizer
+        self._options = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in self.optimizer.param_groups
+        ]
+        self._ahead = 0  # of the optimizer's steps, where an epoch had more or fewer of them
+        self._noted: dict[str, Any] | None = None
+
+    def step(self, *_: Any) -> None:
+        """Only steps are counted."""
+
+    def step_update(self, num_updates: int) -> None:
+        """Set the rates that follow on an optimizer step."""
+        self.made.step_update(num_updates=num_updates + self._ahead)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place, not the rates."""
+        return {"ahead": self._ahead, "per_epoch": self.per_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the place; the optimizer's options, restored before, are this recipe's again."""
+        self._noted = state_dict
+        for group, options in zip(self.optimizer.param_groups, self._options, strict=True):
+            group.update(options)
+
+    def resume(self, step: int, epochs: int, batches: int, accumulated: int) -> None:
+        """Set the rates of a training that is resumed; without a checkpoint nothing happens.
+
+        Args:
+            step: optimizer steps so far.
+            epochs: whole epochs so far.
+            batches: those of the epoch that has begun.
+            accumulated: batches of a step.
+        """
+        if self._noted is None or step == 0:
+            return
+        if self.per_epoch is None:
+            self._ahead = 0
+        elif self._noted.get("per_epoch") == self.per_epoch:
+            self._ahead = self._noted["ahead"]
+        else:
+            self._ahead = epochs * self.per_epoch + -(-batches // accumulated) - step
+        self._noted = None
+        self.step_update(step)
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -131,6 +131,14 @@ class Sharded(FSDPStrategy):
         return checkpoint
 
     def _load_optimizer(self, optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+        if [len(group["params"]) for group in state["param_groups"]] != [
+            len(group["params"]) for group in optimizer.param_groups
+        ]:
+            raise UserError(
+                "its optimizer groups the weights otherwise (model.layer_decay and weight_decay stay as they "
+                "were where weights are divided among devices)",
+                key="--ckpt_path",
+            )
         names = list(self._names(optimizer))
         by_name = {
             "state": {names[number]: kept for number, kept in state["state"].items()},

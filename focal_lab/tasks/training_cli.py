@@ -25,10 +25,11 @@ from focal_lab.tasks.allocator import keep_freed_memory
 from focal_lab.tasks.callbacks import DivergedError, LogLearningRate, ReseedEachEpoch, StopWhenDiverged
 from focal_lab.tasks.checkpoint_io import AtomicCheckpointIO, MovableCheckpoint, PeriodicCheckpoint
 from focal_lab.tasks.checkpoint_room import RoomForCheckpoints
-from focal_lab.tasks.checkpoints import checkpoint_problem
+from focal_lab.tasks.checkpoints import checkpoint_problem, hyperparameters
 from focal_lab.tasks.class_count import fill_in
 from focal_lab.tasks.given_checkpoint import check_same_network, last_checkpoint, misfit
 from focal_lab.tasks.requeue import RequeueOnSignal
+from focal_lab.tasks.resumed_options import plain
 from focal_lab.tasks.resumption import ExactResume
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
@@ -93,22 +94,44 @@ class FocalCLI(LightningCLI):
                 raise UserError(f"{checkpoint} {problem}", key="--ckpt_path")
 
     def _parse_ckpt_path(self) -> None:
-        """Lightning takes the model's options from the checkpoint; those of the command line count more.
+        """Evaluation takes the model's options from the checkpoint; those of the command line count more.
 
-        The file that a backbone started from is not needed again: all weights are in the checkpoint.
+        A training that is resumed has the options that it is given. The file that a backbone started from is
+        not needed again: all weights are in the checkpoint.
         """
-        before = self.config.clone()
-        super()._parse_ckpt_path()
         subcommand = self.config.get("subcommand")
-        if subcommand is None or self.config == before:
+        if subcommand is None:
             return
+        before = self.config.clone()
+        ours = _init_args(before[subcommand].model)
         if subcommand == "fit":
-            ours, theirs = (_init_args(config[subcommand].model) for config in (before, self.config))
-            check_same_network(ours, theirs, str(self.config[subcommand].ckpt_path))
+            checkpoint = before.fit.get("ckpt_path")
+            noted = hyperparameters(checkpoint)
+            if noted:
+                check_same_network(ours, noted, checkpoint)
+                start = ours.get("backbone_checkpoint")
+                if start is not None:
+                    rank_zero_info(f"--ckpt_path: {start} is not read: all weights are in the checkpoint")
+                    self.config.fit.model.init_args["backbone_checkpoint"] = None
+            return
+        super()._parse_ckpt_path()
+        if self.config == before:
+            return
         said = list(self._said_of_model)
         if "backbone_checkpoint" in self.config[subcommand].model.get("init_args", {}):
             said.insert(0, "--model.backbone_checkpoint=null")
         self.config = self.parser.parse_args([subcommand, *said], namespace=self.config)
+        theirs = _init_args(self.config[subcommand].model)
+        kept = [
+            f"model.{name} is {theirs[name]} and not {ours[name]}"
+            for name in sorted(ours.keys() & theirs.keys() - {"backbone_checkpoint", "num_classes"})
+            if plain(ours[name]) != plain(theirs[name])
+        ]
+        if kept:
+            rank_zero_info(
+                f"--ckpt_path: {', '.join(kept)}: the checkpoint's options count more than a configuration "
+                "file's, and those of the command line count more than either"
+            )
 
     def instantiate_classes(self) -> None:
         """Where the configuration does not say how many classes there are, the data does."""

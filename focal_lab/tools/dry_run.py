@@ -14,6 +14,7 @@ from focal_lab.errors import UserError
 from focal_lab.tasks.callbacks import DivergedError
 from focal_lab.tasks.checkpoint_room import checkpoints_kept
 from focal_lab.tasks.cost import picture_size
+from focal_lab.tasks.schedule import Schedule
 from focal_lab.tasks.training import peak_memory_mb
 from focal_lab.tasks.training_cli import main as training_main
 from focal_lab.tools.dry_run_cli import RehearsalCLI
@@ -216,6 +217,7 @@ def _rates(trainer: Any, steps: int) -> Rates | None:
     """Let the schedule, which is not needed any more, run through; None where it does not count steps."""
     configs = trainer.lr_scheduler_configs
     scheduler: Any = configs[0].scheduler if configs else None
+    scheduler = scheduler.made if isinstance(scheduler, Schedule) else scheduler
     if scheduler is None or not hasattr(scheduler, "step_update") or steps < 1:
         return None
     optimizer = trainer.optimizers[0]
