@@ -2,7 +2,8 @@
 
 import textwrap
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,7 @@ from focal_lab.backbones.released_format import MICROSOFT_SWIN, TIMM_SWIN, in_ou
 from focal_lab.backbones.weights import fit_weights
 from focal_lab.errors import UserError, one_of
 from focal_lab.tasks.checkpoints import read_weights
-
-_LIGHTNING = "model."  # the attribute of our tasks that holds the backbone
+from focal_lab.tasks.timm_weights import load_whole, loading
 
 
 def create_backbone(
@@ -34,7 +34,8 @@ def create_backbone(
         options: keyword arguments of the model.
         checkpoint: file of weights to start from. A focal model takes all that `focal-lab convert` takes,
             Swin's among them, and tells by a warning what it had to resize, drop or leave fresh: a head of
-            other classes, for one. Another model takes what timm's `checkpoint_path` takes.
+            other classes, for one. Another model takes checkpoints of ours, its own and those that timm
+            translates for it, whole: only a head of other classes is left fresh.
         kwargs: what the task adds (`num_classes`, `features_only`, ...).
 
     Raises:
@@ -50,12 +51,18 @@ def create_backbone(
     if checkpoint is not None and not Path(checkpoint).is_file():
         what = "is not a file" if Path(checkpoint).exists() else "does not exist"
         raise UserError(f"{checkpoint}: {what}", key="model.backbone_checkpoint")
+    start = _starting_from(full, checkpoint) if checkpoint is not None and full not in PRESETS else None
+    if start is not None:
+        options["pretrained"] = True  # or timm would not ask for weights
     try:
-        model: nn.Module = timm.create_model(full, **options, **kwargs)
+        with nullcontext() if start is None else loading(start):
+            model: nn.Module = timm.create_model(full, **options, **kwargs)
+    except UserError:
+        raise
     except Exception as error:
         # timm's models refuse options by asserts, KeyErrors and whatever the wrong value runs into
         raise UserError(f"{full}: {_reason(error)}", key="model.backbone_options") from error
-    if checkpoint is not None:
+    if checkpoint is not None and start is None:
         _start_from(model, full, checkpoint)
     return model
 
@@ -81,20 +88,37 @@ def is_focal(name: str) -> bool:
 
 
 def _start_from(model: nn.Module, name: str, checkpoint: str) -> None:
-    """Load weights from a file of which nothing is executed."""
-    network = model if isinstance(model, FocalTransformer) else getattr(model, "model", None)
-    numpy = Path(checkpoint).suffix.lower() in (".npz", ".npy")  # some of timm's models load such
+    """Load weights of any format into a focal model, from a file of which nothing is executed."""
+    network = model if isinstance(model, FocalTransformer) else model.model  # features_only wraps it
+    assert isinstance(network, FocalTransformer)
+    with _refusing(name, checkpoint):
+        values, report = _fitted(read_weights(checkpoint), network)
+        network.load_state_dict(values)
+        if report.summary():
+            warnings.warn(f"{checkpoint} ({report.origin}): {report.summary()}", stacklevel=3)
+
+
+def _starting_from(name: str, checkpoint: str) -> Callable[..., None]:
+    """What fills another model of timm's, before that wraps it for its maps."""
+
+    def load(model: Any, *_: Any, filter_fn: Any = None, num_classes: int, in_chans: int, **__: Any) -> None:
+        with _refusing(name, checkpoint):
+            if Path(checkpoint).suffix.lower() in (".npz", ".npy"):  # some of timm's models load such
+                load_checkpoint(model, checkpoint)
+                return
+            weights = read_weights(checkpoint)
+            notes = load_whole(model, weights, filter_fn, in_chans=in_chans, headless=num_classes == 0)
+            if notes:
+                warnings.warn(f"{checkpoint}: {'; '.join(notes)}", stacklevel=2)
+
+    return load
+
+
+@contextmanager
+def _refusing(name: str, checkpoint: str) -> Iterator[None]:
+    """Name the option in whatever is wrong with the file."""
     try:
-        weights = {} if numpy else read_weights(checkpoint)
-        if isinstance(network, FocalTransformer):  # features_only wraps it
-            values, report = _fitted(weights, network)
-            network.load_state_dict(values)
-            if report.summary():
-                warnings.warn(f"{checkpoint} ({report.origin}): {report.summary()}", stacklevel=3)
-        elif weights and all(key.startswith(_LIGHTNING) for key in weights):
-            model.load_state_dict({key.removeprefix(_LIGHTNING): value for key, value in weights.items()})
-        else:
-            load_checkpoint(model, checkpoint, weights_only=True)
+        yield
     except UserError as error:
         raise UserError(str(error), key="model.backbone_checkpoint") from error
     except Exception as error:

@@ -14,6 +14,8 @@ from focal_lab.backbones.presets import PRESETS
 from focal_lab.errors import UserError
 from focal_lab.tasks.backbone import create_backbone, resolve_name
 from focal_lab.tasks.classification import Classification
+from focal_lab.tasks.detection import Detection
+from focal_lab.tasks.segmentation import Segmentation
 
 MICRO = "focal_micro_patch2_window7_28"
 
@@ -150,14 +152,104 @@ def test_a_feature_extractor_starts_from_a_classifiers_weights(
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("prefix", ["", "model."])
-def test_a_model_of_timm_starts_from_its_own_weights_and_from_those_of_our_task(prefix: str) -> None:
-    trained = timm.create_model("test_resnet", num_classes=5)
-    state = {prefix + key: value for key, value in trained.state_dict().items()}
-    torch.save({"state_dict": state}, "weights.ckpt")
-    started = create_backbone("test_resnet", checkpoint="weights.ckpt", num_classes=5)
-    for key, value in trained.state_dict().items():
-        assert started.state_dict()[key].equal(value)
+SWIN = {"img_size": 64, "embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8), "window_size": 2}
+OF_TIMM: dict[str, dict[str, Any]] = {
+    "test_resnet": {},
+    "test_vit": {},
+    "test_convnext": {},
+    "test_efficientnet": {},  # ends before what follows on its maps
+    "test_byobnet": {},
+    "test_nfnet": {},
+    "test_mambaout": {},
+    "swin_tiny_patch4_window7_224": SWIN,
+    "swinv2_tiny_window8_256": SWIN,
+    "pvt_v2_b0": {},
+    "regnetx_002": {},
+    "hrnet_w18_small": {},
+    "mobilenetv3_small_050": {},
+}
+
+
+def random_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Values of which no two are alike by chance."""
+    state = model.state_dict()
+    return {
+        key: torch.randn_like(value) if value.is_floating_point() else value for key, value in state.items()
+    }
+
+
+def in_one_word(key: str, parts: set[str]) -> str:
+    """A name whatever wraps the network and flattens its lists, as timm does for maps."""
+    top, _, rest = key.partition(".")
+    return (rest if top in ("model", "body") and top not in parts else key).replace(".", "_")
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "model.module.", "model._orig_mod.", "module._orig_mod."])
+def test_weights_are_found_behind_what_ddp_and_compilation_put_before_them(prefix: str) -> None:
+    state = random_weights(timm.create_model("test_resnet", num_classes=5))
+    torch.save(
+        {
+            "state_dict": {prefix + key: value for key, value in state.items()}
+            | {"ema.module.x": torch.ones(1)}
+        },
+        "weights.ckpt",
+    )
+    started = create_backbone("test_resnet", checkpoint="weights.ckpt", num_classes=5).state_dict()
+    assert all(started[key].equal(value) for key, value in state.items())
+
+
+@pytest.mark.parametrize("name", OF_TIMM)
+def test_every_weight_of_timms_networks_is_loaded_for_other_classes_and_for_maps(name: str) -> None:
+    options = OF_TIMM[name]
+    trained = timm.create_model(name, num_classes=5, **options)
+    state = random_weights(trained)
+    torch.save({"state_dict": {f"model.{key}": value for key, value in state.items()}}, "weights.ckpt")
+    head = trained.pretrained_cfg["classifier"]
+    started, told = warned(name=name, options=options, checkpoint="weights.ckpt", num_classes=3)
+    assert told == [f"weights.ckpt: {head} left as initialised (it has 5 classes there)"]
+    for key, value in started.state_dict().items():
+        assert key.startswith(f"{head}.") or value.equal(state[key]), key
+    maps, told = warned(name=name, options=options, checkpoint="weights.ckpt", features_only=True)
+    assert all("dropped (the model ends before it)" in line for line in told)
+    parts = {key.partition(".")[0] for key in state}
+    found = {in_one_word(key, set()): value for key, value in state.items()}
+    loaded = maps.state_dict()
+    assert loaded
+    for key, value in loaded.items():
+        assert value.equal(found[in_one_word(key, parts)]), key
+
+
+def test_the_tasks_with_heads_start_from_a_classification_run_of_a_timm_network() -> None:
+    torch.save({"state_dict": Classification("test_resnet", num_classes=5).state_dict()}, "weights.ckpt")
+    state = torch.load("weights.ckpt")["state_dict"]
+    segmenter = Segmentation("test_resnet", backbone_checkpoint="weights.ckpt", num_classes=3)
+    detector = Detection("retinanet", "test_resnet", backbone_checkpoint="weights.ckpt", num_classes=3)
+    for features in (segmenter.model.features, detector.model.backbone.body):
+        for key, value in features.model.state_dict().items():
+            assert value.equal(state[f"model.{key}"]), key
+
+
+def test_a_network_of_other_channels_gets_the_first_convolution_as_timm_converts_it() -> None:
+    state = random_weights(timm.create_model("test_resnet"))
+    torch.save(state, "weights.pth")
+    started, told = warned(name="test_resnet", options={"in_chans": 1}, checkpoint="weights.pth")
+    assert told == ["weights.pth: conv1.0 converted from 3 to 1 channels"]
+    torch.testing.assert_close(
+        started.state_dict()["conv1.0.weight"], state["conv1.0.weight"].sum(1, keepdim=True)
+    )
+
+
+@pytest.mark.parametrize("features", [{}, {"features_only": True}])
+def test_a_weight_that_is_missing_or_too_many_is_refused_by_name(features: dict[str, bool]) -> None:
+    state = random_weights(timm.create_model("test_resnet"))
+    state["layer4.0.more.weight"] = state.pop("layer1.0.conv1.weight")
+    torch.save(state, "weights.pth")
+    with pytest.raises(UserError) as caught:
+        create_backbone("test_resnet", checkpoint="weights.pth", **features)
+    assert str(caught.value) == (
+        "model.backbone_checkpoint: weights.pth: does not fit test_resnet: lacks layer1.0.conv1.weight; "
+        "has also layer4.0.more.weight"
+    )
 
 
 class Command:
