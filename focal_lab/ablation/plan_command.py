@@ -49,7 +49,7 @@ def _survey(options: argparse.Namespace, papers: Sequence[str]) -> Survey:
     plan = probe_plan(asked)
     processes = WarmProcesses(plan.runs)
     checked = check_plan(plan, processes, out)
-    total = asked.recipe.search.trials if asked.recipe else len(plan.distinct_runs)
+    total = asked.recipe.trials if asked.recipe else len(plan.distinct_runs)
     try:
         places = find_places(plan.distinct_runs, checked.devices, options.workers, total)
     except UserError as error:  # a plan for a larger machine is a plan

@@ -209,6 +209,9 @@ def _sums(survey: Survey) -> Iterable[str]:
         yield f"{count} run{'s' * (count != 1)}: {count - to_train} reused, {to_train} to train{more}"
     else:
         yield f"A search: {survey.proposals} proposals to train; shown are examples at the ends of its ranges"
+        recipe = survey.plan.recipe
+        if recipe is not None and recipe.trials < recipe.search.trials:
+            yield f"Its space has {recipe.trials} combinations, fewer than its {recipe.search.trials} trials"
     if to_train > survey.unknown:
         rest = f"; {survey.unknown} runs of unknown time not counted" if survey.unknown else ""
         places = str(survey.places)

@@ -1,9 +1,11 @@
 """From a proposal of the sampler to a run, the same one on every machine; and what was proposed so far."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +20,10 @@ from focal_lab.files import write_atomic
 SEARCHES = "searches"
 # Digits of a proposed number: enough for any rate, and the table shows what was trained.
 _DIGITS = 4
+# Digits of a number of a grid, and of labels: all but the noise of a sum.
+_EXACT = 12
+# Larger spaces are not written out.
+_MOST_COMBINATIONS = 10_000
 
 Params = dict[str, Any]
 
@@ -50,6 +56,29 @@ class Recipe:
         return {name: [level.label for level in levels] for name, levels in self.sweep.factors.items()}
 
     @cached_property
+    def size(self) -> int | None:
+        """How many combinations there are; None where a range is continuous."""
+        counts = [numbers.count for numbers in self.search.ranges.values()]
+        known = [count for count in counts if count is not None]
+        if len(known) < len(counts):
+            return None
+        return math.prod([*known, *(len(labels) for labels in self.levels.values())])
+
+    @property
+    def trials(self) -> int:
+        """How many runs the search can have."""
+        return self.search.trials if self.size is None else min(self.search.trials, self.size)
+
+    @cached_property
+    def combinations(self) -> list[Params] | None:
+        """All that can be proposed; None where that is a lot, or not known."""
+        if self.size is None or self.size > _MOST_COMBINATIONS:
+            return None
+        axes: dict[str, list[Any]] = dict(self.levels)
+        axes |= {name: numbers.values() for name, numbers in self.search.ranges.items()}
+        return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+
+    @cached_property
     def study(self) -> str:
         """Name of the study: more trials, another sampler or pruning go on with it."""
         raw = self.as_dict()
@@ -66,7 +95,7 @@ class Recipe:
             settings |= next(level.settings for level in levels if level.label == labels[name])
         for name, numbers in self.search.ranges.items():
             settings[name] = _rounded(params[name], numbers)
-            labels[name] = f"{settings[name]:g}"
+            labels[name] = f"{settings[name]:.{_EXACT}g}"
         return Cell(labels, settings)
 
     def run(self, params: Mapping[str, Any]) -> Run:
@@ -170,4 +199,6 @@ class Proposals:
 def _rounded(value: float, numbers: Range) -> float:
     if numbers.whole:
         return int(value)
+    if numbers.step is not None:
+        return float(f"{value:.{_EXACT}g}")
     return min(max(float(f"{value:.{_DIGITS}g}"), numbers.low), numbers.high)

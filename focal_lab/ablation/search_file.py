@@ -1,7 +1,9 @@
 """The section `search` of a sweep file: ranges to look for the best in, instead of a grid."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,6 +37,18 @@ class Range:
     def whole(self) -> bool:
         """Whether only integers are meant."""
         return all(isinstance(value, int) for value in (self.low, self.high, self.step or 1))
+
+    @property
+    def count(self) -> int | None:
+        """How many numbers there are; None for any number in between."""
+        if self.step is None and not self.whole:
+            return None
+        return round((self.high - self.low) / (self.step or 1)) + 1
+
+    def values(self) -> list[float]:
+        """The numbers, where `count` is known."""
+        assert self.count is not None
+        return [self.low + i * (self.step or 1) for i in range(self.count)]
 
 
 @dataclass(frozen=True)
@@ -128,6 +142,16 @@ def _range(raw: Mapping[str, Any], path: Path, key: str) -> Range:
         raise UserError(f"low {low} has no logarithm; use a positive one", file=path, key=key)
     if log and step is not None:
         raise UserError("has both log and step; drop one", file=path, key=key)
+    if step is not None:
+        width, each = Decimal(str(high)) - Decimal(str(low)), Decimal(str(step))
+        if width % each:
+            below = Decimal(str(low)) + width // each * each
+            ends = one_of([end for end in (below, below + each) if end > Decimal(str(low))])
+            raise UserError(
+                f"{step} does not divide the range from {low} to {high}; use high: {ends}",
+                file=path,
+                key=f"{key}.step",
+            )
     return Range(low, high, log, step)
 
 
@@ -167,7 +191,7 @@ def _choice(value: Any, allowed: tuple[str, ...], path: Path, key: str) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _mapping(value: Any, path: Path, key: str) -> Mapping[Any, Any]:

@@ -131,7 +131,7 @@ def survey_of(
     plan = probe_plan(asked)
     outcomes = {run.id: read_outcome(out / run.id) for run in plan.distinct_runs}
     results = {name: outcome.result for name, outcome in outcomes.items() if outcome.result}
-    proposals = None if asked.recipe is None else _proposals_left(asked, asked.recipe.search.trials, out)
+    proposals = None if asked.recipe is None else _proposals_left(asked, asked.recipe.trials, out)
     estimates = estimate_runs(
         plan.distinct_runs,
         results if proposals is None else {},

@@ -14,7 +14,7 @@ from focal_lab.ablation.manifest import Manifest, write_manifest
 from focal_lab.ablation.options import parse_duration, plan_of, sweep_parser
 from focal_lab.ablation.plan import Plan, probe_plan, remember, with_proposals
 from focal_lab.ablation.survey import survey_of
-from focal_lab.ablation.work import add_work_options, conclusion, execute, status_of, work_of
+from focal_lab.ablation.work import add_work_options, conclusion, execute, settled, status_of, work_of
 from focal_lab.errors import UserError
 
 
@@ -58,7 +58,7 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
     probes = probe_plan(plan)
     processes = WarmProcesses(probes.runs)
     checked = check_plan(probes, processes, out)
-    total = plan.recipe.search.trials if plan.recipe else len(plan.distinct_runs)
+    total = plan.recipe.trials if plan.recipe else len(plan.distinct_runs)
     places = find_places(probes.distinct_runs, checked.devices, work.workers, total)
     survey = survey_of(plan, checked, places, out, processes if budget is not None else None)
     if budget is not None:
@@ -76,7 +76,7 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
         summary = execute(plan.distinct_runs, manifest, out, queue, places, work, processes, view)
     finally:
         view.close()
-    print(conclusion(total, summary), file=sys.stderr)
+    print(conclusion(settled(summary, queue, total, out), summary), file=sys.stderr)
     return status_of(summary), with_proposals(plan, out), out
 
 

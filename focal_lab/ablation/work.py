@@ -20,6 +20,7 @@ from focal_lab.ablation.engine.storage import GRACE, clock_difference
 from focal_lab.ablation.keep import parse_keep
 from focal_lab.ablation.manifest import Manifest, manifest_path, read_manifest
 from focal_lab.ablation.options import parse_duration
+from focal_lab.ablation.outcomes import read_outcome
 from focal_lab.ablation.runs import Run
 from focal_lab.command_line import without_password
 from focal_lab.errors import UserError
@@ -174,6 +175,27 @@ def status_of(summary: Summary) -> int:
     if summary.interrupted:
         return INTERRUPTED
     return SOME_FAILED if summary.failed or summary.halted else 0
+
+
+def settled(summary: Summary, queue: RunQueue, total: int, out: Path) -> int:
+    """How many runs a study has in the end: of a search, those that were proposed.
+
+    Proposals that another sweep had trained before are reused, although nobody asked for them by their ID. A
+    space that is smaller than the trials asked for is reported.
+    """
+    if not isinstance(queue, SearchQueue) or summary.interrupted or summary.halted:
+        return total
+    lists = (summary.reused, summary.trained, summary.elsewhere, summary.failed, summary.pruned)
+    known = {run for runs in lists for run in runs}
+    proposed = queue.proposals.runs()
+    summary.reused += [run for run in proposed if run not in known and read_outcome(out / run).result]
+    asked = queue.trials
+    if len(proposed) < asked:
+        print(
+            f"the search space is exhausted: {len(proposed)} of {asked} trials, no other combination is left",
+            file=sys.stderr,
+        )
+    return len(proposed)
 
 
 def conclusion(total: int, summary: Summary, command: Iterable[str] = ()) -> str:

@@ -8,7 +8,7 @@ from focal_lab.ablation.engine.orders import WarmProcesses
 from focal_lab.ablation.engine.places import find_places
 from focal_lab.ablation.engine.progress import SweepView
 from focal_lab.ablation.manifest import Manifest, all_manifests, manifest_path, read_manifest
-from focal_lab.ablation.work import add_work_options, conclusion, execute, status_of, work_of
+from focal_lab.ablation.work import add_work_options, conclusion, execute, settled, status_of, work_of
 from focal_lab.command_line import CommandParser, add_out
 from focal_lab.errors import UserError, one_of
 
@@ -36,7 +36,7 @@ def worker_command(argv: list[str]) -> int:
     check_room(out)
     queue = work.open(manifest, out)
     processes = WarmProcesses(manifest.runs)
-    total = manifest.recipe.search.trials if manifest.recipe else len(manifest.runs)
+    total = manifest.recipe.trials if manifest.recipe else len(manifest.runs)
     places = find_places(manifest.runs, processes.count_devices(), work.workers, total)
     view = SweepView.of_manifest(manifest, places.count)
     view.promise(total - len(manifest.runs), manifest.recipe.sweep.tasks[0] if manifest.recipe else "")
@@ -45,7 +45,7 @@ def worker_command(argv: list[str]) -> int:
         summary = execute(manifest.runs, manifest, out, queue, places, work, processes, view, adopt=True)
     finally:
         view.close()
-    print(conclusion(total, summary), file=sys.stderr)
+    print(conclusion(settled(summary, queue, total, out), summary), file=sys.stderr)
     return status_of(summary)
 
 

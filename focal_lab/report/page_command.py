@@ -115,7 +115,7 @@ def _have_ended(plan: "Plan", table: Table) -> bool:
     states = {run.run: run.state for row in table.rows for run in row.runs}
     if State.MISSING in states.values():
         return False
-    return plan.recipe is None or len(states) >= plan.recipe.search.trials
+    return plan.recipe is None or len(states) >= plan.recipe.trials
 
 
 def _fingerprint(table: Table, out: Path) -> Fingerprint:

@@ -12,6 +12,7 @@ from small_project import write_sweep
 from test_sweep_end_to_end import sweep, tiny
 
 from focal_lab.ablation.design import Cell
+from focal_lab.ablation.engine.execute import Summary
 from focal_lab.ablation.engine.search_queue import SearchQueue
 from focal_lab.ablation.engine.storage import JOURNAL
 from focal_lab.ablation.front import best_first, front_sentence
@@ -19,6 +20,7 @@ from focal_lab.ablation.plan import make_plan, with_proposals
 from focal_lab.ablation.result import Failure, write_record
 from focal_lab.ablation.runs import Run
 from focal_lab.ablation.search import Proposals, Recipe
+from focal_lab.ablation.work import settled
 from focal_lab.errors import UserError
 
 __all__ = ["tiny"]  # a fixture
@@ -66,6 +68,15 @@ def proposed(queue: SearchQueue) -> list[str]:
         ({"ranges": {"model.lr": {"low": 1, "high": 0.1}}}, "search.ranges.model.lr", "not below"),
         ({"ranges": {"model.lr": {"low": 0, "high": 1, "log": True}}}, "search.ranges.model.lr", "logarithm"),
         ({"ranges": {"model.lr": {"low": 0, "high": "1"}}}, "search.ranges.model.lr.high", "no number"),
+        ({"ranges": {"model.lr": {"low": 0, "high": float("inf")}}}, "search.ranges.model.lr.high", "no num"),
+        ({"ranges": {"a": {"low": 0, "high": 5, "step": 2}}}, "search.ranges.a.step", "use high: 4 or 6"),
+        (
+            {"ranges": {"a": {"low": 0.0, "high": 0.32, "step": 0.05}}},
+            "search.ranges.a.step",
+            "does not divide",
+        ),
+        ({"ranges": {"a": {"low": 0, "high": 1, "step": 2}}}, "search.ranges.a.step", "use high: 2"),
+        ({"ranges": {"a": {"low": 0, "high": 1, "step": 0}}}, "search.ranges.a.step", "no positive number"),
         ({"ranges": {}}, "factors", "at least one factor"),
         ({"steps": 3}, "search", "steps is not a key of a search"),
     ],
@@ -112,6 +123,53 @@ def test_so_many_runs_are_proposed_and_no_more(tmp_path: Path, sampler: str) -> 
     more, later = queue_of(write_search(sampler=sampler, trials=8), tmp_path)
     assert later.study == recipe.study
     assert len(proposed(more)) == 2
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize(
+    ("ranges", "cells"),
+    [
+        ({"model.lr": [1, 2, 3]}, ["1", "2", "3"]),
+        ({"model.lr": [1, 2], "window_size": [7, 14]}, ["1, 14", "1, 7", "2, 14", "2, 7"]),
+        ({"model.x": {"low": 1, "high": 4, "log": True}}, ["1", "2", "3", "4"]),
+        ({"model.x": {"low": 1234567, "high": 1234569}}, ["1234567", "1234568", "1234569"]),
+        ({"drop_path_rate": {"low": 0.1, "high": 0.7, "step": 0.2}}, ["0.1", "0.3", "0.5", "0.7"]),
+        ({"drop_path_rate": {"low": 0.1, "high": 0.1001}}, ["0.1", "0.1001"]),  # at four digits
+        ({"window_size": {"low": 7, "high": 14}}, ["14", "7"]),  # the others are no windows of this map
+    ],
+)
+def test_a_finite_space_is_tried_to_its_end_and_each_combination_once(
+    tmp_path: Path, sampler: str, ranges: dict[str, Any], cells: list[str]
+) -> None:
+    path = write_search(trials=9, sampler=sampler, ranges=ranges)
+    queues = [queue_of(path, tmp_path)[0], queue_of(path, tmp_path)[0]]
+    first = queues[1].claim()  # two commands at the same time
+    assert first is not None
+    found = [first.run, *proposed(queues[0])]
+    assert not queues[0].exhausted
+    queues[1].finish(first.run, {"top1": 1.0, "gmacs": 1.0})
+    runs = queues[0].proposals.runs()
+    assert sorted(runs[run].cell.name for run in found) == sorted(cells)
+    assert queues[1].claim() is None
+    assert all(queue.spent and queue.exhausted for queue in queues)
+    # the command once more, with more trials
+    later, recipe = queue_of(write_search(trials=20, sampler=sampler, ranges=ranges), tmp_path)
+    assert (proposed(later), later.exhausted) == ([], True)
+    assert recipe.trials <= 20
+    total = settled(summary := Summary(trained=found[1:]), later, 20, tmp_path)
+    assert (total, summary.reused) == (len(cells), [])
+
+
+@pytest.mark.usefixtures("project")
+def test_what_another_sweep_has_trained_is_a_trial_and_is_counted(tmp_path: Path) -> None:
+    path = write_search(trials=3, ranges={"model.lr": [1, 2, 3]})
+    queue, recipe = queue_of(path, tmp_path)
+    there = recipe.run({"model.lr": "2"}).id
+    finish(tmp_path, there, metrics={"top1": 80.0}, gmacs=1.0)
+    found = proposed(queue)
+    summary = Summary(trained=found)
+    assert (len(set(found)), settled(summary, queue, 3, tmp_path), summary.reused) == (2, 3, [there])
 
 
 @pytest.mark.usefixtures("project")

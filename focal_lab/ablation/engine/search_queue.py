@@ -1,5 +1,6 @@
 """A queue that proposes runs: Optuna's samplers over the ranges of a search."""
 
+import random
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,10 +16,10 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from focal_lab.ablation.design import Cell
 from focal_lab.ablation.engine.machine import machine_id, worker_name
 from focal_lab.ablation.engine.queue import (
     DROPPED,
-    FAILED,
     FINISHED,
     PRUNED,
     Claim,
@@ -28,17 +29,22 @@ from focal_lab.ablation.engine.queue import (
 from focal_lab.ablation.outcomes import State, read_outcome
 from focal_lab.ablation.result import Result, known_values
 from focal_lab.ablation.runs import Run
-from focal_lab.ablation.search import Proposals, Recipe
+from focal_lab.ablation.search import Params, Proposals, Recipe
 from focal_lab.ablation.search_file import Range
 from focal_lab.errors import UserError
 
 # Successive halving: the best third of the runs that reached an epoch goes on to three times as many.
 _REDUCTION = 3
+# Proposals that were all made before, in a row, after which a space of unknown size is taken for exhausted.
+_MISSES = 100
 _STARTUP_TRIALS = 10  # random proposals before the estimator has something to go by; Optuna's default
 
 
 class SearchQueue(RunQueue):
-    """Claims what waits, and else proposes, until the search has had its trials.
+    """Claims what waits, and else proposes what was not proposed yet, until the search has had its trials.
+
+    Attributes:
+        spent: whether nothing is left to propose.
 
     Args:
         out: folder of the runs.
@@ -55,19 +61,26 @@ class SearchQueue(RunQueue):
         self._recipe, self._search = recipe, recipe.search
         self._space = _space(recipe)
         self.proposals = Proposals(out, recipe)
+        self.spent = False
+        self._useless: set[tuple[str, ...]] = set()  # what cannot be, or is another's run
         super().__init__(out, recipe.study, **options)
         with suppress_outage(self):
             self._restore()
 
     @property
+    def trials(self) -> int:
+        """How many the file asks for."""
+        return self._search.trials
+
+    @property
     def exhausted(self) -> bool:
-        """Whether all trials were proposed, and nobody trains one of them."""
+        """Whether all trials were proposed, or all that there are, and nobody trains one of them."""
         if self.down:
             return False
         with suppress_outage(self):
             trials = self._study.get_trials(deepcopy=False)
             at_work = any(trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in trials)
-            return not at_work and sum(map(_is_proposal, trials)) >= self._search.trials
+            return not at_work and (self.spent or len(self._proposed(trials)) >= self._search.trials)
         return False
 
     def claim(self) -> Claim | None:
@@ -77,12 +90,28 @@ class SearchQueue(RunQueue):
             return claim
         with suppress_outage(self):
             trials = self._study.get_trials(deepcopy=False)
-            while sum(map(_is_proposal, trials)) < self._search.trials:
-                claim = self._propose(len(trials))
+            chosen: Params | None = None
+            misses = 0
+            while not self.spent and len(self._proposed(trials)) < self._search.trials:
+                known = len(self.proposals.runs())
+                claim = self._propose(len(trials), chosen)
                 if claim is not None:
                     return claim
                 trials = self._study.get_trials(deepcopy=False)
+                misses = misses + 1 if len(self.proposals.runs()) == known else 0
+                chosen = self._choose(misses, len(trials)) if misses else None
         return None
+
+    def _choose(self, misses: int, known: int) -> Params | None:
+        """What has not been tried, after the sampler's choice was; None where only the sampler knows."""
+        combinations = self._recipe.combinations
+        if combinations is None:
+            self.spent = misses >= _MISSES
+            return None
+        tried = {_key(run.cell) for run in self.proposals.runs().values()} | self._useless
+        left = [params for params in combinations if _key(self._recipe.cell(params)) not in tried]
+        self.spent = not left
+        return random.Random(f"{self._search.seed} {known}").choice(left) if left else None
 
     def report(self, run: str, value: float, step: int) -> bool:
         """As RunQueue's; whether the run is one of the worse ones and should be stopped."""
@@ -93,21 +122,22 @@ class SearchQueue(RunQueue):
             return not self.down and self._held[run].should_prune()
         return False
 
-    def _propose(self, known: int) -> Claim | None:
+    def _propose(self, known: int, chosen: Params | None) -> Claim | None:
         # every proposal has a seed of its own: those of several commands differ, those of one are repeatable
-        self._study.sampler = _sampler(self._search.sampler, self._search.seed * 1_000_003 + known)
+        self._study.sampler = _sampler(self._search.sampler, self._search.seed * 1_000_003 + known, chosen)
         trial = self._study.ask(fixed_distributions=self._space)
         if "run" in trial.user_attrs:  # something was put in between
             self._close(trial, DROPPED)
             return None
-        if sum(_is_proposal(other) for other in self._before(trial)) >= self._search.trials:
+        if len(self._proposed(self._before(trial))) >= self._search.trials:
             self._close(trial, DROPPED)
             return None
         try:
             run = self._recipe.run(trial.params)
         except UserError as error:
+            self._useless.add(_key(self._recipe.cell(trial.params)))
             trial.set_user_attr("reason", error.message)
-            self._close(trial, FAILED)
+            self._close(trial, DROPPED)
             return None
         return self._take(trial, run)
 
@@ -115,18 +145,34 @@ class SearchQueue(RunQueue):
         ours = {"machine": machine_id(), "worker": worker_name()}
         for name, value in (self._attributes(run, 1) | ours).items():
             trial.set_user_attr(name, value)
+        known = run.id in self.proposals.runs()
+        if known or self._is_running(self._study, run.id, trial.number):
+            # whoever proposes the same at this moment steps back, too: then it is still to be tried
+            self._useless |= {_key(run.cell)} if known else set()
+            trial.set_user_attr("reason", "was proposed before")
+            self._close(trial, DROPPED)
+            return None
         result = read_outcome(self.out / run.id).result
         self.proposals.add(run, trial.params)
-        if result is not None:  # proposed before, or trained by another sweep
+        if result is not None:  # trained by another sweep
             self._write_values(trial, result)
             return None
-        if run.id in self._held or self._has_holder(run.id, trial):
-            trial.set_user_attr("reason", "was proposed twice")
-            self._close(trial, FAILED)
+        if self._has_holder(run.id, trial):  # another sweep trains it
+            self._close(trial, DROPPED)
             return None
         self._held[run.id] = trial
         self.heartbeat.add(run.id, trial)
         return Claim(run.id, 1)
+
+    def _proposed(self, trials: Iterable[FrozenTrial]) -> set[str]:
+        """Runs that were proposed so far; a proposal that is just being made counts."""
+        found = set(self.proposals.runs())
+        for trial in trials:
+            run = trial.user_attrs.get("run")
+            dropped = trial.user_attrs.get("outcome") == DROPPED
+            if not dropped and (run is not None or trial.state == TrialState.RUNNING):
+                found.add(run or f"trial {trial.number}")
+        return found
 
     def _before(self, trial: Trial) -> Iterable[FrozenTrial]:
         return [other for other in self._study.get_trials(deepcopy=False) if other.number < trial.number]
@@ -182,9 +228,9 @@ class SearchQueue(RunQueue):
         return {"directions": list(self._search.objectives.values()), "pruner": pruner}
 
 
-def _is_proposal(trial: FrozenTrial) -> bool:
-    """Whether a trial is one of the search's: not a repetition, and not dropped."""
-    return not trial.user_attrs.get("again") and trial.user_attrs.get("outcome") != DROPPED
+def _key(cell: Cell) -> tuple[str, ...]:
+    """Labels of a cell."""
+    return tuple(cell.labels.values())
 
 
 def _space(recipe: Recipe) -> dict[str, BaseDistribution]:
@@ -198,11 +244,16 @@ def _numbers(numbers: Range) -> BaseDistribution:
     return FloatDistribution(numbers.low, numbers.high, numbers.log, numbers.step)
 
 
-def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    if name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
+def _sampler(name: str, seed: int, chosen: Params | None) -> optuna.samplers.BaseSampler:
+    """A sampler; of what was chosen already it proposes just that."""
+    if name == "random" or chosen is not None:
+        base = optuna.samplers.RandomSampler(seed=seed)
     with warnings.catch_warnings(), suppress(AttributeError):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if chosen is not None:
+            return optuna.samplers.PartialFixedSampler(chosen, base)
+        if name == "random":
+            return base
         return optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True
         )
