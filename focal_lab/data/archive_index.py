@@ -1,6 +1,9 @@
 """Where in a tar or zip each picture lies, so that it can be read without unpacking."""
 
+import json
 import os
+import posixpath
+import stat
 import struct
 import tarfile
 import zipfile
@@ -16,14 +19,14 @@ from typing import BinaryIO, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from focal_lab.data.picture_files import JUNK, LeftOut, is_image, is_junk
 from focal_lab.errors import UserError
 
 SUFFIXES = (".tar", ".zip")
-# torchvision's; importing it would take a reading process seconds
-PICTURES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 # a second time reads of the archive's own size; a cache file is worth its place where that took longer
 _WORTH_KEEPING = 2.0  # s
-_VERSION = 1
+_VERSION = 2
+_LINKS = 40  # that are followed from one to the next, as Linux does
 _LOCAL_HEADER = struct.Struct(
     "<26xHH"
 )  # lengths of name and extra field, behind what the directory says, too
@@ -53,11 +56,12 @@ class Index:
     """The members of an archive that are pictures or class labels, in their order, M of them.
 
     Attributes:
-        names: their paths, one a line, UTF-8, uint8.
+        names: their paths, UTF-8, a zero between them, uint8.
         offsets: int64, shape (M,).
         sizes: int64, shape (M,).
         packed: bool, shape (M,).
         numbers: int64, shape (M,).
+        left: what else is in it, as JSON, uint8.
     """
 
     names: NDArray[np.uint8]
@@ -65,10 +69,20 @@ class Index:
     sizes: NDArray[np.int64]
     packed: NDArray[np.bool_]
     numbers: NDArray[np.int64]
+    left: NDArray[np.uint8]
+
+    @property
+    def left_out(self) -> LeftOut:
+        """What is in the archive beside the members."""
+        found = LeftOut()
+        found.kinds = {
+            kind: (count, first) for kind, (count, first) in json.loads(self.left.tobytes()).items()
+        }
+        return found
 
     def members(self) -> Iterator[Member]:
         """One after the other."""
-        names = self.names.tobytes().decode("utf-8", "surrogateescape").split("\n") if len(self.names) else []
+        names = self.names.tobytes().decode("utf-8", "surrogateescape").split("\0") if len(self.names) else []
         columns = (self.offsets.tolist(), self.sizes.tolist(), self.packed.tolist(), self.numbers.tolist())
         yield from map(Member, names, *columns)
 
@@ -92,79 +106,175 @@ def index_archive(path: Path) -> Index:
 def _indexed(path: Path) -> Index:
     try:
         with open(path, "rb") as stream:
-            members = list(_zip_members(stream) if path.suffix == ".zip" else _tar_members(stream))
+            content = _Content(stream)
+            if path.suffix.lower() == ".zip":
+                _read_zip(content, stream)
+            else:
+                _read_tar(content, stream)
+            members = list(content.members())
     except UserError as error:
         raise UserError(error.message, file=path) from error
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
-        raise UserError(f"is damaged, cut off or no {path.suffix[1:]} ({error})", file=path) from error
-    names = "\n".join(member.name for member in members).encode("utf-8", "surrogateescape")
+        raise UserError(
+            f"is damaged, cut off or no {path.suffix[1:].lower()} ({error})", file=path
+        ) from error
+    names = "\0".join(member.name for member in members).encode("utf-8", "surrogateescape")
     return Index(
         np.frombuffer(names, np.uint8),
         np.array([member.offset for member in members], np.int64),
         np.array([member.size for member in members], np.int64),
         np.array([member.packed for member in members], bool),
         np.array([member.number for member in members], np.int64),
+        np.frombuffer(json.dumps(content.left.kinds).encode(), np.uint8),
     )
 
 
-def _tar_members(stream: BinaryIO, start: int = 0) -> Iterator[Member]:
-    """Pictures and labels of a tar, and of the tars in it, as ImageNet's own has one for each class."""
-    links: dict[str, str] = {}
-    found: dict[str, Member] = {}
-    with tarfile.open(fileobj=stream, mode="r:") as archive:
-        while (entry := archive.next()) is not None:
-            archive.members = []  # type: ignore[attr-defined]  # else it keeps all that it has read
-            if entry.islnk() and _wanted(entry.name):  # a file that tar has met before under another name
-                links[entry.name] = entry.linkname
-            if not entry.isfile():
+class _Content:
+    """What an archive holds, as it would lie unpacked: links lead somewhere, and the last of a name counts.
+
+    Args:
+        stream: the archive.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.files: dict[str, Member] = {}
+        self.links: dict[str, str] = {}
+        self.left = LeftOut()
+
+    def add(self, member: Member) -> None:
+        """A file, of any kind: images may be links to files of any name."""
+        self._replace(member.name)
+        self.files[member.name] = member
+
+    def link(self, name: str, target: str) -> None:
+        """A link to a path in the archive."""
+        self._replace(name)
+        self.links[name] = _clean(target)
+
+    def members(self) -> Iterator[Member]:
+        """Images and labels, in their order, those behind links last."""
+        linked = [(name, self._resolved(target)) for name, target in self.links.items()]
+        targets = {target for _, target in linked}
+        for member in self.files.values():
+            if member.name not in targets or _wanted(member.name):
+                yield from self._wanted(member)
+        for name, target in linked:
+            if target in self.files:
+                yield from self._wanted(self.files[target]._replace(name=name))
                 continue
-            offset, suffix = start + entry.offset_data, PurePosixPath(entry.name).suffix.lower()
-            if suffix == ".tar":
-                inner = cast(BinaryIO, _Window(stream, entry.offset_data, entry.size))
-                folder = PurePosixPath(entry.name).with_suffix("")
-                for member in _tar_members(inner, offset):
-                    yield member._replace(name=str(folder / member.name))
-            elif _wanted(entry.name):
-                content = archive.extractfile(entry).read() if suffix == ".cls" else b""  # type: ignore[union-attr]
-                number = _number(entry.name, content)
-                found[entry.name] = Member(entry.name, offset, entry.size, number=number)
-        stream.seek(archive.offset)
+            below = [member for file, member in self.files.items() if file.startswith(f"{target}/")]
+            for member in below:
+                yield from self._wanted(member._replace(name=name + member.name[len(target) :]))
+            if not below:
+                self.left.add("links to nothing in the archive", name)
+
+    def _wanted(self, member: Member) -> Iterator[Member]:
+        if any(map(is_junk, member.name.split("/"))):
+            self.left.add(JUNK, member.name)
+        elif not _wanted(member.name):
+            self.left.add_file(member.name)
+        elif _is_label(member.name):
+            self.stream.seek(member.offset)
+            content = self.stream.read(member.size)
+            content = zlib.decompress(content, -zlib.MAX_WBITS) if member.packed else content
+            yield member._replace(number=_number(member.name, content))
+        else:
+            yield member
+
+    def _replace(self, name: str) -> None:
+        if self.files.pop(name, None) or self.links.pop(name, None):
+            self.left.add("members replaced by later ones of the same name", name)
+
+    def _resolved(self, path: str, followed: int = 0) -> str:
+        """The path behind links, also those of folders in it."""
+        parts = path.split("/")
+        for end in range(1, len(parts) + 1):
+            target = self.links.get("/".join(parts[:end]))
+            if target is not None and followed < _LINKS:
+                return self._resolved("/".join([target, *parts[end:]]), followed + 1)
+        return path
+
+
+def _read_tar(content: _Content, stream: BinaryIO, start: int = 0, folder: str = "") -> None:
+    """A tar, those that follow it in the file, and those in it: ImageNet's own has one for each class."""
+    place = 0
+    while place >= 0:
+        stream.seek(place)
+        with tarfile.open(fileobj=stream, mode="r:") as archive:
+            while (entry := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # else it keeps all that it has read
+                _read_entry(content, stream, entry, start, folder)
+            stream.seek(archive.offset)
         if stream.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
             raise tarfile.ReadError("it has no end")  # tarfile is content with a part of a header
-    yield from found.values()  # the last one where a tar was appended to, as when it is unpacked
-    yield from (found[to]._replace(name=name) for name, to in links.items() if to in found)
+        place = _after_zeros(stream)
 
 
-def _zip_members(stream: BinaryIO) -> Iterator[Member]:
+def _read_entry(content: _Content, stream: BinaryIO, entry: tarfile.TarInfo, start: int, folder: str) -> None:
+    name, offset = _clean(folder + entry.name), start + entry.offset_data
+    if entry.issym():
+        content.link(name, f"{posixpath.dirname(name)}/{entry.linkname}")
+    elif entry.islnk():
+        content.link(name, folder + entry.linkname)
+    elif entry.issparse():
+        content.left.add("sparse files", name)
+    elif not entry.isfile():
+        return
+    elif PurePosixPath(name).suffix.lower() == ".tar" and not is_junk(PurePosixPath(name).name):
+        inner = cast(BinaryIO, _Window(stream, entry.offset_data, entry.size))
+        _read_tar(content, inner, offset, f"{PurePosixPath(name).with_suffix('')}/")
+    else:
+        content.add(Member(name, offset, entry.size))
+
+
+def _after_zeros(stream: BinaryIO) -> int:
+    """Where something follows the zeros at a tar's end, as after `cat one.tar two.tar`; -1 for nothing."""
+    while block := stream.read(tarfile.BLOCKSIZE):
+        if block.count(0) < len(block):
+            return stream.tell() - len(block)
+    return -1
+
+
+def _read_zip(content: _Content, stream: BinaryIO) -> None:
     with zipfile.ZipFile(stream) as archive:
         for entry in archive.infolist():
-            if entry.is_dir() or not _wanted(entry.filename):
+            path = entry.filename.replace("\\", "/")  # as some programs of Windows write it
+            name = _clean(path)
+            if path.endswith("/"):
                 continue
-            if entry.flag_bits & _ENCRYPTED:
+            needed = _wanted(name) and not any(map(is_junk, name.split("/")))
+            if needed and entry.flag_bits & _ENCRYPTED:
                 raise UserError("is encrypted (unpack it)")
-            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            if needed and entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise UserError(f"packs {entry.filename} in a rare way (make it anew with zip -0)")
+            if stat.S_ISLNK(entry.external_attr >> 16) and not entry.flag_bits & _ENCRYPTED:
+                target = archive.read(entry).decode("utf-8", "surrogateescape")
+                content.link(name, f"{posixpath.dirname(name)}/{target}")
+                continue
             stream.seek(entry.header_offset)
-            name, extra = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
-            offset = entry.header_offset + _LOCAL_HEADER.size + name + extra
-            content = archive.read(entry) if entry.filename.endswith(".cls") else b""
+            lengths = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
+            offset = entry.header_offset + _LOCAL_HEADER.size + sum(lengths)
             packed = entry.compress_type == zipfile.ZIP_DEFLATED
-            number = _number(entry.filename, content)
-            yield Member(entry.filename, offset, entry.compress_size, packed, number)
+            content.add(Member(name, offset, entry.compress_size, packed))
+
+
+def _clean(name: str) -> str:
+    """The path below the archive's folder, without dots and slashes that mean nothing."""
+    return posixpath.normpath(f"/{name}").lstrip("/")
 
 
 def _wanted(name: str) -> bool:
-    """Pictures and labels, but not what macOS puts beside them."""
-    path = PurePosixPath(name)
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts if part != ".")
-    return not hidden and "\n" not in name and path.suffix.lower() in (*PICTURES, ".cls")
+    return is_image(name) or _is_label(name)
+
+
+def _is_label(name: str) -> bool:
+    return name.lower().endswith(".cls")
 
 
 def _number(name: str, content: bytes) -> int:
-    if not name.endswith(".cls"):
-        return -1
-    text = content.decode("ascii", "replace").strip()
-    if not text.isdigit():
+    text = content.decode("utf-8-sig", "replace").strip()
+    if not (text.isascii() and text.isdigit()):
         raise UserError(f"{name} says {text[:20]!r}, and not the number of a class")
     return int(text)
 

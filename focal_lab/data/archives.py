@@ -7,8 +7,8 @@ beside the pictures (WebDataset: key.jpg and key.cls).
 import os
 import re
 import zlib
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from focal_lab.data.archive_index import Index, Member, index_archive
-from focal_lab.data.found import CALLED, ROOT_KEY, Found
+from focal_lab.data.found import CALLED, ROOT_KEY, Found, numbers_to
+from focal_lab.data.picture_files import LeftOut, no_images
 from focal_lab.data.sources import Names, Source, relabelled
 from focal_lab.errors import UserError
 
@@ -61,17 +62,22 @@ def open_archives(paths: Sequence[Path], where: Path, inside: Sequence[str] = ()
     Raises:
         UserError: an archive is damaged, or does not tell the classes of its pictures.
     """
-    shards = [_members(index_archive(path), inside) for path in paths]
+    shards, left = [], LeftOut()
+    for path in paths:
+        index = index_archive(path)
+        shards.append(_members(index, inside))
+        left.take(index.left_out, path.name)
     if inside and not any(shards):
         return None
-    if not any(shards):
-        raise UserError("has no pictures in it", file=where, key=ROOT_KEY)
+    if all(member.number >= 0 for shard in shards for member, _ in shard):
+        raise UserError(no_images(left), file=where, key=ROOT_KEY)
     if any(member.number >= 0 for shard in shards for member, _ in shard):
-        pictures = _numbered(paths, shards)
-        classes = [str(number) for number in range(1 + max(int(picture.label) for picture in pictures))]
+        pictures = _numbered(paths, shards, left)
+        classes = numbers_to(max(int(picture.label) for picture in pictures), where)
     else:
         pictures = sorted(_in_folders(paths, shards, where), key=lambda p: (p.label, p.path))
         classes = sorted({picture.label for picture in pictures})
+    left.warn(where)
     labels = {name: label for label, name in enumerate(classes)}
     source = ArchiveSource(paths, pictures, [labels[picture.label] for picture in pictures])
     return ArchivedClasses(where, classes, source)
@@ -141,25 +147,38 @@ def _members(index: Index, inside: Sequence[str]) -> _Shard:
     return [] if inside else members
 
 
-def _numbered(paths: Sequence[Path], shards: Sequence[_Shard]) -> list[_Picture]:
-    """WebDataset: what has the same path up to the first dot of its name belongs together."""
+def _numbered(paths: Sequence[Path], shards: Sequence[_Shard], left: LeftOut) -> list[_Picture]:
+    """WebDataset: KEY.jpg has its class in KEY.cls; so has KEY.PART.jpg where it is the key's only image."""
     pictures = []
     for number, (path, shard) in enumerate(zip(paths, shards, strict=True)):
-        labels = {_key(member.name)[0]: member.number for member, _ in shard if member.number >= 0}
-        for member, _ in shard:
-            key, extension = _key(member.name)
-            if member.number >= 0 or "." in extension:  # a label, or another picture of it such as seg.png
-                continue
+        labels = {member.name[:-4]: str(member.number) for member, _ in shard if member.number >= 0}
+        images = [(member, *_key(member.name, labels)) for member, _ in shard if member.number < 0]
+        plain = {key for _, key, whole in images if whole}
+        parts = Counter(key for _, key, whole in images if not whole)
+        for member, key, whole in images:
             if key not in labels:
                 raise UserError(f"has no {key}.cls for {member.name}", file=path)
-            pictures.append(_Picture(str(labels[key]), key, number, member))
+            if not whole and key not in plain and parts[key] > 1:
+                raise UserError(
+                    f"has {parts[key]} images of {key}.cls, such as {member.name}, and no {key}.jpg (give "
+                    "each image its own .cls)",
+                    file=path,
+                )
+            if whole or key not in plain:
+                pictures.append(_Picture(labels[key], key, number, member))
+            else:
+                left.add("further images of a key", member.name)
     return pictures
 
 
-def _key(name: str) -> tuple[str, str]:
+def _key(name: str, labels: Mapping[str, str]) -> tuple[str, bool]:
+    """The longest part before a dot that has a label; whether that is all but the last suffix."""
     folder, slash, file = name.rpartition("/")
-    stem, _, extension = file.partition(".")
-    return f"{folder}{slash}{stem}", extension
+    stem = file.rpartition(".")[0]
+    part = stem
+    while part and f"{folder}{slash}{part}" not in labels:
+        part = part.rpartition(".")[0]
+    return f"{folder}{slash}{part or stem}", part in ("", stem)
 
 
 def _in_folders(paths: Sequence[Path], shards: Sequence[_Shard], where: Path) -> list[_Picture]:
@@ -192,9 +211,8 @@ def _in_folders(paths: Sequence[Path], shards: Sequence[_Shard], where: Path) ->
 
 def _without_top(path: Path, shard: _Shard) -> _Shard:
     """Without folders that are called as the split or the archive, where all pictures are in them."""
-    while _depth([shard]) > 1 and len({parts[0] for _, parts in shard}) == 1:
-        top = shard[0][1][0]
-        if top not in _SPLITS and not (top == path.stem and _depth([shard]) > 2):
+    while _depth([shard]) > 2 and len({parts[0] for _, parts in shard}) == 1:
+        if shard[0][1][0] not in (*_SPLITS, path.stem):
             break
         shard = _without_first(shard)
     return shard

@@ -6,10 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from focal_lab.data.sources import Source
+from focal_lab.errors import UserError
 
 # How splits are called; the first is ours, the others are Hugging Face's and common ones.
 CALLED = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
 ROOT_KEY = "data.init_args.root"
+
+
+# ImageNet's largest version has 21,841; a label far above is a mistake, and would take all memory
+_MOST_CLASSES = 1_000_000
+
+
+def numbers_to(last: int, where: Path) -> list[str]:
+    """Names of classes that are called by their numbers, from 0.
+
+    Raises:
+        UserError: there are too many.
+    """
+    if last >= _MOST_CLASSES:
+        raise UserError(f"has the label {last}; up to {_MOST_CLASSES - 1} can be read", file=where)
+    return [str(number) for number in range(last + 1)]
 
 
 @dataclass(frozen=True)

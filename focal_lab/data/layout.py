@@ -1,45 +1,61 @@
 """What lies under the root of a classification data set, and which of it belongs to which split."""
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 from focal_lab.data.archive_index import SUFFIXES
 from focal_lab.data.archives import open_archives
 from focal_lab.data.found import CALLED, ROOT_KEY, Found
 from focal_lab.data.parquet import Columns, open_tables
+from focal_lab.data.picture_files import (
+    EMPTY,
+    JUNK,
+    OUTSIDE,
+    LeftOut,
+    has_images,
+    images_below,
+    is_image,
+    is_junk,
+    no_images,
+)
 from focal_lab.data.sources import FileSource
 from focal_lab.errors import UserError
 
 _SHOWN = 6
-_COMPRESSED = re.compile(r".*\.(tgz|tbz2?|txz|tar\.\w+)", re.IGNORECASE)
+_COMPRESSED = re.compile(r".*\.(tgz|tbz2?|txz|tzst|tar\.(gz|bz2|xz|zstd?|lz4|lzma|lz|z))", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class ClassFolders(Found):
-    """One folder per class, with pictures in it or in folders of it."""
+    """One folder per class, with images in it or in folders of it."""
 
     def source(self, classes: Sequence[str]) -> FileSource:
-        """The pictures, in the order of torchvision's `ImageFolder`.
+        """The images, in the order of torchvision's `ImageFolder`; what else lies there is warned of.
 
         Raises:
-            UserError: there are none.
+            UserError: a folder cannot be listed.
         """
-        labels = {name: label for label, name in enumerate(classes)}
-        samples: list[tuple[str, int]] = make_dataset(
-            str(self.where), labels, extensions=IMG_EXTENSIONS, allow_empty=True
-        )
-        if not samples:
-            raise UserError(
-                f"has no pictures in its class folders ({', '.join(IMG_EXTENSIONS)})",
-                file=self.where,
-                key=ROOT_KEY,
-            )
-        prefix = len(str(self.where)) + 1
-        return FileSource(self.where, [file[prefix:] for file, _ in samples], [label for _, label in samples])
+        files: list[str] = []
+        labels: list[int] = []
+        left = LeftOut()
+        for path in _entries(self.where, left):
+            if path.name in self.classes:
+                below = LeftOut()
+                found = images_below(path, below)
+                files += [f"{path.name}/{file}" for file in found]
+                labels += [classes.index(path.name)] * len(found)
+                left.take(below, path.name)
+            elif path.is_dir():
+                left.add(EMPTY, path.name)
+            elif is_image(path.name):
+                left.add(OUTSIDE, path.name)
+            else:
+                left.add_file(path.name)
+        left.warn(self.where)
+        return FileSource(self.where, files, labels)
 
 
 def find_split(root: Path, split: str, columns: Columns = Columns()) -> Found | None:  # noqa: B008
@@ -53,11 +69,13 @@ def find_split(root: Path, split: str, columns: Columns = Columns()) -> Found | 
     Raises:
         UserError: what is called as the split is nothing that we read.
     """
-    if root.is_file() and root.suffix in SUFFIXES:
+    if root.is_file() and root.suffix.lower() in SUFFIXES:
         return open_archives([root], root, inside=CALLED[split])
-    for name in CALLED[split]:
-        if (root / name).is_dir():
-            return _in_folder(root / name, columns)
+    folders = [root / name for name in CALLED[split] if (root / name).is_dir()]
+    if folders:
+        if len(folders) > 1:
+            warnings.warn(f"{root}: {folders[0].name}/ is read, and {folders[1].name}/ is not", stacklevel=2)
+        return _in_folder(folders[0], columns)
     for folder in (root, root / "data"):
         named = [path for path in _entries(folder) if path.is_file() and _split_of(path) == split]
         found = _of_files(named, folder if len(named) > 1 else (named or [folder])[0], columns)
@@ -69,7 +87,9 @@ def find_split(root: Path, split: str, columns: Columns = Columns()) -> Found | 
 def missing(root: Path, split: str) -> UserError:
     """What to tell where a split is not there: what was expected, and what was found."""
     if not root.is_dir():
-        told = f"has no folder {split}/ in it" if root.suffix in SUFFIXES else "is a file"
+        if _COMPRESSED.fullmatch(root.name) and root.exists():
+            return _compressed(root)
+        told = f"has no folder {split}/ in it" if root.suffix.lower() in SUFFIXES else "is a file"
         return UserError(told if root.exists() else "is no folder", file=root, key=ROOT_KEY)
     there = _entries(root)
     found = listing(there) + _hint(there, split)
@@ -81,8 +101,18 @@ def missing(root: Path, split: str) -> UserError:
     )
 
 
-def _entries(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir(), key=lambda path: path.name) if folder.is_dir() else []
+def _entries(folder: Path, left: LeftOut | None = None) -> list[Path]:
+    """What is in a folder, by name, but for junk."""
+    if not folder.is_dir():
+        return []
+    try:
+        found = sorted(folder.iterdir(), key=lambda path: path.name)
+    except OSError as error:
+        raise UserError(f"cannot be listed ({error.strerror})", file=folder, key=ROOT_KEY) from error
+    for path in found:
+        if left is not None and is_junk(path.name):
+            left.add(JUNK, path.name)
+    return [path for path in found if not is_junk(path.name)]
 
 
 def _split_of(path: Path) -> str | None:
@@ -94,21 +124,28 @@ def _split_of(path: Path) -> str | None:
 
 def _of_files(files: Sequence[Path], where: Path, columns: Columns) -> Found | None:
     """Archives or tables; None for neither."""
-    archives = [path for path in files if path.suffix in SUFFIXES]
-    if archives:
-        return open_archives(archives, where)
-    tables = [path for path in files if path.suffix == ".parquet"]
-    if tables:
-        return open_tables(tables, where, columns)
     compressed = [path for path in files if _COMPRESSED.fullmatch(path.name)]
     if compressed:
-        raise UserError(
-            "is compressed as a whole, so that no picture can be read without those before it (decompress it "
-            "to a plain .tar; the pictures are compressed themselves)",
-            file=compressed[0],
-            key=ROOT_KEY,
-        )
-    return None
+        raise _compressed(compressed[0])
+    archives = [path for path in files if path.suffix.lower() in SUFFIXES]
+    tables = [path for path in files if path.suffix.lower() == ".parquet"]
+    if not archives and not tables:
+        return None
+    left = LeftOut()
+    for path in files:
+        if path not in (archives or tables):
+            left.add_file(path.name)
+    left.warn(where)
+    return open_archives(archives, where) if archives else open_tables(tables, where, columns)
+
+
+def _compressed(path: Path) -> UserError:
+    return UserError(
+        "is compressed as a whole, so that no image can be read without those before it (decompress it to a "
+        "plain .tar; the images are compressed themselves)",
+        file=path,
+        key=ROOT_KEY,
+    )
 
 
 def listing(entries: Sequence[Path]) -> str:
@@ -121,7 +158,7 @@ def listing(entries: Sequence[Path]) -> str:
 
 def _hint(entries: Sequence[Path], split: str) -> str:
     """What may have happened."""
-    if split == "train" and any(path.is_dir() and _has_pictures(path) for path in entries):
+    if split == "train" and any(is_image(file.name) for path in entries for file in _entries(path)):
         return " (put the class folders into a folder train/)"
     inner = [path for path in entries if path.is_dir() and (path / CALLED[split][0]).is_dir()]
     return f" (use root {inner[0]})" if inner else ""
@@ -129,19 +166,21 @@ def _hint(entries: Sequence[Path], split: str) -> str:
 
 def _in_folder(folder: Path, columns: Columns) -> Found:
     entries = _entries(folder)
-    folders = [path.name for path in entries if path.is_dir() and not path.name.startswith(".")]
-    if folders:
-        return ClassFolders(folder, folders)
+    folders = [path for path in entries if path.is_dir()]
+    classes = [path.name for path in folders if has_images(path)]
+    if classes:
+        return ClassFolders(folder, classes)
     found = _of_files([path for path in entries if path.is_file()], folder, columns)
     if found is not None:
         return found
+    if folders:
+        left = LeftOut()
+        for path in folders:
+            images_below(path, left)
+        raise UserError(f"its class folders: {no_images(left)}", file=folder, key=ROOT_KEY)
     raise UserError(
         f"has no class folders, archives or tables: expected {folder}/CLASS/*.jpg, *.tar, *.zip or "
         f"*.parquet; found {listing(entries)}",
         file=folder,
         key=ROOT_KEY,
     )
-
-
-def _has_pictures(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMG_EXTENSIONS for path in folder.iterdir())

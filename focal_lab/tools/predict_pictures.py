@@ -13,9 +13,9 @@ import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
 
 from focal_lab.data.batches import as_lists
+from focal_lab.data.picture_files import IMAGES, LeftOut, images_below, is_image, no_images
 from focal_lab.errors import UserError
 from focal_lab.tasks.classes import Classes
 from focal_lab.tools.checkpoint_pictures import Preprocessing
@@ -45,9 +45,9 @@ def find_pictures(names: Sequence[str]) -> list[Path]:
             found += _pictures_below(path)
         elif glob.has_magic(name):
             matched = [Path(match) for match in sorted(glob.glob(name, recursive=True))]
-            files = [match for match in matched if match.is_file() and is_image_file(match.name)]
+            files = [match for match in matched if match.is_file() and is_image(match.name)]
             if not files:
-                raise UserError(f"matches no picture ({', '.join(IMG_EXTENSIONS)})", file=name)
+                raise UserError(f"matches no image ({', '.join(IMAGES)})", file=name)
             found += files
         else:
             raise UserError("there is no such picture or folder", file=name)
@@ -128,7 +128,9 @@ def _as_lists(items: Sequence[tuple[int, Tensor | None]]) -> Any:
 
 
 def _pictures_below(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.rglob("*") if is_image_file(path.name) and path.is_file())
+    left = LeftOut()
+    files = sorted(folder / name for name in images_below(folder, left))
     if not files:
-        raise UserError(f"has no pictures ({', '.join(IMG_EXTENSIONS)})", file=folder)
+        raise UserError(no_images(left), file=folder)
+    left.warn(folder)
     return files

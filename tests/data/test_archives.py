@@ -1,6 +1,8 @@
 import multiprocessing
 import pickle
+import stat
 import tarfile
+import warnings
 import zipfile
 from functools import partial
 from io import BytesIO
@@ -10,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from pictures_world import class_folders, encoded, noise, open_folder, read_all, refusal
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from focal_lab.data.archive_index import PICTURES, index_archive
+from focal_lab.data.archive_index import index_archive
+from focal_lab.data.archives import open_archives
 from focal_lab.errors import UserError
 
 OPTIONS = {"image_size": 24, "batch_size": 4, "num_workers": 0, "max_unreadable": 0}
@@ -176,43 +178,148 @@ def test_a_label_file_that_holds_no_number_is_told(tmp_path):
     assert told(tmp_path).endswith("train.tar: a.cls says 'cat', and not the number of a class")
 
 
-def test_other_pictures_of_a_key_are_left_alone(tmp_path):
-    members = [(f"{key}.{kind}", encoded(noise(0), "PNG")) for key in "ab" for kind in ("png", "seg.png")]
-    packed(tmp_path / "train.tar", [*members, ("a.cls", b"0"), ("b.cls", b"1")] * 1)
+SYMBOLIC, HARD = tarfile.SYMTYPE, tarfile.LNKTYPE
+A, B, C, D = (encoded(noise(number)) for number in range(4))
+JUNK = [
+    "cat/._0.jpg",
+    "__MACOSX/a/0.jpg",
+    "cat/@eaDir/0.jpg/X.jpg",
+    ".ipynb_checkpoints/0.jpg",
+    "cat/Thumbs.db",
+]
 
-    assert len(made(tmp_path, val_split=0.5, batch_size=2).source("train")) == 2
+
+def listed(path, members):
+    """What a tar of (name, content, or type of link and target) holds: name to content, and its warnings."""
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            if isinstance(content, bytes):
+                add(archive, name, content)
+                continue
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = content
+            archive.addfile(entry)
+    return contents([path])
 
 
-@pytest.mark.parametrize("suffix", ["tar", "zip"])
-def test_what_macos_puts_beside_pictures_is_no_picture(tmp_path, folders, suffix):
-    junk = [("__MACOSX/cat/._0.jpg", b"junk"), ("cat/._1.jpg", b"junk"), (".DS_Store", b"junk")]
-    packed(tmp_path / f"train.{suffix}", below(folders / "train") + junk)
+def contents(paths):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = open_archives(paths, paths[0])
+    source = found.source(found.classes)
+    names = [source.name(index).partition(".tar/")[2] or source.name(index) for index in range(len(source))]
+    labels = [found.classes[label] for label in source.labels]
+    read = {n: (label, source.read(i)) for i, (n, label) in enumerate(zip(names, labels, strict=True))}
+    return read, [str(warning.message) for warning in caught]
 
-    assert np.bincount(made(tmp_path, "validate", val_split=0.4).source("train").whole.labels).tolist() == [
-        5,
-        4,
-        3,
+
+@pytest.mark.parametrize(
+    ("members", "found", "left"),
+    [
+        (
+            [("cat/run.0.png", A), ("cat/run.1.png", B), ("dog/X.JPG", C)],
+            {"cat/run.0.png": ("cat", A), "cat/run.1.png": ("cat", B), "dog/X.JPG": ("dog", C)},
+            "",
+        ),
+        (
+            [("run.0.png", A), ("run.0.cls", b"0"), ("run.1.png", B), ("run.1.cls", b"1\n")],
+            {"run.0.png": ("0", A), "run.1.png": ("1", B)},
+            "",
+        ),
+        (
+            [
+                ("a.image.jpg", A),
+                ("a.cls", b"0"),
+                ("b.JPG", B),
+                ("b.seg.png", C),
+                ("b.CLS", b"\xef\xbb\xbf1"),
+            ],
+            {"a.image.jpg": ("0", A), "b.JPG": ("1", B)},
+            "1 further images of a key (b.seg.png)",
+        ),
+        (
+            [
+                *(("cat/0.jpg", A), ("dog/0.jpg", B), (".blobs/77", C), ("emu", (SYMBOLIC, "cat"))),
+                *(("dog/1.jpg", (SYMBOLIC, "../cat/0.jpg")), ("dog/2.jpg", (SYMBOLIC, "1.jpg"))),
+                *(("dog/3.jpg", (HARD, "cat/0.jpg")), ("dog/4.jpg", (SYMBOLIC, "../.blobs/77"))),
+                *(("dog/5.jpg", (SYMBOLIC, "/elsewhere/5.jpg")), ("dog/6.jpg", (SYMBOLIC, "6.jpg"))),
+            ],
+            {"cat/0.jpg": ("cat", A), "dog/0.jpg": ("dog", B), "emu/0.jpg": ("emu", A)}
+            | {f"dog/{number}.jpg": ("dog", A) for number in (1, 2, 3)}
+            | {"dog/4.jpg": ("dog", C)},
+            "2 links to nothing in the archive (a.tar/dog/5.jpg, ...)",
+        ),
+        (
+            [("./cat//0.jpg", A), (f"/dog/{'x' * 200}.jpg", B), ("cat/\n.jpg", C), ("cat/0.jpg", D)],
+            {"cat/0.jpg": ("cat", D), f"dog/{'x' * 200}.jpg": ("dog", B), "cat/\n.jpg": ("cat", C)},
+            "1 members replaced by later ones of the same name (a.tar/cat/0.jpg)",
+        ),
+        (
+            [("cat/0.jpg", A), ("dog/0.jpg", B), ("dog/1.heic", C), ("dog/a.txt", b"")]
+            + [(name, b"junk") for name in JUNK],
+            {"cat/0.jpg": ("cat", A), "dog/0.jpg": ("dog", B)},
+            "1 .heic files (a.tar/dog/1.heic), 5 hidden or system files (a.tar/cat/._0.jpg, ...)",
+        ),
+    ],
+    ids=["dots", "dots of keys", "parts of keys", "links", "names", "junk"],
+)
+def test_every_image_of_a_tar_is_read_or_named(tmp_path, members, found, left):
+    read, said = listed(tmp_path / "a.tar", members)
+
+    assert read == found
+    assert said == ([f"{tmp_path}/a.tar: not read: {left}"] if left else [])
+
+
+def test_several_images_of_one_label_file_are_refused(tmp_path):
+    with pytest.raises(
+        UserError, match=r"a\.tar: has 2 images of run\.cls, such as run\.0\.png, and no run\.jpg"
+    ):
+        listed(tmp_path / "a.tar", [("run.0.png", A), ("run.1.png", B), ("run.cls", b"0")])
+
+
+def test_a_tar_behind_another_in_one_file_is_read_and_what_else_is_there_refused(tmp_path):
+    for name, content in {"cat": A, "dog": B}.items():
+        packed(tmp_path / f"{name}.tar", [(f"{name}/0.jpg", content)])
+    whole = tmp_path / "both.tar"
+    whole.write_bytes((tmp_path / "cat.tar").read_bytes() + (tmp_path / "dog.tar").read_bytes())
+
+    assert contents([whole])[0] == {"cat/0.jpg": ("cat", A), "dog/0.jpg": ("dog", B)}
+    whole.write_bytes((tmp_path / "cat.tar").read_bytes() + b"more" * 1000)
+    with pytest.raises(UserError, match=r"both\.tar: is damaged"):
+        contents([whole])
+
+
+def test_zips_of_windows_and_links_in_zips_are_read(tmp_path):
+    path = tmp_path / "a.zip"
+    link = zipfile.ZipInfo("dog/1.jpg")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in {"cat\\0.jpg": A, "dog\\": b"", "dog\\0.jpg": B, link: b"../cat/0.jpg"}.items():
+            archive.writestr(name, content)
+
+    assert contents([path]) == (
+        {f"{path}/cat/0.jpg": ("cat", A), f"{path}/dog/0.jpg": ("dog", B), f"{path}/dog/1.jpg": ("dog", A)},
+        [],
+    )
+
+
+def test_a_class_may_be_called_as_a_split(tmp_path):
+    paths = [
+        packed(tmp_path / f"{number}.tar", [(name, A) for name in names])
+        for number, names in enumerate([["train/1.jpg", "car/1.jpg"], ["train/2.jpg"]])
     ]
 
-
-def test_hard_links_in_a_tar_are_pictures_too(tmp_path, folders):
-    path = packed(tmp_path / "train.tar", below(folders / "train"))
-    with tarfile.open(path, "a") as archive:
-        link = tarfile.TarInfo("dog/linked.jpg")
-        link.type, link.linkname = tarfile.LNKTYPE, "dog/0.jpg"
-        archive.addfile(link)
-
-    source = made(tmp_path).source("train").whole
-
-    assert np.bincount(source.labels).tolist() == [5, 5, 3]
-    contents = {source.name(index): source.read(index) for index in range(len(source))}
-    assert contents[f"{path}/dog/linked.jpg"] == contents[f"{path}/dog/0.jpg"]
+    assert {name: label for name, (label, _) in contents(paths)[0].items()} == {
+        "train/1.jpg": "train",
+        "car/1.jpg": "car",
+        "train/2.jpg": "train",
+    }
 
 
 @pytest.mark.parametrize(
     ("pictures", "message"),
     [
-        ([], "train.tar: data.init_args.root: has no pictures in it"),
+        ([], "train.tar: data.init_args.root: has no images (.jpg, "),
         (
             ["a.jpg", "b.jpg"],
             "does not tell the classes of its pictures: expected CLASS/NAME.jpg, or KEY.jpg with KEY.cls; "
@@ -286,10 +393,6 @@ def test_processes_read_the_same_archives_at_the_same_time(tmp_path, folders, me
     for child in children:
         child.join()
     assert pickle.loads(pickle.dumps(source)).read(3) == expected[3]
-
-
-def test_pictures_in_archives_are_told_by_torchvisions_endings():
-    assert PICTURES == IMG_EXTENSIONS
 
 
 def test_more_archives_than_files_may_be_open(tmp_path):

@@ -244,7 +244,7 @@ def test_class_folders_without_pictures_are_named(tmp_path):
     (tmp_path / "train" / "cat").mkdir(parents=True)
 
     with pytest.raises(
-        UserError, match=r"train: data\.init_args\.root: has no pictures in its class folders \(\.jpg"
+        UserError, match=r"train: data\.init_args\.root: its class folders: has no images \(\.jpg"
     ):
         ready(tmp_path, "fit")
 
@@ -268,7 +268,7 @@ def test_a_prediction_folder_without_pictures_is_named(root, name):
     (root / "empty").mkdir()
 
     with pytest.raises(
-        UserError, match=rf"{name}: data\.init_args\.predict_root: (is no folder|has no pictures)"
+        UserError, match=rf"{name}: data\.init_args\.predict_root: (is no folder|has no images)"
     ):
         ready(root, "predict", predict_root=str(root / name))
 

@@ -1,7 +1,10 @@
 import json
 import logging
+import os
+import warnings
 from functools import partial
 
+import numpy as np
 import pytest
 from pictures_world import class_folders, encoded, noise, open_folder, refusal
 
@@ -116,10 +119,64 @@ def test_who_only_tests_needs_no_training_pictures(tmp_path):
     assert (data.class_names, labels(data, "test")) == (["cat", "dog"], [0, 1, 1])
 
 
-def test_hidden_folders_are_no_classes(tmp_path):
-    class_folders(tmp_path / "train", {"cat": 4, "dog": 4, ".cache": 1})
+def test_what_is_no_image_and_no_class_is_named_once(tmp_path):
+    junk = {".ipynb_checkpoints": 1, "__MACOSX": 1, "@eaDir": 1}
+    train = class_folders(tmp_path / "train", {"cat": 4, "dog": 4, "empty": 0} | junk)
+    class_folders(tmp_path / "val", {"cat": 1, "dog": 1, "unknown": 0})
+    for name in (
+        "cat/._0.jpg",
+        "cat/Thumbs.db",
+        "dog/0.heic",
+        "dog/1.HEIC",
+        "dog/x.npy",
+        "stray.jpg",
+        "a.txt",
+    ):
+        (train / name).write_bytes(b"no image")
+    (train / "dog" / "SUB").mkdir()
+    (train / "dog" / "SUB" / "0.JPG").write_bytes(encoded(noise(0)))
+    for link, target in {"dog/loop": train, "dog/lost.jpg": "nowhere", "kitten": train / "cat"}.items():
+        (train / link).symlink_to(target)
 
-    assert made(tmp_path).class_names == ["cat", "dog"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data = made(tmp_path, max_unreadable=0)
+
+    assert data.class_names == ["cat", "dog", "kitten"]
+    assert np.bincount(data.source("train").labels).tolist() == [4, 5, 4]
+    assert [str(warning.message) for warning in caught] == [
+        f"{train}: not read: 2 .heic files (dog/0.heic, ...), 1 .npy files (dog/x.npy), "
+        "1 broken links or devices (dog/lost.jpg), 1 folders without images (empty), "
+        "7 hidden or system files (.ipynb_checkpoints, ...), 1 images outside the class folders (stray.jpg), "
+        "1 links to a folder above them (dog/loop/)",
+        f"{tmp_path}/val: not read: 1 folders without images (unknown)",
+    ]
+
+
+def test_a_second_folder_of_a_split_and_files_beside_shards_are_named(tmp_path):
+    class_folders(tmp_path / "train", {"cat": 4, "dog": 4})
+    for name in ("val", "validation"):
+        class_folders(tmp_path / name, {"cat": 1})
+    with pytest.warns(UserWarning, match="val/ is read, and validation/ is not"):
+        made(tmp_path)
+    (tmp_path / "test-0.tar.gz").write_bytes(b"")
+    (tmp_path / "test-1.tar").write_bytes(b"")
+
+    assert "test-0.tar.gz: data.init_args.root: is compressed as a whole" in told(tmp_path, "test")
+
+
+def test_a_folder_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
+    train = class_folders(tmp_path / "train", {"cat": 4, "dog": 4})
+    plain = os.scandir
+
+    def locked(folder):
+        if str(folder).startswith(str(train / "dog")):
+            raise PermissionError(13, "Permission denied")
+        return plain(folder)
+
+    monkeypatch.setattr("focal_lab.data.picture_files.os.scandir", locked)
+
+    assert told(tmp_path).endswith("train/dog: cannot be listed (Permission denied)")
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "no pictures": (
         spoil(lambda root: empty(root, "images/training")),
-        "images/training: data.init_args.train_images: has no pictures",
+        "images/training: data.init_args.train_images: has no images",
     ),
     "no masks": (
         spoil(lambda root: empty(root, "annotations/training")),
