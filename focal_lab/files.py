@@ -1,7 +1,17 @@
-"""Files that appear whole or not at all. Standard library only."""
+"""Text files: read with or without a byte order mark, written whole or not at all. Standard library only."""
 
 import os
 from pathlib import Path
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file, with or without the byte order mark that editors of Windows write.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not UTF-8.
+    """
+    return path.read_text(encoding="utf-8-sig")
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focal_lab.errors import UserError
+from focal_lab.files import read_text
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
@@ -85,7 +86,10 @@ def read_names(found: Cifar) -> list[str]:
     fine = "fine_" if found.classes == 100 else ""
     if found.binary:
         path = found.folder / ("batches.meta.txt" if found.classes == 10 else "fine_label_names.txt")
-        names = path.read_text(encoding="ascii").split() if path.is_file() else None
+        try:
+            names = read_text(path).split() if path.is_file() else None
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot be read ({error})", file=path) from error
     else:
         path = found.folder / ("batches.meta" if found.classes == 10 else "meta")
         names = _unpickled(path).get(f"{fine}label_names") if path.is_file() else None

@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 from focal_lab.errors import UserError
+from focal_lab.files import read_text
 
 _KEY = "data.init_args.names"
 # Lists up to this length are shown whole, of longer ones what differs.
@@ -41,13 +43,19 @@ def read_class_names(path: Path, folders: Sequence[str]) -> list[str]:
         UserError: the file is missing or damaged, or lacks a class.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        named = json.loads(text) if path.suffix == ".json" else _lines(text)
+        text = read_text(path)
+        named = json.loads(text, object_pairs_hook=_once) if path.suffix == ".json" else _lines(text)
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", file=path, key=_KEY) from error
     except ValueError as error:
         raise UserError(f"is not valid ({error})", file=path, key=_KEY) from error
-    if isinstance(named, list) and len(named) == len(folders):
+    if isinstance(named, list):
+        if len(named) != len(folders):
+            raise UserError(
+                f"has {len(named)} names, and there are {len(folders)} classes: {shortened(folders)}",
+                file=path,
+                key=_KEY,
+            )
         named = dict(zip(folders, named, strict=True))
     if not isinstance(named, dict):
         raise UserError(
@@ -56,7 +64,12 @@ def read_class_names(path: Path, folders: Sequence[str]) -> list[str]:
     lacking = [folder for folder in folders if folder not in named]
     if lacking:
         raise UserError(f"lacks the class {lacking[0]} ({len(lacking)} in all)", file=path, key=_KEY)
-    names = [str(named[folder]) for folder in folders]
+    wrong = [folder for folder in folders if not isinstance(named[folder], str) or not named[folder].strip()]
+    if wrong:
+        raise UserError(
+            f"names the class {wrong[0]} {named[wrong[0]]!r}, which is no text", file=path, key=_KEY
+        )
+    names = [named[folder].strip() for folder in folders]
     often = Counter(names)
     return [
         f"{name} ({folder})" if often[name] > 1 else name for name, folder in zip(names, folders, strict=True)
@@ -68,4 +81,18 @@ def _lines(text: str) -> dict[str, str]:
     split = [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
     if any(len(words) < 2 for words in split):
         raise ValueError("a line has one word only; it needs a folder and a name")
-    return {folder: name.strip() for folder, name in split}
+    return _once([(folder, name.strip()) for folder, name in split])
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping; Python by itself takes the last of several equal keys."""
+    twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if twice:
+        raise ValueError(f"it has {twice[0]} twice")
+    return dict(pairs)
+
+
+def shortened(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many there are."""
+    listed = ", ".join(names[:most])
+    return f"{listed}, ... ({len(names)})" if len(names) > most else listed

@@ -8,15 +8,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from focal_lab.data.augmentation import Augmentation, Transform
+from focal_lab.data.class_names import shortened
 from focal_lab.data.class_pictures import ClassPictures, collate
 from focal_lab.data.decoding import to_rgb
 from focal_lab.data.erasing import erase
@@ -183,10 +185,20 @@ class ClassificationDataModule(LightningDataModule, ABC):
                     f"{self.batch_size}{each} is more than the {count} training pictures (lower it)",
                     key="data.init_args.batch_size",
                 )
+            self._warn_of_empty_classes()
         if stage in ("fit", "validate"):
             self.source("val")
         if stage in ("test", "predict"):
             self.source("test")
+
+    def _warn_of_empty_classes(self) -> None:
+        names = self.class_names
+        counts = np.bincount(self.source("train").labels, minlength=len(names))
+        empty = [names[label] for label in np.flatnonzero(counts == 0)]
+        if empty:
+            rank_zero_warn(
+                f"{len(empty)} of {len(names)} classes have no training images: {shortened(empty)}"
+            )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches of augmented pictures: bytes, labels, and perhaps rectangles to erase."""

@@ -98,10 +98,9 @@ class IdxDataModule(ClassificationDataModule):
             )
         images, labels = (files[split, kind] for kind in _KINDS)
         pictures, numbers = read_pictures(images, labels)
-        if self._names is not None and numbers.max(initial=0) >= len(self._names):
-            raise UserError(
-                f"has the label {numbers.max()}, and there are {len(self._names)} classes", file=labels
-            )
+        known = self._names if split == "train" else self.class_names
+        if known is not None and numbers.max(initial=0) >= len(known):
+            raise UserError(f"has the label {numbers.max()}, and there are {len(known)} classes", file=labels)
         # the split's name, not the file's: whether that is gzipped must not change what is held out
         return ArraySource(pictures, numbers, split)
 

@@ -40,6 +40,11 @@ class Found(ABC):
     where: Path
     classes: Sequence[str]
 
+    @property
+    def fixed(self) -> bool:
+        """Whether the files themselves number the classes, so that other splits must number them alike."""
+        return False
+
     @abstractmethod
     def source(self, classes: Sequence[str]) -> Source:
         """The pictures, with labels that count along `classes`.

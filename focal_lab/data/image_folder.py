@@ -5,10 +5,10 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from focal_lab.data.class_names import read_class_names
+from focal_lab.data.class_names import differing, read_class_names, shortened
 from focal_lab.data.classification import ClassificationDataModule, Split
 from focal_lab.data.decoding import load_picture as load_picture
-from focal_lab.data.found import Found
+from focal_lab.data.found import ROOT_KEY, Found
 from focal_lab.data.layout import find_split, missing
 from focal_lab.data.parquet import Columns
 from focal_lab.data.picture_files import list_pictures_of
@@ -94,8 +94,11 @@ class ImageFolderDataModule(ClassificationDataModule):
             UserError: root is missing, or has something else where the split should be.
         """
         source = self._any(split)
-        secret = split == "test" and source is not None and bool((source.labels == UNKNOWN).all())
-        return None if secret else source
+        if source is None or not (source.labels == UNKNOWN).all():
+            return source
+        if split != "test":
+            raise UserError(f"has no labels for {split}: all are -1 or null", file=self.root, key=ROOT_KEY)
+        return None
 
     def _any(self, split: Split) -> Source | None:
         found = self._find(split)
@@ -105,7 +108,18 @@ class ImageFolderDataModule(ClassificationDataModule):
             return None
         unknown = sorted(set(found.classes) - set(self.folders))
         if unknown:
-            raise UserError(f"has classes that train lacks: {', '.join(unknown[:5])}", file=found.where)
+            raise UserError(
+                f"has classes that train lacks: {shortened(unknown)} (train has {shortened(self.folders)})",
+                file=found.where,
+            )
+        train = self._find("train")
+        if train is not None and train.fixed and found.fixed:
+            same = self.folders[: len(found.classes)]
+            difference = differing(found.classes, same)
+            if difference:
+                raise UserError(
+                    f"numbers its classes otherwise than {train.where}: {difference}", file=found.where
+                )
         return found.source(self.folders)
 
     def setup(self, stage: str) -> None:

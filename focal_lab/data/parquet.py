@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from focal_lab.data.class_names import differing
 from focal_lab.data.found import Found
-from focal_lab.data.sources import UNKNOWN, Source, relabelled
+from focal_lab.data.parquet_labels import Labels, join_labels, read_labels
+from focal_lab.data.sources import Source, relabelled
 from focal_lab.errors import UserError
 
 # Decoded row groups that a process keeps: as many as a window of `EpochSampler` usually has.
@@ -36,6 +39,12 @@ class Tables(Found):
     """Pictures in Parquet files."""
 
     own: "ParquetSource"
+    numbered: bool
+
+    @property
+    def fixed(self) -> bool:
+        """Numbers count along the names in the files."""
+        return self.numbered
 
     def source(self, classes: Sequence[str]) -> "ParquetSource":
         """The pictures; labels count along `classes`."""
@@ -56,27 +65,37 @@ def open_tables(paths: Sequence[Path], where: Path, columns: Columns = Columns()
     """
     parquet = _pyarrow(paths[0])
     groups: list[tuple[int, int, int]] = []  # file, row group, rows
-    labels: list[Any] = []
-    chosen: tuple[str, str] | None = None
-    names: list[str] | None = None
+    labels: list[tuple[Path, Labels]] = []
+    known: list[tuple[tuple[str, str], list[str] | None]] = []
     for number, path in enumerate(paths):
         try:
             # no threads of its own: they would not survive a fork
             table = parquet.ParquetFile(path, pre_buffer=False)
-            if chosen is None:
-                chosen = _columns(table.schema_arrow, path, columns)
-                names = _class_names(table.schema_arrow, chosen[1])
+            chosen = _columns(table.schema_arrow, path, columns)
+            known.append((chosen, _class_names(table.schema_arrow, chosen[1], path)))
+            _compare(known, paths)
             read = table.read(columns=[chosen[1]], use_threads=False)
-            labels.append(read.column(0).to_numpy())
+            labels.append((path, read_labels(read.column(0), chosen[1], path, known[0][1])))
             rows = [table.metadata.row_group(i).num_rows for i in range(table.metadata.num_row_groups)]
         except UserError:
             raise
         except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are of these kinds, too
             raise UserError(f"is damaged or no Parquet file ({error})", file=path) from error
         groups += [(number, group, count) for group, count in enumerate(rows)]
-    assert chosen is not None
-    classes, numbers = _numbered(np.concatenate(labels), names, where, chosen[1])
-    return Tables(where, classes, ParquetSource(paths, chosen[0], groups, numbers))
+    (image, label), names = known[0]
+    classes, numbers, numbered = join_labels(labels, names, label)
+    return Tables(where, classes, ParquetSource(paths, image, groups, numbers), numbered)
+
+
+def _compare(known: Sequence[tuple[tuple[str, str], list[str] | None]], paths: Sequence[Path]) -> None:
+    """Refuse a file whose columns or classes are not those of the first one."""
+    (columns, names), (first_columns, first_names) = known[-1], known[0]
+    path = paths[len(known) - 1]
+    if columns != first_columns:
+        raise UserError(f"has columns {columns}, and {paths[0]} has {first_columns}", file=path)
+    difference = differing(names or ["(no names)"], first_names or ["(no names)"])
+    if difference:
+        raise UserError(f"its classes are not those of {paths[0]}: {difference}", file=path)
 
 
 class ParquetSource(Source):
@@ -94,9 +113,9 @@ class ParquetSource(Source):
         paths: Sequence[Path],
         column: str,
         groups: Sequence[tuple[int, int, int]],
-        labels: Sequence[int],
+        labels: NDArray[np.int64],
     ) -> None:
-        self.labels = np.asarray(labels, np.int64)
+        self.labels = labels
         self._paths, self._column, self._places = [str(path) for path in paths], column, list(groups)
         counts = [rows for _, _, rows in groups]
         self.groups = np.repeat(np.arange(len(groups)), counts)
@@ -201,30 +220,12 @@ def _features(schema: Any) -> dict[str, Any]:
     return features if isinstance(features, dict) else {}
 
 
-def _class_names(schema: Any, label: str) -> list[str] | None:
+def _class_names(schema: Any, label: str, path: Path) -> list[str] | None:
     told = _features(schema).get(label)
     names = told.get("names") if isinstance(told, dict) else None
-    return [str(name) for name in names] if names else None
-
-
-def _numbered(
-    values: Any, names: list[str] | None, where: Path, column: str
-) -> tuple[list[str], Sequence[int]]:
-    """The classes' names and the label of each row; a column of texts is names itself."""
-    if values.dtype.kind in "OUT":
-        texts = [str(value) for value in values]
-        classes = sorted(set(texts))
-        places = {name: label for label, name in enumerate(classes)}
-        return classes, [places[text] for text in texts]
-    if values.dtype.kind not in "iu":
-        raise UserError(f"its column {column} has labels that are no whole numbers", file=where)
-    if (values == UNKNOWN).all():  # as in ImageNet's test split, whose labels are secret
-        return names or [], values
-    classes = names or [str(number) for number in range(1 + int(values.max()))]
-    if values.min() < 0 or values.max() >= len(classes):
-        raise UserError(
-            f"its column {column} has labels of {values.min()} to {values.max()}, and there are "
-            f"{len(classes)} classes",
-            file=where,
-        )
-    return classes, values
+    if not names:
+        return None
+    wrong = [name for name in names if not isinstance(name, str) or names.count(name) > 1]
+    if wrong:
+        raise UserError(f"names the class {wrong[0]!r}, which is twice there or no text", file=path)
+    return list(names)

@@ -190,7 +190,10 @@ class WritePredictions(BasePredictionWriter):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = getattr(trainer, "datamodule", None)
-        self._names, self._files = getattr(data, "class_names", None), getattr(data, "predict_files", None)
+        # the checkpoint's: the data may know none, or others
+        classes = getattr(pl_module, "classes", None)
+        self._names = (classes and classes.names) or getattr(data, "class_names", None)
+        self._files = getattr(data, "predict_files", None)
         rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = Path(trainer.log_dir or trainer.default_root_dir) / f"predictions{rank}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
+from focal_lab.data.class_names import shortened
 from focal_lab.errors import UserError
-from focal_lab.tasks.classes import shortened
 from focal_lab.tasks.dotted_path import find_class
 
 _KEY = "model.num_classes"

@@ -45,9 +45,3 @@ class Classes:
     def as_dict(self) -> dict[str, Any]:
         """For a checkpoint; the keyword arguments that make it again."""
         return {"names": self.names, "category_ids": self.category_ids}
-
-
-def shortened(names: tuple[str, ...], most: int = 5) -> str:
-    """The first names, and how many there are."""
-    listed = ", ".join(names[:most])
-    return f"{listed}, ... ({len(names)})" if len(names) > most else listed

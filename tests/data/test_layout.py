@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from pictures_world import class_folders, encoded, noise, open_folder, refusal
 
+from focal_lab.data.class_names import differences
+
 OPTIONS = {"image_size": 24, "batch_size": 2, "num_workers": 0}
 
 
@@ -185,6 +187,8 @@ def test_a_folder_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
         ("classes.json", json.dumps({"n02": "dog", "n01": "cat", "n09": "not there"})),
         ("classes.json", json.dumps(["cat", "dog"])),
         ("LOC_synset_mapping.txt", "n01 cat\nn02  dog\n"),
+        ("windows.txt", "\ufeffn01 cat  \r\nn02 dog\r\n"),
+        ("windows.json", '\ufeff{"n01": "cat", "n02": "dog "}'),
     ],
 )
 def test_readable_names_come_from_a_file(tmp_path, name, content):
@@ -192,6 +196,17 @@ def test_readable_names_come_from_a_file(tmp_path, name, content):
     (tmp_path / name).write_text(content)
 
     assert made(tmp_path, names=name).class_names == ["cat", "dog"]
+
+
+def test_lists_that_differ_far_behind_are_told_apart():
+    one = [f"n{number}" for number in range(1000)]
+    other = [*one[:700], one[701], one[700], *one[702:]]
+
+    assert differences(one, other) == (
+        "n0, n1, n2, n3, n4, ... (1000) against "
+        "n0, n1, n2, n3, n4, ... (1000) (class 700 is n700 against n701)"
+    )
+    assert differences(["cat"], ["cat", "dog"]).endswith("(class 1 is missing against dog)")
 
 
 def test_equal_names_are_told_apart_by_their_folders(tmp_path):
@@ -208,7 +223,9 @@ def test_equal_names_are_told_apart_by_their_folders(tmp_path):
         ("{", "is not valid ("),
         ('{"n01": "cat"}', "lacks the class n02 (1 in all)"),
         ("3", "is no mapping of folders to names"),
-        ('["cat"]', "is no mapping of folders to names"),
+        ('["cat"]', "has 1 names, and there are 2 classes: n01, n02"),
+        ('{"n01": "cat", "n02": "dog", "n01": "emu"}', "it has n01 twice"),
+        ('{"n01": "cat", "n02": null}', "names the class n02 None, which is no text"),
     ],
 )
 def test_a_wrong_file_of_names_is_told(tmp_path, content, message):

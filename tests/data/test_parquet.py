@@ -17,6 +17,10 @@ COUNTS = {"cat": 9, "dog": 8, "emu": 7}
 FEATURES = {"image": {"_type": "Image"}, "label": {"names": list(COUNTS), "_type": "ClassLabel"}}
 
 
+def classes(*names):
+    return {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+
+
 def made(root, stage="fit", **options):
     data = ImageFolderDataModule(str(root), **(OPTIONS | options))
     data.setup(stage)
@@ -196,9 +200,33 @@ def test_a_test_without_labels_is_predicted_and_not_judged(tmp_path, folders):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": [0, 1, 3] * 8}, "its column label has labels of 0 to 3, and there are 3 classes"),
-        ({"labels": [0, 1, -1] * 8}, "its column label has labels of -1 to 1, and there are 3 classes"),
-        ({"labels": [0.5] * 24}, "its column label has labels that are no whole numbers"),
+        (
+            {"labels": [0, 1, 3] * 8},
+            "train.parquet#2: the column label says 3, which is not a class (use 0 to 2)",
+        ),
+        ({"labels": [0, -1, 1] * 8}, "train.parquet#1: the column label says -1, which is not a class"),
+        ({"labels": [-1] * 24}, "has no labels for train: all are -1 or null"),
+        ({"labels": [0, 1, 2, None] * 6}, "train.parquet#3: has no label in the column label (null)"),
+        (
+            {"labels": ["cat", None, "dog"] * 8, "features": None},
+            "train.parquet#1: has no label in the column",
+        ),
+        (
+            {"labels": ["cat", "dog", ""] * 8},
+            "train.parquet#2: the column label says '', which is not a class",
+        ),
+        ({"labels": ["cat", "cat "] * 12, "features": None}, "train.parquet#1: the column label says 'cat '"),
+        (
+            {"labels": ["cat", "cow"] * 12},
+            "train.parquet#1: the column label says 'cow', which is not a class",
+        ),
+        ({"labels": [0.5] * 24}, "its column label is of double; labels are whole numbers or texts"),
+        ({"labels": [True, False] * 12}, "its column label is of bool; labels are whole numbers or texts"),
+        ({"labels": [0, 10**9] * 12, "features": None}, "has the label 1000000000; up to 999999 can be read"),
+        (
+            {"features": classes("cat", "dog", "cat")},
+            "names the class 'cat', which is twice there or no text",
+        ),
         ({"features": None, "image": "x"}, "image_column: name the column (it has x, label)"),
         ({"features": None, "label": "y"}, "label_column: name the column (it has image, y)"),
     ],
@@ -207,6 +235,49 @@ def test_wrong_columns_are_told(tmp_path, folders, options, message):
     write(tmp_path / "train.parquet", rows(folders / "train"), **options)
 
     assert message in told(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            {"features": classes("cat", "emu", "dog")},
+            "other.parquet: its classes are not those of {first}: cat, emu, dog against cat, dog, emu "
+            "(class 1 is emu against dog)",
+        ),
+        (
+            {"features": None},
+            "other.parquet: its classes are not those of {first}: no names against cat, dog",
+        ),
+        (
+            {"labels": ["cat"] * 24},
+            "other.parquet: its column label has texts, and that of {first} has numbers",
+        ),
+        (
+            {"label": "cls", "features": None},
+            "other.parquet: has columns ('image.bytes', 'cls'), and {first} has",
+        ),
+    ],
+)
+def test_shards_with_other_classes_are_refused_with_both_lists(tmp_path, folders, other, message):
+    first = write(tmp_path / "train" / "first.parquet", rows(folders / "train"))
+    write(tmp_path / "train" / "other.parquet", rows(folders / "train"), **other)
+
+    assert message.format(first=first) in told(tmp_path)
+
+
+def test_splits_number_their_classes_alike(tmp_path, folders):
+    train = write(tmp_path / "train.parquet", rows(folders / "train"))
+    write(
+        tmp_path / "val.parquet", rows(folders / "val"), features=classes("cat", "dog"), labels=[0, 1, 0, 1]
+    )
+    assert made(tmp_path).source("val").labels.tolist() == [0, 1, 0, 1]
+    write(tmp_path / "val.parquet", rows(folders / "val"), features=classes("dog", "cat", "emu"))
+
+    assert told(tmp_path).endswith(
+        f"val.parquet: numbers its classes otherwise than {train}: dog, cat, emu against cat, dog, emu "
+        "(class 0 is dog against cat)"
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot be read")

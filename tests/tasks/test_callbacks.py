@@ -10,7 +10,15 @@ from lightning import Callback, LightningModule
 from tiny_task import InterruptAfter, InterruptionError, read_checkpoint, tiny_config
 
 from focal_lab.tasks import callbacks
-from focal_lab.tasks.callbacks import DivergedError, Progress, ReseedEachEpoch, StopWhenDiverged, Timing
+from focal_lab.tasks.callbacks import (
+    DivergedError,
+    Progress,
+    ReseedEachEpoch,
+    StopWhenDiverged,
+    Timing,
+    WritePredictions,
+)
+from focal_lab.tasks.classes import Classes
 from focal_lab.tasks.training import build, train
 
 MODULE: Any = LightningModule()
@@ -229,4 +237,19 @@ def test_progress_between_validations_keeps_to_its_interval_but_for_the_first_st
         (1, "fit"),
         (2, "validate"),
         (4, "validate"),
+    ]
+
+
+def test_predictions_are_called_by_the_checkpoints_classes_and_not_by_the_datas(tmp_path: Path) -> None:
+    data = SimpleNamespace(class_names=("dog", "cat"), predict_files=[Path("0.jpg")])
+    trainer: Any = SimpleNamespace(datamodule=data, world_size=1, log_dir=str(tmp_path))
+    module: Any = SimpleNamespace(classes=Classes(("cat", "dog")))
+    writer = WritePredictions()
+    writer.on_predict_start(trainer, module)
+    found = {"classes": torch.tensor([[1, 0]]), "probabilities": torch.tensor([[0.75, 0.25]])}
+    writer.write_on_batch_end(trainer, module, found, [0], None, 0, 0)
+    writer.on_predict_end(trainer, module)
+    assert (tmp_path / "predictions.csv").read_text().splitlines()[1:] == [
+        "0,0.jpg,1,dog,0.7500",
+        "0,0.jpg,2,cat,0.2500",
     ]
