@@ -11,7 +11,7 @@ from focal_lab.ablation.engine.survey import Check, Machine
 from focal_lab.ablation.plan import Plan
 from focal_lab.ablation.remembered import COUNTS_FILE, keep, recall
 from focal_lab.ablation.runs import Run
-from focal_lab.ablation.shapes import alike, count_key, covering
+from focal_lab.ablation.shapes import alike, classes_given, count_key, covering
 from focal_lab.errors import UserError
 
 # More configurations than these are not all checked, but every value of every key is.
@@ -83,7 +83,9 @@ def check_plan(plan: Plan, processes: WarmProcesses, out: Path | None = None) ->
     assert machine is not None, "it is the first message"
     counts |= found
     if path is not None:
-        ours = {key for key, group in zip(keys, groups, strict=True) if _is_ours(group[0])}
+        # the files of data may change
+        kept = (_is_ours(group[0]) and classes_given(group[0].config) for group in groups)
+        ours = {key for key, known in zip(keys, kept, strict=True) if known}
         keep(path, {_entry(key): asdict(cost) for key, cost in found.items() if key in ours})
     return Checked(
         {run.id: counts[key] for key, group in zip(keys, groups, strict=True) for run in group}, machine

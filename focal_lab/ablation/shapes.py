@@ -77,7 +77,14 @@ def count_key(config: Mapping[str, Any]) -> str:
         rates = options["backbone_options"]
         options["backbone_options"] = {key: rates[key] for key in rates if key not in _SWITCHES}
     size = (data.get("init_args") or {}).get("image_size")
-    return hash_of([model["class_path"], options, data["class_path"], size])[:16]
+    # a network may have as many classes as are found in its data
+    found = [] if classes_given(config) else [data.get("init_args")]
+    return hash_of([model["class_path"], options, data["class_path"], size, *found])[:16]
+
+
+def classes_given(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration says itself how many classes there are."""
+    return (config["model"].get("init_args") or {}).get("num_classes") is not None
 
 
 def covering(configs: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> list[int]:
