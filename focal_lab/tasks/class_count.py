@@ -54,8 +54,8 @@ def check_count(num_classes: int, data: Any) -> None:
     classes = getattr(data, "num_classes", None)
     if classes is None or classes == num_classes:
         return
-    names = tuple(getattr(data, "class_names", None) or ())
-    named = f" ({shortened(names)})" if names else ""
+    names = getattr(data, "class_names", None)
+    named = f" ({shortened(names)})" if names and isinstance(names, tuple | list) else ""
     raise UserError(
         f"{num_classes} is not the number of classes of the data, {classes}{named} "
         f"(use {classes}, or null to take it from the data)",

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from focal_lab.errors import UserError
-from focal_lab.tasks.class_count import fill_in
+from focal_lab.tasks.base import Task
+from focal_lab.tasks.class_count import check_count, fill_in
 from focal_lab.tasks.dotted_path import find_class as find_class
 from focal_lab.tasks.training_cli import check_config
 
@@ -39,7 +40,13 @@ def build_unweighted(config: Mapping[str, Any]) -> Any:
     fill_in(model, checked.get("data") or {})
     init_args = dict(model.get("init_args", {})) | {"backbone_checkpoint": None}
     with torch.device("meta"):
-        return find_class(model["class_path"])(**init_args)
+        built = find_class(model["class_path"])(**init_args)
+    data = find_class(checked["data"]["class_path"]) if checked.get("data") else None
+    if isinstance(built, Task) and isinstance(getattr(data, "num_classes", None), int):
+        check_count(
+            built.hparams["num_classes"], data
+        )  # such data have the same classes whatever their options
+    return built
 
 
 def picture_size(data: Mapping[str, Any]) -> tuple[int, int]:

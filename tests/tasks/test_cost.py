@@ -70,6 +70,10 @@ def test_a_networks_cost_needs_no_memory_for_its_weights(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("config", "message"),
     [
+        (
+            tiny_config(num_classes=12),
+            "model.num_classes: 12 is not the number of classes of the data, 10 (0, 1",
+        ),
         (tiny_config(lr="fast"), "model.lr: Expected a float. Got value: fast"),
         (tiny_config(lrr=1), "model: Option 'lrr' is not accepted by Classification"),
         (tiny_config(trainer={"epochs": 2}), "Group 'trainer' does not accept option 'epochs'"),
