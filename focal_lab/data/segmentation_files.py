@@ -16,6 +16,7 @@ from PIL import Image
 from focal_lab.data.decoding import possible_sizes
 from focal_lab.data.picture_files import list_pictures_of
 from focal_lab.errors import UserError
+from focal_lab.files import read_text
 
 # What a mask of class numbers is stored as: 8 or 16 bits in one channel.
 _NUMBERED = ("L", "I;16", "I;16B", "I")
@@ -112,7 +113,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
             "does not exist; it names the classes (a JSON list, or one name a line)", file=path, key=key
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         found = json.loads(text) if path.suffix == ".json" else _lines(text)
     except ValueError as error:
         raise UserError(f"cannot be read ({error})", file=path, key=key) from error

@@ -140,6 +140,8 @@ def test_class_names_come_from_lists_and_lines(tmp_path: Path) -> None:
     assert read_classes(write_world(tmp_path) / "classes.txt") == NAMES
     (tmp_path / "list.json").write_text('["a", "b"]', encoding="utf-8")
     assert read_classes(tmp_path / "list.json") == ("a", "b")
+    (tmp_path / "windows.txt").write_bytes("\ufeffa \r\nb\r\n".encode())
+    assert read_classes(tmp_path / "windows.txt") == ("a", "b")
 
 
 def test_a_palette_is_taken_where_that_is_said(tmp_path: Path) -> None:
