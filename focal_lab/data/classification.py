@@ -194,7 +194,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
     def _warn_of_empty_classes(self) -> None:
         names = self.class_names
         counts = np.bincount(self.source("train").labels, minlength=len(names))
-        empty = [names[label] for label in np.flatnonzero(counts == 0)]
+        empty = [names[label] for label in np.flatnonzero(counts == 0).tolist()]
         if empty:
             rank_zero_warn(
                 f"{len(empty)} of {len(names)} classes have no training images: {shortened(empty)}"

@@ -85,7 +85,7 @@ def join_labels(
         classes = list(names or sorted(set(texts)))
         places = {text: label for label, text in enumerate(classes)}
         return classes, np.array([places[text] for text in texts], np.int64), False
-    numbers = np.concatenate(parts)  # type: ignore[arg-type]
+    numbers = np.concatenate(parts)
     return list(names or numbers_to(int(numbers.max()), first)), numbers, names is not None
 
 

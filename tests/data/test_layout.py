@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from pictures_world import class_folders, encoded, noise, open_folder, refusal
 
-from focal_lab.data.class_names import differences
-
 OPTIONS = {"image_size": 24, "batch_size": 2, "num_workers": 0}
 
 
@@ -196,17 +194,6 @@ def test_readable_names_come_from_a_file(tmp_path, name, content):
     (tmp_path / name).write_text(content)
 
     assert made(tmp_path, names=name).class_names == ["cat", "dog"]
-
-
-def test_lists_that_differ_far_behind_are_told_apart():
-    one = [f"n{number}" for number in range(1000)]
-    other = [*one[:700], one[701], one[700], *one[702:]]
-
-    assert differences(one, other) == (
-        "n0, n1, n2, n3, n4, ... (1000) against "
-        "n0, n1, n2, n3, n4, ... (1000) (class 700 is n700 against n701)"
-    )
-    assert differences(["cat"], ["cat", "dog"]).endswith("(class 1 is missing against dog)")
 
 
 def test_equal_names_are_told_apart_by_their_folders(tmp_path):

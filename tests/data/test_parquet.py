@@ -242,12 +242,12 @@ def test_wrong_columns_are_told(tmp_path, folders, options, message):
     [
         (
             {"features": classes("cat", "emu", "dog")},
-            "other.parquet: its classes are not those of {first}: cat, emu, dog against cat, dog, emu "
-            "(class 1 is emu against dog)",
+            "other.parquet: its classes are not those of {first}: 'cat', 'emu', 'dog' here and "
+            "'cat', 'dog', 'emu' there",
         ),
         (
             {"features": None},
-            "other.parquet: its classes are not those of {first}: no names against cat, dog",
+            "other.parquet: its classes are not those of {first}: '(no names)' here and 'cat', ",
         ),
         (
             {"labels": ["cat"] * 24},
@@ -275,8 +275,8 @@ def test_splits_number_their_classes_alike(tmp_path, folders):
     write(tmp_path / "val.parquet", rows(folders / "val"), features=classes("dog", "cat", "emu"))
 
     assert told(tmp_path).endswith(
-        f"val.parquet: numbers its classes otherwise than {train}: dog, cat, emu against cat, dog, emu "
-        "(class 0 is dog against cat)"
+        f"val.parquet: numbers its classes otherwise than {train}: 'dog', 'cat', 'emu' here and "
+        "'cat', 'dog', 'emu' there"
     )
 
 
