@@ -14,7 +14,8 @@ pytestmark = pytest.mark.usefixtures("project")
 
 def run_of(*overrides: str, **keys: Any) -> Run:
     return make_plan(
-        write_sweep(**{"factors": {"window_size": [7]}, "seeds": 1} | keys), overrides=overrides
+        write_sweep(**{"factors": {"betas": {"usual": {"model.betas": [0.9, 0.999]}}}, "seeds": 1} | keys),
+        overrides=overrides,
     ).runs[0]
 
 
