@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("project")
 
 def run_of(*overrides: str, **keys: Any) -> Run:
     return make_plan(
-        write_sweep(**{"factors": {"betas": {"usual": {"model.betas": [0.9, 0.999]}}}, "seeds": 1} | keys),
+        write_sweep(**{"factors": {"use_layerscale": [True]}, "seeds": 1} | keys),
         overrides=overrides,
     ).runs[0]
 
