@@ -6,10 +6,10 @@ INSTALLED := $(VENV)/.installed
 OUT ?= runs
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep test stress lint format bench clean
+.PHONY: help install sweep test test-slow stress lint format bench clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 install: $(INSTALLED)  ## make .venv and install focal-lab with its development tools into it
 
@@ -21,8 +21,11 @@ $(INSTALLED): pyproject.toml
 sweep: $(INSTALLED)  ## the window-size ablation on embedded digits, and its table (the main job)
 	$(BIN)/focal-lab sweep sweeps/window_size.yaml --out $(OUT)
 
-test: $(INSTALLED)  ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+test: $(INSTALLED)  ## the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
+
+test-slow: $(INSTALLED)  ## tests that are slow by nature: databases, browsers, compilers, several processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow
 
 stress: $(INSTALLED)  ## kill, interrupt and share sweeps, and compare with undisturbed ones (half an hour; needs PostgreSQL)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/stress $(STRESS)

@@ -1,8 +1,27 @@
-"""Fixtures for everything that reads or writes a folder of runs; report_world.py fills one."""
+"""Fixtures for what reads or writes a folder of runs, which report_world.py fills; and what is slow."""
 
 from pathlib import Path
 
 import pytest
+
+# Modules, or tests in them, that are slow by nature: `make test-slow` runs them, `make test` does not.
+SLOW = (
+    "backbones/test_graphs.py",  # torch.compile, torch.export, ONNX
+    "report/test_dashboard_server.py",  # TensorBoard's server
+    "report/test_page_browser.py",
+    "tasks/test_device_commands.py",  # commands that start processes of their own
+    "tasks/test_many_devices.py",
+    "tasks/test_processes.py",
+    "tasks/test_requeue.py",
+    "tasks/test_sharding.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow."""
+    for item in items:
+        if any(f"tests/{name}" in item.nodeid for name in SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
