@@ -142,13 +142,13 @@ class FocalCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer with our callbacks; a ModelCheckpoint of the configuration replaces ours."""
+        given = self._get(self.config_init, "trainer.callbacks") or []
+        given = list(given) if isinstance(given, list) else [given]  # the trainer adds to the list itself
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except ValueError as error:
             raise UserError(str(error), key="trainer") from error
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        given = self._get(self.config_init, "trainer.callbacks") or []
-        given = given if isinstance(given, list) else [given]
         # Lightning adds one when the configuration has none
         for i, callback in enumerate(callbacks):
             if type(callback) is ModelCheckpoint and not any(callback is own for own in given):

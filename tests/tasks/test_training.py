@@ -177,3 +177,9 @@ def test_peak_memory_is_that_of_this_process() -> None:
     block = torch.ones(int(before + 100) * 2**20 // 4)
     assert peak_memory_mb() > before + 50
     assert block.numel()
+
+
+def test_a_callback_of_the_configuration_leaves_the_best_and_the_last_checkpoint_where_they_are() -> None:
+    logging = {"class_path": "lightning.pytorch.callbacks.LearningRateMonitor"}
+    trainer: Any = build(tiny_config(trainer={"callbacks": [logging]}), RUN).trainer
+    assert [callback.filename for callback in trainer.checkpoint_callbacks] == ["best", "last"]
