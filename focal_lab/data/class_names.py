@@ -13,6 +13,14 @@ from focal_lab.files import read_text
 _KEY = "data.init_args.names"
 # Lists up to this length are shown whole, of longer ones what differs.
 _SHOWN = 20
+# Warnings name so many of several; the rest is counted.
+_NAMED = 5
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    listed = ", ".join(names[:_NAMED])
+    return f"{listed} and {len(names) - _NAMED} more" if len(names) > _NAMED else listed
 
 
 def differing(here: Sequence[str], there: Sequence[str], where: tuple[str, str] = ("here", "there")) -> str:

@@ -15,11 +15,9 @@ import numpy as np
 from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
+from focal_lab.data.class_names import some
 from focal_lab.data.coco_annotations import Annotations, Object, Segmentation, shown, whole
 from focal_lab.errors import UserError
-
-# Warnings name so many of several; the rest is counted.
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -163,12 +161,6 @@ def _id(path: Path, section: str, position: int, entry: Any, taken: Mapping[int,
     if number in taken:
         raise UserError(f"{number} is the id of another one, too", file=path, key=f"{key}.id")
     return number
-
-
-def some(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    listed = ", ".join(names[:_NAMED])
-    return f"{listed} and {len(names) - _NAMED} more" if len(names) > _NAMED else listed
 
 
 def _warn(path: Path, text: str) -> None:

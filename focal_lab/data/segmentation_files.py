@@ -63,7 +63,8 @@ class Numbering:
             more = f" or {self.ignored}" if self.ignored >= self.classes + first else ""
             raise UserError(
                 f"has the value {wrong[0]} in {counts[wrong[0]]} pixels, and there are {self.classes} "
-                f"classes (use {first} to {self.classes + first - 1}{more}, or name more classes)",
+                f"classes (use {first} to {self.classes + first - 1}{more}; name more classes, or "
+                "set data.init_args.ignore_index to a number that does not count)",
                 file=file,
             )
         table = np.arange(max(int(there.max(initial=0)), self.ignored) + 1) - first

@@ -22,10 +22,14 @@ from torchvision.transforms import v2
 from focal_lab.data.batches import Batch, Target, as_lists
 from focal_lab.data.crops import RandomScaleCrop
 from focal_lab.data.decoding import load_picture
+from focal_lab.data.mask_classes import MaskClasses
 from focal_lab.data.options import check
 from focal_lab.data.picture_files import list_pictures_of
 from focal_lab.data.segmentation_files import THREADS, Numbering, Pair, find_pairs, read_classes
 from focal_lab.errors import UserError
+
+# Masks that are looked into without `check_masks`.
+_SAMPLED = 32
 
 
 class SegmentationFolder(LightningDataModule):
@@ -46,11 +50,12 @@ class SegmentationFolder(LightningDataModule):
         predict_images: folder of pictures to predict; None for the test pictures.
         classes: file with the names of the classes in the order of their numbers: a JSON list, a JSON object
             with a list under "classes", or a text file with one name a line.
-        ignore_index: number in the masks of pixels that do not count.
+        ignore_index: number in the masks of pixels that do not count; the task takes it from here.
         reduce_zero_label: whether 0 in the masks means no class, and 1 the first one, as in ADE20K; both 0
             and `ignore_index` are then left out.
         palette_masks: whether masks with a palette are taken, and their palette indices are the classes.
-        check_masks: whether all masks are read before training to see whether their numbers are classes.
+        check_masks: whether all masks are read before training to see whether their numbers are classes, and
+            which of them occur; otherwise 32 of each split.
         image_size: side of training crops, px, for which costs are counted, too.
         short_side: training pictures are first resized to this shorter side ...
         long_side: ... or, where that is less, to this longer one, and both times a random factor.
@@ -165,16 +170,25 @@ class SegmentationFolder(LightningDataModule):
             return
         splits = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",))
         for split in splits:
-            pairs = self.pairs(split)
-            if self.hparams["check_masks"] and (self.trainer is None or self.trainer.is_global_zero):
-                with ThreadPoolExecutor(THREADS) as threads:
-                    for _ in threads.map(self._dataset(split).labels, pairs):
-                        pass
+            self.pairs(split)
+            if stage != "predict" and (self.trainer is None or self.trainer.is_global_zero):
+                self._check_masks(split)
         if stage == "fit" and len(self.pairs("train")) < self.batch_size:
             raise UserError(
                 f"{self.batch_size} is more than the {len(self.pairs('train'))} training pictures (lower it)",
                 key="data.init_args.batch_size",
             )
+
+    def _check_masks(self, split: str) -> None:
+        """Read masks, a few without `check_masks`, and see what is in them."""
+        classes = MaskClasses(self.class_names, self.ignore_index, int(self.hparams["reduce_zero_label"]))
+        pairs, dataset = self.pairs(split), self._dataset(split)
+        if not self.hparams["check_masks"]:
+            pairs = pairs[:: -(-len(pairs) // _SAMPLED)]
+        with ThreadPoolExecutor(THREADS) as threads:
+            counted = sum(threads.map(lambda pair: classes.count(dataset.labels(pair)), pairs))
+        folder = self.root / self._places[split][1]
+        classes.check(np.asarray(counted), folder, f"data.init_args.{split}_masks", len(pairs))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches: a list of normalised crops (3, image_size, image_size) and a list of masks."""

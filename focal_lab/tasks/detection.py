@@ -4,14 +4,22 @@ from typing import Any
 
 import torch
 from lightning import Callback
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from focal_lab.data.batches import Batch, Target
 from focal_lab.errors import UserError
 from focal_lab.tasks.base import Task
+from focal_lab.tasks.class_count import known
 from focal_lab.tasks.detectors.callbacks import ShowDetections, WriteDetections
 from focal_lab.tasks.detectors.counting import count_detector_gmacs
-from focal_lab.tasks.detectors.methods import build_detector, first_label, has_masks, stages_of
+from focal_lab.tasks.detectors.methods import (
+    build_detector,
+    first_label,
+    has_masks,
+    most_found,
+    stages_of,
+)
 from focal_lab.tasks.detectors.metrics import AveragePrecision, metric_names
 from focal_lab.tasks.detectors.regions import in_full
 from focal_lab.tasks.detectors.settings import Settings
@@ -29,7 +37,8 @@ class Detection(Task):
         backbone_options: options of that model, such as {focal_windows: [15, 13, 9, 7]}; a focal one gets
             border: mask unless they say otherwise, so that padding changes no result.
         backbone_checkpoint: file of weights to start from, such as that of a classification run.
-        num_classes: classes of the data, background not counted.
+        num_classes: classes of the data, background not counted; None takes their number from the data in a
+            command.
         min_size: shorter side in px that pictures are resized to: one of several at random in training, the
             last in evaluation; empty to leave pictures as they are.
         max_size: longest side in px after resizing.
@@ -60,7 +69,7 @@ class Detection(Task):
         backbone: str,
         backbone_options: dict[str, Any] | None = None,
         backbone_checkpoint: str | None = None,
-        num_classes: int = 80,
+        num_classes: int | None = None,
         min_size: list[int] | None = None,
         max_size: int = 1333,
         pyramid_channels: int = 256,
@@ -77,6 +86,7 @@ class Detection(Task):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        num_classes = known(num_classes)
         if num_classes < 1:
             raise UserError(f"{num_classes} is not 1 or more", key="model.num_classes")
         for name, value in {"pyramid_channels": pyramid_channels, "head_width": head_width}.items():
@@ -115,6 +125,8 @@ class Detection(Task):
         self.first_label = first_label(method)
         self.val_metric = AveragePrecision(self.masks)
         self.test_metric = AveragePrecision(self.masks, per_class=True)
+        self._crowded: list[int] = []  # of the images objects of images that have more than are found
+        self._warned_of_objects = False
 
     @property
     def result_metrics(self) -> tuple[str, ...]:
@@ -219,8 +231,19 @@ class Detection(Task):
             targets = [target | {"masks": target["masks"].bool()} for target in targets]
         answers: list[Target] = self(pictures)
         metric.update(answers, targets)
+        counts = [int((target.get("iscrowd", target["labels"] * 0) == 0).sum()) for target in targets]
+        self._crowded += [count for count in counts if count > most_found(self.model)[0]]
         return answers
 
     def _report(self, metric: AveragePrecision, prefix: str) -> None:
+        if self._crowded and not self._warned_of_objects:
+            self._warned_of_objects = True
+            most, option = most_found(self.model)
+            rank_zero_warn(
+                f"{prefix[:-1]}: {len(self._crowded)} images have more objects (up to {max(self._crowded)}) "
+                f"than the {most} that are found in one, so the others are missed (raise {option} in "
+                "model.detector_options; COCO's AP looks at 100 a class and image)"
+            )
+        self._crowded = []
         self.log_dict({f"{prefix}{name}": value for name, value in metric.percent().items()})
         metric.reset()

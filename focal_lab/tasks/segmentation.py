@@ -5,12 +5,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from lightning import Callback
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from focal_lab.backbones.counting import count_gmacs
 from focal_lab.data.batches import Batch
 from focal_lab.errors import UserError
 from focal_lab.tasks.base import Task
+from focal_lab.tasks.class_count import known
 from focal_lab.tasks.extent import Extent
 from focal_lab.tasks.features import Features
 from focal_lab.tasks.schedule import Recipe
@@ -21,6 +23,8 @@ from focal_lab.tasks.segmenters.metrics import METRICS, Confusion
 from focal_lab.tasks.segmenters.network import Segmenter
 
 _STAGES = 4
+# The label that does not count, by convention.
+_IGNORED = 255
 
 
 class Segmentation(Task):
@@ -32,7 +36,7 @@ class Segmentation(Task):
         backbone_options: options of that model, such as {drop_path_rate: 0.3}; a focal one gets border: mask
             unless they say otherwise.
         backbone_checkpoint: file of weights to start from, such as that of a classification run.
-        num_classes: classes of the data.
+        num_classes: classes of the data; None takes their number from the data in a command.
         decoder_channels: width of the decoder; None for the papers': 512 for upernet, 256 for the others.
         decoder_options: keyword arguments of the decoder's class in segmentation_models_pytorch.
         feature_norm: a layer norm on each of the backbone's maps; None for those backbones whose maps have
@@ -41,7 +45,7 @@ class Segmentation(Task):
         auxiliary_channels: width of that head.
         dropout: on whole channels before the classifiers.
         class_weights: factor on each class's pixels in the loss; None for 1.
-        ignore_index: label of pixels that do not count.
+        ignore_index: label of pixels that do not count; None for the data's, or 255 where it has none.
         evaluation: whole, or slide for overlapping windows.
         test_size: shorter side in px that pictures are resized to for evaluation; None to leave them as they
             are.
@@ -75,7 +79,7 @@ class Segmentation(Task):
         decoder: str = "upernet",
         backbone_options: dict[str, Any] | None = None,
         backbone_checkpoint: str | None = None,
-        num_classes: int = 150,
+        num_classes: int | None = None,
         decoder_channels: int | None = None,
         decoder_options: dict[str, Any] | None = None,
         feature_norm: bool | None = None,
@@ -83,7 +87,7 @@ class Segmentation(Task):
         auxiliary_channels: int = 256,
         dropout: float = 0.1,
         class_weights: list[float] | None = None,
-        ignore_index: int = 255,
+        ignore_index: int | None = None,
         evaluation: str = "whole",
         test_size: int | None = 512,
         max_size: int = 2048,
@@ -101,7 +105,10 @@ class Segmentation(Task):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        _check(num_classes, decoder_channels, auxiliary_weight, auxiliary_channels, dropout, ignore_index)
+        num_classes = known(num_classes)
+        self.ignore_index = _IGNORED if ignore_index is None else ignore_index
+        _check(num_classes, decoder_channels, auxiliary_weight, auxiliary_channels, dropout)
+        _check_ignored(self.ignore_index, num_classes)
         if class_weights is not None and (len(class_weights) != num_classes or min(class_weights) < 0):
             raise UserError(
                 f"{len(class_weights)} numbers, one of them {min(class_weights)}, are not {num_classes}, one "
@@ -137,8 +144,8 @@ class Segmentation(Task):
         )
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
-        self.val_metric = Confusion(num_classes, ignore_index)
-        self.test_metric = Confusion(num_classes, ignore_index)
+        self.val_metric = Confusion(num_classes, self.ignore_index)
+        self.test_metric = Confusion(num_classes, self.ignore_index)
 
     def setup(self, stage: str) -> None:
         """Hold the model against the data before anything is computed.
@@ -147,13 +154,18 @@ class Segmentation(Task):
             UserError: the data has more classes than the model, or ignores another label.
         """
         super().setup(stage)
-        ignored = getattr(self.attached_data, "ignore_index", None)
-        if ignored is not None and ignored != self.hparams["ignore_index"]:
+        ignored, given = getattr(self.attached_data, "ignore_index", None), self.hparams["ignore_index"]
+        if ignored is None:
+            return
+        if given not in (None, ignored):
             raise UserError(
-                f"{self.hparams['ignore_index']} is not {ignored}, the label of pixels that the data leaves "
-                "out",
+                f"{given} is not {ignored}, the data's ignore_index (set it in the data alone; null takes it "
+                "from there)",
                 key="model.ignore_index",
             )
+        _check_ignored(ignored, self.hparams["num_classes"])
+        for holder in (self, self.val_metric, self.test_metric):
+            holder.ignore_index = ignored
 
     def forward(self, pictures: list[Tensor]) -> list[Tensor]:
         """Normalised pictures (3, H, W) of any size to their classes, int64 (H, W)."""
@@ -233,7 +245,7 @@ class Segmentation(Task):
         frame = self.model.features.extent.frame
         logits_BKHW = F.interpolate(logits_BKhw, frame, mode="bilinear", align_corners=False)
         labels_BHW = labels_BHW.long()
-        ignored = self.hparams["ignore_index"]
+        ignored = self.ignore_index
         weights: Tensor | None = self._buffers["class_weights"]
         total = F.cross_entropy(
             logits_BKHW[..., :height, :width].float(),
@@ -256,6 +268,8 @@ class Segmentation(Task):
 
     def _report(self, metric: Confusion, prefix: str) -> None:
         scores = metric.compute()
+        if scores["pixel_acc"].isnan():
+            rank_zero_warn(f"{prefix}miou is NaN: all pixels of the images are ignored ({self.ignore_index})")
         self.log_dict(
             {f"{prefix}{name}": scores[name].float() for name in METRICS}, prog_bar=prefix == "val/"
         )
@@ -279,7 +293,6 @@ def _check(
     auxiliary_weight: float,
     auxiliary_channels: int,
     dropout: float,
-    ignore_index: int,
 ) -> None:
     rules = {
         "num_classes": (num_classes, num_classes >= 2, "2 or more"),
@@ -291,8 +304,15 @@ def _check(
         "auxiliary_weight": (auxiliary_weight, auxiliary_weight >= 0, "0 or more"),
         "auxiliary_channels": (auxiliary_channels, auxiliary_channels >= 1, "1 or more"),
         "dropout": (dropout, 0 <= dropout < 1, "in [0, 1)"),
-        "ignore_index": (ignore_index, not 0 <= ignore_index < num_classes, "a label beyond the classes"),
     }
     for name, (value, kept, rule) in rules.items():
         if not kept:
             raise UserError(f"{value} is not {rule}", key=f"model.{name}")
+
+
+def _check_ignored(ignore_index: int, num_classes: int) -> None:
+    if 0 <= ignore_index < num_classes:
+        raise UserError(
+            f"{ignore_index} is one of the {num_classes} labels (use a number beyond them)",
+            key="model.ignore_index",
+        )

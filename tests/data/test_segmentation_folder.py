@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,57 @@ def test_options_out_of_range_are_refused(option: str, value: Any, tmp_path: Pat
     with pytest.raises(UserError) as error:
         folder(tmp_path, **{option: value})
     assert error.value.key == f"data.init_args.{option}"
+
+
+@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize(
+    ("numbers", "options", "told"),
+    [
+        (
+            (0, 1, 255),
+            {},
+            "is of the class road (1 of 3); pixels: sky 2400, tree 2400, road 0, ignored (255) 2400",
+        ),
+        ((0, 255), {}, "is of the class tree, road (2 of 3); pixels: sky 3600, tree 0"),
+        (
+            (0, 1, 2),
+            {"reduce_zero_label": True},
+            "class road (1 of 3); pixels: sky 2400, tree 2400, road 0, ign",
+        ),
+        ((0, 1, 2, 255), {}, None),
+    ],
+)
+def test_classes_that_never_occur_are_named_with_the_pixels_of_all(
+    tmp_path: Path, numbers: tuple[int, ...], options: dict[str, Any], told: str | None, checked: bool
+) -> None:
+    data = folder(write_world(tmp_path, numbers), check_masks=checked, **options)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        data.setup("validate")
+    found = [str(warning.message) for warning in seen]
+    assert (
+        (told in found[0] and "annotations/validation: no pixel of 3 masks" in found[0])
+        if told
+        else not found
+    )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "options", "told"),
+    [
+        ((255,), {}, "val_masks: all 7200 pixels of 3 masks are 255, which is ignored"),
+        ((0,), {"reduce_zero_label": True}, "val_masks: all 7200 pixels of 3 masks are 0 or 255"),
+        ((0, 1), {"ignore_index": 1}, "ignore_index: 1 is among the numbers of the 3 classes (use 255"),
+        ((0, 1), {"ignore_index": 0}, "where 0 means no class: reduce_zero_label"),
+        ((1, 2), {"ignore_index": 3, "reduce_zero_label": True}, "3 is among the numbers of the 3 classes"),
+    ],
+)
+def test_masks_without_a_pixel_that_counts_and_an_ignored_class_are_refused(
+    tmp_path: Path, numbers: tuple[int, ...], options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        folder(write_world(tmp_path, numbers), **options).setup("validate")
+    assert told in str(error.value)
 
 
 def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The detection task: what it trains, what it reports and what it refuses."""
 
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,35 @@ def test_a_batch_of_which_nothing_could_be_read_has_no_answers() -> None:
     task = small_task("retinanet").eval()
     assert task([]) == []
     assert task.validation_step(([], []), 0) == {"found": []}
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "told"),
+    [
+        ("retinanet", {"detections_per_img": 3}, "than the 3 that .*raise detections_per_img"),
+        ("mask_rcnn", {"box_detections_per_img": 3}, "than the 3 that .*raise box_detections_per_img"),
+        ("mask_rcnn", {"rpn_post_nms_top_n_test": 4}, "than the 4 that .*raise rpn_post_nms_top_n_test"),
+        ("retinanet", {}, ""),
+    ],
+)
+def test_images_with_more_objects_than_are_found_are_counted_once(
+    method: str, options: dict[str, int], told: str
+) -> None:
+    task = silent(small_task(method, detector_options=options)).eval()
+    target = {
+        "boxes": torch.tensor([[4.0, 4, 20, 20]] * 7),
+        "labels": torch.zeros(7, dtype=torch.int64),
+        "masks": torch.ones(7, 64, 64, dtype=torch.uint8),
+        "iscrowd": torch.tensor([0] * 5 + [1] * 2),
+    }
+    with warnings.catch_warnings(record=True) as seen, torch.no_grad():
+        warnings.simplefilter("always")
+        for _ in range(2):
+            task._evaluate(([torch.zeros(3, 64, 64)], [target]), task.val_metric)
+            task._report(task.val_metric, "val/")
+    found = [str(warning.message) for warning in seen if "more objects" in str(warning.message)]
+    assert len(found) == (1 if told else 0)
+    assert re.search(f"val: 1 images have more objects \\(up to 5\\) {told}" if told else "", "".join(found))
 
 
 def test_a_checkpoint_of_other_classes_is_not_tested(tmp_path: Path) -> None:

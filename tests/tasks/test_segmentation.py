@@ -1,6 +1,7 @@
 """The segmentation task: what it trains, what it reports and what it refuses."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -102,8 +103,8 @@ def test_a_few_pictures_are_learned_by_heart() -> None:
 
 def test_upernet_has_the_papers_parameters() -> None:
     with torch.device("meta"):
-        task = Segmentation("swin_tiny_patch4_window7_224")
-        without = Segmentation("swin_tiny_patch4_window7_224", auxiliary_weight=0)
+        task = Segmentation("swin_tiny_patch4_window7_224", num_classes=150)
+        without = Segmentation("swin_tiny_patch4_window7_224", num_classes=150, auxiliary_weight=0)
     assert count_parameters(task.model) / 1e6 == pytest.approx(60, rel=0.002)
     assert (count_parameters(task.model) - count_parameters(without.model)) / 1e6 == pytest.approx(
         0.92, abs=0.01
@@ -302,5 +303,26 @@ def test_data_of_more_classes_or_another_ignored_label_are_refused_before_traini
             quiet_trainer().fit(small_task(num_classes=number), small_data())
     data = small_data()
     data.ignore_index = 254  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match="254"):
+    with pytest.raises(UserError, match="255 is not 254, the data's ignore_index") as error:
+        quiet_trainer().fit(small_task(ignore_index=255), data)
+    assert error.value.key == "model.ignore_index"
+    data.ignore_index = 10  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="10 is one of the 11 labels"):
         quiet_trainer().fit(small_task(), data)
+
+
+def test_the_ignored_label_is_the_datas() -> None:
+    task, data = small_task(), small_data()
+    data.ignore_index = 254  # type: ignore[attr-defined]
+    task._trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
+    task.setup("validate")
+    mask = torch.full((8, 8), 254)
+    mask[0, 0] = 3
+    task.val_metric.update(torch.full((8, 8), 3), mask, 0)
+    assert task.val_metric.compute()["pixel_acc"] == 100
+    task.model.features.extent.update([(8, 8)], (8, 8))
+    assert task._cross_entropy(torch.randn(1, 11, 8, 8), torch.full((1, 8, 8), 254)) == 0
+    task.val_metric.reset()
+    task.val_metric.update(torch.full((8, 8), 3), torch.full((8, 8), 254), 0)
+    with pytest.warns(UserWarning, match="val/miou is NaN: all pixels of the images are ignored"):
+        silent(task)._report(task.val_metric, "val/")

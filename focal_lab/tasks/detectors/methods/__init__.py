@@ -56,6 +56,16 @@ def first_label(method: str) -> int:
     return int(_module(method).FIRST_LABEL)
 
 
+def most_found(detector: Any) -> tuple[int, str]:
+    """How many objects of an image a network reports at most, and the option that says so."""
+    if not hasattr(detector, "roi_heads"):
+        return int(detector.detections_per_img), "detections_per_img"
+    return min(
+        (int(detector.roi_heads.detections_per_img), "box_detections_per_img"),
+        (int(detector.rpn._post_nms_top_n["testing"]), "rpn_post_nms_top_n_test"),
+    )
+
+
 def _module(method: str) -> Any:
     if method not in known_methods():
         raise UserError(f"{method!r} is not a method (use {one_of(known_methods())})", key="model.method")
