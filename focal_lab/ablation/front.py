@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from focal_lab.ablation.outcomes import read_outcome
-from focal_lab.ablation.result import known_values
+from focal_lab.ablation.result import COSTS, known_values, objective_values
 from focal_lab.ablation.runs import Run
 
 Values = tuple[float, ...]
@@ -25,11 +25,10 @@ def best_first(runs: Sequence[Run], out: Path, objectives: Mapping[str, str]) ->
     gains: dict[str, Values] = {}
     for run in runs:
         result = read_outcome(out / run.id).result
-        if result is not None:
-            values = known_values(result)
-            gains[run.id] = tuple(
-                values[name] if way == "maximize" else -values[name] for name, way in objectives.items()
-            )
+        values = objective_values(known_values(result), objectives) if result is not None else None
+        if values is not None:
+            ways = zip(values, objectives.values(), strict=True)
+            gains[run.id] = tuple(value if way == "maximize" else -value for value, way in ways)
     front = {name for name, mine in gains.items() if not any(_beats(other, mine) for other in gains.values())}
 
     def place(run: Run) -> tuple[int, Values]:
@@ -44,8 +43,13 @@ def front_sentence(count: int, objectives: Mapping[str, str], trained: int) -> s
     """What the order of a search's rows means; None before anything has finished."""
     if not count:
         return None
-    ways = [f"{'high' if way == 'maximize' else 'low'} {name}" for name, way in objectives.items()]
+    ways = [
+        f"{'high' if way == 'maximize' else 'low'} {name if name in COSTS else f'validation {name}'}"
+        for name, way in objectives.items()
+    ]
     once = "Each proposal was trained once: confirm the best with several seeds."
+    if any(name not in COSTS for name in objectives):
+        once = f"The columns show the final test, which chose nothing. {once}"
     if len(ways) == 1:
         return f"Best first ({ways[0]}) of {trained}. {once}"
     told = f"{', '.join(ways[:-1])} and {ways[-1]}"

@@ -7,18 +7,22 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, get_origin
 
+from focal_lab.ablation.columns import MAIN
 from focal_lab.ablation.engine.locks import FileLock
 from focal_lab.errors import UserError
 from focal_lab.files import sync_folder, write_atomic, write_temporary
+from focal_lab.tasks.history_file import read_history
 
 RESULT_FILE = "result.json"
 FAILURE_FILE = "failure.json"
 CONFIG_FILE = "config.yaml"
 SCHEMA = 1
+COSTS = ("params", "gmacs", "train_seconds", "images_per_second", "peak_memory_mb")
 
 
 class CorruptRecordError(UserError):
@@ -39,6 +43,9 @@ class Result:
         peak_memory_mb: highest resident memory of the process (CPU) or allocated on the device, in MB.
         config: the LightningCLI configuration that ran, but for paths.
         identity: what the id is a hash of.
+        validation: the metrics on the validation split after the epoch tested; searches compare them.
+        evaluated: what the metrics are of: `checkpoint`, best or last, and `split`, test or val; empty in
+            older files.
         git: `commit` and `dirty` of the code that ran; both None outside a checkout.
     """
 
@@ -59,6 +66,8 @@ class Result:
     hardware: str
     started: str
     finished: str
+    validation: dict[str, float] = field(default_factory=dict)
+    evaluated: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
 
     @classmethod
@@ -68,6 +77,7 @@ class Result:
             raise ValueError("is not a JSON object")
         if raw.get("schema") != SCHEMA:
             raise ValueError(f"has schema {raw.get('schema')!r}, this version reads {SCHEMA}")
+        raw = {"validation": {}, "evaluated": {}} | raw  # older ones
         missing = [name for name, _ in _KINDS[cls.__name__] if name not in raw]
         if missing:
             raise ValueError(f"lacks {', '.join(missing)}")
@@ -100,9 +110,23 @@ _KINDS: dict[str, tuple[tuple[str, Any], ...]] = {
 
 
 def known_values(result: Result) -> dict[str, float]:
-    """What an objective may be: a result's metrics and costs."""
-    costs = ("params", "gmacs", "train_seconds", "images_per_second", "peak_memory_mb")
-    return result.metrics | {name: float(getattr(result, name)) for name in costs}
+    """A result's metrics, those of validation as `val_top1` and so on, and its costs."""
+    validation = {f"val_{name}": value for name, value in result.validation.items()}
+    return result.metrics | validation | {name: float(getattr(result, name)) for name in COSTS}
+
+
+def objective_values(values: Mapping[str, float], objectives: Iterable[str]) -> list[float] | None:
+    """What a search compares: costs, and metrics of the validation, never those of the test split.
+
+    Args:
+        values: of `known_values`.
+        objectives: columns.
+
+    Returns:
+        One a column; None where the run, an older one, has no validation.
+    """
+    names = [name if name in COSTS else f"val_{name}" for name in objectives]
+    return [values[name] for name in names] if values.keys() >= set(names) else None
 
 
 def read_result(folder: Path) -> Result | None:
@@ -116,12 +140,22 @@ def read_result(folder: Path) -> Result | None:
     except FileNotFoundError:
         return None
     try:
+        if isinstance(raw, dict) and "validation" not in raw:
+            raw["validation"] = _best_validation(folder, str(raw.get("task")))
         result = Result.from_dict(raw)
     except ValueError as error:
         raise CorruptRecordError(str(error), file=folder / RESULT_FILE) from error
     if result.run != folder.name:
         raise CorruptRecordError(f"belongs to run {result.run}", file=folder / RESULT_FILE)
     return result
+
+
+def _best_validation(folder: Path, task: str) -> dict[str, float]:
+    """What an older result lacks, from its curves: those runs tested the best epoch."""
+    main = f"val/{MAIN.get(task)}"
+    found = [point.values for point in read_history(folder) if main in point.values]
+    best = max(found, key=lambda values: values[main], default={})
+    return {name.removeprefix("val/"): value for name, value in best.items() if name.startswith("val/")}
 
 
 def read_failure(folder: Path) -> Failure | None:

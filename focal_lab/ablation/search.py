@@ -83,6 +83,7 @@ class Recipe:
         """Name of the study: more trials, another sampler or pruning go on with it."""
         raw = self.as_dict()
         raw["search"] = {key: raw["search"][key] for key in ("ranges", "objectives")}
+        raw["search"]["compared on"] = "validation"  # earlier ones compared the test split
         del raw["path"], raw["title"]
         return f"{self.sweep.name}-{self.suite.name}-{hash_of(raw)[:8]}"
 

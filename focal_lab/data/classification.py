@@ -221,6 +221,11 @@ class ClassificationDataModule(LightningDataModule, ABC):
         """All validation pictures in order, their centres cut out."""
         return self._evaluation_loader("val", self.source("val"))
 
+    @property
+    def tests_on_validation(self) -> bool:
+        """Whether there is no test split of its own: then the test images are those of validation."""
+        return self.source("test") is self.source("val")
+
     def test_dataloader(self) -> DataLoader[Any]:
         """All test pictures in order; the validation pictures where there are none for a test."""
         return self._evaluation_loader("test", self.source("test"))

@@ -61,6 +61,8 @@ class CocoDataModule(LightningDataModule):
             a machine that does not have them.
     """
 
+    channels = 3
+
     def __init__(
         self,
         root: str,
@@ -187,6 +189,11 @@ class CocoDataModule(LightningDataModule):
         """All validation pictures in order."""
         return self._loader(self._dataset("val"), batch_size=self.batch_size)
 
+    @property
+    def tests_on_validation(self) -> bool:
+        """Whether the test images are those of validation."""
+        return self._places["test"] == self._places["val"]
+
     def test_dataloader(self) -> DataLoader[Batch]:
         """All test pictures in order."""
         return self._loader(self._dataset("test"), batch_size=self.batch_size)
@@ -283,6 +290,10 @@ class CocoPictures(Dataset[tuple[Tensor, Target] | None]):
             pixels = self._read(picture)
             if pixels is not None:
                 return self._item(picture, pixels)
+        if self.training:
+            raise UserError(
+                f"none of the {len(self.pictures)} images can be read (repair them)", file=self.folder
+            )
         return None
 
     def _read(self, picture: Picture) -> Image.Image | None:

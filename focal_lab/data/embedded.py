@@ -27,6 +27,7 @@ class EmbeddedData(LightningDataModule, ABC, Generic[D]):
     """
 
     num_classes = NUM_CLASSES
+    channels = 3
     class_names = tuple(str(digit) for digit in range(NUM_CLASSES))
     # whether the data set knows NOTHING; without it several processes judge some pictures twice
     fills_up = False

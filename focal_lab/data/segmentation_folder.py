@@ -74,6 +74,8 @@ class SegmentationFolder(LightningDataModule):
             a machine that does not have them.
     """
 
+    channels = 3
+
     def __init__(
         self,
         root: str,
@@ -197,6 +199,11 @@ class SegmentationFolder(LightningDataModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         """All validation pictures in order, of their own size."""
         return self._loader(self._dataset("val"))
+
+    @property
+    def tests_on_validation(self) -> bool:
+        """Whether the test images are those of validation."""
+        return self._places["test"] == self._places["val"]
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """All test pictures in order, of their own size."""

@@ -3,7 +3,7 @@
 Numbers are in the unit of the column's heading.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from focal_lab.ablation.columns import Column
@@ -147,12 +147,14 @@ class Provenance:
         dirty: runs of code with changes that were not committed.
         versions: package -> version -> runs.
         hardware: what they were trained on.
+        last_epoch: task -> runs tested after the last epoch, because validation images are reported.
     """
 
     commits: dict[str, int]
     dirty: int
     versions: dict[str, dict[str, int]]
     hardware: dict[str, int]
+    last_epoch: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ def table_notes(table: Table) -> tuple[str, ...]:
         *_numbers(table),
         *_comparisons(table),
         *_setting(table),
+        *_last_epoch(table),
         *_origin(table),
         *_unmeasured(table),
         *_same_runs(table.rows),
@@ -86,6 +87,14 @@ def _setting(table: Table) -> Iterable[str]:
         yield f"Measured on the suite {table.suite}; paper: the paper's {table.cite}, {table.setting}."
     else:
         yield f"Measured on the suite {table.suite}; the paper has no such table."
+
+
+def _last_epoch(table: Table) -> Iterable[str]:
+    for task in table.provenance.last_epoch:
+        yield (
+            f"{task}: the last epoch on the validation split. The data has no test split of its own, and the "
+            "best epoch would be chosen by the images that are reported."
+        )
 
 
 def _unmeasured(table: Table) -> Iterable[str]:

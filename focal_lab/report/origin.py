@@ -27,6 +27,7 @@ def provenance_of(results: Sequence[Result]) -> Provenance:
         dirty=sum(bool(result.git.get("dirty")) for result in results),
         versions={name: dict(found.most_common()) for name, found in versions.items()},
         hardware=dict(Counter(result.hardware for result in results).most_common()),
+        last_epoch=dict(Counter(result.task for result in results if result.evaluated.get("split") == "val")),
     )
 
 

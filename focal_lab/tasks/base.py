@@ -1,5 +1,7 @@
 """What the three tasks share."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule
@@ -9,7 +11,7 @@ from torch import nn
 
 from focal_lab.backbones.counting import count_parameters
 from focal_lab.data.class_names import differing
-from focal_lab.errors import UserError
+from focal_lab.errors import UserError, one_of
 from focal_lab.tasks.class_count import check_count
 from focal_lab.tasks.classes import Classes
 from focal_lab.tasks.resumed_options import (
@@ -26,6 +28,31 @@ from focal_lab.tasks.sharding import Sharded, check_sharded
 from focal_lab.tasks.total_batch import accumulate
 
 _CLASSES = "focal_lab_classes"
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
+def tests_on_validation(data: Any) -> bool:
+    """Whether a data module tests on the images that it validates on, by which the best epoch is chosen."""
+    return bool(getattr(data, "tests_on_validation", False))
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in _PRECISIONS:
+        raise UserError(
+            f"{precision} is not supported: weights and images are float32 (use {one_of(_PRECISIONS)})",
+            key="trainer.precision",
+        )
+
+
+def _check_channels(options: Mapping[str, Any], data: Any) -> None:
+    """Hold the network's input against the images, where the data says how many channels they have."""
+    needed = (options.get("backbone_options") or {}).get("in_chans", 3)
+    given = getattr(data, "channels", None)
+    if given is not None and needed != given:
+        raise UserError(
+            f"in_chans {needed} is not {given}, the channels of the images of {type(data).__name__}",
+            key="model.backbone_options",
+        )
 
 
 class Task(LightningModule):
@@ -67,7 +94,9 @@ class Task(LightningModule):
         """
         if stage == "fit":
             check_sharded(self.trainer.strategy, self.hparams)
+        _check_precision(self.trainer.precision)
         data = self.attached_data
+        _check_channels(self.hparams, data)
         # what is only predicted needs no labels, and its data may know no classes
         if data is None or stage == "predict":
             return
@@ -134,6 +163,15 @@ class Task(LightningModule):
         keep_patience(checkpoint, self.trainer)
         if not isinstance(self.trainer.strategy, Sharded):  # which refuses other groups
             regroup(checkpoint, self.recipe, self.model)
+
+    def on_test_start(self) -> None:
+        """Say so where the images that are tested have chosen the checkpoint."""
+        checkpoint = self.trainer.ckpt_path
+        if checkpoint and Path(checkpoint).name == "best.ckpt" and tests_on_validation(self.attached_data):
+            rank_zero_warn(
+                f"{checkpoint} was chosen by the validation images, and the data has no others to test on: "
+                "report last.ckpt"
+            )
 
     def on_train_start(self) -> None:
         """Find the place in the schedule; Lightning has counted the epochs of a checkpoint by now."""

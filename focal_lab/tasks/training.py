@@ -2,7 +2,7 @@
 
 import resource
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from focal_lab.tasks.base import tests_on_validation
 from focal_lab.tasks.callbacks import DivergedError, Progress, Timing
 from focal_lab.tasks.checkpoints import checkpoint_problem, checkpoint_progress
 from focal_lab.tasks.history import History
+from focal_lab.tasks.history_file import Point
 from focal_lab.tasks.stopping import LAST_CHECKPOINT, STOPPED_CHECKPOINT, StopOnWord
 from focal_lab.tasks.stopping import Stopped as Stopped
 from focal_lab.tasks.training_cli import FocalCLI, one_line_errors
@@ -29,12 +31,17 @@ class Trained:
         train_seconds: wall time of the fit, over all its resumptions.
         images_per_second: training pictures per second, validation left out.
         peak_memory_mb: highest allocation on the device, or resident memory of the process on CPU, in MB.
+        validation: the same metrics on the validation split, after the epoch whose weights were tested; empty
+            without a validation.
+        evaluated: `checkpoint`, best or last, and `split`, test or val: what the metrics are of.
     """
 
     metrics: dict[str, float]
     train_seconds: float
     images_per_second: float
     peak_memory_mb: float
+    validation: dict[str, float]
+    evaluated: dict[str, str]
 
 
 def train(
@@ -45,7 +52,10 @@ def train(
     listener: Listener | None = None,
     stop: Callable[[], str | None] | None = None,
 ) -> Trained:
-    """Fit, then test the best checkpoint.
+    """Fit, then test: the best epoch on the test split.
+
+    Where the data has no test split of its own, the last epoch is tested: the best one was chosen by the very
+    images that would be reported.
 
     One of several processes that train together is told so by its environment (WORLD_SIZE, LOCAL_RANK,
     MASTER_ADDR, MASTER_PORT), and by `trainer.devices` and `trainer.strategy` of the configuration. All must
@@ -70,7 +80,8 @@ def train(
     cli = build(config, folder)
     timing = Timing()
     # first, so that checkpoints hold the latest point
-    cli.trainer.callbacks.insert(0, History(folder))  # type: ignore[attr-defined]
+    history = History(folder)
+    cli.trainer.callbacks.insert(0, history)  # type: ignore[attr-defined]
     cli.trainer.callbacks.append(timing)  # type: ignore[attr-defined]
     if listener is not None:
         cli.trainer.callbacks.append(Progress(listener))  # type: ignore[attr-defined]
@@ -82,12 +93,31 @@ def train(
     if cli.trainer.is_global_zero and (folder / LAST_CHECKPOINT).exists():
         (folder / STOPPED_CHECKPOINT).unlink(missing_ok=True)
     best = cli.trainer.checkpoint_callback.best_model_path if cli.trainer.checkpoint_callback else ""  # type: ignore[attr-defined]
-    tested = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=best or None, verbose=False)
+    chosen = bool(best) and not tests_on_validation(cli.datamodule)
+    tested = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=best if chosen else None, verbose=False)
     metrics = {name: float(tested[0][f"test/{name}"]) for name in cli.model.result_metrics}
     _log_hyperparameters(cli, metrics)
     if not all(torch.isfinite(torch.tensor(value)) for value in metrics.values()):
         raise DivergedError(f"a test metric is not a number: {metrics}")
-    return Trained(metrics, timing.train_seconds, timing.images_per_second, peak_memory_mb())
+    return Trained(
+        metrics,
+        timing.train_seconds,
+        timing.images_per_second,
+        peak_memory_mb(),
+        validation=_validation(cli.model, history.points, Path(best) if chosen else None),
+        evaluated={
+            "checkpoint": "best" if chosen else "last",
+            "split": "val" if tests_on_validation(cli.datamodule) else "test",
+        },
+    )
+
+
+def _validation(model: Any, points: Sequence[Point], checkpoint: Path | None) -> dict[str, float]:
+    """The metrics of the validation that a checkpoint was written after, or of the last one."""
+    step = None if checkpoint is None else checkpoint_progress(checkpoint)[0]
+    found = [point.values for point in points if step in (None, point.step)]
+    values = found[-1] if found else {}
+    return {name: values[f"val/{name}"] for name in model.result_metrics if f"val/{name}" in values}
 
 
 def build(config: Mapping[str, Any], folder: Path) -> FocalCLI:

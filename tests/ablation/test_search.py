@@ -17,11 +17,12 @@ from focal_lab.ablation.engine.search_queue import SearchQueue
 from focal_lab.ablation.engine.storage import JOURNAL
 from focal_lab.ablation.front import best_first, front_sentence
 from focal_lab.ablation.plan import make_plan, with_proposals
-from focal_lab.ablation.result import Failure, write_record
+from focal_lab.ablation.result import Failure, known_values, objective_values, read_result, write_record
 from focal_lab.ablation.runs import Run
 from focal_lab.ablation.search import Proposals, Recipe
 from focal_lab.ablation.work import settled
 from focal_lab.errors import UserError
+from focal_lab.tasks.history_file import Point, write_history
 
 __all__ = ["tiny"]  # a fixture
 
@@ -217,7 +218,7 @@ def test_a_search_is_trained_reported_and_reused(tiny: Path) -> None:
     first = sweep(str(path), "--workers", "2")
     assert first.returncode == 0, first.stderr
     assert "4 runs: 4 trained, 0 reused" in first.stderr
-    assert "the Pareto front of high top1 and low gmacs" in " ".join(first.stdout.split())
+    assert "the Pareto front of high validation top1 and low gmacs" in " ".join(first.stdout.split())
     (tiny / JOURNAL).unlink()
     second = sweep(str(path))
     assert "4 runs: 0 trained, 4 reused" in second.stderr
@@ -255,13 +256,36 @@ def test_successive_halving_stops_the_worse_runs(tiny: Path) -> None:
 def test_runs_that_no_other_one_beats_come_first(out: Path) -> None:
     runs = [Run(f"run{i}", Cell({}, {}), "classification", i, {}, {}) for i in range(5)]
     for run, (top1, gmacs) in zip(runs, [(80.0, 2.0), (70.0, 3.0), (75.0, 1.0), (60.0, 0.5)], strict=False):
-        finish(out, run.id, metrics={"top1": top1}, gmacs=gmacs)
+        # the test split says the contrary
+        finish(out, run.id, metrics={"top1": 99 - top1}, validation={"top1": top1}, gmacs=gmacs)
     ordered, front = best_first(runs, out, {"top1": "maximize", "gmacs": "minimize"})
     assert [run.id for run in ordered] == ["run0", "run2", "run3", "run1", "run4"]
     assert front == 3
     told = front_sentence(front, {"top1": "maximize", "gmacs": "minimize"}, 4)
     assert told is not None
-    assert told.startswith("The first 3 rows are the Pareto front of high top1 and low gmacs")
+    assert "The columns show the final test, which chose nothing." in told
+    assert told.startswith("The first 3 rows are the Pareto front of high validation top1 and low gmacs")
+
+
+@pytest.mark.parametrize("validation", [{}, {"top1": 60.0}])
+def test_an_objective_is_never_the_test_split(validation: dict[str, float], out: Path) -> None:
+    result = finish(out, "run0", metrics={"top1": 90.0}, validation=validation)
+    found = objective_values(known_values(result), ["gmacs", "top1"])
+    assert found == ([result.gmacs, 60.0] if validation else None)
+
+
+def test_an_older_result_is_compared_by_its_curves(out: Path) -> None:
+    finish(out, "run0", metrics={"top1": 90.0})
+    record = json.loads((out / "run0/result.json").read_text())
+    del record["validation"], record["evaluated"]
+    (out / "run0/result.json").write_text(json.dumps(record))
+    points = [
+        Point(float(epoch), epoch, {"val/top1": top1}) for epoch, top1 in ((1, 50.0), (2, 70.0), (3, 60.0))
+    ]
+    write_history(out / "run0", points)
+    result = read_result(out / "run0")
+    assert result is not None
+    assert objective_values(known_values(result), ["top1"]) == [70.0]
 
 
 def test_a_dashboard_of_optuna_shows_labels_and_values(tiny: Path) -> None:

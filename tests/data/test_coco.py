@@ -455,3 +455,25 @@ def test_processes_share_the_pictures_of_an_epoch_when_they_are_grouped(root: Pa
     first, second = (json.loads((out / f"{rank}.json").read_text()) for rank in (0, 1))
     assert len(first) == len(second) == 3
     assert set(first) | set(second) == {7, 8, 9, 11, 12}
+
+
+def test_training_images_none_of_which_can_be_read_are_refused(root: Path) -> None:
+    for path in root.rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:200])
+    module = data(root)
+    module.setup("fit")
+    with (
+        pytest.warns(UserWarning, match="cannot be read"),
+        pytest.raises(UserError, match="none of the 3 images"),
+    ):
+        list(module.train_dataloader())
+
+
+def test_the_test_is_that_of_validation_unless_there_are_images_for_it(root: Path) -> None:
+    assert data(root).tests_on_validation
+    assert data(
+        root, test_images="val2017", test_annotations="annotations/instances_val2017.json"
+    ).tests_on_validation
+    assert not data(
+        root, test_images="test2017", test_annotations="annotations/test.json"
+    ).tests_on_validation

@@ -311,3 +311,9 @@ def test_options_survive_a_checkpoint_of_plain_values(root, tmp_path):
     torch.save(dict(data.hparams), tmp_path / "options.pt")
 
     assert torch.load(tmp_path / "options.pt", weights_only=True)["mean"] == (0.485, 0.456, 0.406)
+
+
+def test_without_a_test_folder_the_test_is_that_of_validation_and_says_so(root):
+    assert ready(root, "fit").tests_on_validation
+    save(root / "test" / "cat" / "a.jpg")
+    assert not ready(root, "fit").tests_on_validation

@@ -56,6 +56,7 @@ def train(plan: FakePlan, out: Path, *, epochs: int = 20, seed: int = 0) -> None
             task=run.task,
             seed=run.seed,
             metrics={MAIN[run.task]: value, "loss": 0.4},
+            validation={MAIN[run.task]: value, "loss": 0.4},
             gmacs=4 + (place % 5) * 0.3 + place * 0.01,
             train_seconds=60 + 3 * place + noise.random() * 5,
             peak_memory_mb=800 + 20 * place,

@@ -197,7 +197,7 @@ def test_a_search_is_a_page_with_its_front(out: Path) -> None:
     plan = search_plan()
     train(plan, out, epochs=2)
     html = html_of(plan, out, plots=None)
-    assert "Pareto front: Top-1 (%) against GMACs" in html
+    assert "Pareto front: Validation Top-1 (%) against GMACs" in html
     assert "12</b> of 12 runs finished" in html
 
 

@@ -34,6 +34,15 @@ def test_a_cell_whose_runs_were_stopped_early_says_so_instead_of_a_value(out: Pa
     assert table.rows[1].entries["top1"].n == 1
 
 
+def test_runs_without_a_test_split_of_their_own_are_said_to_be_the_last_epochs(out: Path) -> None:
+    plan = make_plan({"window_size": ["7", "14"]}, columns=("top1",), seeds=(0,))
+    finish(out, run_id(0, 0), evaluated={"checkpoint": "best", "split": "test"})
+    assert not any("last epoch" in note for note in build_table(plan, out).notes)
+    finish(out, run_id(1, 0), evaluated={"checkpoint": "last", "split": "val"})
+    notes = build_table(plan, out).notes
+    assert any(note.startswith("classification: the last epoch on the validation split") for note in notes)
+
+
 def test_a_search_leaves_them_at_that(out: Path, halved: FakePlan) -> None:
     recipe: Any = SimpleNamespace(search=SimpleNamespace(objectives={"top1": "maximize"}))
     notes = build_table(replace(halved, recipe=recipe, front=1), out).notes

@@ -8,8 +8,10 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tiny_task import OPTIONS, InterruptAfter, InterruptionError, read_checkpoint, tiny_config
 
+from focal_lab.data.digits import DigitsClassification
 from focal_lab.errors import UserError
 from focal_lab.tasks.classification import Classification
+from focal_lab.tasks.history_file import read_history
 from focal_lab.tasks.training import build, peak_memory_mb, resumable, train
 
 RUN = Path("run")
@@ -67,10 +69,24 @@ class WorseEachEpoch(Classification):
     monitor = "quality"
 
 
-def test_an_earlier_epoch_may_be_the_best_one_which_is_tested_and_is_not_the_last_checkpoint() -> None:
+class ValidationAlone(DigitsClassification):
+    """Its test pictures pass for those of validation."""
+
+    tests_on_validation = True
+
+
+@pytest.mark.parametrize("tested", ["best", "last"])
+def test_the_best_epoch_is_tested_and_without_a_test_split_of_its_own_the_last_one(tested: str) -> None:
     config = tiny_config()
     config["model"]["class_path"] = f"{__name__}.WorseEachEpoch"
-    metrics = train(config, RUN).metrics
+    if tested == "last":
+        config["data"]["class_path"] = f"{__name__}.ValidationAlone"
+    trained = train(config, RUN)
+    metrics = trained.metrics
+    assert trained.evaluated == {"checkpoint": tested, "split": "test" if tested == "best" else "val"}
+    of_epochs = [point.values["val/loss"] for point in read_history(RUN)]
+    assert trained.validation["loss"] == of_epochs[0 if tested == "best" else 1]
+    assert of_epochs[0] != of_epochs[1]
     assert read_checkpoint(BEST)["epoch"] == 0
     assert read_checkpoint(LAST)["epoch"] == 1
     cli = build(config, Path("again"))
@@ -78,7 +94,8 @@ def test_an_earlier_epoch_may_be_the_best_one_which_is_tested_and_is_not_the_las
     for name, checkpoint in {"best": BEST, "last": LAST}.items():
         (values,) = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=str(checkpoint), verbose=False)
         found[name] = values["test/loss"]
-    assert metrics["loss"] == found["best"] != found["last"]
+    assert metrics["loss"] == found[tested]
+    assert found["best"] != found["last"]
 
 
 def test_the_same_configuration_gives_the_same_result() -> None:
@@ -137,6 +154,14 @@ def test_loggers_of_the_configuration_log_beside_ours_under_the_name_of_the_run(
         (tiny_config(lrr=1), "model: Option 'lrr' is not accepted by Classification"),
         (tiny_config(warmup_epochs=2.0), "model.warmup_epochs: 2.0 epochs are 4 steps, but the training has"),
         (tiny_config(data={"pieces": -1}), "data.init_args.pieces: -1 is out of range"),
+        (
+            tiny_config(options={"in_chans": 1}),
+            "model.backbone_options: in_chans 1 is not 3, the channels of the images of DigitsClassification",
+        ),
+        *(
+            (tiny_config(trainer={"precision": name}), f"trainer.precision: {name} is not supported: weights")
+            for name in ("bf16-true", "16-true", "64-true")
+        ),
     ],
 )
 def test_a_wrong_configuration_is_told_as_the_users_mistake(config: Any, message: str) -> None:

@@ -149,6 +149,8 @@ def _train(order: Order, folder: Path, connection: Connection, ear: Callable[[],
         hardware=hardware(),
         started=started,
         finished=_now(),
+        validation=trained.validation,
+        evaluated=trained.evaluated,
     )
 
 

@@ -185,7 +185,8 @@ class RunQueue:
         def write() -> None:
             for name, value in metrics.items():
                 trial.set_user_attr(name, value)
-            self._close(trial, FINISHED, self._values(metrics))
+            values = self._values(metrics)
+            self._close(trial, FAILED if values is None else FINISHED, values)
 
         self._owe(write)
 
@@ -258,7 +259,7 @@ class RunQueue:
         """Leave the database alone for a moment."""
         self._rest_until = time.monotonic() + _REST
 
-    def _values(self, metrics: Mapping[str, float]) -> list[float]:
+    def _values(self, metrics: Mapping[str, float]) -> list[float] | None:
         """What the study compares: the main metric of the run's task."""
         mains = [metrics[name] for name in MAIN.values() if name in metrics]
         return (mains or list(metrics.values()))[:1]

@@ -20,6 +20,7 @@ from focal_lab.ablation.design import Cell
 from focal_lab.ablation.engine.machine import machine_id, worker_name
 from focal_lab.ablation.engine.queue import (
     DROPPED,
+    FAILED,
     FINISHED,
     PRUNED,
     Claim,
@@ -27,7 +28,7 @@ from focal_lab.ablation.engine.queue import (
     suppress_outage,
 )
 from focal_lab.ablation.outcomes import State, read_outcome
-from focal_lab.ablation.result import Result, known_values
+from focal_lab.ablation.result import Result, known_values, objective_values
 from focal_lab.ablation.runs import Run
 from focal_lab.ablation.search import Params, Proposals, Recipe
 from focal_lab.ablation.search_file import Range
@@ -181,7 +182,10 @@ class SearchQueue(RunQueue):
         values = known_values(result)
         for name, value in values.items():
             trial.set_user_attr(name, value)
-        self._close(trial, FINISHED, self._values(values))
+        compared = self._values(values)
+        if compared is None:
+            trial.set_user_attr("reason", "has no validation to compare")
+        self._close(trial, FAILED if compared is None else FINISHED, compared)
 
     def _restore(self) -> None:
         """Tell a storage that was lost what the folder knows."""
@@ -191,19 +195,22 @@ class SearchQueue(RunQueue):
             if name in known or outcome.state not in (State.FINISHED, State.PRUNED):
                 continue
             values = known_values(outcome.result) if outcome.result else {}
+            compared = self._values(values)
+            if outcome.result and compared is None:
+                continue
             ended = {"outcome": FINISHED if outcome.result else PRUNED}
             self._study.add_trial(
                 create_trial(
                     state=TrialState.COMPLETE if outcome.result else TrialState.PRUNED,
                     params=self.proposals.params(name),
                     distributions=self._space,
-                    values=self._values(values) if values else None,
+                    values=compared,
                     user_attrs=self._attributes(run, 1) | values | ended,
                 )
             )
 
-    def _values(self, metrics: Mapping[str, float]) -> list[float]:
-        return [metrics[name] for name in self._search.objectives]
+    def _values(self, metrics: Mapping[str, float]) -> list[float] | None:
+        return objective_values(metrics, self._search.objectives)
 
     def _enqueue(self, run: Run, attempt: int) -> None:
         self._study.add_trial(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from focal_lab.ablation.columns import COLUMNS
 from focal_lab.ablation.outcomes import State
-from focal_lab.ablation.result import CorruptRecordError, known_values, read_result
+from focal_lab.ablation.result import COSTS, CorruptRecordError, known_values, objective_values, read_result
 from focal_lab.report.entries import Table
 from focal_lab.report.plots.measured import main_columns, networks, own_rows
 from focal_lab.report.plots.plot import Plot
@@ -59,6 +59,7 @@ def _plot(table: Table, out: Path, x: str, y: str, ways: Mapping[str, str]) -> P
         return None
     front = pareto(trials, ways[x], ways[y])
     titles = {key: heading(COLUMNS[key].title) if key in COLUMNS else key for key in (x, y)}
+    titles |= {key: f"Validation {title}" for key, title in titles.items() if key not in COSTS}
     return Plot(
         name=f"front-{y}-{x}",
         title=f"Pareto front: {titles[y]} against {titles[x]}",
@@ -79,10 +80,10 @@ def _trials(table: Table, out: Path, x: str, y: str) -> list[Trial]:
                 result = read_result(out / run.run) if run.state is State.FINISHED else None
             except CorruptRecordError:  # since the table was made
                 result = None
-            values = known_values(result) if result else {}
-            if x in values and y in values:
+            values = objective_values(known_values(result), (x, y)) if result else None
+            if values is not None:
                 label = network.row.labels[group] if group else ""
-                trials.append(Trial(network.name, label, _scaled(x, values[x]), _scaled(y, values[y])))
+                trials.append(Trial(network.name, label, _scaled(x, values[0]), _scaled(y, values[1])))
     return trials
 
 
