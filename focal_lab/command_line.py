@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
@@ -25,6 +26,11 @@ def without_password(text: str) -> str:
     text = _BEFORE_HOST.sub(r"\1:***@", text)
     text = _NO_PORT.sub(r"\1:***", text)
     return _NAMED.sub(r"\1***", text)
+
+
+def command(*words: object) -> str:
+    """A command of ours as it is typed: quoted where a shell needs that, and without passwords."""
+    return shlex.join(["focal-lab", *(without_password(str(word)) for word in words)])
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

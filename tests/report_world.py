@@ -54,6 +54,10 @@ class FakePlan:
     recipe: None = None
     front: int = 0
 
+    def command(self, out: Path) -> str:
+        """What trains it."""
+        return f"focal-lab sweep {self.sweep.path}" + ("" if out == Path("runs") else f" --out {out}")
+
 
 def run_id(cell: int, seed: int, task: str = "classification") -> str:
     """The id that `make_plan` gives to the run of that row."""

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
-from focal_lab.ablation.sweep_file import Sweep
+from focal_lab.ablation.sweep_file import MOST_RUNS, Sweep
 from focal_lab.errors import UserError
 
 
@@ -38,6 +39,8 @@ def design_cells(sweep: Sweep) -> tuple[Cell, ...]:
     elif sweep.design == "one_factor":
         combinations = _one_factor(sweep)
     else:
+        sizes = {name: len(levels) for name, levels in sweep.factors.items()}
+        _refuse_many(sweep, prod(sizes.values()), "cells", sizes)
         names = list(sweep.factors)
         labels = [[level.label for level in sweep.factors[name]] for name in names]
         combinations = [dict(zip(names, row, strict=True)) for row in product(*labels)]
@@ -47,7 +50,21 @@ def design_cells(sweep: Sweep) -> tuple[Cell, ...]:
     kept = [labels for labels in combinations if not any(_matches(labels, rule) for rule in sweep.exclude)]
     if not kept:
         raise UserError("excludes every cell", file=sweep.path, key="exclude")
+    sizes = {"cells": len(kept), "tasks": len(sweep.tasks), "seeds": len(sweep.seeds)}
+    _refuse_many(sweep, prod(sizes.values()), "runs", sizes)
     return tuple(_cell(settings, labels) for labels in kept)
+
+
+def _refuse_many(sweep: Sweep, count: int, what: str, sizes: Mapping[str, int]) -> None:
+    """Raises UserError at once for a plan that would take hours to make."""
+    if count > MOST_RUNS:
+        factors = " x ".join(f"{size:,} ({name})" for name, size in sizes.items())
+        raise UserError(
+            f"{factors} are {count:,} {what}, more than the {MOST_RUNS:,} of a plan; use fewer levels or "
+            "seeds, design: one_factor, or a list of cells",
+            file=sweep.path,
+            key="factors",
+        )
 
 
 def _one_factor(sweep: Sweep) -> list[dict[str, str]]:

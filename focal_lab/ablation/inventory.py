@@ -14,6 +14,7 @@ from focal_lab.ablation.manifest import PLANS, all_manifests, read_manifest
 from focal_lab.ablation.outcomes import State, read_outcome, run_folders
 from focal_lab.ablation.runs import Run
 from focal_lab.ablation.search import SEARCHES
+from focal_lab.command_line import command
 from focal_lab.errors import UserError, one_of
 
 RUNNING = "running"
@@ -127,7 +128,7 @@ def find_runs(out: Path, names: Iterable[str]) -> list[Path]:
             raise UserError(f"{name} is the beginning of {len(fitting)} runs (use {one_of(shown)})")
         if not fitting:
             raise UserError(
-                f"there is no run {name or repr(name)} in {out} (focal-lab runs --out {out} lists them)"
+                f"there is no run {name or repr(name)} in {out} ({command('runs', '--out', out)} lists them)"
             )
         found[there[fitting[0]]] = None
     return list(found)

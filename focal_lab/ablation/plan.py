@@ -17,6 +17,7 @@ from focal_lab.ablation.search import Proposals, Recipe
 from focal_lab.ablation.suite import Suite, find_suite
 from focal_lab.ablation.sweep_file import TASKS, Sweep, load_sweep, seeds_from, tasks_from
 from focal_lab.ablation.yaml_file import parse_yaml
+from focal_lab.command_line import command
 from focal_lab.errors import UserError, one_of
 from focal_lab.files import write_atomic
 
@@ -33,6 +34,7 @@ class Plan:
             proposed so far.
         recipe: what makes runs of a search's proposals; None for a design.
         front: how many of a search's runs, the first ones, no other one beats.
+        options: of the command line that ask for this plan, where the file alone does not.
     """
 
     sweep: Sweep
@@ -41,6 +43,7 @@ class Plan:
     runs: tuple[Run, ...]
     recipe: Recipe | None = None
     front: int = 0
+    options: tuple[str, ...] = ()
 
     @cached_property
     def distinct_runs(self) -> tuple[Run, ...]:
@@ -48,6 +51,11 @@ class Plan:
         distinct = {run.id: run for run in self.runs}
         place = {seed: i for i, seed in enumerate(self.sweep.seeds)}
         return tuple(sorted(distinct.values(), key=lambda run: place[run.seed]))
+
+    def command(self, out: Path) -> str:
+        """What trains the plan in `out`, to be typed."""
+        elsewhere = [] if out == Path("runs") else ["--out", out]
+        return command("sweep", self.sweep.path, *self.options, *elsewhere)
 
     @property
     def study(self) -> str:
@@ -84,13 +92,14 @@ def make_plan(
         UserError: the file, the suite or a setting is wrong, or two cells come to the same network.
     """
     chosen: Suite = find_suite(suite or DEFAULT_SUITE)
-    sweep = load_sweep(path, chosen.name)
+    written = sweep = load_sweep(path, chosen.name)
     if seeds is not None:
         sweep = replace(
             sweep, seeds=seeds_from(seeds if isinstance(seeds, int) else list(seeds), None, "--seeds")
         )
     if tasks is not None:
         sweep = replace(sweep, tasks=tasks_from(list(tasks), None, "--tasks"))
+    options = _options(chosen, written, sweep, overrides)
     sweep = replace(sweep, columns=with_main_columns(sweep.columns, sweep.tasks))
     settings = parse_overrides(overrides)
     for name in settings:
@@ -102,11 +111,21 @@ def make_plan(
     refuse_overlaps(sweep, settings)
     experiments = {task: chosen.experiment(task) for task in sweep.tasks}
     if sweep.search is not None:
-        return _search_plan(sweep, chosen, experiments, settings)
+        return replace(_search_plan(sweep, chosen, experiments, settings), options=options)
     cells = design_cells(sweep)
     runs = tuple(run for cell in cells for run in _runs_of(sweep, chosen, experiments, cell, settings))
     _refuse_degenerate(sweep, runs)
-    return Plan(sweep, chosen.name, cells, runs)
+    return Plan(sweep, chosen.name, cells, runs, options=options)
+
+
+def _options(suite: Suite, written: Sweep, sweep: Sweep, overrides: Sequence[str]) -> tuple[str, ...]:
+    """The options that make of a sweep as it is written the one that was asked for."""
+    options = [] if suite.name == DEFAULT_SUITE else ["--suite", suite.name]
+    if sweep.tasks != written.tasks:
+        options += ["--tasks", *sweep.tasks]
+    if sweep.seeds != written.seeds and sweep.seeds == tuple(range(len(sweep.seeds))):
+        options += ["--seeds", str(len(sweep.seeds))]
+    return (*options, *(word for text in overrides for word in ("--set", text)))
 
 
 def _search_plan(

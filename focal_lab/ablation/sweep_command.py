@@ -15,6 +15,7 @@ from focal_lab.ablation.options import parse_duration, plan_of, sweep_parser
 from focal_lab.ablation.plan import Plan, probe_plan, remember, with_proposals
 from focal_lab.ablation.survey import survey_of
 from focal_lab.ablation.work import add_work_options, conclusion, execute, settled, status_of, work_of
+from focal_lab.command_line import command
 from focal_lab.errors import UserError
 
 
@@ -76,7 +77,8 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
         summary = execute(plan.distinct_runs, manifest, out, queue, places, work, processes, view)
     finally:
         view.close()
-    print(conclusion(settled(summary, queue, total, out), summary), file=sys.stderr)
+    again = command("sweep", *argv)
+    print(conclusion(settled(summary, queue, total, out), summary, again), file=sys.stderr)
     return status_of(summary), with_proposals(plan, out), out
 
 

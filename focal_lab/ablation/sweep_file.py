@@ -8,10 +8,12 @@ from typing import Any
 from focal_lab.ablation.columns import MAIN, find_column
 from focal_lab.ablation.expectation import Expectation, parse_expectation
 from focal_lab.ablation.search_file import Search, load_search
-from focal_lab.ablation.yaml_file import load_yaml
+from focal_lab.ablation.yaml_file import load_written, plain
 from focal_lab.errors import UserError, one_of
 
 TASKS = ("classification", "detection", "segmentation")
+# A plan of these takes a minute to make; one of many more is a slip of the pen.
+MOST_RUNS = 100_000
 DESIGNS = ("grid", "one_factor")
 _KEYS = (
     "title",
@@ -110,19 +112,22 @@ def load_sweep(path: Path, suite: str) -> Sweep:
     Raises:
         UserError: the file is missing, malformed or breaks a rule; the message names the dotted key.
     """
-    raw = load_yaml(path)
-    _check_keys(raw, _KEYS, path, "")
-    suites = _mapping(raw.get("suites", {}), path, "suites")
+    written: Mapping[str, Any] = load_written(path)
+    _check_keys(written, _KEYS, path, "")
+    suites = _mapping(written.get("suites", {}), path, "suites")
     changes = _mapping(suites.get(suite, {}), path, f"suites.{suite}")
     _check_keys(changes, [key for key in _KEYS if key != "suites"], path, f"suites.{suite}")
-    raw = {key: value for key, value in raw.items() if key != "suites"} | dict(changes)
+    written = {key: value for key, value in written.items() if key != "suites"} | dict(changes)
+    raw = plain(written)
     tasks = tasks_from(raw.get("tasks", ["classification"]), path)
-    search, categories = _search(raw, tasks, path)
-    factors = _factors(raw.get("factors", {}), path) | _factors(categories, path, "search.ranges")
+    search = _search(raw, tasks, path)
+    ranges = _mapping(written["search"].get("ranges"), path, "search.ranges") if search else {}
+    categories = {name: ranges[name] for name in ranges if search and str(plain(name)) not in search.ranges}
+    factors = _factors(written.get("factors", {}), path) | _factors(categories, path, "search.ranges")
     if not factors and not (search and search.ranges):
         raise UserError("a sweep needs at least one factor with levels", file=path, key="factors")
     cells = tuple(
-        _combination(entry, factors, path, f"cells.{i}") for i, entry in _listed(raw, "cells", path)
+        _combination(entry, factors, path, f"cells.{i}") for i, entry in _listed(written, "cells", path)
     )
     for i, cell in enumerate(cells):
         missing = [name for name in factors if name not in cell]
@@ -133,23 +138,24 @@ def load_sweep(path: Path, suite: str) -> Sweep:
     return Sweep(
         name=path.stem,
         path=path,
-        title=str(raw.get("title") or path.stem.replace("_", " ")),
-        paper=None if raw.get("paper") is None else str(raw["paper"]),
-        claim=None if raw.get("claim") is None else str(raw["claim"]),
+        title=str(written.get("title") or path.stem.replace("_", " ")),
+        paper=None if raw.get("paper") is None else str(written["paper"]),
+        claim=None if raw.get("claim") is None else str(written["claim"]),
         tasks=tasks,
         seeds=seeds_from(raw.get("seeds", 1 if search else 3), path),
         factors=factors,
         columns=_columns(raw.get("columns", ["params", "gmacs", "top1"]), path),
         design=_choice(raw.get("design", "grid"), DESIGNS, path, "design"),
         exclude=tuple(
-            _combination(entry, factors, path, f"exclude.{i}") for i, entry in _listed(raw, "exclude", path)
+            _combination(entry, factors, path, f"exclude.{i}")
+            for i, entry in _listed(written, "exclude", path)
         ),
         cells=cells,
         settings=dict(_mapping(raw.get("set", {}), path, "set")),
         allow_degenerate=_switch(raw.get("allow_degenerate", False), path, "allow_degenerate"),
         search=search,
         expectations=_expectations(raw, factors, tasks[0], path),
-        baseline=_baseline(raw.get("baseline"), factors, path),
+        baseline=_baseline(written.get("baseline"), factors, path),
     )
 
 
@@ -185,20 +191,26 @@ def _expectations(
     return tuple(expectations)
 
 
-def _search(raw: Mapping[str, Any], tasks: Sequence[str], path: Path) -> tuple[Search | None, dict[str, Any]]:
-    """The search, if the file is one, and the factors in it."""
+def _search(raw: Mapping[str, Any], tasks: Sequence[str], path: Path) -> Search | None:
+    """The search, if the file is one."""
     if raw.get("search") is None:
-        return None, {}
+        return None
     for key in ("design", "cells", "exclude"):
         if raw.get(key):
             raise UserError(f"has no meaning beside search; drop {key}", file=path, key=key)
     if len(tasks) > 1:
         raise UserError("a search has one task", file=path, key="tasks")
     search, categories = load_search(raw["search"], path, tasks[0])
+    if search.trials > MOST_RUNS:
+        raise UserError(
+            f"{search.trials:,} are more than the {MOST_RUNS:,} runs of a plan",
+            file=path,
+            key="search.trials",
+        )
     for name in (*search.ranges, *categories):
         if name in (raw.get("factors") or {}):
             raise UserError(f"{name} is a factor, too; drop one", file=path, key=f"search.ranges.{name}")
-    return search, categories
+    return search
 
 
 def seeds_from(value: Any, path: Path | None, key: str = "seeds") -> tuple[int, ...]:
@@ -208,9 +220,11 @@ def seeds_from(value: Any, path: Path | None, key: str = "seeds") -> tuple[int, 
         UserError: neither a positive number nor a list of different non-negative integers.
     """
     # type() and not isinstance: True is no seed
+    if type(value) is int and value > MOST_RUNS:
+        raise UserError(f"{value:,} seeds are more than the {MOST_RUNS:,} runs of a plan", file=path, key=key)
     if type(value) is int and value > 0:
         return tuple(range(value))
-    whole = isinstance(value, list) and all(type(seed) is int and seed >= 0 for seed in value)
+    whole = isinstance(value, list) and all(type(seed) is int and 0 <= seed < 2**32 for seed in value)
     if whole and value and len(set(value)) == len(value):
         return tuple(value)
     raise UserError(
@@ -236,19 +250,21 @@ def _factors(raw: Any, path: Path, where: str = "factors") -> dict[str, tuple[Le
         key = f"{where}.{name}"
         if isinstance(levels, Mapping):
             chosen = [
-                Level(label_of(label), dict(_mapping(settings, path, f"{key}.{label}")))
+                Level(label_of(label), plain(dict(_mapping(settings, path, f"{key}.{label}"))))
                 for label, settings in levels.items()
             ]
         elif isinstance(levels, Sequence) and not isinstance(levels, str):
-            chosen = [Level(label_of(value), {str(name): value}) for value in levels]
+            chosen = [Level(label_of(value), {str(name): plain(value)}) for value in levels]
         else:
             raise UserError(
-                f"{levels!r} is neither a list of values nor labels with settings", file=path, key=key
+                f"{plain(levels)!r} is neither a list of values nor labels with settings", file=path, key=key
             )
         labels = [level.label for level in chosen]
         if not labels:
             raise UserError("has no levels", file=path, key=key)
         for label in labels:
+            if not label:
+                raise UserError("an empty text is not a label", file=path, key=key)
             if labels.count(label) > 1:
                 raise UserError(f"the label {label} stands twice", file=path, key=key)
         factors[str(name)] = tuple(chosen)
@@ -256,12 +272,12 @@ def _factors(raw: Any, path: Path, where: str = "factors") -> dict[str, tuple[Le
 
 
 def label_of(value: Any) -> str:
-    """How a plain value is shown: 14, 2-2-6-2, true."""
+    """How a value is shown: as it is written in the file, a list as 2-2-6-2."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
         return "-".join(label_of(entry) for entry in value)
-    return str(value)
+    return str(plain(value) if isinstance(value, Mapping) else value)
 
 
 def _combination(raw: Any, factors: Mapping[str, Sequence[Level]], path: Path, key: str) -> dict[str, str]:
@@ -281,7 +297,9 @@ def _combination(raw: Any, factors: Mapping[str, Sequence[Level]], path: Path, k
 def _listed(raw: Mapping[str, Any], name: str, path: Path) -> list[tuple[int, Any]]:
     value = raw.get(name) or []
     if not isinstance(value, list):
-        raise UserError(f"{value!r} is no list", file=path, key=name)
+        if plain(value) is None:
+            return []
+        raise UserError(f"{plain(value)!r} is no list", file=path, key=name)
     return list(enumerate(value))
 
 
@@ -324,8 +342,8 @@ def _check_keys(raw: Mapping[str, Any], allowed: Sequence[str], path: Path, key:
 
 
 def _mapping(value: Any, path: Path, key: str) -> Mapping[Any, Any]:
-    if value is None:
+    if plain(value) is None:
         return {}
     if not isinstance(value, Mapping):
-        raise UserError(f"{value!r} is no mapping", file=path, key=key)
+        raise UserError(f"{plain(value)!r} is no mapping", file=path, key=key)
     return value

@@ -2,9 +2,8 @@
 
 import argparse
 import os
-import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from focal_lab.ablation.manifest import Manifest, manifest_path, read_manifest
 from focal_lab.ablation.options import parse_duration
 from focal_lab.ablation.outcomes import read_outcome
 from focal_lab.ablation.runs import Run
-from focal_lab.command_line import without_password
 from focal_lab.errors import UserError
 
 SOME_FAILED = 1
@@ -198,8 +196,8 @@ def settled(summary: Summary, queue: RunQueue, total: int, out: Path) -> int:
     return len(proposed)
 
 
-def conclusion(total: int, summary: Summary, command: Iterable[str] = ()) -> str:
-    """What a command came to, in a line or two."""
+def conclusion(total: int, summary: Summary, again: str) -> str:
+    """What a command came to, in a line or two; `again` is the command."""
     parts = [f"{len(summary.trained)} trained", f"{len(summary.reused)} reused"]
     if summary.elsewhere:
         parts.append(f"{len(summary.elsewhere)} trained by another command")
@@ -208,13 +206,12 @@ def conclusion(total: int, summary: Summary, command: Iterable[str] = ()) -> str
     if summary.failed:
         parts.append(f"{len(summary.failed)} failed (the next sweep tries them again)")
     told = f"{total} runs: {', '.join(parts)}"
-    again = shlex.join(without_password(word) for word in command or sys.argv[1:])
     if summary.halted:
         told = f"{summary.halted}\n{told}, stopped before the rest"
-        return f"{told}. Make room, then go on with: focal-lab {again}"
+        return f"{told}. Make room, then go on with: {again}"
     if not summary.interrupted:
         return told
-    return f"{told}, stopped before the rest. Go on with: focal-lab {again}"
+    return f"{told}, stopped before the rest. Go on with: {again}"
 
 
 def _warn_of_clock(queue: RunQueue, view: View) -> None:

@@ -9,7 +9,7 @@ from focal_lab.ablation.engine.places import find_places
 from focal_lab.ablation.engine.progress import SweepView
 from focal_lab.ablation.manifest import Manifest, all_manifests, manifest_path, read_manifest
 from focal_lab.ablation.work import add_work_options, conclusion, execute, settled, status_of, work_of
-from focal_lab.command_line import CommandParser, add_out
+from focal_lab.command_line import CommandParser, add_out, command
 from focal_lab.errors import UserError, one_of
 
 
@@ -45,7 +45,8 @@ def worker_command(argv: list[str]) -> int:
         summary = execute(manifest.runs, manifest, out, queue, places, work, processes, view, adopt=True)
     finally:
         view.close()
-    print(conclusion(settled(summary, queue, total, out), summary), file=sys.stderr)
+    again = command("worker", *argv)
+    print(conclusion(settled(summary, queue, total, out), summary, again), file=sys.stderr)
     return status_of(summary)
 
 

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, Self
 
 import yaml
 
@@ -11,6 +11,8 @@ from focal_lab.errors import UserError
 # libyaml's loader is ten times faster; PyYAML may have been built without it
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MERGE, _TIMESTAMP, _FLOAT = (f"tag:yaml.org,2002:{name}" for name in ("merge", "timestamp", "float"))
+# More values than this are no configuration: anchors within anchors write them in a few lines.
+_MOST_VALUES = 1_000_000
 # YAML 1.1 takes 1e-3 for a word, LightningCLI for a number
 _EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
 
@@ -21,18 +23,24 @@ class _Loader(_LOADER):  # type: ignore[misc]
     def get_single_node(self) -> Any:
         root = super().get_single_node()
         # here and not while constructing: merge keys (`<<`) then change the nodes
-        waiting, done = [root], set()
-        while waiting:
-            node = waiting.pop()
-            if id(node) in done or not isinstance(node, yaml.CollectionNode):
-                continue
-            done.add(id(node))
-            if isinstance(node, yaml.MappingNode):
-                self._refuse_twins([key for key, _ in node.value])
-                waiting += [part for pair in node.value for part in pair]
-            else:
-                waiting += node.value
+        if root is not None and self._count(root, {}) > _MOST_VALUES:
+            _refuse(f"its anchors stand for more than {_MOST_VALUES:,} values", root)
         return root
+
+    def _count(self, node: Any, counts: dict[int, int | None]) -> int:
+        """Values in a node, those of an anchor as often as it is used; looks at each node once."""
+        if not isinstance(node, yaml.CollectionNode):
+            return 1
+        if id(node) in counts:
+            known = counts[id(node)]
+            return _refuse("an anchor contains itself", node) if known is None else known
+        counts[id(node)] = None
+        parts = node.value
+        if isinstance(node, yaml.MappingNode):
+            self._refuse_twins([key for key, _ in node.value])
+            parts = [part for pair in node.value for part in pair]
+        counts[id(node)] = count = 1 + sum(self._count(part, counts) for part in parts)
+        return count
 
     def _refuse_twins(self, key_nodes: list[Any]) -> None:
         seen: set[Any] = set()
@@ -40,11 +48,40 @@ class _Loader(_LOADER):  # type: ignore[misc]
             if not isinstance(node, yaml.ScalarNode) or node.tag == _MERGE:
                 continue
             key = self.construct_object(node)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key} stands twice", node.start_mark
-                )
-            seen.add(key)
+            forms = {("value", plain(key)), ("text", str(key))}
+            if forms & seen:
+                _refuse(f"the key {key} stands twice", node)
+            seen |= forms
+
+
+def _refuse(problem: str, node: Any) -> NoReturn:
+    raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+class Written(str):
+    """A plain value as a file has it, such as `on` or `1.50`, and what YAML takes it for."""
+
+    value: Any
+
+    def __new__(cls, text: str, value: Any) -> Self:
+        made = super().__new__(cls, text)
+        made.value = value
+        return made
+
+
+class _WrittenLoader(_Loader):
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        value = super().construct_object(node, deep)
+        return Written(node.value, value) if isinstance(node, yaml.ScalarNode) else value
+
+
+def plain(value: Any) -> Any:
+    """What YAML takes a value of `load_written` for; any other value as it is."""
+    if isinstance(value, Written):
+        return value.value
+    if isinstance(value, dict):
+        return {plain(key): plain(part) for key, part in value.items()}
+    return [plain(part) for part in value] if isinstance(value, list) else value
 
 
 class _Dumper(yaml.SafeDumper):
@@ -65,18 +102,28 @@ def load_yaml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: missing, not YAML (with line and column), or no mapping.
     """
+    return parse_yaml(_read(path), path)
+
+
+def load_written(path: Path) -> dict[Written, Any]:
+    """`load_yaml` with every plain value, keys included, as a Written."""
+    return parse_yaml(_read(path), path, _WrittenLoader)
+
+
+def _read(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is not a text file"
+        reason = getattr(error, "strerror", None) or "is not a text file in UTF-8"
         raise UserError(f"cannot be read: {reason}", file=path) from error
-    return parse_yaml(text, path)
 
 
-def parse_yaml(text: str, path: Path | str) -> dict[str, Any]:
+def parse_yaml(text: str, path: Path | str, loader: type[_Loader] = _Loader) -> dict[Any, Any]:
     """`load_yaml` of a text already read; `path` is what an error names."""
     try:
-        value = yaml.load(text, _Loader)
+        value = yaml.load(text, loader)
+    except RecursionError as error:
+        raise UserError("is not YAML: is nested too deeply", file=path) from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a tag such as !!int before a word
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

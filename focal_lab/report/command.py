@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from focal_lab.command_line import CommandParser, add_out
+from focal_lab.command_line import CommandParser, add_out, command
 from focal_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     out: Path = options.out
-    _check_has_runs(out)
+    _check_has_runs(out, options.sweep)
     if options.sweep is None:
         from focal_lab.report.frame import all_rows
 
@@ -108,7 +108,9 @@ def _plan(options: argparse.Namespace) -> "Plan":
     return with_proposals(plan, options.out)
 
 
-def print_table(plan: "Plan", out: Path, format: str = "text", file: TextIO | None = None) -> None:
+def print_table(
+    plan: "Plan", out: Path, format: str = "text", file: TextIO | None = None, trained_by: str | None = None
+) -> None:
     """Print a plan's table, finished or not.
 
     Args:
@@ -116,6 +118,7 @@ def print_table(plan: "Plan", out: Path, format: str = "text", file: TextIO | No
         out: the folder of the runs.
         format: one of FORMATS.
         file: where to; stdout by default. Colours only if it is a terminal.
+        trained_by: the command that trains what is missing; see `build_table`.
 
     Raises:
         UserError: the sweep names a published table or a column that does not exist.
@@ -123,7 +126,7 @@ def print_table(plan: "Plan", out: Path, format: str = "text", file: TextIO | No
     from focal_lab.report.table import build_table
 
     stream = file or sys.stdout
-    _write(str(_table_as(build_table(plan, out), format, None, stream)), stream)
+    _write(str(_table_as(build_table(plan, out, trained_by), format, None, stream)), stream)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -199,16 +202,15 @@ def _checked(options: argparse.Namespace) -> argparse.Namespace:
     return options
 
 
-def _check_has_runs(out: Path) -> None:
+def _check_has_runs(out: Path, sweep: str | None) -> None:
     from focal_lab.ablation.outcomes import run_folders
 
     if out.exists() and not out.is_dir():
         raise UserError("is not a folder", file=out)
     if next(run_folders(out), None) is None:
         state = "holds no runs yet" if out.exists() else "does not exist"
-        raise UserError(
-            f"{state} (train some: focal-lab sweep sweeps/window_size.yaml --out {out})", file=out
-        )
+        train = command("sweep", sweep or "sweeps/window_size.yaml", "--out", out)
+        raise UserError(f"{state} (train some: {train})", file=out)
 
 
 def _table_as(table: "Table", format: str, output: Path | None, stream: TextIO | None = None) -> str | bytes:

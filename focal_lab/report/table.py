@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from focal_lab.ablation.runs import Run
 
 
-def build_table(plan: "Plan", out: Path) -> Table:
+def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
     """The table of a plan from what lies in `out`; nothing there is written.
+
+    Args:
+        command: trains what is missing; None for the plan's own, which knows only what makes the plan.
 
     Raises:
         UserError: the sweep names a published table or a column that does not exist.
@@ -67,7 +70,7 @@ def build_table(plan: "Plan", out: Path) -> Table:
         title=sweep.title,
         claim=sweep.claim,
         suite=plan.suite,
-        command=_sweep_command(sweep.path, out),
+        command=command or plan.command(out),
         cite=layout.cite if layout else None,
         setting=layout.setting if layout else None,
         tasks=tuple(sweep.tasks),
@@ -119,11 +122,6 @@ def _costs_task(layout: Layout | None, tasks: Sequence[str]) -> str:
     if layout is not None and layout.counted_task in tasks:
         return layout.counted_task
     return tasks[0]
-
-
-def _sweep_command(sweep_file: Path, out: Path) -> str:
-    elsewhere = "" if out == Path("runs") else f" --out {out}"
-    return f"focal-lab sweep {sweep_file}{elsewhere}"
 
 
 def _planned_run(run: "Run", outcome: Outcome) -> PlannedRun:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from focal_lab.ablation.outcomes import State, read_outcome
 from focal_lab.ablation.plan import recall_plan, with_proposals
 from focal_lab.ablation.sweep_file import find_sweep
+from focal_lab.command_line import command
 from focal_lab.errors import UserError
 from focal_lab.report.page_pictures import INSPECT, INSPECT_FILE
 
@@ -57,7 +58,7 @@ def inspect_sweep(
     if not chosen:
         raise UserError(
             f"{plan.sweep.name}: none of its {len(plan.cells)} cells has a finished run in {out} "
-            f"(focal-lab sweep {plan.sweep.path} --out {out})",
+            f"({plan.command(out)})",
             key="--sweep",
         )
     asked = {"query": query, "block": blocks, "head": options.head, "pictures": count}
@@ -80,7 +81,7 @@ def inspect_sweep(
     if options.json:
         print(json.dumps(records, indent=1))
     elif records:
-        print(f"focal-lab report {options.sweep} --out {out} --open shows them")
+        print(f"{command('report', options.sweep, *plan.options, '--out', out, '--open')} shows them")
     return SOME_FAILED if failed else 0
 
 

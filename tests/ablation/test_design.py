@@ -17,6 +17,26 @@ def names(**keys: Any) -> list[str]:
     return [cell.name for cell in design_cells(sweep)]
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"factors": {name: list(range(1, 1001)) for name in "abc"}},
+            r"factors: 1,000 \(a\) x 1,000 \(b\) x 1,000 \(c\) are 1,000,000,000 cells, more than",
+        ),
+        ({"seeds": 60000}, r"6 \(cells\) x 1 \(tasks\) x 60,000 \(seeds\) are 360,000 runs, more than"),
+        ({"seeds": 10**9}, "seeds: 1,000,000,000 seeds are more than the 100,000 runs of a plan"),
+        (
+            {"search": {"trials": 10**9, "ranges": {"x": [1, 2]}}, "seeds": 1},
+            "search.trials: 1,000,000,000 are",
+        ),
+    ],
+)
+def test_a_plan_of_absurd_size_is_refused_at_once(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        names(**keys)
+
+
 def test_a_grid_varies_the_last_factor_fastest() -> None:
     assert names() == ["A, 7", "A, 14", "A, 2", "B, 7", "B, 14", "B, 2"]
 

@@ -247,6 +247,22 @@ def test_what_is_asked_for_goes_before_what_was_noted() -> None:
         recall_plan(path, OUT, seeds=0)
 
 
+def test_the_command_of_a_plan_repeats_every_option_quoted_also_when_it_is_recalled() -> None:
+    path = write_sweep("my sweep")
+    settings = ["model.lr=1e-3", "data.augmentation={flip: 0.5}"]
+    plan = make_plan(path, suite="large", seeds=3, overrides=settings)
+    told = (
+        "focal-lab sweep 'sweeps/my sweep.yaml' --suite large --seeds 3 --set model.lr=1e-3 "
+        "--set 'data.augmentation={flip: 0.5}' --out 'my runs'"
+    )
+    assert plan.command(Path("my runs")) == told
+    remember(plan, OUT, settings)
+    assert recall_plan(path, OUT).command(Path("my runs")) == told
+    assert make_plan(path).command(OUT) == "focal-lab sweep 'sweeps/my sweep.yaml'"
+    detected = make_plan(path, tasks=["classification", "detection"]).command(OUT)
+    assert detected == "focal-lab sweep 'sweeps/my sweep.yaml' --tasks classification detection"
+
+
 def test_notes_of_one_suite_say_nothing_about_another() -> None:
     path = write_sweep(seeds=2)
     remember(make_plan(path, seeds=4, overrides=["model.lr=0.5"]), OUT, ["model.lr=0.5"])

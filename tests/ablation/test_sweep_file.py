@@ -151,11 +151,38 @@ def test_the_section_of_a_suite_changes_keys_for_that_suite_alone() -> None:
     assert load_sweep(path, "empty") == large
 
 
+def test_labels_and_names_stay_as_they_are_written_and_values_are_what_yaml_takes_them_for() -> None:
+    text = (
+        "factors: {a: [on, off, 1.50, 1e3, 007, 2026-01-02, ~, [1, [no]]], 1: {no: {b: no}, 2.0: {b: yes}}}\n"
+        "exclude: [{a: on, 1: no}]\nbaseline: {1: 2.0}\n"
+    )
+    sweep = load_sweep(write("sweeps/labels.yaml", text), "digits")
+    assert {level.label: level.settings["a"] for level in sweep.factors["a"]} == {
+        "on": True,
+        "off": False,
+        "1.50": 1.5,
+        "1e3": 1000.0,
+        "007": 7,
+        "2026-01-02": "2026-01-02",
+        "~": None,
+        "1-no": [1, [False]],
+    }
+    assert sweep.factors["1"] == (Level("no", {"b": False}), Level("2.0", {"b": True}))
+    assert sweep.exclude == ({"a": "on", "1": "no"},)
+    assert sweep.baseline == {"1": {"no": "2.0", "2.0": "2.0"}}
+    searched = "search: {trials: 2, ranges: {on: [no, 1.0]}}\ntitle: no\n"
+    sweep = load_sweep(write("sweeps/searched.yaml", searched), "digits")
+    assert (sweep.title, sweep.factors) == (
+        "no",
+        {"on": (Level("no", {"on": False}), Level("1.0", {"on": 1.0}))},
+    )
+
+
 def test_switches_have_the_same_label_as_key_and_as_value() -> None:
     text = "factors: {shift: {off: {use_shift: false}, on: {use_shift: true}}}\nexclude: [{shift: on}]"
     sweep = load_sweep(write("sweeps/shift.yaml", text), "digits")
-    assert [level.label for level in sweep.factors["shift"]] == ["false", "true"]
-    assert sweep.exclude == ({"shift": "true"},)
+    assert [level.label for level in sweep.factors["shift"]] == ["off", "on"]
+    assert sweep.exclude == ({"shift": "on"},)
 
 
 def test_words_that_yaml_takes_for_numbers_are_still_words() -> None:

@@ -7,6 +7,8 @@ from focal_lab.ablation.yaml_file import dump_yaml, load_yaml, parse_yaml
 from focal_lab.errors import UserError
 
 FILE = Path("s.yaml")
+# each line ten times the one before
+LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join(10 * [f'*a{i - 1}'])}]\n" for i in range(1, 8))
 
 
 @pytest.mark.parametrize(
@@ -16,6 +18,11 @@ FILE = Path("s.yaml")
         ("a: 1\nb: c: d", "line 2, column 5: mapping values are not allowed"),
         ("a: 1\nb:\n  c: 1\n  c: 2", "line 4, column 3: the key c stands twice"),
         ("a: 1\nlist:\n- {on: 1, true: 2}", "line 3, column 11: the key True stands twice"),
+        ("a: &x [*x]", "line 1, column 4: an anchor contains itself"),
+        ("a: &x\n  <<: *x", "line 1, column 4: an anchor contains itself"),
+        (LAUGHS, "line 1, column 1: its anchors stand for more than 1,000,000 values"),
+        ("a: " + 900 * "[" + 900 * "]", "is nested too deeply"),
+        ("a:\n\tb: 1", "line 2, column 1: found character that cannot start any token"),
         ("? [1]\n: 2", "line 1, column 3: found unhashable key"),
         ("a: \x00", "unacceptable character #x0000"),
         ("a: !!int seven", "invalid literal for int"),
@@ -37,6 +44,8 @@ def test_what_is_no_mapping_is_refused(text: str) -> None:
 
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"a: \xff\xfe")
+    (tmp_path / "bom.yaml").write_text("a: 1", encoding="utf-8-sig")
+    assert load_yaml(tmp_path / "bom.yaml") == {"a": 1}
     for name, reason in (
         ("nowhere.yaml", "No such file"),
         ("", "Is a dir"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from focal_lab.ablation.manifest import manifest_path, read_manifest
 from focal_lab.ablation.outcomes import run_folders
+from focal_lab.command_line import command
 from focal_lab.errors import UserError
 from focal_lab.report.board.names import Names, file_name
 
@@ -82,8 +83,8 @@ class Sweeps:
             raise UserError("is not a folder", file=out)
         if next(run_folders(out), None) is None:
             state = "holds no runs yet" if out.exists() else "does not exist"
-            way_out = f"train some: focal-lab sweep sweeps/window_size.yaml --out {out}"
-            raise UserError(f"{state} ({way_out})", file=out)
+            train = command("sweep", "sweeps/window_size.yaml", "--out", out)
+            raise UserError(f"{state} (train some: {train})", file=out)
 
     def read(self) -> list[ShownSweep]:
         """What there is now.
@@ -100,11 +101,10 @@ class Sweeps:
         return [*sweeps, *([_others(self.out, rest)] if rest else [])]
 
     def _asked_for(self, path: Path, there: set[str]) -> ShownSweep:
-        sweep = _from_plan(self._plan(path), there)
+        plan = self._plan(path)
+        sweep = _from_plan(plan, there)
         if not sweep.runs:
-            raise UserError(
-                f"has no runs in {self.out} yet (focal-lab sweep {path} --out {self.out})", file=path
-            )
+            raise UserError(f"has no runs in {self.out} yet ({plan.command(self.out)})", file=path)
         return sweep
 
     def _noted(self, note: Path, there: set[str]) -> ShownSweep | None:
