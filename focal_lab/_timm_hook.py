@@ -1,11 +1,20 @@
-"""Registers the backbones with timm when, and only when, timm is imported."""
+"""Registers the backbones with timm when, and only when, timm is imported.
 
-import importlib.abc
+Imports nothing that is not built into Python: under `python -m focal_lab` a file in the working directory is
+still taken for a module of that name here.
+"""
+
+from __future__ import annotations
+
+import importlib
 import importlib.machinery
-import importlib.util
 import sys
-from collections.abc import Sequence
-from types import ModuleType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import importlib.abc
+    from collections.abc import Sequence
+    from types import ModuleType
 
 
 def register_with_timm() -> None:
@@ -16,7 +25,7 @@ def register_with_timm() -> None:
         sys.meta_path.insert(0, _TimmFinder())
 
 
-class _TimmFinder(importlib.abc.MetaPathFinder):
+class _TimmFinder:
     """Waits until timm is really imported: libraries also ask for its spec only to learn if it is there."""
 
     def find_spec(
@@ -24,17 +33,19 @@ class _TimmFinder(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname != "timm":
             return None
+        import importlib.util
+
         sys.meta_path.remove(self)
         try:
             spec = importlib.util.find_spec("timm")
         finally:
             sys.meta_path.insert(0, self)
         if spec is not None and spec.loader is not None:
-            spec.loader = _RegisteringLoader(spec.loader)
+            spec.loader = _RegisteringLoader(spec.loader)  # type: ignore[assignment]
         return spec
 
 
-class _RegisteringLoader(importlib.abc.Loader):
+class _RegisteringLoader:
     """timm's own loader, followed by our registration."""
 
     def __init__(self, loader: importlib.abc.Loader) -> None:

@@ -1,35 +1,111 @@
 """`focal-lab`: one table from subcommand to function. Nothing heavy is imported before it is needed."""
 
 import argparse
+import datetime
+import errno
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from focal_lab._version import __version__
-from focal_lab.command_line import CommandParser, did_you_mean
+from focal_lab.command_line import CommandParser, command, did_you_mean, take_every_character
 from focal_lab.errors import UserError, one_of
 
+FAULT = 1
 USER_ERROR = 2
 INTERRUPTED = 130
+DEBUG_VARIABLE = "FOCAL_LAB_DEBUG"
+# what a path that an option or a file names can be wrong in
+_PATH_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; the exit status.
 
-    2 for a user's mistake, told in one line; 130 after Ctrl-C.
+    2 for a user's mistake, in one line; 1 for a fault, in one line and a log file, or as a traceback if
+    FOCAL_LAB_DEBUG is set; 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _prepare_streams()
+    _put_working_directory_last()
     try:
-        return _run(arguments)
+        status = _run(arguments)
+        sys.stdout.flush()
+        return status
     except UserError as error:
-        print(f"focal-lab: {' '.join(str(error).split())}", file=sys.stderr)
-        return USER_ERROR
+        return _fail(str(error), USER_ERROR)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # the reader of our output has gone, as `| head` does; nothing more can be told to it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # its reader has gone, as `| head` does
         return 0
+    except Exception as error:
+        return _unexpected(error)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"focal-lab: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _unexpected(error: Exception) -> int:
+    """The last line of defence: one line about an error that nobody has foreseen."""
+    if os.environ.get(DEBUG_VARIABLE):
+        traceback.print_exception(error)
+        return FAULT
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.filename is None:
+            _discard_output()  # it may be standard output that has no room
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror}; make room, and start the command again", FAULT)
+    if isinstance(error, _PATH_ERRORS) and error.filename is not None:
+        return _fail(f"{error.filename}: {error.strerror}", USER_ERROR)
+    message = " ".join(str(error).split())
+    told = f"{type(error).__name__}: {message[:300]}" if message else type(error).__name__
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return _fail(f"{told}{where}; {_log(error)}", FAULT)
+
+
+def _log(error: Exception) -> str:
+    """Write the traceback to a file; what to say of it."""
+    name = f"focal-lab-{datetime.datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
+    path = os.path.join(tempfile.gettempdir(), name)
+    try:
+        with open(path, "x", encoding="utf-8", errors="backslashreplace") as stream:
+            traceback.print_exception(error, file=stream)
+    except OSError:
+        return f"{DEBUG_VARIABLE}=1 prints the traceback"
+    return f"the traceback is in {path} ({DEBUG_VARIABLE}=1 prints it)"
+
+
+def _prepare_streams() -> None:
+    """Standard streams are open, also where the caller closed them, and take every character.
+
+    The next file that is opened would get the number of a closed one, and with it what others print.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    take_every_character()
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _put_working_directory_last() -> None:
+    """Modules in the working directory are found, and hide no other: a `timm.py` there is not timm."""
+    with suppress(FileNotFoundError):  # somebody has removed it
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
 
 
 def _run(arguments: list[str]) -> int:
@@ -59,7 +135,7 @@ def sweep(argv: list[str]) -> int:
     from focal_lab.report.layouts import known_papers
 
     status, trained, out = sweep_command(argv, known_papers())
-    print_table(trained, out)
+    print_table(trained, out, trained_by=command("sweep", *argv))
     return status
 
 
@@ -208,4 +284,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # see __main__.py
     sys.exit(main())

@@ -1,7 +1,9 @@
 """The parser of every subcommand: no abbreviations, and mistakes in one line. Standard library only."""
 
 import argparse
+import codecs
 import difflib
+import io
 import re
 import shlex
 import sys
@@ -18,6 +20,8 @@ _BEFORE_HOST = re.compile(r"(\w(?:://?|//)[^:/\s\[]*):.*@", re.DOTALL)
 # No @ at all: what should be a port and is none.
 _NO_PORT = re.compile(r"(\w(?:://?|//)[^:/\s\[]*):(?!\*\*\*@)(?!\d+(?:[/?,\s'\"]|$))[^\s'\"]+")
 _NAMED = re.compile(r"(pass\w*\s*=)(?:\s*'[^']*'|[^&'\"]+)", re.IGNORECASE)
+# for outputs that do not know all characters, such as a pipe under LC_ALL=C
+_ASCII = {"±": "+-", "–": "-", "─": "-", "━": "-", "…": "...", "×": "x", "→": "->"}  # noqa: RUF001
 _OPTION = re.compile(r"--?[^\W\d]")
 
 
@@ -52,6 +56,20 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def _plain(name: str) -> str:
     return name.lstrip("-.").replace("_", "-").lower()
+
+
+def take_every_character() -> None:
+    """Whatever encoding standard output has, a character that it lacks is replaced and stops nobody."""
+    codecs.register_error("focal-lab", _replace)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="focal-lab")
+
+
+def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeEncodeError) and error.object[error.start] in _ASCII:
+        return _ASCII[error.object[error.start]], error.start + 1
+    return codecs.backslashreplace_errors(error)
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -1,6 +1,7 @@
 """The command line from outside: what it prints, how it ends, and what it does not import."""
 
 import argparse
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +114,16 @@ def test_a_subcommand_gets_what_follows_its_name(name: str, monkeypatch: pytest.
     [
         (UserError("is\n  wrong", file="a.yaml", key="b.c"), 2, "focal-lab: a.yaml: b.c: is wrong\n"),
         (KeyboardInterrupt(), 130, ""),
+        (
+            PermissionError(13, "Permission denied", "runs/lock"),
+            2,
+            "focal-lab: runs/lock: Permission denied\n",
+        ),
+        (
+            OSError(28, "No space left on device", "runs/x"),
+            1,
+            "focal-lab: runs/x: No space left on device; make room, and start the command again\n",
+        ),
     ],
 )
 def test_how_a_subcommand_ends_is_told_by_the_status(
@@ -130,13 +141,61 @@ def test_how_a_subcommand_ends_is_told_by_the_status(
     assert capsys.readouterr().err == printed
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_has_foreseen_is_one_line_and_a_log_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     def fail(argv: list[str]) -> int:
-        raise ZeroDivisionError
+        raise ZeroDivisionError("a\n  b")
 
     monkeypatch.setitem(cli.SUBCOMMANDS, "report", (fail, ""))
-    with pytest.raises(ZeroDivisionError):
-        cli.main(["report"])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert cli.main(["report"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    (log,) = tmp_path.iterdir()
+    assert line.startswith(f"focal-lab: ZeroDivisionError: a b ({__file__}, line ")
+    assert line.endswith(f"; the traceback is in {log} (FOCAL_LAB_DEBUG=1 prints it)")
+    assert log.read_text().startswith("Traceback (most recent call last):")
+    monkeypatch.setenv(cli.DEBUG_VARIABLE, "1")
+    assert cli.main(["report"]) == 1
+    assert capsys.readouterr().err.startswith("Traceback (most recent call last):")
+
+
+def test_an_output_gets_what_it_has_characters_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setitem(cli.SUBCOMMANDS, "report", (lambda argv: print("é ± \u2013 → 中"), ""))
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="latin-1"))
+    cli.main(["report"])
+    assert raw.getvalue().decode("latin-1") == "é ± - -> \\u4e2d\n"
+
+
+@pytest.mark.parametrize(
+    ("redirected", "status", "told"),
+    [
+        (">&- <&-", 0, ""),
+        (">/dev/full", 1, "focal-lab: No space left on device; make room, and start the command again\n"),
+    ],
+)
+def test_an_output_that_is_closed_or_full_is_no_traceback(redirected: str, status: int, told: str) -> None:
+    code = (
+        "import sys; from focal_lab import cli; cli.SUBCOMMANDS['report'] = "
+        "(lambda argv: print('x', sys.stdout.isatty()) or 0, ''); sys.exit(cli.main(['report']))"
+    )
+    command = f'{sys.executable} -c "{code}" {redirected}'
+    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, told)
+
+
+def test_a_module_in_the_working_directory_hides_none_of_pythons(tmp_path: Path) -> None:
+    for name in ("random", "types", "collections", "argparse", "codecs"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "focal_lab", "--version"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"focal-lab {__version__}\n", "")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ def plan_of(options: argparse.Namespace, papers: Sequence[str]) -> Plan:
     Raises:
         UserError: the sweep, the suite or an option is wrong.
     """
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"{options.out} is not a folder", key="--out")
     plan = make_plan(
         find_sweep(options.sweep),
         suite=options.suite,

@@ -112,7 +112,7 @@ def load_sweep(path: Path, suite: str) -> Sweep:
     Raises:
         UserError: the file is missing, malformed or breaks a rule; the message names the dotted key.
     """
-    written: Mapping[str, Any] = load_written(path)
+    written: Mapping[Any, Any] = load_written(path)
     _check_keys(written, _KEYS, path, "")
     suites = _mapping(written.get("suites", {}), path, "suites")
     changes = _mapping(suites.get(suite, {}), path, f"suites.{suite}")

@@ -87,7 +87,8 @@ def train(
         cli.trainer.callbacks.append(Progress(listener))  # type: ignore[attr-defined]
     if stop is not None:
         cli.trainer.callbacks.append(StopOnWord(stop, folder))  # type: ignore[attr-defined]
-    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=str(resume_from) if resume_from else None)
+    with one_line_errors():
+        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=str(resume_from) if resume_from else None)
     if not cli.trainer.state.finished:
         raise RuntimeError("training was interrupted")
     if cli.trainer.is_global_zero and (folder / LAST_CHECKPOINT).exists():

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +20,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
+from focal_lab.ablation.yaml_file import load_yaml
 from focal_lab.command_line import did_you_mean
 from focal_lab.errors import UserError
 from focal_lab.tasks.allocator import keep_freed_memory
@@ -69,6 +71,9 @@ class FocalCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuse a checkpoint or a seed that cannot be used; Lightning opens the file right after this."""
+        if not isinstance(args, Mapping):
+            for file in _config_files(args):
+                load_yaml(file)  # stricter than jsonargparse: of a key that stands twice it takes the last
         try:
             with _no_command_line():
                 super().parse_arguments(parser, args)
@@ -81,6 +86,21 @@ class FocalCLI(LightningCLI):
         seed, checkpoint = chosen.get("seed_everything"), chosen.get("ckpt_path")
         if seed is not None and not 0 <= seed < 2**32:
             raise UserError(f"{seed} is not in [0, 2^32)", key="seed_everything")
+        for key, value in {
+            "--ckpt_path": checkpoint,
+            "default_root_dir": chosen.trainer.default_root_dir,
+        }.items():
+            if value == "":
+                raise UserError("is empty; leave it out or name a path", key=key)
+        _refuse_nulls("trainer", Trainer, vars(chosen.trainer))
+        for part in ("model", "data"):
+            built = chosen.get(part)
+            if built is not None:
+                _refuse_nulls(
+                    part,
+                    resolve_name(built.class_path),
+                    vars(built.init_args) if "init_args" in built else {},
+                )
         if checkpoint == "best":
             raise UserError("best is known only while a trainer lives; give the file", key="--ckpt_path")
         if checkpoint == "last":
@@ -186,6 +206,33 @@ def model_arguments(args: Sequence[str]) -> list[str]:
     return found
 
 
+def _refuse_nulls(part: str, chosen: Any, options: Mapping[str, Any]) -> None:
+    """jsonargparse takes null for every type: `lr: null` is no number, and a traceback when it is compared.
+
+    Raises:
+        UserError: an option is null whose type in the class's signature does not say so.
+    """
+    bases = [base for base in getattr(chosen, "__mro__", ()) if "__init__" in vars(base)]
+    signatures = [inspect.signature(vars(base)["__init__"]) for base in bases]
+    for name, value in options.items():
+        found = [signature.parameters[name] for signature in signatures if name in signature.parameters]
+        if value is not None or not found or found[0].default is None:
+            continue
+        kind = inspect.formatannotation(found[0].annotation)
+        if found[0].annotation is not found[0].empty and not re.search("None|Optional|^(typing.)?Any$", kind):
+            way_out = "" if found[0].default is found[0].empty else f" (the default is {found[0].default!r})"
+            raise UserError(f"null is not of type {kind}{way_out}", key=f"{part}.{name}")
+
+
+def _config_files(args: Sequence[str]) -> Iterator[Path]:
+    """The YAML files that a command line names by --config."""
+    for before, word in zip(["", *args], args, strict=False):
+        option, equals, value = word.partition("=")
+        name = value if equals and option == "--config" else word if before in ("--config", "-c") else ""
+        if Path(name).suffix in (".yaml", ".yml") and Path(name).is_file():
+            yield Path(name)
+
+
 def best_and_last(model: LightningModule) -> list[ModelCheckpoint]:
     """`best.ckpt` by the task's own monitor, and `last.ckpt` of every epoch.
 
@@ -213,7 +260,7 @@ def main(subcommand: str, argv: Sequence[str], cli: type[FocalCLI] = FocalCLI) -
     try:
         with one_line_errors():
             cli([subcommand, *argv])
-    except (DivergedError, MisconfigurationException) as error:
+    except DivergedError as error:
         raise UserError(str(error)) from error
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
@@ -271,7 +318,7 @@ class _ParseOnly(FocalCLI):
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn what jsonargparse raises for a wrong configuration into a UserError of one line.
+    """Turn what jsonargparse and Lightning raise for a wrong configuration into a UserError of one line.
 
     It wraps what a constructor raises: a UserError inside is dug out.
     """
@@ -285,6 +332,14 @@ def one_line_errors() -> Iterator[None]:
             raise told from error
         if isinstance(error, ArgumentError):
             raise UserError(shorten(str(error))) from error
+        unmade = re.search(r"Problem with given class_path '(?:\w+\.)*(\w+)':\s+(.+)", str(error))
+        if unmade:
+            raise UserError(f"{unmade[1]}: {unmade[2]}") from error
+        # a package that a logger needs is not installed, or EarlyStopping watches what nobody logs
+        if isinstance(
+            error, MisconfigurationException | ModuleNotFoundError
+        ) or "conditioned on metric" in str(error):
+            raise UserError(" ".join(str(error).split())) from error
         raise
 
 

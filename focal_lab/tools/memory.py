@@ -40,7 +40,7 @@ def measure_memory(
     """
     order = {"name": name, "options": dict(options), "pictures": pictures, "training": training}
     done = subprocess.run(
-        [sys.executable, "-m", "focal_lab.tools.memory"],
+        [sys.executable, "-P", "-m", "focal_lab.tools.memory"],
         input=json.dumps(order),
         capture_output=True,
         text=True,

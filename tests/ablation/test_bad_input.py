@@ -95,6 +95,17 @@ def test_a_password_is_not_repeated_by_who_does_not_know_the_option(
         assert "s3cret" not in printed
 
 
+@pytest.mark.parametrize("text", ["notes\n", "[1]\n", "{}\n", '{"op_code": 99}\n', None])
+def test_a_journal_that_is_none_is_named(text: str | None, tmp_path: Path) -> None:
+    journal = tmp_path / "queue.journal"
+    if text is None:
+        journal.mkdir()
+    else:
+        journal.write_text(text)
+    with pytest.raises(UserError, match=r"queue\.journal: is (a folder|not a journal)"):
+        open_storage(tmp_path, None)
+
+
 @pytest.fixture(scope="module")
 def server() -> object:
     try:

@@ -224,7 +224,7 @@ def test_nothing_is_removed_while_it_cannot_be_read_what_a_sweep_needs(swept: Pl
 def test_a_run_named_twice_is_removed_once(swept: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     assert runs_command(["rm", "0ld0", "0ld00"]) == 0
     assert "removed 1 run," in capsys.readouterr().out
-    with pytest.raises(UserError, match="there is no run ''"):
+    with pytest.raises(UserError, match="ID: is empty"):
         runs_command(["rm", ""])
 
 

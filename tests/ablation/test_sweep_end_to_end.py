@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ data:
   class_path: focal_lab.data.digits.DigitsClassification
   init_args: {batch_size: 32, train_pictures: 64, val_pictures: 32, test_pictures: 32}
 """
+CLASS = "focal_lab.data.digits.DigitsClassification"
 LONG = "trainer.max_epochs=500"
 
 
@@ -53,7 +55,7 @@ def killed() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "focal_lab.cli", "sweep", *arguments]
+    return [sys.executable, "-m", "focal_lab", "sweep", *arguments]
 
 
 def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -82,8 +84,23 @@ def started_at(out: Path) -> dict[str, str]:
 
 def test_a_sweep_trains_once_and_then_reuses(tiny: Path) -> None:
     path = str(write_sweep(seeds=1))
-    first = sweep(path, "--workers", "2")
+    # the user's own module is found in the working directory, and hides none of anybody else's
+    write("own.py", "from focal_lab.data.digits import DigitsClassification as Digits\nprint('\u2192')\n")
+    write("experiments/digits/classification.yaml", EXPERIMENT.replace(CLASS, "own.Digits"))
+    for name in ("timm", "torch", "random", "socket", "signal"):
+        write(f"{name}.py", "raise SystemExit('the wrong module')\n")
+    first = subprocess.run(
+        [sys.executable, "-m", "focal_lab", "sweep", path, "--workers", "2"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        umask=0o002,
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+    )
     assert first.returncode == 0, first.stderr
+    private = [file for file in tiny.rglob("*") if not file.stat().st_mode & stat.S_IWGRP]
+    assert private == []  # another user of the group goes on with this folder
     assert "2 runs: 2 trained, 0 reused" in first.stderr
     assert first.stdout.count("1/1") == 2, first.stdout
     results = started_at(tiny)

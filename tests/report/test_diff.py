@@ -161,7 +161,7 @@ def test_runs_are_found_by_prefix_and_by_folder(
         ((ONE, ONE), f"{ONE} and {ONE} are the same run, {ONE}"),
         ((ONE, f"runs/{ONE}/"), f"{ONE} and runs/{ONE}/ are the same run, {ONE}"),
         ((ONE, "runs/nothing"), "runs/nothing: is no folder of a run"),
-        ((ONE, ""), "there is no run '' in runs"),
+        ((ONE, ""), "RUN: is empty"),
         ((ONE, OTHER, "--out", "missing"), f"there is no run {ONE} in missing"),
     ],
 )

@@ -200,8 +200,30 @@ def test_a_checkpoint_callback_of_the_configuration_replaces_ours(own: dict[str,
         (["--trainer.foo=1"], "unrecognized arguments: --trainer.foo=1"),
         (["--seed_everything=-3"], "seed_everything: -3 is not in [0, 2^32)"),
         (["--config=nope.yaml"], "config: File does not exist: "),
-        (["--config=broken.yaml"], "Problems parsing config: while parsing a flow sequence"),
-        (["--config=list.yaml"], "Unexpected config: - 1; 2"),
+        (["--config=broken.yaml"], "broken.yaml: is not YAML: line 2, column 2: did not find expected"),
+        (["--config=list.yaml"], "list.yaml: must be a mapping of keys to values"),
+        (
+            ["--config", "twice.yaml"],
+            "twice.yaml: is not YAML: line 2, column 1: the key trainer stands twice",
+        ),
+        (["--ckpt_path="], "--ckpt_path: is empty"),
+        (["--model.lr=null"], "model.lr: null is not of type float (the default is "),
+        (["--data.batch_size=null"], "data.batch_size: null is not of type int (the default is 64)"),
+        (["--trainer.num_nodes=null"], "trainer.num_nodes: Expected a int"),
+        (
+            ["--trainer.max_ep=1"],
+            "unrecognized arguments: --trainer.max_ep=1 (did you mean --trainer.max_epochs?)",
+        ),
+        (["--model.l=1"], "model: Option 'l' is not accepted by Classification (did you mean "),
+        (["--trainer.logger=WandbLogger"], "WandbLogger: Requirement 'wandb"),
+        (
+            ["--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=nope"],
+            "Early stopping conditioned on",
+        ),
+        (
+            ["--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.monitor=nope"],
+            "`ModelCheckpoint(monitor=",
+        ),
         (["--config=suite.yaml"], "Subcommand 'fit' does not accept option 'backbones.focal_tiny'"),
         (["--ckpt_path=nope.ckpt"], "--ckpt_path: nope.ckpt does not exist"),
         (["--ckpt_path=tiny.yaml"], "--ckpt_path: tiny.yaml cannot be read as a checkpoint"),
@@ -212,6 +234,7 @@ def test_a_users_mistake_is_told_in_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("broken.yaml").write_text("a: [1\nb: }\n")
+    Path("twice.yaml").write_text("trainer: {max_epochs: 1}\ntrainer: {max_epochs: 2}\n")
     Path("list.yaml").write_text("- 1\n- 2\n")
     Path("suite.yaml").write_text("backbones: {focal_tiny: focal_micro}\n")
     assert told(capsys, "fit", *FIT, *arguments).startswith(message)

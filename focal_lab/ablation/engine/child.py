@@ -5,6 +5,7 @@ to `log.txt`, and its parent hears from it over a pipe.
 """
 
 import datetime
+import io
 import multiprocessing
 import os
 import signal
@@ -200,6 +201,9 @@ def redirect_output(log: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def _now() -> str:

@@ -22,6 +22,8 @@ BEST_CHECKPOINT = Path("checkpoints/best.ckpt")
 STOPPED_CHECKPOINT = Path("checkpoints/stopped.ckpt")
 # what the fork server imports once, so that a run costs its training and not seconds of imports
 PRELOAD_VARIABLE = "FOCAL_LAB_PRELOAD"
+# keeps Python from putting the working directory in front of all other modules
+SAFE_PATH_VARIABLE = "PYTHONSAFEPATH"
 _PRELOADED = ["focal_lab.ablation.engine.server"]
 
 
@@ -121,7 +123,9 @@ class WarmProcesses:
 
     def __init__(self, runs: Iterable[Run] = ()) -> None:
         kinds = {run.task: run.config for run in runs}
-        self._preload = json.dumps({"parent": os.getpid(), "configs": list(kinds.values())})
+        safe_path = os.environ.get(SAFE_PATH_VARIABLE)
+        asked = {"parent": os.getpid(), "configs": list(kinds.values()), "safe_path": safe_path}
+        self._server = {PRELOAD_VARIABLE: json.dumps(asked), SAFE_PATH_VARIABLE: "1"}
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOADED)
 
@@ -149,12 +153,17 @@ class WarmProcesses:
         receiver, sender = self._context.Pipe(duplex=True)
         process = self._context.Process(target=target, args=(order, sender))
         # the server begins with the first process, and again if it was killed
-        os.environ[PRELOAD_VARIABLE] = self._preload
+        before = {name: os.environ.get(name) for name in self._server}
+        os.environ.update(self._server)
         try:
             _ensure_server()
             process.start()
         finally:
-            del os.environ[PRELOAD_VARIABLE]
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
         sender.close()
         return process, receiver
 

@@ -8,12 +8,20 @@ import importlib
 import json
 import os
 import signal
+import sys
 
-from focal_lab.ablation.engine.orders import PRELOAD_VARIABLE
+from focal_lab.ablation.engine.orders import PRELOAD_VARIABLE, SAFE_PATH_VARIABLE
 from focal_lab.ablation.engine.stopping import die_with
+from focal_lab.command_line import take_every_character
 
 _asked = json.loads(os.environ.pop(PRELOAD_VARIABLE))
 die_with(_asked["parent"])
+# as in `focal-lab` itself: modules in the working directory are found last
+sys.path.append(os.getcwd())
+del os.environ[SAFE_PATH_VARIABLE]
+if _asked["safe_path"] is not None:
+    os.environ[SAFE_PATH_VARIABLE] = _asked["safe_path"]
+take_every_character()
 for _number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(_number, signal.SIG_IGN)
 # what takes seconds comes last

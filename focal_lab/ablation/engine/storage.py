@@ -1,5 +1,6 @@
 """Where the queue is kept: a journal file beside the runs, or a PostgreSQL that several machines share."""
 
+import json
 import os
 import time
 import warnings
@@ -45,8 +46,22 @@ def open_storage(out: Path, url: str | None, grace: float = GRACE) -> BaseStorag
         return _open_database(url, grace)
     journal = out / JOURNAL
     out.mkdir(parents=True, exist_ok=True)
+    if journal.is_dir():
+        raise UserError("is a folder, and the file of that name has the queue; move it away", file=journal)
     backend: BaseJournalBackend = JournalFileBackend(str(journal), lock_obj=_JournalLock(journal))  # type: ignore[arg-type]
-    return JournalStorage(backend)
+    try:
+        storage = JournalStorage(backend)
+        storage.get_all_studies()
+        # of a last line that it cannot read Optuna says nothing before the next one is written
+        with open(journal, "rb") as stream:
+            first = stream.readline()
+        if first.endswith(b"\n"):
+            json.loads(first)["op_code"]
+    except (ValueError, TypeError, KeyError, AssertionError) as error:
+        raise UserError(
+            "is not a journal of Optuna; move it away, and the sweep makes a new one", file=journal
+        ) from error
+    return storage
 
 
 def clock_difference(storage: BaseStorage) -> float | None:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from focal_lab.ablation.engine.locks import FileLock, is_locked
 
 
@@ -15,6 +17,16 @@ def test_a_lock_is_held_once(tmp_path: Path) -> None:
     assert not second.acquire(wait=False)
     first.release()
     assert second.acquire(wait=False)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o077, 0o600)])
+def test_a_lock_file_has_the_rights_of_any_other_file(mask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        FileLock(tmp_path / "lock").acquire()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "lock").stat().st_mode & 0o777 == mode
 
 
 def test_is_locked_neither_makes_the_file_nor_keeps_the_lock(tmp_path: Path) -> None:
