@@ -4,8 +4,9 @@ Shape suffixes: H W size of a picture in px.
 """
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,15 @@ THREADS = 8
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture and its mask, which one to be predicted does not have."""
+    """A picture and its mask, which one to be predicted does not have.
+
+    Attributes:
+        palette: red, green and blue of the mask's numbers, where it has colours for them.
+    """
 
     picture: Path
     mask: Path | None
+    palette: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -97,9 +103,28 @@ def find_pairs(images: Path, masks: Path, split: str, palette: bool) -> list[Pai
         raise UserError(f"does not exist, but {missing[0]} does{more}", file=masks / f"{missing[0].stem}.png")
     pairs = [Pair(file, there[file.stem]) for file in files]
     with ThreadPoolExecutor(THREADS) as threads:
-        for _ in threads.map(lambda pair: _check_headers(pair, palette), pairs):
-            pass
-    return pairs
+        palettes = threads.map(lambda pair: _check_headers(pair, palette), pairs)
+        return [replace(pair, palette=colours) for pair, colours in zip(pairs, palettes, strict=True)]
+
+
+def check_palettes(pairs: Sequence[Pair], numbers: int) -> None:
+    """All masks must have the same colours for the numbers of classes, or their classes are exchanged.
+
+    Raises:
+        UserError: two of them do not.
+    """
+    coloured = [pair for pair in pairs if pair.palette]
+    for pair in coloured[1:]:
+        first = coloured[0]
+        for number in range(min(numbers, len(pair.palette) // 3, len(first.palette) // 3)):
+            here, there = (tuple(one.palette[3 * number : 3 * number + 3]) for one in (pair, first))
+            if here != there:
+                raise UserError(
+                    f"has the colour {here} for {number}, and {first.mask} has {there}: palettes whose "
+                    "indices are classes must be the same",
+                    file=pair.mask,
+                    key="data.init_args.palette_masks",
+                )
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
@@ -135,11 +160,13 @@ def _lines(text: str) -> list[str]:
     return lines
 
 
-def _check_headers(pair: Pair, palette: bool) -> None:
+def _check_headers(pair: Pair, palette: bool) -> bytes:
+    """The mask's palette, empty for none."""
     assert pair.mask is not None
     try:
         with Image.open(pair.mask) as opened:
             mode, size = opened.mode, opened.size
+            colours = bytes(opened.getpalette("RGB") or ())
     except Exception as error:
         raise UserError(f"cannot be read as a mask ({error})", file=pair.mask) from error
     if mode == "P" and not palette:
@@ -163,3 +190,4 @@ def _check_headers(pair: Pair, palette: bool) -> None:
         raise UserError(
             f"is {size[0]} x {size[1]} px, and its picture {pair.picture} is {told}", file=pair.mask
         )
+    return colours

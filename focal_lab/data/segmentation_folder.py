@@ -25,7 +25,14 @@ from focal_lab.data.decoding import load_picture
 from focal_lab.data.mask_classes import MaskClasses
 from focal_lab.data.options import check
 from focal_lab.data.picture_files import list_pictures_of
-from focal_lab.data.segmentation_files import THREADS, Numbering, Pair, find_pairs, read_classes
+from focal_lab.data.segmentation_files import (
+    THREADS,
+    Numbering,
+    Pair,
+    check_palettes,
+    find_pairs,
+    read_classes,
+)
 from focal_lab.errors import UserError
 
 # Masks that are looked into without `check_masks`.
@@ -171,8 +178,9 @@ class SegmentationFolder(LightningDataModule):
             _ = self.predict_files
             return
         splits = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",))
+        listed = [pair for split in splits for pair in self.pairs(split)]
+        check_palettes(listed, len(self.category_ids) + int(self.hparams["reduce_zero_label"]))
         for split in splits:
-            self.pairs(split)
             if stage != "predict" and (self.trainer is None or self.trainer.is_global_zero):
                 self._check_masks(split)
         if stage == "fit" and len(self.pairs("train")) < self.batch_size:

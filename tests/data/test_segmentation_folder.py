@@ -156,6 +156,13 @@ def test_a_palette_is_taken_where_that_is_said(tmp_path: Path) -> None:
     data = folder(world, palette_masks=True)
     data.setup("validate")
     assert set(next(iter(data.val_dataloader()))[1][0]["mask"].unique().tolist()) == {0, 1, 2, 255}
+    with Image.open(mask_of(world)) as mask:
+        mask.load()
+    mask.putpalette([0, 1, 2, 9, 9, 9])  # in training 1 has another colour than in validation
+    for path in (world / "annotations" / "training").iterdir():
+        mask.save(path)
+    with pytest.raises(UserError, match=r"\(3, 4, 5\) for 1, and .*training/p0.png has \(9, 9, 9\)"):
+        folder(world, palette_masks=True).setup("fit")
 
 
 def spoil(change: Callable[[Path], object]) -> Callable[[Path], Any]:
