@@ -104,9 +104,9 @@ def test_every_configuration_of_every_sweep_can_be_built_and_counted(suite: str)
     }
     assert len(distinct) >= 12
     for run in distinct.values():
-        params, gmacs = count_config(run.config)
-        assert params > 10_000, run.cell.name
-        assert gmacs > 0, run.cell.name
+        counted = count_config(run.config)
+        assert counted.params > 10_000, run.cell.name
+        assert counted.gmacs > 0, run.cell.name
 
 
 @by_suite

@@ -20,10 +20,19 @@ _CHECKED_ALL = 40
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters, and billions of multiply-accumulates for one picture."""
+    """What a network costs.
+
+    Attributes:
+        params: learned numbers.
+        gmacs: billions of multiply-accumulates for one image as it is evaluated.
+        image_size: height and width of that image in px, as the network is fed it.
+        source: what says so: "options", "images", or nothing: "assumed".
+    """
 
     params: int
     gmacs: float
+    image_size: tuple[int, int]
+    source: str
 
 
 @dataclass(frozen=True)
@@ -83,10 +92,11 @@ def check_plan(plan: Plan, processes: WarmProcesses, out: Path | None = None) ->
     assert machine is not None, "it is the first message"
     counts |= found
     if path is not None:
-        # the files of data may change
-        kept = (_is_ours(group[0]) and classes_given(group[0].config) for group in groups)
-        ours = {key for key, known in zip(keys, kept, strict=True) if known}
-        keep(path, {_entry(key): asdict(cost) for key, cost in found.items() if key in ours})
+        # files of data may change by the next plan, and images be there
+        named = (_is_ours(group[0]) and classes_given(group[0].config) for group in groups)
+        ours = {key for key, known in zip(keys, named, strict=True) if known}
+        kept = {key: cost for key, cost in found.items() if key in ours and cost.source == "options"}
+        keep(path, {_entry(key): asdict(cost) for key, cost in kept.items()})
     return Checked(
         {run.id: counts[key] for key, group in zip(keys, groups, strict=True) for run in group}, machine
     )
@@ -113,7 +123,8 @@ def _recalled(path: Path) -> dict[str, Cost]:
     for key, value in recall(path).items():
         name, _, version = key.partition(" ")
         if version == __version__ and isinstance(value, dict) and _is_cost(value):
-            found[name] = Cost(value["params"], float(value["gmacs"]))
+            height, width = value["image_size"]
+            found[name] = Cost(value["params"], float(value["gmacs"]), (height, width), "options")
     return found
 
 
@@ -122,7 +133,9 @@ def _entry(key: str) -> str:
 
 
 def _is_cost(value: dict[str, Any]) -> bool:
-    return type(value.get("params")) is int and type(value.get("gmacs")) in (int, float)
+    size = value.get("image_size")
+    sized = isinstance(size, list) and len(size) == 2 and all(type(side) is int for side in size)
+    return sized and type(value.get("params")) is int and type(value.get("gmacs")) in (int, float)
 
 
 def _is_ours(run: Run) -> bool:

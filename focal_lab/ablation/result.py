@@ -37,7 +37,9 @@ class Result:
         run: the run's id, also its folder's name.
         metrics: name -> value on the test split; accuracies in percent.
         params: parameters of the whole model.
-        gmacs: billions of multiply-accumulates for one picture of the run's size.
+        gmacs: billions of multiply-accumulates for one image of `image_size`.
+        image_size: height and width in px that the network is fed when it is evaluated; empty in results of
+            versions that did not write it.
         train_seconds: wall time of the fit, validation included.
         images_per_second: training pictures per second of fitting, validation left out.
         peak_memory_mb: highest resident memory of the process (CPU) or allocated on the device, in MB.
@@ -68,6 +70,7 @@ class Result:
     finished: str
     validation: dict[str, float] = field(default_factory=dict)
     evaluated: dict[str, str] = field(default_factory=dict)
+    image_size: list[int] = field(default_factory=list)
     schema: int = SCHEMA
 
     @classmethod
@@ -77,7 +80,7 @@ class Result:
             raise ValueError("is not a JSON object")
         if raw.get("schema") != SCHEMA:
             raise ValueError(f"has schema {raw.get('schema')!r}, this version reads {SCHEMA}")
-        raw = {"validation": {}, "evaluated": {}} | raw  # older ones
+        raw = {"validation": {}, "evaluated": {}, "image_size": []} | raw  # older ones
         missing = [name for name, _ in _KINDS[cls.__name__] if name not in raw]
         if missing:
             raise ValueError(f"lacks {', '.join(missing)}")
@@ -104,7 +107,7 @@ class Failure:
 
 # fields with their types, which a report asks for ten thousand times
 _KINDS: dict[str, tuple[tuple[str, Any], ...]] = {
-    record.__name__: tuple((field.name, get_origin(field.type) or field.type) for field in fields(record))
+    record.__name__: tuple((one.name, get_origin(one.type) or one.type) for one in fields(record))
     for record in (Result, Failure)
 }
 

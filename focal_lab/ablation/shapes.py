@@ -26,6 +26,8 @@ _RECIPE = frozenset(
 _SWITCHES = frozenset(
     {"mixup", "cutmix", "dropout", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate"}
 )
+# How many images data serve, and how, not how large they are.
+_SERVED = frozenset({"batch_size", "num_workers", "seed", "train_pictures", "val_pictures", "test_pictures"})
 # How long a run is, and what it tells meanwhile.
 _LENGTH = frozenset({"max_epochs", "max_steps", "min_epochs", "min_steps", "max_time"})
 
@@ -76,10 +78,8 @@ def count_key(config: Mapping[str, Any]) -> str:
     if isinstance(options.get("backbone_options"), dict):
         rates = options["backbone_options"]
         options["backbone_options"] = {key: rates[key] for key in rates if key not in _SWITCHES}
-    size = (data.get("init_args") or {}).get("image_size")
-    # a network may have as many classes as are found in its data
-    found = [] if classes_given(config) else [data.get("init_args")]
-    return hash_of([model["class_path"], options, data["class_path"], size, *found])[:16]
+    shown = {key: value for key, value in (data.get("init_args") or {}).items() if key not in _SERVED}
+    return hash_of([model["class_path"], options, data["class_path"], shown])[:16]
 
 
 def classes_given(config: Mapping[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, S
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from focal_lab.backbones.options import Size
 from focal_lab.data.batches import Batch, Target, as_lists
 from focal_lab.data.class_names import differing
 from focal_lab.data.coco_file import CocoFile, Picture, read_coco
@@ -44,7 +45,9 @@ class CocoDataModule(LightningDataModule):
         test_images: folder of test pictures; None for those of validation, as is usual for COCO.
         test_annotations: their annotation file; None for that of validation.
         predict_images: folder of pictures to predict; None for the test pictures.
-        image_size: height and width in px for which costs are counted; the paper's are 800 x 1280.
+        image_size: height and width in px of an image, before the task resizes it, that costs are counted and
+            networks exported for; None for the most frequent size of the validation images, or where they are
+            not there the papers' 800 x 1280.
         batch_size: pictures per batch and process. The last incomplete training batch is dropped.
         num_workers: processes that read pictures.
         flip: probability that a training picture is mirrored.
@@ -73,7 +76,7 @@ class CocoDataModule(LightningDataModule):
         test_images: str | None = None,
         test_annotations: str | None = None,
         predict_images: str | None = None,
-        image_size: tuple[int, int] = (800, 1280),
+        image_size: tuple[int, int] | None = None,
         batch_size: int = 2,
         num_workers: int = 4,
         flip: float = 0.5,
@@ -85,7 +88,7 @@ class CocoDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        check("image_size", image_size, min(image_size) >= 1, "use 1 or more")
+        check("image_size", image_size, image_size is None or min(image_size) >= 1, "use 1 or more")
         check("batch_size", batch_size, batch_size >= 1, "use 1 or more")
         check("num_workers", num_workers, num_workers >= 0, "use 0 or more")
         check("flip", flip, 0 <= flip <= 1, "use 0 to 1")
@@ -102,6 +105,7 @@ class CocoDataModule(LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
         self.mean, self.std = tuple(mean), tuple(std)
         self._files: dict[Path, CocoFile] = {}
+        self.counted_image_size: Size | None = image_size and (image_size[0], image_size[1])
         # what the stage works on: a test needs no training file
         self._splits: tuple[str, ...] = ("train", "val")
 
@@ -124,6 +128,14 @@ class CocoDataModule(LightningDataModule):
     def has_masks(self) -> bool:
         """Whether all objects of the stage's splits have masks."""
         return all(self.annotations(split).has_masks for split in self._splits)
+
+    def evaluation_image_sizes(self) -> list[Size]:
+        """Height and width of the validation images.
+
+        Raises:
+            UserError: the annotation file cannot be read.
+        """
+        return [(image.height, image.width) for image in self.annotations("val").pictures]
 
     def annotations(self, split: str) -> CocoFile:
         """The annotation file of a split, read at the first call.

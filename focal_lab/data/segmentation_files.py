@@ -127,6 +127,19 @@ def check_palettes(pairs: Sequence[Pair], numbers: int) -> None:
                 )
 
 
+def mask_size(path: Path) -> tuple[int, int]:
+    """Height and width of a mask, by its header.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with Image.open(path) as opened:
+            return opened.height, opened.width
+    except Exception as error:
+        raise UserError(f"cannot be read as a mask ({error})", file=path) from error
+
+
 def read_classes(path: Path) -> tuple[str, ...]:
     """Names from a file.
 

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from focal_lab.backbones.options import Size
 from focal_lab.data.batches import Batch, Target, as_lists
 from focal_lab.data.crops import RandomScaleCrop
 from focal_lab.data.decoding import load_picture
@@ -31,12 +32,15 @@ from focal_lab.data.segmentation_files import (
     Pair,
     check_palettes,
     find_pairs,
+    mask_size,
     read_classes,
 )
 from focal_lab.errors import UserError
 
 # Masks that are looked into without `check_masks`.
 _SAMPLED = 32
+# Validation images whose headers are read to learn how large images are.
+_MEASURED = 100
 
 
 class SegmentationFolder(LightningDataModule):
@@ -63,7 +67,7 @@ class SegmentationFolder(LightningDataModule):
         palette_masks: whether masks with a palette are taken, and their palette indices are the classes.
         check_masks: whether all masks are read before training to see whether their numbers are classes, and
             which of them occur; otherwise 32 of each split.
-        image_size: side of training crops, px, for which costs are counted, too.
+        image_size: side of training crops, px.
         short_side: training pictures are first resized to this shorter side ...
         long_side: ... or, where that is less, to this longer one, and both times a random factor.
         scale_range: smallest and largest such factor.
@@ -156,6 +160,15 @@ class SegmentationFolder(LightningDataModule):
         """The number of each class in the masks."""
         first = int(self.hparams["reduce_zero_label"])
         return tuple(range(first, first + self.num_classes))
+
+    def evaluation_image_sizes(self) -> list[Size]:
+        """Height and width of the first validation images, by their masks, which are the right way up.
+
+        Raises:
+            UserError: the folder is missing or empty, or a mask cannot be read.
+        """
+        files = list_pictures_of(self.root / self._places["val"][1], "val_masks")
+        return [mask_size(file) for file in files[:_MEASURED]]
 
     def pairs(self, split: str) -> list[Pair]:
         """Pictures and masks of a split, listed at the first call.

@@ -10,10 +10,12 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from focal_lab.backbones.counting import count_parameters
+from focal_lab.backbones.options import Size
 from focal_lab.data.class_names import differing
 from focal_lab.errors import UserError, one_of
 from focal_lab.tasks.class_count import check_count
 from focal_lab.tasks.classes import Classes
+from focal_lab.tasks.evaluation_size import evaluation_size
 from focal_lab.tasks.resumed_options import (
     STEP,
     changes,
@@ -28,6 +30,7 @@ from focal_lab.tasks.sharding import Sharded, check_sharded
 from focal_lab.tasks.total_batch import accumulate
 
 _CLASSES = "focal_lab_classes"
+EVALUATED_AT = "focal_lab_evaluated_at"
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
@@ -79,6 +82,7 @@ class Task(LightningModule):
         super().__init__()
         self.classes = Classes()
         self.lr_factor = 1.0
+        self._evaluated_at: Size | None = None
 
     @property
     def attached_data(self) -> Any:
@@ -103,6 +107,8 @@ class Task(LightningModule):
         if stage == "fit":
             self.classes = Classes.of(data)
             self._accumulate()
+            found = evaluation_size(self, data)
+            self._evaluated_at = found.size if found.known else None
         else:
             self._compare_classes(data)
         check_count(self.hparams["num_classes"], data)
@@ -117,8 +123,10 @@ class Task(LightningModule):
         self.lr_factor = step.lr_factor
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The classes' names go with the weights: to predict, no file of names is needed."""
+        """Names of the classes and size go with the weights: to predict or export, no data are needed."""
         checkpoint[_CLASSES] = self.classes.as_dict()
+        if self._evaluated_at is not None:
+            checkpoint[EVALUATED_AT] = list(self._evaluated_at)
         if self._trainer is not None:
             checkpoint[STEP] = self._options()
 
@@ -202,20 +210,28 @@ class Task(LightningModule):
         """timm's schedulers want to be told the step."""
         scheduler.step_update(num_updates=self.global_step)
 
-    def gmacs(self, image_size: tuple[int, int]) -> float:
+    def network_size(self, image: Size) -> Size:
+        """What evaluation feeds to the network for an image of that size: resized, cut, padded."""
+        raise NotImplementedError
+
+    def usual_size(self) -> Size:
+        """The network's input where nobody knows how large images are: the papers', or the backbone's own."""
+        raise NotImplementedError
+
+    def gmacs(self, size: Size) -> float:
         """Billions of multiply-accumulates for one picture of (height, width) pixels."""
         raise NotImplementedError
 
-    def count(self, image_size: tuple[int, int]) -> tuple[int, float]:
+    def count(self, size: Size) -> tuple[int, float]:
         """Parameters, and billions of multiply-accumulates for one picture of (height, width) pixels.
 
         Raises:
             UserError: the backbone does not take pictures of this size.
         """
         try:
-            return count_parameters(self.model), self.gmacs(image_size)
+            return count_parameters(self.model), self.gmacs(size)
         except (AssertionError, RuntimeError, ValueError) as error:
-            height, width = image_size
+            height, width = size
             raise UserError(
                 f"{self.hparams['backbone']} does not take pictures of {height} x {width} px: {error}",
                 key="model.backbone",

@@ -13,6 +13,7 @@ from torchmetrics.aggregation import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from focal_lab.backbones.counting import count_gmacs
+from focal_lab.backbones.options import Size, image_size
 from focal_lab.errors import UserError
 from focal_lab.tasks.averaging import PREFIX, average_of
 from focal_lab.tasks.backbone import create_backbone
@@ -20,11 +21,14 @@ from focal_lab.tasks.base import Task
 from focal_lab.tasks.callbacks import WritePredictions
 from focal_lab.tasks.class_count import known
 from focal_lab.tasks.class_pictures import ShowClasses
+from focal_lab.tasks.evaluation_size import evaluation_size
 from focal_lab.tasks.freezing import Frozen, evaluate_frozen, freeze
 from focal_lab.tasks.schedule import Recipe
 
 Batch = tuple[Tensor, Tensor]
 METRICS = ("top1", "top5", "loss")
+# Of a backbone that does not say what it is made for: channels, height and width.
+_USUAL_INPUT = (3, 224, 224)
 
 
 class Classification(Task):
@@ -136,12 +140,10 @@ class Classification(Task):
         if self.ema is not None or self.hparams["frozen"] is not None:
             # Lightning suspects a mistake; the average and frozen parts are never in training mode
             warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
-        data = self.attached_data
-        if data is None:
-            return
-        size = data.hparams.get("image_size")
-        if size is not None:
-            self.count((size, size) if isinstance(size, int) else (size[0], size[1]))
+        if self.attached_data is not None:
+            found = evaluation_size(self, self.attached_data)
+            if found.known:
+                self.count(found.size)
 
     def train(self, mode: bool = True) -> Self:
         """Frozen parts stay as in evaluation."""
@@ -209,10 +211,23 @@ class Classification(Task):
         if self.ema is not None:
             self.ema.update(self.model, step=self.global_step + 1)
 
-    def gmacs(self, image_size: tuple[int, int]) -> float:
+    def network_size(self, image: Size) -> Size:
+        """The data resizes and cuts; the network sees what it is given."""
+        return image
+
+    def usual_size(self) -> Size:
+        """The size that the backbone is made for."""
+        options = getattr(self.model, "options", None)
+        if options is not None:
+            return image_size(options.img_size)
+        described: Any = getattr(self.model, "pretrained_cfg", None) or {}
+        height, width = described.get("input_size", _USUAL_INPUT)[1:]
+        return height, width
+
+    def gmacs(self, size: Size) -> float:
         """Billions of multiply-accumulates for one picture."""
         channels = (self.hparams["backbone_options"] or {}).get("in_chans", 3)
-        return count_gmacs(self.model, image_size, channels)
+        return count_gmacs(self.model, size, channels)
 
     def _evaluate(self, batch: Batch, network: nn.Module, metrics: MetricCollection) -> Tensor:
         """Logits of all pictures; those with a label below 0 are not judged (padding, damaged files)."""

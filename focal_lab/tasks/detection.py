@@ -1,18 +1,19 @@
 """Object detection and instance segmentation with any timm backbone (section 4.2 of the paper)."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from focal_lab.backbones.options import Size
 from focal_lab.data.batches import Batch, Target
 from focal_lab.errors import UserError
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.class_count import known
 from focal_lab.tasks.detectors.callbacks import ShowDetections, WriteDetections
-from focal_lab.tasks.detectors.counting import count_detector_gmacs
+from focal_lab.tasks.detectors.counting import PAPER_SIZE, count_detector_gmacs
 from focal_lab.tasks.detectors.methods import (
     build_detector,
     first_label,
@@ -221,9 +222,22 @@ class Detection(Task):
         """AdamW and its schedule, stepped after every optimizer step."""
         return self.recipe.configure(self.trainer, self.model)
 
-    def gmacs(self, image_size: tuple[int, int]) -> float:
+    def network_size(self, image: Size) -> Size:
+        """Resized by `min_size` and `max_size`, and padded as an image in a batch of its own is."""
+        frame: Size = cast(Any, self.model).transform.frame(image)
+        return frame
+
+    def usual_size(self) -> Size:
+        """The papers' 800 x 1280: an image of that shape, the shorter side `min_size`, within `max_size`."""
+        if not self.hparams["min_size"]:
+            return PAPER_SIZE
+        side = self.hparams["min_size"][-1]
+        longer = min(side * PAPER_SIZE[1] // PAPER_SIZE[0], self.hparams["max_size"])
+        return self.network_size((side, longer))
+
+    def gmacs(self, size: Size) -> float:
         """Billions of multiply-accumulates for one picture: backbone, pyramid and heads."""
-        return count_detector_gmacs(self.model, image_size)
+        return count_detector_gmacs(self.model, size)
 
     def _evaluate(self, batch: Batch, metric: AveragePrecision) -> list[Target]:
         pictures, targets = batch

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from focal_lab.backbones.options import Size
+
 
 class Extent:
     """The size of each picture of the current batch within the common frame.
@@ -44,7 +46,7 @@ class Extent:
         step = 1
         while (_divided(self.frame[0], step), _divided(self.frame[1], step)) != (height, width):
             step *= 2
-            assert step <= max(self.frame), f"a map of {height} x {width} is no part of {self.frame}"
+            assert step < 2 * max(self.frame), f"a map of {height} x {width} is no part of {self.frame}"
         return [(_divided(rows, step), _divided(columns, step)) for rows, columns in self.sizes]
 
     def inside(self, x_BCHW: Tensor) -> Tensor | None:
@@ -76,6 +78,11 @@ class Extent:
         pictures_B = torch.arange(len(x_BCHW), device=x_BCHW.device)
         x_BHWC = x_BCHW.permute(0, 2, 3, 1)
         return x_BHWC[pictures_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None]].permute(0, 3, 1, 2)
+
+
+def padded_size(size: Size, divisor: int) -> Size:
+    """Height and width of the frame of an image: the next multiples of `divisor`."""
+    return _divided(size[0], divisor) * divisor, _divided(size[1], divisor) * divisor
 
 
 def shield(module: nn.Module, extent: Extent) -> None:

@@ -9,11 +9,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from focal_lab.backbones.counting import count_gmacs
+from focal_lab.backbones.options import Size
 from focal_lab.data.batches import Batch
 from focal_lab.errors import UserError
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.class_count import known
-from focal_lab.tasks.extent import Extent
+from focal_lab.tasks.extent import Extent, padded_size
 from focal_lab.tasks.features import Features
 from focal_lab.tasks.schedule import Recipe
 from focal_lab.tasks.segmenters.callbacks import ShowSegmentation, WriteSegmentation
@@ -25,6 +26,8 @@ from focal_lab.tasks.segmenters.network import Segmenter
 _STAGES = 4
 # The label that does not count, by convention.
 _IGNORED = 255
+# Height and width of the image that table 7 counts.
+PAPER_SIZE = (512, 2048)
 
 
 class Segmentation(Task):
@@ -226,9 +229,20 @@ class Segmentation(Task):
         """AdamW and its schedule, stepped after every optimizer step."""
         return self.recipe.configure(self.trainer, self.model)
 
-    def gmacs(self, image_size: tuple[int, int]) -> float:
+    def network_size(self, image: Size) -> Size:
+        """Resized by `test_size` and `max_size`, padded, and of windows one; as in validation, at scale 1."""
+        protocol = self.val_protocol
+        frame = padded_size(protocol.size(*image), self.model.features.divisor)
+        return protocol.input_size(frame)
+
+    def usual_size(self) -> Size:
+        """The papers' 512 x 2048: an image four times as wide as high, shorter side `test_size`."""
+        side = self.hparams["test_size"] or PAPER_SIZE[0]
+        return self.network_size((side, min(side * PAPER_SIZE[1] // PAPER_SIZE[0], self.hparams["max_size"])))
+
+    def gmacs(self, size: Size) -> float:
         """Billions of multiply-accumulates for one picture: backbone, decoder and classifier."""
-        return count_gmacs(_Framed(self.model), image_size)
+        return count_gmacs(_Framed(self.model), size)
 
     def _segment(self, pictures: list[Tensor], protocol: Protocol) -> list[Tensor]:
         """Pictures of one size together, others each on its own."""

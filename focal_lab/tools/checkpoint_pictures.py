@@ -73,14 +73,6 @@ def std_of(data: LightningDataModule | None) -> tuple[float, ...]:
     return tuple(IMAGENET_DEFAULT_STD if data is None else getattr(data, "std", (1.0,)))
 
 
-def image_size_of(data: LightningDataModule | None) -> Size | None:
-    """Height and width that data are made for, px; None where they do not say."""
-    size = None if data is None else data.hparams.get("image_size")
-    if size is None:
-        return None
-    return (int(size), int(size)) if isinstance(size, int | float) else (int(size[0]), int(size[1]))
-
-
 def own_size(data: LightningDataModule | None) -> Preprocessing:
     """As detection and segmentation are shown pictures: of their own size, which the task may change."""
     return Preprocessing(None, 1.0, _INTERPOLATION, mean_of(data), std_of(data), None)
@@ -91,7 +83,7 @@ def preprocessing_of(data: LightningDataModule | None, size: Size, crop_pct: flo
 
     Args:
         data: None where nobody knows: then `size`, `crop_pct` and ImageNet's colours are taken.
-        size: of the network, px.
+        size: of what evaluation feeds to the network, px.
         crop_pct: of the network.
 
     Raises:
@@ -99,8 +91,7 @@ def preprocessing_of(data: LightningDataModule | None, size: Size, crop_pct: flo
     """
     mean, std = mean_of(data), std_of(data)
     if data is None or isinstance(data, EmbeddedData):
-        if data is not None:
-            size, crop_pct = image_size_of(data) or size, 1.0
+        crop_pct = crop_pct if data is None else 1.0
         made = create_transform(
             (3, *size), crop_pct=crop_pct, interpolation=_INTERPOLATION, mean=mean, std=std
         )
@@ -110,7 +101,6 @@ def preprocessing_of(data: LightningDataModule | None, size: Size, crop_pct: flo
         crop_pct = float(data.hparams.get("crop_pct") or 1.0)
         interpolation = str(data.hparams.get("interpolation") or _INTERPOLATION)
         upright = bool(data.hparams.get("upright", True))
-        size = image_size_of(data) or size
         return Preprocessing(size, crop_pct, interpolation, mean, std, transform, upright)
     if not hasattr(data, "mean"):
         raise UserError(

@@ -18,15 +18,16 @@ from focal_lab.ablation.inventory import find_runs
 from focal_lab.ablation.keep import CHECKPOINTS
 from focal_lab.ablation.result import CONFIG_FILE
 from focal_lab.ablation.yaml_file import load_yaml
-from focal_lab.backbones.options import Size, image_size
+from focal_lab.backbones.options import Size
 from focal_lab.errors import UserError
-from focal_lab.tasks.base import Task
+from focal_lab.tasks.base import EVALUATED_AT, Task
 from focal_lab.tasks.checkpoints import AVERAGE, read_weights
 from focal_lab.tasks.classes import Classes
 from focal_lab.tasks.classification import Classification
 from focal_lab.tasks.detection import Detection
+from focal_lab.tasks.evaluation_size import evaluation_size
 from focal_lab.tasks.segmentation import Segmentation
-from focal_lab.tools.checkpoint_pictures import Preprocessing, image_size_of, own_size, preprocessing_of
+from focal_lab.tools.checkpoint_pictures import Preprocessing, own_size, preprocessing_of
 
 RAW, EMA = "raw", "ema"
 WEIGHTS = (RAW, EMA)
@@ -37,8 +38,6 @@ _CLASSES = "focal_lab_classes"
 _AVERAGED, _NETWORK = "ema.", "model."
 # Pictures that are read together: a few are wanted, and a batch of training can be hundreds.
 _AT_ONCE = 8
-# Of pictures that nobody says anything about: channels, height and width.
-_USUAL = (3, 224, 224)
 
 
 @dataclass(frozen=True)
@@ -82,13 +81,12 @@ class Trained:
 
     @property
     def size(self) -> Size:
-        """Height and width of the pictures that it was judged by, or else that it was made for, px."""
-        told = image_size_of(self.data)
-        if told is None:
-            options = getattr(self.module.model, "options", None)
-            told = None if options is None else image_size(options.img_size)
-        cfg = getattr(self.module.model, "pretrained_cfg", None) or {}
-        return told or tuple(cfg.get("input_size", _USUAL)[1:])
+        """Height and width in px that its evaluation feeds to the network, as the checkpoint notes."""
+        noted = self.state.get(EVALUATED_AT)
+        if noted is not None:
+            height, width = noted
+            return height, width
+        return evaluation_size(self.module, self.data).size
 
     def preprocessing(self) -> Preprocessing:
         """What its evaluation does to pictures; detection and segmentation are shown them as they are.

@@ -10,10 +10,12 @@ import torch
 from focal_lab.ablation.engine.measure_child import count_batches, count_validations, typical
 from focal_lab.ablation.engine.survey import Measured
 from focal_lab.ablation.shapes import length_of
+from focal_lab.backbones.options import Size
 from focal_lab.errors import UserError
+from focal_lab.tasks.base import Task
 from focal_lab.tasks.callbacks import DivergedError
 from focal_lab.tasks.checkpoint_room import checkpoints_kept
-from focal_lab.tasks.cost import picture_size
+from focal_lab.tasks.evaluation_size import evaluation_size
 from focal_lab.tasks.schedule import Schedule
 from focal_lab.tasks.training import peak_memory_mb
 from focal_lab.tasks.training_cli import main as training_main
@@ -76,7 +78,7 @@ class DryRunCLI(RehearsalCLI):
         peak = peak_memory_mb() * 2**20  # before the loader is asked again
         on_gpu = trainer.strategy.root_device.type == "cuda"
         loader = trainer.train_dataloader
-        size = _size(config)
+        size = _size(model, data)
         parameters = list(model.parameters())
         buffers = sum(buffer.nbytes for buffer in model.buffers())
         learned = [parameter for parameter in parameters if parameter.requires_grad]
@@ -173,18 +175,16 @@ class _Nowhere:
         return None
 
 
-def _size(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    try:
-        return picture_size(config["data"])
-    except UserError:
+def _size(model: Any, data: Any) -> Size | None:
+    """What the network is evaluated at; None where nothing says so, or the task is not one of ours."""
+    if not isinstance(model, Task):
         return None
+    found = evaluation_size(model, data)
+    return found.size if found.known else None
 
 
-def _gmacs(model: Any, size: tuple[int, int] | None) -> float | None:
-    if size is None or not hasattr(model, "gmacs"):
-        return None
-    gmacs: float = model.gmacs(size)
-    return gmacs
+def _gmacs(model: Any, size: Size | None) -> float | None:
+    return None if size is None else float(model.gmacs(size))
 
 
 def _length(dataset: Any) -> int | None:

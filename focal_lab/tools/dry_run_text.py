@@ -43,7 +43,7 @@ def _model(found: Rehearsed) -> Iterator[Row]:
     fewer = f", {found.trainable / 1e6:,.3f} M of them trained" if found.trainable != found.params else ""
     yield "parameters", f"{found.params / 1e6:,.3f} M in {found.backbone} with its head{fewer}"
     if found.gmacs is not None and found.size is not None:
-        yield "GMACs", f"{found.gmacs:.4g} a picture of {found.size[0]} x {found.size[1]} px"
+        yield "GMACs", f"{found.gmacs:.4g} an image, evaluated at {found.size[0]} x {found.size[1]} px"
 
 
 def _step(found: Rehearsed) -> Iterator[Row]:

@@ -6,6 +6,9 @@ from focal_lab._version import __version__
 from focal_lab.tools.checkpoint_source import Trained
 from focal_lab.tools.export_network import Portable
 
+# What stands on the backbone, and how evaluation resizes images before a graph takes them.
+_OF_HEADS = ("method", "decoder", "min_size", "max_size", "test_size", "evaluation", "window", "window_step")
+
 
 def class_names(trained: Trained) -> list[str]:
     """Names of the classes by label; their numbers where they have no names."""
@@ -42,7 +45,5 @@ def metadata_of(trained: Trained, made: Portable, batch: int | None) -> dict[str
         "crop_pct": shown.crop_pct if square else 1.0,
         "outputs": dict(made.outputs),
     }
-    for head in ("method", "decoder"):
-        if head in trained.options:
-            told[head] = trained.options[head]
+    told |= {name: trained.options[name] for name in _OF_HEADS if name in trained.options}
     return told | dict(made.reader)

@@ -60,13 +60,13 @@ def portable(trained: Trained, size: Size | None) -> Portable:
     module, channels = trained.module, trained.channels
     if isinstance(module, Segmentation):
         divisor = module.model.features.divisor
-        size = _checked(size, _judged_size(trained, module, divisor), divisor)
+        size = _checked(size, trained.size, divisor)
         told = "logits (B, classes, H, W) of every pixel, enlarged to the picture's size"
         return Portable(_Segmenter(module.model, size).eval(), size, channels, {"logits": told})
     if isinstance(module, Detection):
         detector: Any = module.model
         divisor = detector.backbone.body.divisor
-        size = _checked(size, _rounded(trained.size, divisor), divisor)
+        size = _checked(size, trained.size, divisor)
         if isinstance(detector, RetinaNet | FCOS):
             dense = _OneStage(detector, size, channels).eval()
             return Portable(dense, size, channels, _DENSE, _thresholds(detector))
@@ -149,11 +149,6 @@ class _TwoStage(nn.Module):
     def forward(self, pictures_BCHW: Tensor) -> tuple[Tensor, ...]:
         (found,) = self.detector([pictures_BCHW[0]])
         return tuple(found.values())
-
-
-def _judged_size(trained: Trained, module: Segmentation, divisor: int) -> Size:
-    """What evaluation resizes a picture of the data's size to."""
-    return _rounded(module.val_protocol.size(*trained.size), divisor)
 
 
 def _rounded(size: Size, divisor: int) -> Size:

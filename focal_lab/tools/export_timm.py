@@ -83,10 +83,9 @@ def for_timm(trained: Trained) -> ForTimm:
         del options["strict_img_size"]
         plain = create_backbone(name, options, num_classes=0)
     _fill(plain, features, name)
-    height, width = (-(-side // features.divisor) * features.divisor for side in trained.size)
     maps = {f"map_{stride}": f"at stride {stride}" for stride in features.strides}
     return ForTimm(
-        plain.eval(), options, Portable(_Maps(features).eval(), (height, width), trained.channels, maps)
+        plain.eval(), options, Portable(_Maps(features).eval(), trained.size, trained.channels, maps)
     )
 
 

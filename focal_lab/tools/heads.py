@@ -15,6 +15,8 @@ from focal_lab.report.terminal import note_text, strips_text
 from focal_lab.tasks.backbone import is_focal, resolve_name
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.detection import Detection
+from focal_lab.tasks.detectors.counting import PAPER_SIZE as DETECTED_SIZE
+from focal_lab.tasks.segmentation import PAPER_SIZE as SEGMENTED_SIZE
 from focal_lab.tasks.segmentation import Segmentation
 
 # The pooled regions of section 4.2, which the paper has for tasks with large pictures.
@@ -46,14 +48,14 @@ HEAD_TASKS = {
         Detection,
         "method",
         80,
-        (800, 1280),
+        DETECTED_SIZE,
         "GMACs: backbone, pyramid and heads, the box head on 1,000 regions and the mask head on 100.",
     ),
     "segmentation": HeadTask(
         Segmentation,
         "decoder",
         150,
-        (512, 2048),
+        SEGMENTED_SIZE,
         "GMACs: backbone, decoder and classifier; the auxiliary head counts among the parameters only.",
     ),
 }

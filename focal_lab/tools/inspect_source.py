@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,13 @@ from focal_lab.tasks.classification import Classification
 from focal_lab.tasks.detection import Detection
 from focal_lab.tasks.features import Features
 from focal_lab.tasks.segmentation import Segmentation
-from focal_lab.tools.checkpoint_pictures import mean_of, preprocessing_of, std_of, validation_pictures
+from focal_lab.tools.checkpoint_pictures import (
+    Preprocessing,
+    mean_of,
+    preprocessing_of,
+    std_of,
+    validation_pictures,
+)
 from focal_lab.tools.checkpoint_source import build_trained, find_checkpoint, lightning_state, task_of
 
 # A normalised picture (C, H, W) to what the backbone gets of it: a batch of one, and the height and width in
@@ -42,6 +49,7 @@ class Source:
         settings: its options that are not the preset's.
         network: the backbone, in evaluation mode.
         frame: how its task shows it a picture.
+        preprocessing: what is done to picture files before; raises UserError where nobody knows.
         task: classification, detection or segmentation; None for a backbone alone.
         file: where the weights are from; None for a network as it begins.
         run: id of the run whose checkpoint it is; None where it is no run's.
@@ -53,6 +61,7 @@ class Source:
     settings: dict[str, Any]
     network: FocalTransformer
     frame: Frame
+    preprocessing: Callable[[], Preprocessing]
     task: str | None = None
     file: Path | None = None
     run: Path | None = None
@@ -105,10 +114,8 @@ class Source:
             )
         if not path.is_file():
             raise UserError("is not a file" if path.exists() else "there is no such picture", file=path)
-        cfg = getattr(self.network, "pretrained_cfg", {}) or {}
-        size = image_size(self.network.options.img_size)
         try:
-            shown = preprocessing_of(self.data, size, cfg.get("crop_pct", 0.875))
+            shown = self.preprocessing()
         except UserError as error:
             raise UserError(
                 f"{error} (or leave pictures out, for those of the validation)", file=path
@@ -165,6 +172,7 @@ def _of_task(kind: type[Task], state: Mapping[str, Any], file: Path, run: Path |
         dict(trained.options.get("backbone_options") or {}),
         network,
         _frame(trained.module, network),
+        trained.preprocessing,
         trained.task,
         file,
         run,
@@ -188,7 +196,9 @@ def _of_model(name: str, settings: dict[str, Any], file: Path | None) -> Source:
         _load(network, name, file)
     full = find_preset(name) or name
     changed = {key: value for key, value in settings.items() if PRESETS[full].get(key) != value}
-    return Source(full, changed, network.eval(), _as_it_is, file=file)
+    cfg = getattr(network, "pretrained_cfg", {}) or {}
+    shown = partial(preprocessing_of, None, image_size(network.options.img_size), cfg.get("crop_pct", 0.875))
+    return Source(full, changed, network.eval(), _as_it_is, shown, file=file)
 
 
 def _load(network: FocalTransformer, name: str, file: Path) -> None:

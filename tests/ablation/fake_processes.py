@@ -66,6 +66,9 @@ class FakeProcesses:
                 return []
             return [("failed", self.failed)] if self.failed else [("measured", MEASURED)]
         self.checks.append(order)
-        counted = [("counted", (number, 1_000_000 + number, 0.5)) for number in sorted(order.counted)]
+        counted = [
+            ("counted", (number, 1_000_000 + number, 0.5, (28, 28), "options"))
+            for number in sorted(order.counted)
+        ]
         wrong = [("wrong", pair) for pair in self.wrong.items()]
         return [("machine", MACHINE), *counted, *wrong, ("checked", None)]

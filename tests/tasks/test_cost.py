@@ -9,7 +9,7 @@ from tiny_task import OPTIONS, tiny_config
 
 from focal_lab.backbones.counting import count_gmacs, count_parameters
 from focal_lab.errors import UserError
-from focal_lab.tasks.cost import count_config, find_class, picture_size
+from focal_lab.tasks.cost import count_config, find_class
 from focal_lab.tasks.training_cli import FocalCLI
 
 DIGITS = "focal_lab.data.digits.DigitsClassification"
@@ -18,15 +18,16 @@ FOLDER = "focal_lab.data.image_folder.ImageFolderDataModule"
 
 def test_the_cost_is_that_of_the_model_that_is_trained() -> None:
     model = timm.create_model("focal_micro_patch2_window7_28", num_classes=10, **OPTIONS)
-    assert count_config(tiny_config()) == (count_parameters(model), count_gmacs(model, (28, 28)))
+    counted = count_config(tiny_config())
+    assert (counted.params, counted.gmacs) == (count_parameters(model), count_gmacs(model, (28, 28)))
 
 
 def test_the_cost_is_counted_at_the_size_of_the_datas_pictures() -> None:
     config = tiny_config(backbone="resnet10t", backbone_options={}, data={"image_size": 64})
-    params, gmacs = count_config(config)
+    small = count_config(config)
     larger = count_config(config | {"data": {"class_path": DIGITS, "init_args": {"image_size": 128}}})
-    assert larger[0] == params
-    assert larger[1] == pytest.approx(4 * gmacs, rel=0.01)
+    assert larger.params == small.params
+    assert larger.gmacs == pytest.approx(4 * small.gmacs, rel=0.01)
 
 
 def test_numbers_written_as_text_count_as_numbers() -> None:
@@ -92,26 +93,10 @@ def test_a_configuration_that_cannot_be_trained_is_told_in_one_line(config: Any,
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("data", "size"),
-    [
-        ({"class_path": DIGITS}, (28, 28)),
-        ({"class_path": DIGITS, "init_args": {}}, (28, 28)),
-        ({"class_path": DIGITS, "init_args": {"image_size": 56}}, (56, 56)),
-        ({"class_path": FOLDER, "init_args": {"root": "x"}}, (224, 224)),
-        ({"class_path": FOLDER, "init_args": {"image_size": [64, 96]}}, (64, 96)),
-    ],
-)
-def test_the_pictures_size_is_the_option_or_its_default(data: dict[str, Any], size: tuple[int, int]) -> None:
-    assert picture_size(data) == size
-
-
 def test_data_that_does_not_say_its_size_is_refused() -> None:
-    data = {"class_path": "lightning.LightningDataModule"}
-    with pytest.raises(
-        UserError, match=r"^data\.init_args\.image_size: lightning\.LightningDataModule does not"
-    ):
-        picture_size(data)
+    config = tiny_config() | {"data": {"class_path": "lightning.LightningDataModule"}}
+    with pytest.raises(UserError, match=r"^data\.init_args\.image_size: .*DataModule does not say its"):
+        count_config(config)
 
 
 @pytest.mark.parametrize("path", ["focal_lab.data.digits.Nope", "focal_lab.nope.Nope", "Nope", ""])

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 
@@ -98,27 +97,9 @@ class _Ear:
         self._word = "stop"
 
 
-def count_child(configs: list[dict[str, Any]], connection: Connection) -> None:
-    """Check and count configurations, a message for each.
-
-    Messages are `counted` with (number, params, gmacs) or `wrong` with (number, why), and last `devices` with
-    how many GPUs there are.
-    """
-    join_parent()
-    torch.set_num_threads(1)
-    for number, config in enumerate(configs):
-        try:
-            params, gmacs = count_config(config)
-        except UserError as error:
-            connection.send(("wrong", (number, str(error))))
-        else:
-            connection.send(("counted", (number, params, gmacs)))
-    connection.send(("devices", torch.cuda.device_count()))
-
-
 def _train(order: Order, folder: Path, connection: Connection, ear: Callable[[], str | None]) -> Result:
     started = _now()
-    params, gmacs = count_config(order.config)
+    counted = count_config(order.config)
     if order.backbone_checkpoint is not None and not Path(order.backbone_checkpoint).is_file():
         run = Path(order.backbone_checkpoint).parents[1]
         raise UserError(
@@ -137,8 +118,9 @@ def _train(order: Order, folder: Path, connection: Connection, ear: Callable[[],
         task=order.task,
         seed=order.seed,
         metrics=trained.metrics,
-        params=params,
-        gmacs=gmacs,
+        params=counted.params,
+        gmacs=counted.gmacs,
+        image_size=list(counted.evaluated.size),
         train_seconds=trained.train_seconds,
         images_per_second=trained.images_per_second,
         peak_memory_mb=trained.peak_memory_mb,

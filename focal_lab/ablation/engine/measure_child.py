@@ -47,7 +47,9 @@ def _check(order: Check, connection: Connection) -> None:
     for number, config in enumerate(order.configs):
         try:
             if number in order.counted:
-                connection.send(("counted", (number, *count_config(config))))
+                counted = count_config(config)
+                size, source = counted.evaluated.size, counted.evaluated.source
+                connection.send(("counted", (number, counted.params, counted.gmacs, size, source)))
             else:
                 build_unweighted(config)
         except UserError as error:

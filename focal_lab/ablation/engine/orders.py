@@ -5,7 +5,7 @@ import multiprocessing
 import multiprocessing.reduction
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
@@ -133,15 +133,11 @@ class WarmProcesses:
         """Start a process of a run; the connection yields its messages and takes words to it."""
         return self._start(_train, order)
 
-    def count(self, configs: Sequence[Mapping[str, Any]]) -> tuple[ForkServerProcess, Connection]:
-        """Start checking and counting configurations; the connection yields what comes out."""
-        return self._start(_count, [dict(config) for config in configs])
-
     def count_devices(self) -> int:
         """GPUs that torch sees here."""
-        process, messages = self.count([])
+        process, messages = self._start(_count_devices, None)
         try:
-            return int(messages.recv()[1])
+            return int(messages.recv())
         finally:
             process.kill()
 
@@ -199,10 +195,13 @@ def _train(order: Order, connection: Connection) -> None:
     run_child(order, connection)
 
 
-def _count(configs: list[dict[str, Any]], connection: Connection) -> None:
-    from focal_lab.ablation.engine.child import count_child
+def _count_devices(_: None, connection: Connection) -> None:
+    from focal_lab.ablation.engine.child import join_parent
 
-    count_child(configs, connection)
+    join_parent()
+    import torch
+
+    connection.send(torch.cuda.device_count())
 
 
 def _survey(order: Check | Measure, connection: Connection) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 class Check:
     """Check configurations; those at `counted` are counted, too.
 
-    Messages are (kind, value): `machine` with a Machine, `counted` with (number, parameters, GMACs), `wrong`
-    with (number, why), and last `checked`.
+    Messages are (kind, value): `machine` with a Machine, `counted` with (number, parameters, GMACs, size
+    and where it is from, as in `EvaluationSize`), `wrong` with (number, why), and last `checked`.
     """
 
     configs: tuple[dict[str, Any], ...]

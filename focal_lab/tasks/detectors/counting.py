@@ -7,10 +7,13 @@ from torch import Tensor, nn
 
 from focal_lab.backbones.counting import count_gmacs
 from focal_lab.backbones.options import Size
+from focal_lab.tasks.extent import padded_size
 
 # Regions that a detector with proposals is counted for: 1,000 boxes are classified and 100 get a mask.
 BOX_REGIONS = 1000
 MASK_REGIONS = 100
+# Height and width of the image that they are counted for.
+PAPER_SIZE = (800, 1280)
 
 
 def count_detector_gmacs(detector: nn.Module, image_size: Size) -> float:
@@ -24,8 +27,7 @@ def count_detector_gmacs(detector: nn.Module, image_size: Size) -> float:
         image_size: height and width in pixels; the frame of the network is rounded up from it.
     """
     divisor: int = cast(Any, detector).transform.size_divisible
-    height, width = (-(-length // divisor) * divisor for length in image_size)
-    return count_gmacs(_Heads(detector), (height, width))
+    return count_gmacs(_Heads(detector), padded_size(image_size, divisor))
 
 
 class _Heads(nn.Module):

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
 
+import torch
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
+from focal_lab.backbones.options import Size
 from focal_lab.errors import UserError, one_of
-from focal_lab.tasks.extent import Extent
+from focal_lab.tasks.extent import Extent, padded_size
 from focal_lab.tasks.features import Features
 
 
@@ -80,6 +82,14 @@ class Resize(GeneralizedRCNNTransform):  # type: ignore[misc]
     def resize(self, image: Any, target: Any = None) -> Any:
         """As torchvision does, or not at all."""
         return super().resize(image, target) if self.resizes else (image, target)
+
+    def frame(self, size: Size) -> Size:
+        """Height and width of what the network is fed in evaluation for an image of that size alone."""
+        training: bool = self.training
+        self.eval()  # training draws one of several sizes
+        image, _ = self.resize(torch.empty(3, *size, device="meta"))
+        self.train(training)
+        return padded_size((image.shape[-2], image.shape[-1]), self.size_divisible)
 
     def forward(self, images: Any, targets: Any = None) -> Any:
         """A batch of pictures (3, H, W), of different sizes, in one frame."""

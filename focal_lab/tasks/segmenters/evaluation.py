@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from focal_lab.backbones.options import Size
 from focal_lab.errors import UserError
 from focal_lab.tasks.segmenters.network import Segmenter
 
@@ -85,6 +86,12 @@ class Protocol:
         rounded = (max(_MULTIPLE, round(side * factor / _MULTIPLE) * _MULTIPLE) for side in (height, width))
         return next(rounded), next(rounded)
 
+    def input_size(self, frame: Size) -> Size:
+        """What the network is fed of a padded image at a time: all of it, or a window."""
+        if self.mode == "whole":
+            return frame
+        return min(self.window, frame[0]), min(self.window, frame[1])
+
 
 def segment(network: Segmenter, images_BCHW: Tensor, protocol: Protocol) -> Tensor:
     """The likeliest class of every pixel.
@@ -135,7 +142,7 @@ def _slide(network: Segmenter, images_BCHW: Tensor, protocol: Protocol) -> Tenso
     height, width = images_BCHW.shape[-2:]
     framed_BCHW = network.framed(images_BCHW)
     frame = (framed_BCHW.shape[-2], framed_BCHW.shape[-1])
-    rows, columns = (min(protocol.window, length) for length in frame)
+    rows, columns = protocol.input_size(frame)
     corners = [
         (top, left)
         for top in _starts(frame[0], rows, protocol.step, stride)

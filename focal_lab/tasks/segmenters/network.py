@@ -6,7 +6,7 @@ Shape suffixes: B batch, C channels, K classes, H W picture, h w the finest of t
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from focal_lab.tasks.extent import shield
+from focal_lab.tasks.extent import padded_size, shield
 from focal_lab.tasks.features import Features
 from focal_lab.tasks.segmenters.decoders import Decoder
 
@@ -80,12 +80,12 @@ class Segmenter(nn.Module):
 
     def framed(self, images_BCHW: Tensor) -> Tensor:
         """Zeros, the mean colour, at the bottom and on the right, and a note of where they are."""
-        divisor = self.features.divisor
         height, width = images_BCHW.shape[-2:]
-        below, right = -height % divisor, -width % divisor
-        frame = (height + below, width + right)
+        frame = padded_size((height, width), self.features.divisor)
         self.features.extent.update([(height, width)] * len(images_BCHW), frame)
-        return F.pad(images_BCHW, (0, right, 0, below)) if below or right else images_BCHW
+        if frame == (height, width):
+            return images_BCHW
+        return F.pad(images_BCHW, (0, frame[1] - width, 0, frame[0] - height))
 
 
 def _classifier(channels: int, num_classes: int, dropout: float) -> nn.Sequential:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("project")
 def view_of(plan: Plan, workers: int = 1) -> tuple[SweepView, io.StringIO]:
     """A view that writes a log, and what it writes."""
     stream = io.StringIO()
-    costs = {run.id: Cost(1, 1.0) for run in plan.distinct_runs}
+    costs = {run.id: Cost(1, 1.0, (28, 28), "options") for run in plan.distinct_runs}
     return SweepView(plan, costs, workers, Console(file=stream, width=40)), stream
 
 
@@ -97,7 +97,10 @@ def test_all_runs_in_progress_are_drawn_on_a_terminal() -> None:
 
 def test_runs_whose_time_is_not_known_take_as_long_for_their_work_as_the_others() -> None:
     runs = make_plan(write_sweep()).distinct_runs
-    costs = {run.id: Cost(1, gmacs) for run, gmacs in zip(runs, (1.0, 2.0, 1.0, 2.0), strict=True)}
+    costs = {
+        run.id: Cost(1, gmacs, (28, 28), "options")
+        for run, gmacs in zip(runs, (1.0, 2.0, 1.0, 2.0), strict=True)
+    }
     expected, in_seconds = expectations(runs, costs, {runs[0].id: 30.0})
     assert in_seconds
     assert [run.weight for run in expected] == [30.0, 60.0, 30.0, 60.0]
