@@ -42,7 +42,7 @@ def test_the_number_of_classes_comes_from_the_data_unless_it_is_given(tmp_path: 
     config = tiny_config() | {"data": folder}
     given = count_config(config)
     del config["model"]["init_args"]["num_classes"]
-    assert given[0] - count_config(config)[0] == 7 * (8 * OPTIONS["embed_dim"] + 1)
+    assert given.params - count_config(config).params == 7 * (8 * OPTIONS["embed_dim"] + 1)
     built = FocalCLI(config, run=False)
     assert built.model.hparams["num_classes"] == 3
     assert built.config.model.init_args.num_classes == 3  # what is trained again has it, too

@@ -61,9 +61,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"id": i + 1, "file_name": f"{i}.png", "height": height, "width": width}
         for i, (height, width) in enumerate(sizes)
     ]
-    made = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
+    made = {
+        "images": images,
+        "annotations": boxes,
+        "categories": [{"id": i + 1, "name": f"thing {i}"} for i in range(10)],
+    }
     (root / "val.json").write_text(json.dumps(made))
-    (root / "classes.txt").write_text("floor\nwall\n")
+    (root / "classes.txt").write_text("".join(f"stuff {i}\n" for i in range(11)))
     return root
 
 
@@ -152,8 +156,8 @@ def test_the_size_is_that_of_what_most_validation_images_feed_to_the_network(
         (lambda: segmenter(), (512, 2048)),
         (lambda: segmenter(test_size=96), (96, 384)),
         (lambda: segmenter(evaluation="slide"), (512, 512)),
-        (lambda: Classification("focal_micro_patch2_window7_28", {"img_size": 56}), (56, 56)),
-        (lambda: Classification("test_resnet"), (160, 160)),
+        (lambda: Classification("focal_micro_patch2_window7_28", {"img_size": 56}, num_classes=10), (56, 56)),
+        (lambda: Classification("test_resnet", num_classes=10), (160, 160)),
     ],
 )
 def test_without_images_it_is_the_papers_shape_within_the_tasks_limits(task: Any, size: Size) -> None:
@@ -170,7 +174,7 @@ def test_costs_are_counted_at_that_size_and_a_checkpoint_notes_it(root: Path, tm
         "model": {
             "class_path": "focal_lab.tasks.detection.Detection",
             "init_args": NET
-            | {"method": "retinanet", "num_classes": 1, "min_size": [64], "pyramid_channels": 32},
+            | {"method": "retinanet", "num_classes": 10, "min_size": [64], "pyramid_channels": 32},
         },
         "data": {
             "class_path": "focal_lab.data.coco.CocoDataModule",
@@ -179,7 +183,7 @@ def test_costs_are_counted_at_that_size_and_a_checkpoint_notes_it(root: Path, tm
     }
     counted = count_config(config)
     assert (counted.evaluated.size, counted.evaluated.source) == ((64, 96), "images")
-    module = Detection("retinanet", **NET, num_classes=1, min_size=[64], pyramid_channels=32)
+    module = Detection("retinanet", **NET, num_classes=10, min_size=[64], pyramid_channels=32)
     assert counted.gmacs == module.gmacs((64, 96))
     assert count_config(
         config | {"data": config["data"] | {"init_args": {"root": "nowhere"}}}
