@@ -2,6 +2,7 @@
 
 import colorsys
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import torch.nn.functional as F  # noqa: N812
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchvision.io import write_png
 
+from focal_lab.errors import UserError
 from focal_lab.tasks.classes import Classes
 
 # Validation pictures in TensorBoard, the first of the set.
@@ -97,19 +100,22 @@ class WritePictures(BasePredictionWriter):
         super().__init__("batch")
         self.look: Look | None = None
         self.files: Sequence[Path] | None = None
+        self._names: list[str] = []
+        self._numbers: list[int] = []
 
     def draw(self, look: Look, picture_3HW: Tensor, found: Any) -> Tensor:
         """What was found, over a picture of bytes."""
         raise NotImplementedError
 
-    def keep(self, folder: Path, name: str, number: int, found: Any) -> None:
-        """Whatever else is written of a picture.
+    def keep(self, folder: Path, name: str, written: str, number: int, found: Any) -> None:
+        """Whatever else is written of an image.
 
         Args:
             folder: of all that is predicted.
-            name: of the picture.
-            number: its place in the data, or its file's name where that is a number.
-            found: what the task answered.
+            name: of the image's file.
+            written: what its output files are called, without a suffix.
+            number: its image ID, see `image_ids`.
+            found: what the task found in it.
         """
 
     def folder(self, trainer: Trainer) -> Path:
@@ -120,6 +126,7 @@ class WritePictures(BasePredictionWriter):
         """Nothing is found yet."""
         self.look = Look(trainer, pl_module)
         self.files = getattr(getattr(trainer, "datamodule", None), "predict_files", None)
+        self._names, self._numbers = output_names(self.files or ()), image_ids(self.files or ())
         (self.folder(trainer) / "pictures").mkdir(parents=True, exist_ok=True)
 
     def write_on_batch_end(
@@ -137,13 +144,41 @@ class WritePictures(BasePredictionWriter):
         assert look is not None
         for picture, target, found in zip(*batch, prediction, strict=True):
             number = int(target["image_id"])
-            file = self.files[number] if self.files else None
-            name = file.name if file else str(number)
-            if file and file.stem.isdecimal():
-                number = int(file.stem)
+            written = self._names[number] if self.files else str(number)
+            name = self.files[number].name if self.files else written
             drawn = self.draw(look, look.pixels(picture), found)
-            write_png(drawn, str(folder / "pictures" / f"{name}.png"))
-            self.keep(folder, name, number, found)
+            write_png(drawn, str(folder / "pictures" / f"{written}.png"))
+            numbered = self._numbers[number] if self.files else number
+            self.keep(folder, name, written, numbered, found)
+
+
+def output_names(files: Sequence[Path]) -> list[str]:
+    """What the output files of images are called: X for X.jpg; where several are X, with their suffix.
+
+    Raises:
+        UserError: two images have the same name.
+    """
+    twice = [name for name, count in Counter(file.name for file in files).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"{twice[0]} is the name of several images, whose output files would be the same (predict folder "
+            "by folder)",
+            key="IMAGES",
+        )
+    stems = Counter(file.stem for file in files)
+    names = [file.stem if stems[file.stem] == 1 else file.name for file in files]
+    for name in {file.stem for file in files if stems[file.stem] > 1}:
+        rank_zero_warn(
+            f"several images are called {name}: their output files keep the suffix, {name}.SUFFIX.png"
+        )
+    return names
+
+
+def image_ids(files: Sequence[Path]) -> list[int]:
+    """The numbers that files are called by where all are, each by another, as COCO's; else their places."""
+    stems = [file.stem for file in files]
+    numbers = [int(stem) for stem in stems if stem.isdecimal()]
+    return numbers if len(set(numbers)) == len(stems) else list(range(len(stems)))
 
 
 def as_bytes(picture_3HW: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

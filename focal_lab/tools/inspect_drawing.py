@@ -24,7 +24,6 @@ _PANEL = 1.5
 _TITLE = 4.0  # inches that a title needs
 _QUERY = "#ff1f5a"
 _MOST_HEADS = 8
-_PALETTE = 128
 
 
 def color_of(level: str) -> str:
@@ -194,7 +193,7 @@ def draw_reach(
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a PNG of few colours, which takes a third of the bytes."""
+    """Write a PNG in full colour: what is drawn on is an image."""
     from matplotlib import rc_context
     from PIL import Image
 
@@ -203,8 +202,7 @@ def save(figure: "Figure", path: Path) -> None:
         figure.savefig(stream, format="png", dpi=_DOTS)
     path.parent.mkdir(parents=True, exist_ok=True)
     with Image.open(stream) as drawn:
-        few = drawn.convert("RGB").quantize(_PALETTE, dither=Image.Dither.NONE)
-    few.save(path, format="PNG", optimize=True)
+        drawn.convert("RGB").save(path, format="PNG", optimize=True)
 
 
 def _draw_reach(axes: "Axes", seen: SeenPicture, view: QueryView) -> None:

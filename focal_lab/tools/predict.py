@@ -5,7 +5,6 @@ import logging
 import sys
 import time
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,17 +135,12 @@ def _table(options: argparse.Namespace, trained: "Trained", files: list[Path], d
 
 
 def _drawn(options: argparse.Namespace, trained: "Trained", files: list[Path], device: Any) -> int:
+    from focal_lab.tasks.pictures import output_names
     from focal_lab.tools.predict_output import check_folder
 
     if options.top is not None:
         raise UserError(f"is of classification, and {trained.file} is of {trained.task}", key="--top")
-    twice = [name for name, count in Counter(file.name for file in files).items() if count > 1]
-    if twice:
-        raise UserError(
-            f"{twice[0]} is the name of several pictures, whose files would be the same (predict folder by "
-            "folder)",
-            key="IMAGES",
-        )
+    output_names(files)  # which refuses equal ones, before anything is made
     folder = options.output or _FOLDER
     check_folder(folder, options.force)
     shown = trained.preprocessing()

@@ -141,16 +141,21 @@ def test_a_detection_writes_cocos_results_and_pictures(
     assert "photos/damaged.png: cannot be decoded" in capsys.readouterr().err
     results = json.loads(Path("found/predictions.json").read_text(encoding="utf-8"))
     assert {entry["file_name"] for entry in results} == {"a.jpg", "b.png", "7.png"}
-    assert {entry["image_id"] for entry in results if entry["file_name"] == "7.png"} == {7}
-    assert all(entry["segmentation"]["size"] == [64, 60] for entry in results if entry["image_id"] == 7)
+    # an ID a file: a name that is a number is one only where all are
+    assert {(entry["image_id"], entry["file_name"]) for entry in results} == {
+        (0, "a.jpg"),
+        (1, "b.png"),
+        (3, "7.png"),
+    }
+    assert all(entry["segmentation"]["size"] == [64, 60] for entry in results if entry["image_id"] == 3)
     drawn = {path.name for path in Path("found/pictures").iterdir()}
-    assert drawn == {"a.jpg.png", "b.png.png", "7.png.png"}
+    assert drawn == {"a.png", "b.png", "7.png"}
 
 
 def test_a_segmentation_writes_masks_of_the_pictures_own_size(project: Path) -> None:
     assert predict(project / "pixels", "photos/*.*", "--output", "found") == 0
-    assert {path.name for path in Path("found/masks").iterdir()} == {"a.jpg.png", "b.png.png"}
-    with Image.open("found/masks/a.jpg.png") as mask:
+    assert {path.name for path in Path("found/masks").iterdir()} == {"a.png", "b.png"}
+    with Image.open("found/masks/a.png") as mask:
         assert mask.size == (40, 30)
         assert int(np.asarray(mask).max()) <= 10
 

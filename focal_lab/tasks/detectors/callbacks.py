@@ -33,9 +33,9 @@ class ShowDetections(ShowPictures):
 class WriteDetections(WritePictures):
     """`focal-lab predict`: COCO's result file, `predictions.json`, and drawn pictures beside it.
 
-    Each result has the picture's id (its file's name where that is a number, as COCO's are, else its place in
-    the folder), the class as the annotation file's category id, box, score, and the mask as run lengths. With
-    several processes each writes a file of its own.
+    Each result has the image's ID (its file's name where all are different numbers, as COCO's are, else its
+    place in the folder), the class as the annotation file's category id, box, score, and the mask as run
+    lengths. With several processes each writes a file of its own.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class WriteDetections(WritePictures):
         """The objects that the detector is more or less sure of."""
         return draw(picture_3HW, found, look.classes, DRAWN_FROM)
 
-    def keep(self, folder: Path, name: str, number: int, found: Any) -> None:
+    def keep(self, folder: Path, name: str, written: str, number: int, found: Any) -> None:
         """Results for the file that is written at the end."""
         assert self.look is not None
         self._results += _results(found, number, name, self.look.classes)

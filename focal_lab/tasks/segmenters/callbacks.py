@@ -41,14 +41,14 @@ class WriteSegmentation(WritePictures):
         """The picture at its own size, its classes in colour."""
         return overlay(picture_3HW, found, look.classes, enlarge=False)
 
-    def keep(self, folder: Path, name: str, number: int, found: Any) -> None:
+    def keep(self, folder: Path, name: str, written: str, number: int, found: Any) -> None:
         """Write the mask."""
         assert self.look is not None
         numbers = np.array(
             [self.look.classes.category_id(label) for label in range(int(found.max()) + 1)], np.int64
         )[found.cpu().numpy()]
         kind = np.uint8 if numbers.max() < 256 else np.uint16
-        Image.fromarray(numbers.astype(kind)).save(folder / "masks" / f"{name}.png")
+        Image.fromarray(numbers.astype(kind)).save(folder / "masks" / f"{written}.png")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say where everything is."""
