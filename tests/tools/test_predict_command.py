@@ -202,7 +202,7 @@ MISTAKES = {
         "notes.ckpt/found: --output: cannot be written: Not a directory",
     ),
     "a full folder": (["pixels", "photos", "-o", "photos"], "photos: --output: is not empty"),
-    "one name twice": (["boxes", "photos", "twice"], "IMAGES: a.jpg is the name of several pictures"),
+    "one name twice": (["boxes", "photos", "twice"], "IMAGES: a.jpg is the name of several images"),
 }
 
 
