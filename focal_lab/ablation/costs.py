@@ -139,5 +139,5 @@ def _is_cost(value: dict[str, Any]) -> bool:
 
 
 def _is_ours(run: Run) -> bool:
-    """Whether the code that is counted changes with our version only; a backbone of timm's does not."""
-    return str(run.config["model"]["class_path"]).startswith("focal_lab.")
+    """Whether the code that is counted changes with our version only: the user's may register a backbone."""
+    return "code" not in run.identity and str(run.config["model"]["class_path"]).startswith("focal_lab.")

@@ -68,7 +68,7 @@ def read_needs(out: Path) -> Needs:
     names: dict[str, set[str]] = {}
     for path in all_manifests(out):
         try:
-            manifest = read_manifest(path)
+            manifest = read_manifest(path, to_train=False)
         except UserError as error:
             wrong[path.stem] = str(error)
             continue

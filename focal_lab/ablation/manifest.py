@@ -20,6 +20,8 @@ from focal_lab.files import write_atomic
 
 SCHEMA = 1
 PLANS = "plans"
+# (schema, version of identities) of earlier plans that can be listed
+_READABLE = {(SCHEMA, earlier) for earlier in range(1, IDENTITY_VERSION)}
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,12 @@ def manifest_path(out: Path, study: str) -> Path:
     return out / PLANS / f"{study}.json"
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path, *, to_train: bool = True) -> Manifest:
     """The manifest in a file.
+
+    Args:
+        to_train: whether its runs are to be trained, which needs ids of this version; those of earlier ones
+            are good enough to tell who needs which folder.
 
     Raises:
         UserError: missing, damaged, or written by another version.
@@ -93,7 +99,7 @@ def read_manifest(path: Path) -> Manifest:
     except ValueError as error:
         raise UserError("is damaged; start the sweep once more, which writes it again", file=path) from error
     written = (raw.get("schema"), raw.get("identity_version")) if isinstance(raw, dict) else None
-    if written != (SCHEMA, IDENTITY_VERSION):
+    if written != (SCHEMA, IDENTITY_VERSION) and (to_train or written not in _READABLE):
         by = f"focal-lab {raw.get('focal_lab')}" if isinstance(raw, dict) else "something else"
         raise UserError(
             f"was written by {by}, which this version ({__version__}) does not go on with; "
@@ -138,7 +144,7 @@ def _raw(manifest: Manifest) -> dict[str, Any]:
                 "identity": _without(run.identity, "seed_everything", "needs"),
                 "runs": [],
             }
-        group["runs"].append([place, run.id, run.seed, run.needs])
+        group["runs"].append([place, run.id, run.seed, run.needs, run.identity.get("needs")])
     return {
         "schema": SCHEMA,
         "focal_lab": __version__,
@@ -160,8 +166,9 @@ def seedless(run: Run) -> str:
 def _runs(group: dict[str, Any]) -> list[tuple[int, Run]]:
     cell = Cell(group["labels"], group["settings"])
     found = []
-    for place, name, seed, needs in group["runs"]:
-        identity = group["identity"] | {"seed_everything": seed} | ({"needs": needs} if needs else {})
+    for place, name, seed, needs, *named in group["runs"]:
+        known = named[0] if named else needs  # older plans: a run was always called by its id
+        identity = group["identity"] | {"seed_everything": seed} | ({"needs": known} if known else {})
         config = {"seed_everything": seed} | group["config"]
         found.append((place, Run(name, cell, group["task"], seed, config, identity, needs=needs)))
     return found

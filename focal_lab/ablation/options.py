@@ -31,6 +31,7 @@ def plan_of(options: argparse.Namespace, papers: Sequence[str]) -> Plan:
         seeds=options.seeds,
         overrides=options.set,
         tasks=options.tasks,
+        out=options.out,
     )
     if plan.sweep.paper not in (None, *papers):
         raise UserError(

@@ -11,6 +11,7 @@ from typing import Any
 from focal_lab.ablation.columns import with_main_columns
 from focal_lab.ablation.design import Cell, design_cells
 from focal_lab.ablation.front import best_first
+from focal_lab.ablation.identity import Identities
 from focal_lab.ablation.overlaps import refuse_overlaps
 from focal_lab.ablation.runs import Run, hash_of, make_runs
 from focal_lab.ablation.search import Proposals, Recipe
@@ -78,6 +79,7 @@ def make_plan(
     seeds: int | Sequence[int] | None = None,
     overrides: Sequence[str] = (),
     tasks: Sequence[str] | None = None,
+    out: Path | None = None,
 ) -> Plan:
     """Resolve a sweep file.
 
@@ -87,6 +89,7 @@ def make_plan(
         seeds: how many seeds, or which; None for those of the file.
         overrides: KEY=VALUE settings of the command line, VALUE in YAML.
         tasks: what every cell is trained for; None for the tasks of the file.
+        out: folder of the runs, where those of earlier versions are recognised; None to name runs only.
 
     Raises:
         UserError: the file, the suite or a setting is wrong, or two cells come to the same network.
@@ -110,10 +113,15 @@ def make_plan(
             )
     refuse_overlaps(sweep, settings)
     experiments = {task: chosen.experiment(task) for task in sweep.tasks}
+    identities = Identities(out)
     if sweep.search is not None:
-        return replace(_search_plan(sweep, chosen, experiments, settings), options=options)
+        return replace(_search_plan(sweep, chosen, experiments, settings, identities), options=options)
     cells = design_cells(sweep)
-    runs = tuple(run for cell in cells for run in _runs_of(sweep, chosen, experiments, cell, settings))
+    runs = identities.settled(
+        lambda: tuple(
+            run for cell in cells for run in _runs_of(sweep, chosen, experiments, cell, settings, identities)
+        )
+    )
     _refuse_degenerate(sweep, runs)
     return Plan(sweep, chosen.name, cells, runs, options=options)
 
@@ -133,6 +141,7 @@ def _search_plan(
     suite: Suite,
     experiments: Mapping[str, dict[str, Any]],
     settings: dict[str, Any],
+    identities: Identities,
 ) -> Plan:
     """A search before its first proposal."""
     if len(sweep.tasks) > 1:
@@ -144,7 +153,7 @@ def _search_plan(
             key="seeds",
         )
     (task,) = sweep.tasks
-    recipe = Recipe(sweep, suite, experiments[task], settings)
+    recipe = Recipe(sweep, suite, experiments[task], settings, identities)
     for params in recipe.probes():
         recipe.run(params)
     return Plan(sweep, suite.name, (), (), recipe)
@@ -173,12 +182,13 @@ def _runs_of(
     experiments: Mapping[str, Mapping[str, Any]],
     cell: Cell,
     settings: Mapping[str, Any],
+    identities: Identities,
 ) -> list[Run]:
     """The runs of a cell, the classification first: what the other tasks' runs start from."""
     runs: list[Run] = []
     parents: dict[int, Run] = {}
     for task in sorted(sweep.tasks, key=TASKS.index):
-        made = make_runs(sweep, suite, experiments[task], cell, task, settings, parents)
+        made = make_runs(sweep, suite, experiments[task], cell, task, settings, identities, parents)
         if task == "classification":
             parents = {run.seed: run for run in made}
         runs += made
@@ -237,6 +247,7 @@ def recall_plan(
         seeds=seeds if seeds is not None else noted.get("seeds"),
         overrides=overrides or noted.get("set", ()),
         tasks=tasks or noted.get("tasks"),
+        out=out,
     )
 
 

@@ -1,13 +1,15 @@
-"""What a result must say about where it comes from: code, versions, hardware."""
+"""What a result must say about where it comes from: code, the user's own too, versions, hardware."""
 
 import platform
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import focal_lab
+from focal_lab.ablation.user_code import UserCode
 
 _PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "optuna", "numpy")
 
@@ -19,6 +21,29 @@ def git_state() -> dict[str, Any]:
     commit = _git(folder, "rev-parse", "HEAD")
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return {"commit": commit or None, "dirty": None if changes is None or not commit else bool(changes)}
+
+
+def git_of(modules: Iterable[str]) -> dict[str, Any]:
+    """`git_state`, and under `user_code` that of each repository that some modules of the user's are in."""
+    files = tuple(sorted({file.resolve() for file in UserCode().files(modules)}))
+    return git_state() | ({"user_code": _repositories(files)} if files else {})
+
+
+@cache
+def _repositories(files: tuple[Path, ...]) -> list[dict[str, Any]]:
+    """Name, commit and whether something is not committed; of files in no repository the folder's name."""
+    places: dict[Path, list[Path]] = {}
+    for file in files:
+        top = _git(file.parent, "rev-parse", "--show-toplevel")
+        places.setdefault(Path(top) if top else file.parent, []).append(file)
+    found = []
+    for folder, ours in places.items():
+        commit = _git(folder, "rev-parse", "HEAD") or None
+        changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        known = _git(folder, "ls-files", "--", *map(str, ours))
+        dirty = bool(changes) or len((known or "").splitlines()) < len(ours)
+        found.append({"folder": folder.name, "commit": commit, "dirty": dirty if commit else None})
+    return found
 
 
 @cache

@@ -48,7 +48,8 @@ class Result:
         validation: the metrics on the validation split after the epoch tested; searches compare them.
         evaluated: what the metrics are of: `checkpoint`, best or last, and `split`, test or val; empty in
             older files.
-        git: `commit` and `dirty` of the code that ran; both None outside a checkout.
+        git: `commit` and `dirty` of focal_lab's code that ran, both None outside a checkout; `user_code`: the
+            same for each repository, by its `folder`, of the user's own code, if there is any.
     """
 
     run: str

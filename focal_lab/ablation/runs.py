@@ -1,14 +1,17 @@
 """Cell x task x seed -> run: an ordinary LightningCLI configuration, named by what it comes to."""
 
 import copy
-import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from focal_lab.ablation.design import Cell
+from focal_lab.ablation.identity import IDENTITY_VERSION as IDENTITY_VERSION
+from focal_lab.ablation.identity import Identities, seeded_hashes
+from focal_lab.ablation.identity import hash_of as hash_of
+from focal_lab.ablation.identity_table import RATES
 from focal_lab.ablation.suite import Suite
 from focal_lab.ablation.sweep_file import TASKS, Sweep
 from focal_lab.backbones.options import OPTION_NAMES, resolve_stages
@@ -16,15 +19,8 @@ from focal_lab.backbones.options import identity as network_identity
 from focal_lab.backbones.presets import find_preset, preset_options
 from focal_lab.errors import UserError, one_of
 
-# Changes of the code that change what a configuration computes belong here: they rename every run.
-IDENTITY_VERSION = 1
 _SECTIONS = ("model", "data", "trainer")
-# what a run shows does not change what it finds
-_DISPLAY = ("enable_progress_bar", "enable_model_summary", "log_every_n_steps", "logger")
 _INIT = {"model": "model.init_args", "data": "data.init_args"}
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
-# what the focal network takes besides the options that decide what it computes
-_RATES = ("global_pool", "drop_rate", "proj_drop_rate", "attn_drop_rate")
 
 
 @dataclass(frozen=True)
@@ -32,9 +28,10 @@ class Run:
     """One training.
 
     Attributes:
-        id: hash of `identity`, the name of the run's folder.
+        id: name of the run's folder: the beginning of the hash of `identity`, or the name that an earlier
+            version gave to a run that it finished.
         config: LightningCLI configuration, complete but for paths.
-        identity: what is hashed: the configuration with the backbone's options as they come to.
+        identity: what is hashed, see `identity`.
         stages: effective configuration per stage of a focal backbone, None for others.
         notes: where an option of the backbone was not honoured as written.
         needs: the run whose trained backbone this one starts from; None for a start from nothing.
@@ -57,7 +54,7 @@ class Run:
 
     @property
     def config_hash(self) -> str:
-        """The whole hash that the id is the beginning of."""
+        """The whole hash of the identity."""
         return hash_of(self.identity)
 
 
@@ -68,6 +65,7 @@ def make_runs(
     cell: Cell,
     task: str,
     overrides: Mapping[str, Any],
+    identities: Identities,
     parents: Mapping[int, Run] | None = None,
 ) -> list[Run]:
     """The runs of one cell and task, one a seed of the sweep.
@@ -77,6 +75,7 @@ def make_runs(
     before one for all tasks.
 
     Args:
+        identities: describes configurations; ids are right once it is settled.
         parents: seed -> the run whose backbone to start from, unless the configuration names another.
 
     Raises:
@@ -99,45 +98,21 @@ def make_runs(
     if backbone is not None:
         init_args["backbone"] = suite.backbones.get(str(backbone), backbone)
     stages, notes, network = _resolve_backbone(sweep, cell, overrides, init_args, task)
-    described = _describe(config, task, network)
-    waits = not init_args.get("backbone_checkpoint")
-    needs = {seed: parent.id for seed, parent in (parents or {}).items() if waits}
+    described = identities.describe(config, task, network)
+    needs = {} if init_args.get("backbone_checkpoint") else dict(parents or {})
+    own = [
+        {"seed_everything": seed} | ({"needs": needs[seed].config_hash[:12]} if seed in needs else {})
+        for seed in sweep.seeds
+    ]
     seedless = {key: value for key, value in config.items() if key != "seed_everything"}
     runs = []
-    for name, identity in _named(described, sweep.seeds, needs):
+    for name, identity in seeded_hashes(described, own):
         seed = identity["seed_everything"]
         seeded = {"seed_everything": seed} | seedless
-        runs.append(Run(name, cell, task, seed, seeded, identity, stages, notes, needs.get(seed)))
+        needed = needs[seed].id if seed in needs else None
+        run_id = identities.folder(name[:12])
+        runs.append(Run(run_id, cell, task, seed, seeded, identity, stages, notes, needed))
     return runs
-
-
-def _named(
-    described: Mapping[str, Any], seeds: Sequence[int], needs: Mapping[int, str]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A run's id and identity for every seed: `hash_of`, but what the seeds share is written once."""
-    shared = {key: _pair(key, value) for key, value in described.items()}
-    for seed in seeds:
-        own = {"seed_everything": seed} | ({"needs": needs[seed]} if seed in needs else {})
-        written = shared | {key: _pair(key, value) for key, value in own.items()}
-        text = ",".join(written[key] for key in sorted(written))
-        yield _digest(f"{{{text}}}")[:12], {**described, **own}
-
-
-def hash_of(value: Any) -> str:
-    """SHA-256 of the canonical JSON; 1.0 and 1 are told apart, the order of keys is not."""
-    return _digest(_canonical(value))
-
-
-def _pair(key: str, value: Any) -> str:
-    return f"{_canonical(key)}:{_canonical(value)}"
-
-
-def _canonical(value: Any) -> str:
-    return _ENCODER.encode(value)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_for_one_task(name: str) -> bool:
@@ -209,9 +184,9 @@ def _resolve_backbone(
     init_args["backbone"] = preset
     focal = {key: value for key, value in options.items() if key in OPTION_NAMES}
     others = {key: value for key, value in options.items() if key not in OPTION_NAMES}
-    for unknown in (key for key in others if key not in _RATES):
+    for unknown in (key for key in others if key not in RATES):
         raise UserError(
-            f"{unknown} is not an option of backbone {preset} (use {one_of(OPTION_NAMES + _RATES)})",
+            f"{unknown} is not an option of backbone {preset} (use {one_of((*OPTION_NAMES, *RATES))})",
             **_blame(sweep, cell, overrides, str(unknown)),
         )
     try:
@@ -295,17 +270,3 @@ def _blame(sweep: Sweep, cell: Cell, overrides: Mapping[str, Any], name: str) ->
             return {"file": sweep.path, "key": f"factors.{factor}" if plain else f"factors.{factor}.{label}"}
     made = made_in(sweep.settings)
     return {"file": sweep.path, "key": f"set.{made}" if made else "factors"}
-
-
-def _describe(config: dict[str, Any], task: str, network: dict[str, Any]) -> dict[str, Any]:
-    """What a run's id is a hash of: everything that can change its result, and nothing else."""
-    model = dict(config["model"])
-    model["init_args"] = {
-        key: value for key, value in model["init_args"].items() if key not in ("backbone", "backbone_options")
-    }
-    trainer = {key: value for key, value in config.get("trainer", {}).items() if key not in _DISPLAY}
-    data = dict(config["data"])
-    # more processes prepare the same batches
-    data["init_args"] = {key: value for key, value in data["init_args"].items() if key != "num_workers"}
-    described = config | {"model": model, "data": data, "trainer": trainer}
-    return {"version": IDENTITY_VERSION, "task": task, "network": network, **described}

@@ -3,13 +3,14 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
 from focal_lab.ablation.design import Cell
+from focal_lab.ablation.identity import Identities
 from focal_lab.ablation.runs import Run, hash_of, make_runs
 from focal_lab.ablation.search_file import Range, Search
 from focal_lab.ablation.suite import Suite
@@ -37,12 +38,16 @@ class Recipe:
         suite: whose experiment it is.
         experiment: the LightningCLI configuration under all proposals.
         overrides: settings of the command line.
+        identities: names the runs, all by the user's code as it was at first.
+        noted_code: the user's code as who began the search has it; None for who begins it.
     """
 
     sweep: Sweep
     suite: Suite
     experiment: dict[str, Any]
     overrides: dict[str, Any]
+    identities: Identities = field(default_factory=Identities, compare=False, repr=False)
+    noted_code: dict[str, str] | None = None
 
     @property
     def search(self) -> Search:
@@ -82,6 +87,7 @@ class Recipe:
     def study(self) -> str:
         """Name of the study: more trials, another sampler or pruning go on with it."""
         raw = self.as_dict()
+        raw.pop("code", None)
         raw["search"] = {key: raw["search"][key] for key in ("ranges", "objectives")}
         raw["search"]["compared on"] = "validation"  # earlier ones compared the test split
         del raw["path"], raw["title"]
@@ -105,8 +111,14 @@ class Recipe:
         Raises:
             UserError: the backbone cannot have this combination.
         """
-        task = self.sweep.tasks[0]
-        (run,) = make_runs(self.sweep, self.suite, self.experiment, self.cell(params), task, self.overrides)
+        task, cell = self.sweep.tasks[0], self.cell(params)
+
+        def make() -> list[Run]:
+            return make_runs(
+                self.sweep, self.suite, self.experiment, cell, task, self.overrides, self.identities
+            )
+
+        (run,) = self.identities.settled(make)
         return run
 
     def probes(self) -> Iterator[Params]:
@@ -118,6 +130,17 @@ class Recipe:
         for name, labels in self.levels.items():
             for label in labels[1:]:
                 yield low | {name: label}
+
+    @cached_property
+    def code(self) -> dict[str, str]:
+        """The user's modules that proposals run, each with the digest of its code, see `user_code`."""
+        runs = [self.run(params) for params in self.probes()]
+        return {name: digest for run in runs for name, digest in run.identity.get("code", {}).items()}
+
+    @property
+    def planned_code(self) -> dict[str, str]:
+        """The same for who began the search."""
+        return self.code if self.noted_code is None else self.noted_code
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for machines without the project's files."""
@@ -137,6 +160,7 @@ class Recipe:
             "backbones": self.suite.backbones,
             "experiment": self.experiment,
             "overrides": self.overrides,
+            "code": self.planned_code,
         }
 
     @classmethod
@@ -160,7 +184,7 @@ class Recipe:
             search=Search.from_dict(raw["search"]),
         )
         suite = Suite(raw["suite"], Path(), raw["backbones"])
-        return cls(sweep, suite, raw["experiment"], raw["overrides"])
+        return cls(sweep, suite, raw["experiment"], raw["overrides"], noted_code=raw.get("code", {}))
 
 
 class Proposals:

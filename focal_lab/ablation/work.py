@@ -208,7 +208,7 @@ def conclusion(total: int, summary: Summary, again: str) -> str:
     told = f"{total} runs: {', '.join(parts)}"
     if summary.halted:
         told = f"{summary.halted}\n{told}, stopped before the rest"
-        return f"{told}. Make room, then go on with: {again}"
+        return f"{told}. {summary.way_out} with: {again}"
     if not summary.interrupted:
         return told
     return f"{told}, stopped before the rest. Go on with: {again}"

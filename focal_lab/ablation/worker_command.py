@@ -8,6 +8,7 @@ from focal_lab.ablation.engine.orders import WarmProcesses
 from focal_lab.ablation.engine.places import find_places
 from focal_lab.ablation.engine.progress import SweepView
 from focal_lab.ablation.manifest import Manifest, all_manifests, manifest_path, read_manifest
+from focal_lab.ablation.user_code import UserCode, changed_code
 from focal_lab.ablation.work import add_work_options, conclusion, execute, settled, status_of, work_of
 from focal_lab.command_line import CommandParser, add_out, command
 from focal_lab.errors import UserError, one_of
@@ -34,6 +35,7 @@ def worker_command(argv: list[str]) -> int:
     work, out = work_of(options), options.out
     manifest = find_study(out, options.study)
     check_room(out)
+    check_code(manifest)
     queue = work.open(manifest, out)
     processes = WarmProcesses(manifest.runs)
     total = manifest.recipe.trials if manifest.recipe else len(manifest.runs)
@@ -48,6 +50,27 @@ def worker_command(argv: list[str]) -> int:
     again = command("worker", *argv)
     print(conclusion(settled(summary, queue, total, out), summary, again), file=sys.stderr)
     return status_of(summary)
+
+
+def check_code(manifest: Manifest) -> None:
+    """Make sure that this machine has the code that the runs were planned with.
+
+    Raises:
+        UserError: the user's own code differs, so that results would not be those of the runs' ids.
+    """
+    code = UserCode()
+    changed = dict.fromkeys(
+        name for run in manifest.runs for name in changed_code(run.config, run.identity, code)
+    )
+    if manifest.recipe is not None:
+        planned, now = manifest.recipe.planned_code, manifest.recipe.code
+        changed |= dict.fromkeys(name for name in {**planned, **now} if planned.get(name) != now.get(name))
+    if changed:
+        raise UserError(
+            f"{', '.join(sorted(changed))}: not the code that study {manifest.study} was planned with; "
+            "use the same code, or focal-lab sweep, which trains runs of its own",
+            key="--study",
+        )
 
 
 def find_study(out: Path, name: str) -> Manifest:

@@ -154,7 +154,11 @@ def _settings(outcome: Outcome, folder: Path) -> dict[str, Value]:
     if outcome.result is not None:
         config: Mapping[str, Any] = outcome.result.config
         needs = outcome.result.identity.get("needs")
-        return flat_settings(config) | ({"needs": needs} if needs else {})
+        code = outcome.result.identity.get("code") or {}
+        own = {f"code of {name}": digest for name, digest in code.items()} | (
+            {"needs": needs} if needs else {}
+        )
+        return flat_settings(config) | own
     try:
         return flat_settings(load_yaml(folder / CONFIG_FILE))
     except (OSError, UserError):
@@ -189,6 +193,9 @@ def _environment(outcome: Outcome) -> dict[str, Value]:
     found: dict[str, Value] = dict(result.versions)
     found["commit"] = result.git.get("commit")
     found["uncommitted changes"] = result.git.get("dirty")
+    for state in result.git.get("user_code", []):
+        found[f"commit of {state['folder']}"] = state["commit"]
+        found[f"uncommitted changes of {state['folder']}"] = state["dirty"]
     return found | {"hardware": result.hardware}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from focal_lab.ablation.outcomes import State
 from focal_lab.report.entries import COUNTED, PlannedRun, Row, Table
 from focal_lab.report.frame import LongRow
+from focal_lab.report.origin import short_commit
 from focal_lab.report.statistics import LEAST_SEEDS
 
 # More than these and the table itself scrolls out of sight.
@@ -69,7 +70,7 @@ def _origin(table: Table) -> Iterable[str]:
     """What makes rows hard to compare; nothing as long as all is alike."""
     found = table.provenance
     if len(found.commits) > 1:
-        parts = [f"{commit[:12]} ({many})" for commit, many in found.commits.items()]
+        parts = [f"{short_commit(commit)} ({many})" for commit, many in found.commits.items()]
         yield f"Runs of {len(parts)} commits: {_and(parts)}."
     if found.dirty:
         yield f"{found.dirty} of {sum(found.commits.values())} finished runs are of uncommitted code."

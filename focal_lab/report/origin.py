@@ -16,7 +16,7 @@ _CLASS = "data.class"
 
 def provenance_of(results: Sequence[Result]) -> Provenance:
     """Commits, versions and hardware of finished runs, the most frequent first."""
-    commits = Counter(str(result.git.get("commit") or _NO_COMMIT) for result in results)
+    commits = Counter(_commits(result) for result in results)
     packages = dict.fromkeys(name for result in results for name in result.versions)
     versions = {
         name: Counter(result.versions[name] for result in results if name in result.versions)
@@ -24,11 +24,29 @@ def provenance_of(results: Sequence[Result]) -> Provenance:
     }
     return Provenance(
         commits=dict(commits.most_common()),
-        dirty=sum(bool(result.git.get("dirty")) for result in results),
+        dirty=sum(any(state.get("dirty") for state in _states(result)) for result in results),
         versions={name: dict(found.most_common()) for name, found in versions.items()},
         hardware=dict(Counter(result.hardware for result in results).most_common()),
         last_epoch=dict(Counter(result.task for result in results if result.evaluated.get("split") == "val")),
     )
+
+
+def _states(result: Result) -> list[Mapping[str, Any]]:
+    """Of our repository and of those of the user's own code."""
+    return [result.git, *result.git.get("user_code", [])]
+
+
+def _commits(result: Result) -> str:
+    """Our commit, and for each repository of the user's own code its name and commit."""
+    ours, *others = _states(result)
+    told = [f"{state['folder']} {str(state['commit'] or _NO_COMMIT)[:12]}" for state in others]
+    commit = str(ours.get("commit") or _NO_COMMIT)
+    return ", ".join([commit[:12] if told else commit, *told])
+
+
+def short_commit(commit: str) -> str:
+    """The beginning of a commit; several with their names are short already."""
+    return commit if ", " in commit else commit[:12]
 
 
 def describe_data(rows: Sequence[Sequence[Result]]) -> list[str]:

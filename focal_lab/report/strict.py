@@ -6,6 +6,7 @@ from math import isfinite
 from focal_lab.ablation.outcomes import State
 from focal_lab.report.entries import COUNTED, Table
 from focal_lab.report.grid import row_name
+from focal_lab.report.origin import short_commit
 
 
 def shortcomings(table: Table) -> list[str]:
@@ -38,7 +39,7 @@ def _unreported(table: Table) -> Iterable[str]:
 def _mixed(table: Table) -> Iterable[str]:
     found = table.provenance
     if len(found.commits) > 1:
-        yield f"runs of {len(found.commits)} commits: {', '.join(commit[:12] for commit in found.commits)}"
+        yield f"runs of {len(found.commits)} commits: {', '.join(map(short_commit, found.commits))}"
     if "no commit" in found.commits:
         yield "runs of code outside a checkout"
     if found.dirty:

@@ -37,7 +37,11 @@ def test_time_and_memory_are_measured_once_and_a_budget_holds() -> None:
         assert 0.5 < run["seconds"] < 300
         assert 100 < run["memory_mb"] < 8000
         assert run["params"] > 500_000
-    assert sorted(file.name for file in Path("runs").glob("*.json")) == ["counts.json", "measured.json"]
+    assert sorted(file.name for file in Path("runs").glob("*.json")) == [
+        "counts.json",
+        "identity.json",
+        "measured.json",
+    ]
     second = plan(path, *TINY, "--workers", "1", "--budget", "1s")
     assert second.returncode == 2
     assert "measuring" not in second.stderr

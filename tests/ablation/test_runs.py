@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 from small_project import DIGITS, write, write_sweep
 
+from focal_lab.ablation.identity_table import RATES
 from focal_lab.ablation.plan import make_plan
-from focal_lab.ablation.runs import _RATES, Run, hash_of, setting_key
+from focal_lab.ablation.runs import Run, hash_of, setting_key
 from focal_lab.ablation.yaml_file import load_yaml
 from focal_lab.errors import UserError
 
@@ -188,7 +189,7 @@ def test_the_rates_of_a_focal_network_are_the_ones_that_it_takes() -> None:
     from focal_lab.backbones.focal import FocalTransformer
 
     elsewhere = {"options", "num_classes", "device", "dtype"}  # given by the model's own keys, or by nobody
-    assert set(_RATES) == set(signature(FocalTransformer).parameters) - elsewhere
+    assert set(RATES) == set(signature(FocalTransformer).parameters) - elsewhere
 
 
 @pytest.mark.parametrize(

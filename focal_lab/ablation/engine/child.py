@@ -29,6 +29,7 @@ from focal_lab.ablation.engine.orders import (
 from focal_lab.ablation.engine.stopping import die_with
 from focal_lab.ablation.provenance import hardware, versions
 from focal_lab.ablation.result import FAILURE_FILE, Result, set_aside, write_result_once
+from focal_lab.ablation.user_code import refuse_changed_code
 from focal_lab.errors import UserError
 from focal_lab.tasks.allocator import keep_freed_memory
 from focal_lab.tasks.cost import count_config
@@ -99,6 +100,7 @@ class _Ear:
 
 def _train(order: Order, folder: Path, connection: Connection, ear: Callable[[], str | None]) -> Result:
     started = _now()
+    refuse_changed_code(order.config, order.identity)
     counted = count_config(order.config)
     if order.backbone_checkpoint is not None and not Path(order.backbone_checkpoint).is_file():
         run = Path(order.backbone_checkpoint).parents[1]

@@ -33,7 +33,7 @@ from focal_lab.ablation.engine.queue import (
 from focal_lab.ablation.engine.stopping import Interrupted, StopSignals
 from focal_lab.ablation.keep import prune_checkpoints
 from focal_lab.ablation.outcomes import State, read_outcome
-from focal_lab.ablation.provenance import git_state
+from focal_lab.ablation.provenance import git_of
 from focal_lab.ablation.result import (
     CONFIG_FILE,
     RESULT_FILE,
@@ -44,6 +44,7 @@ from focal_lab.ablation.result import (
     write_record,
 )
 from focal_lab.ablation.runs import Run
+from focal_lab.ablation.user_code import changed_code, code_changed
 from focal_lab.ablation.yaml_file import dump_yaml
 from focal_lab.files import write_atomic
 
@@ -70,7 +71,10 @@ class View(Protocol):
 
 @dataclass
 class Summary:
-    """How a sweep ended: run ids by what became of them; `halted`: why it stopped by itself."""
+    """How a sweep ended: run ids by what became of them.
+
+    `halted`: why it stopped by itself; `way_out`: what helps, to be followed by "with: COMMAND".
+    """
 
     reused: list[str] = field(default_factory=list)
     trained: list[str] = field(default_factory=list)
@@ -79,6 +83,7 @@ class Summary:
     pruned: list[str] = field(default_factory=list)
     interrupted: bool = False
     halted: str | None = None
+    way_out: str = "Make room, then go on"
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class Execution:
         self._skip_finished()
         with StopSignals(self._tell_runs) as signals:
             try:
-                while self._attempts or (self._stop_by is None and self._has_more()):
+                while self._attempts or (self._goes_on and self._has_more()):
                     self._turn(signals)
                 self._settle(signals)
             except Interrupted:
@@ -148,6 +153,11 @@ class Execution:
                 signals.leaving = True
                 self._leave()
         return self.summary
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether more runs are to be begun."""
+        return self._stop_by is None and self.summary.halted is None
 
     def _has_more(self) -> bool:
         return bool(self._open) or not self.queue.exhausted
@@ -173,7 +183,7 @@ class Execution:
         if signals.asked and self._stop_by is None:
             self.summary.interrupted = True
             self._stop()
-        if self._stop_by is None:
+        if self._goes_on:
             self._start_runs()
         wait_for(self._attempts, _TICK)
         for attempt in list(self._attempts):
@@ -188,7 +198,7 @@ class Execution:
         self.view.tick()
 
     def _start_runs(self) -> None:
-        while len(self._attempts) < self.places.count:
+        while len(self._attempts) < self.places.count and self._goes_on:
             claim = self.queue.claim()
             if claim is None:
                 if time.monotonic() < self._next_look:
@@ -234,6 +244,12 @@ class Execution:
             if run.id in self._open:
                 self._close(run, self.summary.elsewhere)
             return
+        changed = changed_code(run.config, run.identity)
+        if changed:  # what is being trained already was begun with the right code
+            lock.release()
+            self.queue.end(run.id, GIVEN_BACK)
+            self.summary.halted, self.summary.way_out = code_changed(changed), "Then go on"
+            return
         self._runs[run.id] = self._open[run.id] = (
             run  # one that failed may have been put into the queue by hand
         )
@@ -246,7 +262,7 @@ class Execution:
             threads=self.places.threads,
             devices=self.places.devices(slot, run),
             ranks=self.places.ranks(run),
-            git=git_state(),
+            git=git_of(run.identity.get("code", {})),
             lock=SharedLock(lock.descriptor),
         )
         self._attempts.append(Attempt(run, claim.attempt, slot, lock, order, self.processes))

@@ -5,7 +5,7 @@ import multiprocessing
 import multiprocessing.reduction
 import os
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
@@ -119,13 +119,15 @@ class WarmProcesses:
 
     Args:
         runs: what is going to be trained; what the runs of a task need is loaded once for all of them.
+        configs: the same, as configurations.
     """
 
-    def __init__(self, runs: Iterable[Run] = ()) -> None:
+    def __init__(self, runs: Iterable[Run] = (), configs: Iterable[Mapping[str, Any]] = ()) -> None:
         kinds = {run.task: run.config for run in runs}
         safe_path = os.environ.get(SAFE_PATH_VARIABLE)
-        asked = {"parent": os.getpid(), "configs": list(kinds.values()), "safe_path": safe_path}
-        self._server = {PRELOAD_VARIABLE: json.dumps(asked), SAFE_PATH_VARIABLE: "1"}
+        configured = [*kinds.values(), *configs]
+        asked = {"parent": os.getpid(), "configs": configured, "safe_path": safe_path}
+        self._server = {PRELOAD_VARIABLE: json.dumps(asked, default=str), SAFE_PATH_VARIABLE: "1"}
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOADED)
 
@@ -140,6 +142,12 @@ class WarmProcesses:
             return int(messages.recv())
         finally:
             process.kill()
+
+    def convert(
+        self, owners: Sequence[str], questions: Sequence[tuple[str, str, Any]]
+    ) -> tuple[ForkServerProcess, Connection]:
+        """Start converting values of configurations; the connection yields one message, see `convert`."""
+        return self._start(_convert, (owners, questions))
 
     def measure(self, order: Check | Measure) -> tuple[ForkServerProcess, Connection]:
         """Start checking configurations, or measuring one; the connection yields what comes out."""
@@ -202,6 +210,12 @@ def _count_devices(_: None, connection: Connection) -> None:
     import torch
 
     connection.send(torch.cuda.device_count())
+
+
+def _convert(asked: tuple[Sequence[str], Sequence[tuple[str, str, Any]]], connection: Connection) -> None:
+    from focal_lab.ablation.engine.convert import convert_child
+
+    convert_child(*asked, connection)
 
 
 def _survey(order: Check | Measure, connection: Connection) -> None:

@@ -12,6 +12,7 @@ import sys
 
 from focal_lab.ablation.engine.orders import PRELOAD_VARIABLE, SAFE_PATH_VARIABLE
 from focal_lab.ablation.engine.stopping import die_with
+from focal_lab.ablation.user_code import note_loaded
 from focal_lab.command_line import take_every_character
 
 _asked = json.loads(os.environ.pop(PRELOAD_VARIABLE))
@@ -24,6 +25,7 @@ if _asked["safe_path"] is not None:
 take_every_character()
 for _number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(_number, signal.SIG_IGN)
+note_loaded(_asked["configs"])
 # what takes seconds comes last
 importlib.import_module("focal_lab.ablation.engine.child")
 importlib.import_module("focal_lab.tasks.warmup").preload(_asked["configs"])

@@ -125,7 +125,7 @@ class Sweeps:
         except UserError as error:
             self.doubts[f"{note.stem} is shown without its table: {error}"] = None
         try:
-            runs = read_manifest(manifest_path(self.out, study)).runs
+            runs = read_manifest(manifest_path(self.out, study), to_train=False).runs
         except UserError as error:
             self.doubts[str(error)] = None
             return None

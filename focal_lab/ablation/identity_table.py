@@ -1,0 +1,214 @@
+"""What is part of a run's identity and what is not: the one table, which docs/identity.md shows.
+
+All that can change a result is identity. Left out is how a run is watched, where it runs, and what prepares
+the same batches faster. A change of the code that changes what a configuration computes must raise
+`identity.IDENTITY_VERSION`; what only renames is entered below, so that finished runs keep their ids.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Our own classes are known by their names alone: a module may move. For a class that is renamed: new -> old.
+RENAMED_CLASSES: dict[str, str] = {}
+# An option that is renamed: (class, by its old name, and option) -> old option.
+RENAMED_OPTIONS: dict[tuple[str, str], str] = {}
+# An option that a class of ours gained: (class, option) -> the value that means what the class did before.
+ADDED_OPTIONS: dict[tuple[str, str], Any] = {}
+# A class of ours that moved: old dotted path -> new one, for configurations of results from before.
+MOVED_CLASSES: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: a key as sweep files write it, whether it is identity, and why."""
+
+    key: str
+    counts: bool
+    why: str
+
+
+_WATCHED, _WRITTEN, _FASTER = (
+    "how a run is watched",
+    "where files are written",
+    "the same batches, prepared faster",
+)
+TABLE = (
+    Row("seed_everything", True, "the seed"),
+    Row("model.class_path, data.class_path", True, "ours by the class's name, others by their dotted path"),
+    Row("model.*, data.*", True, "after conversion to the option's type; a default is the same as left out"),
+    Row("backbone, backbone_options", True, "as resolved: an option without effect at this size is left out"),
+    Row("backbone_options.attention", True, "the same function, but speed and memory are results, too"),
+    Row("model.backbone_checkpoint", True, "the content of the file, wherever it is"),
+    Row("data.root and other paths", True, "as written; the data there are not read: see below"),
+    Row("data.num_workers", False, _FASTER),
+    Row("data.persistent_workers", False, _FASTER),
+    Row("data.pin_memory", False, _FASTER),
+    Row("data.prefetch_factor", False, _FASTER),
+    Row("trainer.*", True, "what differs from Lightning's default, but for the rows below"),
+    Row("trainer.callbacks", True, "in their order, EarlyStopping or StochasticWeightAveraging for example"),
+    Row("trainer.callbacks: those that only watch", False, "see below"),
+    Row("trainer.devices, trainer.num_nodes", True, "how many: each adds a batch to a step; `auto` is 1"),
+    Row("trainer.accelerator", False, "the same function elsewhere; a result names its hardware"),
+    Row("trainer.strategy", True, "`auto` and all kinds of `ddp` are the same"),
+    Row("trainer.precision", True, "`32` is the default, `16` is `16-mixed`, `bf16` is `bf16-mixed`"),
+    Row("trainer.deterministic, trainer.benchmark", True, "other kernels: speed is a result, too"),
+    Row("trainer.limit_train_batches, ...", True, "1 is one batch, 1.0 is all of them"),
+    Row("trainer.limit_predict_batches", False, "a run does not predict"),
+    Row("trainer.logger", False, _WATCHED),
+    Row("trainer.log_every_n_steps", False, _WATCHED),
+    Row("trainer.enable_progress_bar", False, _WATCHED),
+    Row("trainer.enable_model_summary", False, _WATCHED),
+    Row("trainer.enable_autolog_hparams", False, _WATCHED),
+    Row("trainer.profiler", False, _WATCHED),
+    Row("trainer.detect_anomaly", False, "stops a run, or changes nothing"),
+    Row("trainer.num_sanity_val_steps", False, "a check before the training, which leaves no trace"),
+    Row("trainer.default_root_dir", False, _WRITTEN),
+    Row("trainer.model_registry", False, _WRITTEN),
+    Row("the user's own code", True, "see below"),
+    Row("the run whose backbone this one starts from", True, "by its identity"),
+    Row("focal_lab's code, versions, hardware", False, "provenance: `report --strict` refuses to mix them"),
+)
+
+# sections and options that are left out
+LEFT_OUT = {
+    section: frozenset(
+        row.key.partition(".")[2]
+        for row in TABLE
+        if not row.counts and row.key.startswith(f"{section}.") and ":" not in row.key
+    )
+    for section in ("data", "trainer")
+}
+_CALLBACKS = "lightning.pytorch.callbacks"
+ONLY_WATCH = frozenset(
+    {
+        f"{_CALLBACKS}.lr_monitor.LearningRateMonitor",
+        f"{_CALLBACKS}.device_stats_monitor.DeviceStatsMonitor",
+        f"{_CALLBACKS}.throughput_monitor.ThroughputMonitor",
+        f"{_CALLBACKS}.on_exception_checkpoint.OnExceptionCheckpoint",
+        f"{_CALLBACKS}.model_summary.ModelSummary",
+        f"{_CALLBACKS}.rich_model_summary.RichModelSummary",
+        f"{_CALLBACKS}.progress.progress_bar.ProgressBar",
+        f"{_CALLBACKS}.progress.tqdm_progress.TQDMProgressBar",
+        f"{_CALLBACKS}.progress.rich_progress.RichProgressBar",
+        "PeriodicCheckpoint",
+    }
+)
+_PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": None, "32-true": None, "64": "64-true"}
+# Lightning's default and what it means: the same written out
+_MEANS_DEFAULT: dict[str, tuple[Any, ...]] = {
+    "limit_train_batches": (1.0,),
+    "limit_val_batches": (1.0,),
+    "limit_test_batches": (1.0,),
+    "val_check_interval": (1.0,),
+    "gradient_clip_val": (0,),
+    "gradient_clip_algorithm": ("norm",),
+    "enable_checkpointing": (True,),
+    "deterministic": (False,),
+    "benchmark": (False,),
+    "callbacks": ([],),
+    "plugins": ([],),
+    "overfit_batches": (0,),
+}
+
+
+# what a focal network takes besides the options that decide what it computes, with defaults
+RATES: dict[str, Any] = {"global_pool": "avg", "drop_rate": 0, "proj_drop_rate": 0, "attn_drop_rate": 0}
+
+
+def is_ours(thing: Any) -> bool:
+    """Whether a class or function is focal_lab's."""
+    return str(thing.__module__).partition(".")[0] == "focal_lab"
+
+
+def stable_name(thing: Any) -> str:
+    """What a class or function is called in identities: ours by its name, which moves with it."""
+    if is_ours(thing):
+        name = str(thing.__qualname__)
+        return RENAMED_CLASSES.get(name, name)
+    return f"{thing.__module__}.{thing.__qualname__}"
+
+
+def normal_options(info: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Converted options of a class as identities have them.
+
+    Of a class of ours all, so that a changed default is another run; of others those that differ from the
+    defaults, because other versions have other options.
+
+    Args:
+        info: description of the class, see `engine.convert`.
+        given: its converted options.
+    """
+    defaults = info["defaults"]
+    if not info["ours"]:
+        return {
+            key: value
+            for key, value in given.items()
+            if key not in defaults or not same(value, defaults[key])
+        }
+    name, options = str(info["name"]), {**defaults, **given}
+    named = {(name, str(key)): value for key, value in options.items()}
+    return {
+        RENAMED_OPTIONS.get(key, key[1]): value
+        for key, value in named.items()
+        if key not in ADDED_OPTIONS or not same(value, ADDED_OPTIONS[key])
+    }
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal, and of the same kind: 1, 1.0 and true are three values."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    return type(one) is type(other) and bool(one == other)
+
+
+def normal_trainer(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Converted options of the trainer, of several ways to say the same the one in identities."""
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        if key in LEFT_OUT["trainer"]:
+            continue
+        value = _normal(key, value)
+        if value is not None and not any(
+            _equal(key, value, default) for default in _MEANS_DEFAULT.get(key, ())
+        ):
+            found[key] = value
+    return found
+
+
+def _equal(key: str, value: Any, default: Any) -> bool:
+    if key in ("gradient_clip_val", "overfit_batches"):
+        return not isinstance(value, bool) and bool(value == default)
+    return same(value, default)
+
+
+def _normal(key: str, value: Any) -> Any:
+    if key == "precision":
+        return _PRECISIONS.get(str(value), value)
+    if key == "strategy":
+        return None if isinstance(value, str) and (value == "auto" or value.startswith("ddp")) else value
+    if key == "devices":
+        return _devices(value)
+    if key == "gradient_clip_val" and type(value) is int:
+        return float(value)
+    if key == "callbacks":
+        callbacks = value if isinstance(value, list) else [value]
+        return [
+            one
+            for one in callbacks
+            if one is not None and not (isinstance(one, Mapping) and one.get("class_path") in ONLY_WATCH)
+        ]
+    return value
+
+
+def _devices(value: Any) -> Any:
+    """How many; one is the default, and what `auto` is in a sweep."""
+    if isinstance(value, str) and "," in value:
+        value = [part for part in value.split(",") if part.strip()]
+    if isinstance(value, list):
+        value = len(value)
+    elif isinstance(value, str) and value.strip().isdigit():
+        value = int(value)
+    return None if value in ("auto", 1) and value is not True else value

@@ -1,0 +1,335 @@
+"""Fingerprint of the user's own code that a configuration runs: part of a run's identity.
+
+The user's own is every module outside site-packages, the standard library and focal_lab. Starting from the
+dotted names in a configuration, imports are followed through the source, those inside functions too; nothing
+is imported, so a plan needs no torch. Comments, docstrings and formatting are not part of it, and neither are
+data files.
+"""
+
+import ast
+import hashlib
+import importlib.machinery
+import re
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import focal_lab
+from focal_lab.errors import UserError
+
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+_STANDARD = tuple(
+    Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib") if sysconfig.get_path(name)
+)
+_OURS = Path(focal_lab.__file__).resolve().parent
+# names of functions whose argument decides what is imported
+_IMPORTERS = frozenset({"import_module", "__import__"})
+# what imports by other means than names: all of the package belongs to it
+_SCANNERS = frozenset({"iter_modules", "walk_packages", "spec_from_file_location", "run_path"})
+# what no result depends on: where a node is, and fields that versions of Python add empty
+_NOT_CODE = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
+
+# module -> digest of what the process had on disk when it imported these; set by the fork server
+_LOADED: dict[str, str] = {}
+
+
+class UserCode:
+    """The user's modules as they are now; one object sees one state of the disk."""
+
+    def __init__(self) -> None:
+        self._path = list(sys.path)
+        if "" not in self._path and str(Path.cwd()) not in self._path:
+            self._path.append(str(Path.cwd()))
+        self._found: dict[str, _Module | None] = {}
+        self._closures: dict[str, frozenset[str]] = {}
+
+    def of(self, *values: Any) -> dict[str, str]:
+        """Module -> digest, for all that the dotted names in some plain values import, by name."""
+        roots = {text for value in values for text in _texts(value)}
+        return self.of_names(name for text in roots if _DOTTED.fullmatch(text) for name in _prefixes(text))
+
+    def of_run(self, config: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, str]:
+        """The same for a run: what its configuration names, and the classes behind these names."""
+        return self.of(config, *(identity.get(name) for name in ("model", "data", "trainer")))
+
+    def of_names(self, names: Iterable[str]) -> dict[str, str]:
+        """The same for names of modules; what is not a module of the user's is left out."""
+        modules = frozenset[str]().union(*(self._closure(name) for name in names))
+        found = ((name, self._found[name]) for name in sorted(modules))
+        return {name: module.digest for name, module in found if module is not None}
+
+    def files(self, modules: Iterable[str]) -> list[Path]:
+        """Where modules that were found are."""
+        found = (self._find(name) for name in modules)
+        return [module.file for module in found if module is not None and module.file is not None]
+
+    def _closure(self, root: str) -> frozenset[str]:
+        known = self._closures.get(root)
+        if known is None:
+            seen: set[str] = set()
+            waiting = [root]
+            while waiting:
+                name = waiting.pop()
+                module = None if name in seen else self._find(name)
+                if module is not None:
+                    seen.add(name)
+                    waiting.extend(self._imports(module))
+            known = self._closures[root] = frozenset(name for name in seen if self._has_file(name))
+        return known
+
+    def _has_file(self, name: str) -> bool:
+        module = self._found[name]
+        return module is not None and module.file is not None
+
+    def _imports(self, module: "_Module") -> Iterator[str]:
+        """Names that may be modules."""
+        yield from _prefixes(module.name.rpartition(".")[0])
+        if module.file is None or module.file.suffix != ".py":
+            return
+        source = _read(module.file.read_bytes())
+        for level, name in source.imports:
+            absolute = name if level == 0 else _absolute(module, level, name)
+            yield from _prefixes(absolute)
+        if source.scans:
+            yield from self._beside(module)
+
+    def _beside(self, module: "_Module") -> Iterator[str]:
+        """All modules of the package that a module is in, or of the folder of one that is in none."""
+        package = module.name if module.places else module.name.rpartition(".")[0]
+        folder = module.file.parent if module.file else Path(module.places[0])
+        for path in sorted(folder.rglob("*.py") if package else folder.glob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            if not _INSTALLED.intersection(parts) and all(part.isidentifier() for part in parts):
+                names = parts[:-1] if parts[-1] == "__init__" else parts
+                yield ".".join([*([package] if package else []), *names])
+
+    def _find(self, name: str) -> "_Module | None":
+        if name not in self._found:
+            self._found[name] = self._search(name)
+        return self._found[name]
+
+    def _search(self, name: str) -> "_Module | None":
+        parent, _, _ = name.rpartition(".")
+        path: Sequence[str] | None = None
+        if parent:
+            package = self._find(parent)
+            if package is None or not package.places:
+                return None
+            path = package.places
+        spec = _spec(name, path if path is not None else self._path, top=not parent)
+        if spec is None:
+            return None
+        places = tuple(spec.submodule_search_locations or ())
+        file = Path(spec.origin) if spec.origin and spec.has_location else None
+        where = file or (Path(places[0]) if places else None)
+        if where is None or not _is_users(where.resolve()):
+            return None
+        return _Module(name, file, places, _digest(file))
+
+
+@dataclass(frozen=True)
+class _Module:
+    """A module of the user's; `places`: where its submodules are; no file: a namespace package."""
+
+    name: str
+    file: Path | None
+    places: tuple[str, ...]
+    digest: str
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a file of Python says: (level, name) of its imports, whether it imports by scanning folders."""
+
+    digest: str
+    imports: tuple[tuple[int, str], ...]
+    scans: bool
+
+
+def changed_code(
+    config: Mapping[str, Any], identity: Mapping[str, Any], code: UserCode | None = None
+) -> list[str]:
+    """Modules of the user's that are not what a run's identity says, by name.
+
+    Args:
+        config: the run's configuration.
+        identity: the same run's; one without code stands for a configuration without any.
+        code: the user's code as it is; None to look at it now.
+    """
+    planned = identity.get("code") or {}
+    now = (code or UserCode()).of_run(config, identity)
+    loaded = {name: digest for name, digest in _LOADED.items() if name in now}
+    names = {*planned, *now}
+    return sorted(
+        name
+        for name in names
+        if planned.get(name) != now.get(name) or loaded.get(name, now.get(name)) != now.get(name)
+    )
+
+
+def refuse_changed_code(config: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Make sure that a run is trained by the code that its id stands for.
+
+    Raises:
+        UserError: the user's code is another one than when the run was planned.
+    """
+    changed = changed_code(config, identity)
+    if changed:
+        raise UserError(code_changed(changed))
+
+
+def code_changed(modules: Sequence[str]) -> str:
+    """The message for modules that changed."""
+    return (
+        f"{', '.join(modules)}: the code changed since the sweep was planned; "
+        "start focal-lab sweep again, which plans runs of the code as it is now"
+    )
+
+
+def note_loaded(configs: Sequence[Mapping[str, Any]]) -> None:
+    """Remember what is on disk right before a process imports the code of these configurations."""
+    _LOADED.update(UserCode().of(*configs))
+
+
+def newest(files: Iterable[Path]) -> float:
+    """When the last of some files was changed; 0 without any, infinite where one is missing."""
+    try:
+        return max((file.stat().st_mtime for file in files), default=0.0)
+    except OSError:
+        return float("inf")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(part)
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """a, a.b, a.b.c: importing the last imports all of them."""
+    parts = name.split(".") if name else []
+    for count in range(1, len(parts) + 1):
+        yield ".".join(parts[:count])
+
+
+def _absolute(module: _Module, level: int, name: str) -> str:
+    """What `from ..name` means in a module."""
+    package = module.name if module.places else module.name.rpartition(".")[0]
+    parts = package.split(".") if package else []
+    base = parts[: len(parts) - (level - 1)]
+    return ".".join([*base, *([name] if name else [])])
+
+
+def _spec(name: str, path: Sequence[str], *, top: bool) -> importlib.machinery.ModuleSpec | None:
+    """Where Python would find a module; nothing is imported."""
+    for finder in sys.meta_path:
+        find = getattr(finder, "find_spec", None)
+        if find is None:
+            continue
+        try:
+            # the finder of paths would take sys.path, which may lack the working directory
+            default = top and finder is not importlib.machinery.PathFinder
+            spec: importlib.machinery.ModuleSpec | None = find(name, None if default else path)
+        except KeyError:  # a namespace package in a package that is not imported
+            last = name.rpartition(".")[2]
+            spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+            spec.submodule_search_locations = [str(Path(folder, last)) for folder in path]
+        except (ImportError, AttributeError, ValueError, OSError):
+            continue
+        if spec is not None:
+            return spec
+    return None
+
+
+def _is_users(path: Path) -> bool:
+    if path == _OURS or _OURS in path.parents or _INSTALLED.intersection(path.parts):
+        return False
+    return not any(folder in path.parents for folder in _STANDARD)
+
+
+def _digest(file: Path | None) -> str:
+    if file is None:
+        return ""
+    content = file.read_bytes()
+    return _read(content).digest if file.suffix == ".py" else hashlib.sha256(content).hexdigest()[:16]
+
+
+@lru_cache(maxsize=1024)
+def _read(content: bytes) -> _Source:
+    """Content of a file; what is not Python counts by its bytes."""
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):
+        return _Source(hashlib.sha256(content).hexdigest()[:16], (), False)
+    imports: dict[tuple[int, str], None] = {}
+    scans = False
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports.update(dict.fromkeys((0, alias.name) for alias in node.names))
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            imports[node.level, base] = None
+            inner = (f"{base}.{alias.name}" if base else alias.name for alias in node.names)
+            imports.update(dict.fromkeys((node.level, name) for name in inner if not name.endswith("*")))
+        elif isinstance(node, ast.Call):
+            found, unknown = _dynamic(node)
+            imports.update(dict.fromkeys(found))
+            scans |= unknown
+    text = "".join(_words(tree)).encode("utf-8", "surrogatepass")
+    return _Source(hashlib.sha256(text).hexdigest()[:16], tuple(imports), scans)
+
+
+def _dynamic(call: ast.Call) -> tuple[list[tuple[int, str]], bool]:
+    """What a call imports by name, and whether it may import what it does not name."""
+    function = call.func
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    if name in _SCANNERS:
+        return [], True
+    if name not in _IMPORTERS or not call.args:
+        return [], False
+    first = call.args[0]
+    if isinstance(first, ast.Constant) and isinstance(first.value, str):
+        plain = first.value.lstrip(".")
+        return [(len(first.value) - len(plain), plain)], False
+    return [], True
+
+
+def _words(node: Any) -> Iterator[str]:
+    """A syntax tree as text, the same in all versions of Python: no places, no docstrings, nothing empty."""
+    if isinstance(node, ast.AST):
+        yield f"({type(node).__name__}"
+        for name, value in ast.iter_fields(node):
+            if name in _NOT_CODE or (value is None and name != "value") or value == []:
+                continue
+            if name == "body" and isinstance(value, list) and _documents(node, value):
+                value = value[1:]
+            yield f" {name}="
+            yield from _words(value)
+        yield ")"
+    elif isinstance(node, list):
+        yield "["
+        for part in node:
+            yield from _words(part)
+            yield ","
+        yield "]"
+    else:
+        yield f"{type(node).__name__}:{node!r}"
+
+
+def _documents(node: ast.AST, body: list[Any]) -> bool:
+    """Whether a body begins with a docstring."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    if not isinstance(node, kinds) or not body or not isinstance(body[0], ast.Expr):
+        return False
+    first = body[0].value
+    return isinstance(first, ast.Constant) and isinstance(first.value, str)
