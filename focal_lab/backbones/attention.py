@@ -5,20 +5,21 @@ map, Q queries per window (s_p * s_p), K keys per window over all levels, G = B 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from focal_lab.backbones import geometry, visibility
-from focal_lab.backbones.attention_chunked import Layout
 from focal_lab.backbones.attention_kernels import attend
 from focal_lab.backbones.attention_reference import attend_reference
 from focal_lab.backbones.geometry import WindowGrid
+from focal_lab.backbones.key_maps import Layout
 from focal_lab.backbones.options import StageConfig
 from focal_lab.backbones.pooling import make_pooling
-from focal_lab.backbones.projection import project
-from focal_lab.backbones.tracing import in_graph
+from focal_lab.backbones.tracing import in_graph, is_plain
 
 
 class FocalAttention(nn.Module):
@@ -201,6 +202,27 @@ class FocalAttention(nn.Module):
     def extra_repr(self) -> str:
         """What the printed module shows."""
         return f"keys={self.stage.keys_per_window}, window={self.stage.window}, border={self.border}"
+
+
+def project(x_BHWC: Tensor, pooled: Sequence[Tensor], layer: nn.Module) -> tuple[Tensor, list[Tensor]]:
+    """q, k and v of a map's tokens, and k and v of the tokens pooled from it, by one linear layer.
+
+    Args:
+        x_BHWC: the canvas.
+        pooled: (B, h, w, C) for each coarse level.
+        layer: C to 3 C channels.
+
+    Returns:
+        q, k and v (B, H, W, 3 C) of the canvas, and k and v (B, h, w, 2 C) of each level.
+    """
+    dim, coarse = x_BHWC.shape[-1], []
+    for x_BhwC in pooled:
+        if is_plain(layer, nn.Linear):  # nobody asks for q of pooled tokens
+            weight, bias = cast(nn.Linear, layer).weight, cast(nn.Linear, layer).bias
+            coarse.append(F.linear(x_BhwC, weight[dim:], None if bias is None else bias[dim:]))
+        else:
+            coarse.append(layer(x_BhwC)[..., dim:])
+    return layer(x_BHWC), coarse
 
 
 def count_released_ring_keys(stage: StageConfig) -> int:

@@ -10,7 +10,6 @@ backward: they are gathered again.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,32 +17,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from focal_lab.backbones.attention_chunked import Layout, attend_chunked
-from focal_lab.backbones.geometry import WindowGrid, pad_coarse, pad_fine, regions
+from focal_lab.backbones.attention_chunked import attend_chunked
+from focal_lab.backbones.geometry import regions
+from focal_lab.backbones.key_maps import KeyMap, Layout, split_levels
 from focal_lab.backbones.options import Size
 from focal_lab.backbones.tracing import in_graph, is_transformed
-
-
-@dataclass(frozen=True)
-class KeyMap:
-    """One level's k and v, and how windows look at them.
-
-    Attributes:
-        kv_BHWC: padded map, k in the first half of the channels and v in the second.
-        windows: windows per direction.
-        step: distance of neighbouring windows' regions, in this map's tokens.
-        region: extent of a region.
-    """
-
-    kv_BHWC: Tensor  # noqa: N815
-    windows: Size
-    step: Size
-    region: Size
-
-    @property
-    def keys(self) -> int:
-        """Keys that this level gives to each query."""
-        return self.region[0] * self.region[1]
 
 
 def attend(
@@ -71,24 +49,6 @@ def attend(
     if type(qkv_BHWC) is Tensor and qkv_BHWC.device.type == "cpu" and not dropout and not in_graph():
         return attend_chunked(qkv_BHWC, coarse, bias_NQK, allowed, layout)
     return attend_at_once(qkv_BHWC, coarse, bias_NQK, allowed, layout, dropout)
-
-
-def split_levels(qkv_BHWC: Tensor, coarse: Sequence[Tensor], layout: Layout) -> tuple[Tensor, list[KeyMap]]:
-    """Scaled queries (B, H, W, C), and the keys' maps, fine first, padded to what border windows see."""
-    grid, dim = layout.grid, qkv_BHWC.shape[-1] // 3
-    maps = [_fine_map(qkv_BHWC, grid)]
-    maps += [_coarse_map(kv, grid, number) for number, kv in enumerate(coarse)]
-    return qkv_BHWC[..., :dim] * layout.scale, maps
-
-
-def _fine_map(qkv_BHWC: Tensor, grid: WindowGrid) -> KeyMap:
-    kv_BHWC = pad_fine(qkv_BHWC[..., qkv_BHWC.shape[-1] // 3 :], grid)
-    return KeyMap(kv_BHWC, grid.windows, grid.window, grid.fine_region)
-
-
-def _coarse_map(kv_BHWC: Tensor, grid: WindowGrid, number: int) -> KeyMap:
-    level = grid.levels[number]
-    return KeyMap(pad_coarse(kv_BHWC, level), grid.windows, level.cells, level.region)
 
 
 def attend_at_once(

@@ -20,13 +20,11 @@ import torch
 from torch import Tensor
 
 from focal_lab.backbones import geometry, visibility
-from focal_lab.backbones.attention import FocalAttention
-from focal_lab.backbones.attention_chunked import Layout
-from focal_lab.backbones.attention_kernels import split_levels
+from focal_lab.backbones.attention import FocalAttention, project
 from focal_lab.backbones.focal import FocalTransformer
 from focal_lab.backbones.geometry import WindowGrid
+from focal_lab.backbones.key_maps import Layout, split_levels
 from focal_lab.backbones.options import CoarseLevel, Size
-from focal_lab.backbones.projection import project
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from focal_lab.backbones.attention_chunked import Layout
-from focal_lab.backbones.attention_kernels import KeyMap, split_levels
+from focal_lab.backbones.key_maps import KeyMap, Layout, split_levels
 
 
 def attend_reference(
@@ -36,7 +35,7 @@ def attend_reference(
                 hidden_B1QK = ~allowed[:, None, i * window_columns + j]
                 scores_BNQK = scores_BNQK.masked_fill(hidden_B1QK, float("-inf"))
             out_BNQD = scores_BNQK.softmax(-1) @ v_BNKD
-            row.append(out_BNQD.transpose(1, 2).reshape(q_BHWC.shape[0], *window, -1))
+            row.append(out_BNQD.transpose(1, 2).reshape(q_BHWC.shape[0], *window, q_BHWC.shape[-1]))
         rows.append(torch.cat(row, 2))
     return torch.cat(rows, 1)
 

@@ -6,6 +6,7 @@ Pictures of different size may share a batch, each in its top left corner: `vali
 of what each fills, and everything beyond counts as the zeros that pad a picture of its own size.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -13,8 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from timm.models import register_notrace_module
 from torch import Tensor, nn
 
-from focal_lab.backbones.geometry import sub_windows
-from focal_lab.backbones.tracing import in_plain_call, is_plain
+from focal_lab.backbones.tracing import is_plain
 from focal_lab.backbones.visibility import inside_picture
 
 
@@ -57,15 +57,11 @@ class PatchEmbed(nn.Module):
             x_BCHW = self.pre_norm(x_BCHW)
         else:
             x_BCHW = clear_padding(x_BCHW.permute(0, 2, 3, 1), valid_B2).permute(0, 3, 1, 2)
-            if isinstance(self.pre_norm, nn.GroupNorm):
+            if not isinstance(self.pre_norm, nn.Identity):
                 x_BCHW = _norm_pictures(x_BCHW, self.pre_norm, valid_B2)
         x_BCHW = _pad_to_multiple(x_BCHW, self.patch_size, only_smaller=self.cut)
-        tokens_BHWC: Tensor = self.norm(self._project(x_BCHW))
+        tokens_BHWC: Tensor = self.norm(self.proj(x_BCHW).permute(0, 2, 3, 1))
         return tokens_BHWC
-
-    def _project(self, x_BCHW: Tensor) -> Tensor:
-        """(B, C, H, W) to channels-last tokens (B, H / stride, W / stride, dim)."""
-        return cast(Tensor, self.proj(x_BCHW)).permute(0, 2, 3, 1)
 
 
 @register_notrace_module
@@ -78,20 +74,6 @@ class ConvDownsample(PatchEmbed):
     def forward(self, x_BHWC: Tensor, valid_B2: Tensor | None = None) -> Tensor:
         """(B, H, W, C) to (B, H / 2, W / 2, 2 C)."""
         return super().forward(x_BHWC.permute(0, 3, 1, 2), valid_B2)
-
-    def _project(self, x_BCHW: Tensor) -> Tensor:
-        """On the processor as the matrix product that it is where patches do not overlap."""
-        stride = self.patch_size
-        if (
-            self.proj.kernel_size != (stride, stride)
-            or not in_plain_call(x_BCHW)
-            or not is_plain(self.proj, nn.Conv2d, x_BCHW.dtype)
-        ):
-            return super()._project(x_BCHW)
-        height, width = (extent // stride * stride for extent in x_BCHW.shape[2:])
-        x_BHWC = x_BCHW[:, :, :height, :width].permute(0, 2, 3, 1)
-        weight = self.proj.weight.permute(0, 2, 3, 1).flatten(1)
-        return F.linear(sub_windows(x_BHWC, (stride, stride)).flatten(3), weight, self.proj.bias)
 
 
 @register_notrace_module
@@ -130,14 +112,23 @@ def strided(valid_B2: Tensor, stride: int) -> Tensor:
     return torch.div(valid_B2 + stride - 1, stride, rounding_mode="floor")
 
 
-def _norm_pictures(x_BCHW: Tensor, norm: nn.GroupNorm, valid_B2: Tensor) -> Tensor:
-    """GroupNorm of one group over each picture alone, zeros elsewhere.
+def _norm_pictures(x_BCHW: Tensor, norm: nn.Module, valid_B2: Tensor) -> Tensor:
+    """The norm over each picture alone, zeros elsewhere.
 
     Args:
         x_BCHW: maps whose padding is zero.
-        norm: its one group, weight and bias.
+        norm: GroupNorm of one group, or what was put in its place.
         valid_B2: height and width of each picture.
     """
+    if not is_plain(norm, nn.GroupNorm):
+        frame = x_BCHW.shape[2:]
+        return torch.cat(
+            [
+                _fill(norm(x[None, :, :h, :w]), frame)
+                for x, (h, w) in zip(x_BCHW, valid_B2.tolist(), strict=True)
+            ]
+        )
+    norm = cast(nn.GroupNorm, norm)
     count_B111 = (valid_B2.prod(1) * x_BCHW.shape[1]).view(-1, 1, 1, 1)
     inside_B1HW = inside_picture(x_BCHW.shape[2], x_BCHW.shape[3], valid_B2).permute(0, 3, 1, 2)
     mean_B111 = x_BCHW.sum((1, 2, 3), keepdim=True) / count_B111
@@ -145,6 +136,11 @@ def _norm_pictures(x_BCHW: Tensor, norm: nn.GroupNorm, valid_B2: Tensor) -> Tens
     variance_B111 = centred_BCHW.square().sum((1, 2, 3), keepdim=True) / count_B111
     normed_BCHW = centred_BCHW * (variance_B111 + norm.eps).rsqrt()
     return (normed_BCHW * norm.weight[:, None, None] + norm.bias[:, None, None]).where(inside_B1HW, 0.0)
+
+
+def _fill(x_BCHW: Tensor, frame: Sequence[int]) -> Tensor:
+    """Zeros at the bottom and right, up to the height and width of a frame."""
+    return F.pad(x_BCHW, (0, frame[1] - x_BCHW.shape[3], 0, frame[0] - x_BCHW.shape[2]))
 
 
 def _pad_to_multiple(x_BCHW: Tensor, multiple: int, only_smaller: bool) -> Tensor:

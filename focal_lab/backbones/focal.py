@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from focal_lab.backbones.attention import FocalAttention
 from focal_lab.backbones.embedding import ConvDownsample, PatchEmbed, PatchMerging, clear_padding, strided
-from focal_lab.backbones.feed_forward import feed_forward
 from focal_lab.backbones.input_size import resize_model
 from focal_lab.backbones.loading import load_pre_hook
 from focal_lab.backbones.options import (
@@ -84,10 +83,7 @@ class FocalBlock(nn.Module):
         """(B, H, W, C) to the same shape; `valid_B2` as in FocalAttention."""
         attended = self.attn(self.norm1(x_BHWC), self.shifted, valid_B2)
         x_BHWC = x_BHWC + self.drop_path1(attended if self.gamma_1 is None else self.gamma_1 * attended)
-        if self.attn.attention == "reference":
-            hidden = self.mlp(self.norm2(x_BHWC))
-        else:
-            hidden = feed_forward(x_BHWC, self.norm2, self.mlp)
+        hidden = self.mlp(self.norm2(x_BHWC))
         x_BHWC = x_BHWC + self.drop_path2(hidden if self.gamma_2 is None else self.gamma_2 * hidden)
         return x_BHWC
 

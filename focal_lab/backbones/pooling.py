@@ -13,10 +13,7 @@ from torch import Tensor, nn
 
 from focal_lab.backbones.geometry import sub_windows
 from focal_lab.backbones.options import Size
-from focal_lab.backbones.tracing import in_plain_call
-
-# Sub-windows in a row up to which one matrix product with mostly zeros beats copying the map
-_SPARSE_COLUMNS = 16
+from focal_lab.backbones.tracing import is_plain
 
 
 class LinearPool(nn.Module):
@@ -43,25 +40,11 @@ class LinearPool(nn.Module):
 
     def forward(self, x_BHWC: Tensor, inside_BHW1: Tensor | None = None) -> Tensor:
         """(B, H, W, C) to (B, h, w, C)."""
-        columns = x_BHWC.shape[2] // self.size[1]
-        if columns <= _SPARSE_COLUMNS and x_BHWC.is_contiguous() and in_plain_call(x_BHWC):
-            pooled_BhwC = self._pool_rows(x_BHWC, columns)
-        else:
-            pooled_BhwC = torch.matmul(self.linear.weight, sub_windows(x_BHWC, self.size)).squeeze(-2)
-        return pooled_BhwC + self.linear.bias
-
-    def _pool_rows(self, x_BHWC: Tensor, columns: int) -> Tensor:
-        """A row of sub-windows by one matrix product with the map as it lies in memory.
-
-        The matrix has the weights of each sub-window in its own columns and zeros elsewhere.
-        """
-        weight_hw = self.linear.weight.view(1, self.size[0], 1, self.size[1])
-        own = torch.eye(columns, dtype=weight_hw.dtype).view(columns, 1, columns, 1)
-        batch, height, width, channels = x_BHWC.shape
-        rows = height // self.size[0]
-        x_RTC = x_BHWC.view(batch * rows, self.size[0] * width, channels)
-        matrix_wT = (own * weight_hw).view(1, columns, -1)
-        return torch.bmm(matrix_wT.expand(len(x_RTC), -1, -1), x_RTC).view(batch, rows, columns, channels)
+        x_BhwSC = sub_windows(x_BHWC, self.size)
+        if is_plain(self.linear, nn.Linear):
+            return torch.matmul(self.linear.weight, x_BhwSC).squeeze(-2) + self.linear.bias
+        pooled_BhwC1: Tensor = self.linear(x_BhwSC.transpose(-1, -2))
+        return pooled_BhwC1.squeeze(-1)
 
 
 class ConvPool(nn.Module):
@@ -74,9 +57,13 @@ class ConvPool(nn.Module):
 
     def forward(self, x_BHWC: Tensor, inside_BHW1: Tensor | None = None) -> Tensor:
         """(B, H, W, C) to (B, h, w, C)."""
-        weight_SC = self.conv.weight.flatten(1).t()
-        pooled: Tensor = (sub_windows(x_BHWC, self.size) * weight_SC).sum(-2) + cast(Tensor, self.conv.bias)
-        return pooled
+        x_BhwSC = sub_windows(x_BHWC, self.size)
+        if is_plain(self.conv, nn.Conv2d):
+            weight_SC = self.conv.weight.flatten(1).t()
+            pooled: Tensor = (x_BhwSC * weight_SC).sum(-2) + cast(Tensor, self.conv.bias)
+            return pooled
+        each_C11: Tensor = self.conv(x_BhwSC.transpose(-1, -2).flatten(0, 2).unflatten(-1, self.size))
+        return each_C11.view(*x_BhwSC.shape[:3], -1)
 
 
 class MeanPool(nn.Module):

@@ -1,9 +1,9 @@
-"""Whether a call is an ordinary one, which may take a way of its own on the processor."""
+"""Whether a call is an ordinary one: no graph is recorded, and a module computes what its kind does."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.autograd import forward_ad
-from torch.nn.modules import module as nn_module
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 def in_graph() -> bool:
@@ -16,29 +16,21 @@ def is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
-def is_plain(module: nn.Module, kind: type[nn.Module], dtype: torch.dtype) -> bool:
-    """Whether a module is of just that kind, unwatched, with ordinary parameters of that dtype."""
+def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether calling a module does just what its kind does with its weights, which may then be used instead.
+
+    Not so with hooks, parametrizations, another `forward` (a subclass such as a low-rank adapter or a
+    quantized layer, or one put on the module itself), or weights that are tensors of another kind.
+    """
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
     return (
         type(module) is kind
-        and not (module._forward_hooks or module._forward_pre_hooks)
-        and not (module._backward_hooks or module._backward_pre_hooks)
-        and all(
-            type(p) in (Tensor, nn.Parameter) and p.dtype == dtype
-            for p in module._parameters.values()
-            if p is not None
-        )
-    )
-
-
-def in_plain_call(x: Tensor) -> bool:
-    """Whether `x` is a tensor in the processor's memory and its modules' calls are not watched.
-
-    Not so in a graph, with fake tensors, in a torch.fx trace, under autocast or with hooks on all modules.
-    """
-    return (
-        not in_graph()
-        and type(x) in (Tensor, nn.Parameter)
-        and x.device.type == "cpu"
-        and not torch.is_autocast_enabled("cpu")
-        and not nn_module._has_any_global_hook()
+        and not any(hooks)
+        and "forward" not in vars(module)
+        and not any(is_traceable_wrapper_subclass(weight) for weight in module.parameters(recurse=False))
     )

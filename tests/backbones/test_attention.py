@@ -21,8 +21,8 @@ from torch.func import functional_call
 
 from focal_lab.backbones import attention, attention_chunked, attention_kernels, geometry
 from focal_lab.backbones.attention import FocalAttention, count_released_ring_keys
-from focal_lab.backbones.attention_chunked import Layout
 from focal_lab.backbones.attention_kernels import attend, attend_at_once
+from focal_lab.backbones.key_maps import Layout
 from focal_lab.backbones.options import BORDERS, POOLINGS, Size
 
 CASES = [
@@ -100,33 +100,31 @@ def test_any_map_runs_through_attention_made_for_another(size: Size, border: str
         torch.testing.assert_close(out_BHWC, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("budget", ["nothing", "two rows of windows", "two pictures"])
+@pytest.mark.parametrize("chunk", ["a row of windows", "two rows of windows", "two images"])
 @pytest.mark.parametrize("border", BORDERS)
-@pytest.mark.parametrize("kept", [True, False])
 def test_every_way_of_cutting_into_chunks_gives_the_same(
-    monkeypatch: pytest.MonkeyPatch, kept: bool, border: str, budget: str
+    monkeypatch: pytest.MonkeyPatch, border: str, chunk: str
 ) -> None:
     module = make_attention((16, 12), border=border, use_shift=True, focal_levels=3)
     x_BHWC = random_map(module, (16, 12), batch=5)
     expected = outcome(reference_of(module), x_BHWC, True)
     rows, columns = geometry.lay_windows(module.stage, (16, 12), True, border).windows
-    row_bytes = columns * module.num_heads * 25 * module.stage.keys_per_window * 4
+    row_bytes = columns * module.num_heads * (25 + 2 * 4) * module.stage.keys * 4
     chunk_bytes, chunks = {
-        "nothing": (1, {(1, 1)}),
+        "a row of windows": (1, {(1, 1)}),
         "two rows of windows": (2 * row_bytes, {(1, 2), (1, rows % 2 or 2)}),
-        "two pictures": (2 * rows * row_bytes, {(2, rows), (1, rows)}),
-    }[budget]
+        "two images": (2 * rows * row_bytes, {(2, rows), (1, rows)}),
+    }[chunk]
     seen = set()
 
     def record(*arguments: Any) -> Iterator[attention_chunked._Chunk]:
-        for chunk in original(*arguments):
-            seen.add((chunk.pictures.stop - chunk.pictures.start, chunk.rows.stop - chunk.rows.start))
-            yield chunk
+        for chosen in original(*arguments):
+            seen.add((chosen.images.stop - chosen.images.start, chosen.rows.stop - chosen.rows.start))
+            yield chosen
 
-    original = attention_chunked._Work.chunks
-    monkeypatch.setattr(attention_chunked._Work, "chunks", record)
+    original = attention_chunked._chunks
+    monkeypatch.setattr(attention_chunked, "_chunks", record)
     monkeypatch.setattr(attention_chunked, "CHUNK_BYTES", chunk_bytes)
-    monkeypatch.setattr(attention_chunked, "KEPT_BYTES", 1 << 30 if kept else 0)
     assert_equal_outcomes(outcome(module, x_BHWC, True), expected)
     assert seen == chunks
 
