@@ -181,7 +181,7 @@ class FocalAttention(nn.Module):
                 made = make()
             if made is not None and type(made) is not Tensor:
                 return made  # a fake tensor must not outlive the trace that made it
-            if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            if made is not None and device.type == "cuda" and torch.cuda.is_current_stream_capturing():
                 return made  # it holds nothing before the graph's first replay
             if len(self._masks) >= 64:
                 self._masks.clear()
