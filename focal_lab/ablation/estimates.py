@@ -19,7 +19,7 @@ from focal_lab.ablation.outcomes import read_outcome, run_folders
 from focal_lab.ablation.remembered import MEASURED_FILE, keep, recall
 from focal_lab.ablation.result import Result
 from focal_lab.ablation.runs import Run, hash_of
-from focal_lab.ablation.shapes import alike, length_of, shape_of
+from focal_lab.ablation.shapes import alike, length_of, limits_of, shape_of, time_limit
 
 # Seconds after which a measurement is given up.
 _PATIENCE = 1800.0
@@ -122,17 +122,20 @@ def _estimate(run: Run, seen: Sequence[_Seen], measured: Measured | None) -> Est
     """What finished runs took, scaled by their lengths; else what the measured parts add up to."""
     unit, length = length_of(run.config)
     start_up = measured.start_up if measured else 0.0
+    most = time_limit(run.config) + (measured.start_up + measured.tested if measured else 0.0)
     scaled = [
-        min(one.seconds, start_up) + max(0.0, one.seconds - start_up) * length / one.length
+        one.seconds
+        if one.length == length
+        else min(one.seconds, start_up) + max(0.0, one.seconds - start_up) * length / one.length
         for one in seen
-        if one.unit == unit
+        if one.unit == unit and (one.length == length or 0 < one.length < math.inf)
     ]
     if scaled:
         memory = max(one.memory_mb for one in seen)
-        return Estimate(statistics.median(scaled), memory, "finished")
+        return Estimate(min(statistics.median(scaled), most), memory, "finished")
     if measured is None:
         return None
-    seconds = measured.seconds(unit, length)
+    seconds = min(most, *(measured.seconds(unit, length) for unit, length in limits_of(run.config)))
     return Estimate(seconds, measured.memory_mb, "measured") if math.isfinite(seconds) else None
 
 

@@ -19,6 +19,8 @@ from focal_lab.ablation.suite import Suite, find_suite
 from focal_lab.ablation.sweep_file import TASKS, Sweep, load_sweep, seeds_from, tasks_from
 from focal_lab.ablation.yaml_file import parse_yaml
 from focal_lab.command_line import command
+from focal_lab.backbones.options import OPTION_NAMES, downsampled_size
+from focal_lab.backbones.presets import preset_options
 from focal_lab.errors import UserError, one_of
 from focal_lab.files import write_atomic
 
@@ -251,23 +253,41 @@ def recall_plan(
     )
 
 
-def effective_summary(run: Run) -> dict[str, str]:
-    """What a focal backbone comes to, stage by stage: `window: 7 7 4 2`; empty for other backbones."""
+def effective_summary(run: Run, size: tuple[int, int] | None = None) -> dict[str, str]:
+    """What a focal backbone is stage by stage, such as `window: 7 7 4 2`; empty for other backbones.
+
+    Args:
+        run: of any task.
+        size: height and width at which the data feed the network; None for the size that it is made for.
+    """
     if run.stages is None:
         return {}
+    maps = [stage["map_size"] for stage in run.stages] if size is None else _maps(run, size)
 
     def column(values: Sequence[Any]) -> str:
         return " ".join(f"{v[0]}" if isinstance(v, list) and v[0] == v[1] else _plain(v) for v in values)
 
     return {
         "depth": column([stage["depth"] for stage in run.stages]),
-        "map": column([stage["map_size"] for stage in run.stages]),
+        "map": column(maps),
         "window": column([stage["window"] for stage in run.stages]),
         "shift": column([stage["shift"] for stage in run.stages]),
         "expand": column([stage["expand"] for stage in run.stages]),
         "levels": column([1 + len(stage["levels"]) for stage in run.stages]),
         "keys": column([stage["keys_per_window"] for stage in run.stages]),
     }
+
+
+def _maps(run: Run, size: tuple[int, int]) -> list[list[int]]:
+    """Height and width of each stage's map, in tokens."""
+    options = run.config["model"]["init_args"].get("backbone_options") or {}
+    made = preset_options(run.backbone, {name: options[name] for name in options if name in OPTION_NAMES})
+    now = (-(-size[0] // made.patch_size), -(-size[1] // made.patch_size))
+    maps = []
+    for _ in run.stages or ():
+        maps.append(list(now))
+        now = downsampled_size(now, made)
+    return maps
 
 
 def check_out(out: Path) -> None:

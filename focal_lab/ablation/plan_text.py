@@ -88,7 +88,7 @@ def _run_json(survey: Survey, run: Run) -> dict[str, Any]:
         "needs": run.needs,
         "state": str(survey.states[run.id]),
         "backbone": run.backbone,
-        "effective": effective_summary(run),
+        "effective": effective_summary(run, survey.checked.costs[run.id].image_size),
         "notes": list(run.notes),
         "params": cost.params,
         "gmacs": cost.gmacs,
@@ -104,7 +104,8 @@ def _networks(survey: Survey, width: int | None, *, color: bool) -> str:
     for group in alike(survey.plan.runs):
         run = group[0]
         # a name that is short for the preset is enough
-        what = {"backbone": run.backbone.partition("_patch")[0], **effective_summary(run)}
+        summary = effective_summary(run, survey.checked.costs[run.id].image_size)
+        what = {"backbone": run.backbone.partition("_patch")[0], **summary}
         names.setdefault(tuple(what.items()), {})[run.cell.name] = None
     networks = [dict(network) for network in names]
     keys = list(dict.fromkeys(key for network in networks for key in network))

@@ -1,7 +1,9 @@
 """Which runs cost the same: as many parameters, or as much time a step. Pure Python, no torch."""
 
 import heapq
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from focal_lab.ablation.runs import Run, hash_of
@@ -61,12 +63,29 @@ def shape_of(identity: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 
 
 def length_of(config: Mapping[str, Any]) -> tuple[str, float]:
-    """How long a configuration trains: the unit and how many of it (Lightning's default is 1000 epochs)."""
+    """How long a configuration trains: the unit, steps where these are limited, and how many of it."""
+    return limits_of(config)[0]
+
+
+def limits_of(config: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """What ends a training, whichever comes first: `steps`, `epochs` (1000 if nothing is said), or both."""
     trainer = config.get("trainer") or {}
-    steps, epochs = trainer.get("max_steps"), trainer.get("max_epochs")
-    if isinstance(steps, int) and steps > 0:
-        return "steps", steps
-    return "epochs", epochs if isinstance(epochs, int) and epochs > 0 else 1000
+    if trainer.get("fast_dev_run"):
+        return [("steps", int(trainer["fast_dev_run"]))]
+    named = [("steps", trainer.get("max_steps")), ("epochs", trainer.get("max_epochs"))]
+    limits = [(unit, float(most)) for unit, most in named if type(most) is int and most >= 0]
+    return limits or [("epochs", 1000.0 if named[1][1] is None else math.inf)]
+
+
+def time_limit(config: Mapping[str, Any]) -> float:
+    """Seconds of `max_time`, days:hours:minutes:seconds or a mapping of such; infinite for none."""
+    limit: Any = (config.get("trainer") or {}).get("max_time")
+    if isinstance(limit, str):
+        limit = dict(zip(("days", "hours", "minutes", "seconds"), limit.split(":"), strict=False))
+    try:
+        return timedelta(**{unit: float(many) for unit, many in limit.items()}).total_seconds()
+    except (AttributeError, TypeError, ValueError):  # no limit, or one that Lightning refuses
+        return math.inf
 
 
 def count_key(config: Mapping[str, Any]) -> str:

@@ -176,11 +176,14 @@ def _network(identity: Mapping[str, Any]) -> dict[str, Value]:
         names = dict.fromkeys(key for stage in stages for key in stage if key != "stage")
         for name in names:
             found[f"{name} by stage"] = " ".join(_short(stage.get(name)) for stage in stages)
+            if name == "levels":  # the fine one counts, as in `focal_levels` and the plan
+                counts = [1 + len(stage.get(name) or ()) for stage in stages]
+                found[f"{name} by stage"] = " ".join(map(str, counts))
     return found
 
 
 def _short(value: Any) -> str:
-    """14 for [14, 14], 14x7 for [14, 7], how many for a list of levels."""
+    """14 for [14, 14], 14x7 for [14, 7], how many for another list."""
     if isinstance(value, list) and len(value) == 2 and all(isinstance(part, int) for part in value):
         return str(value[0]) if value[0] == value[1] else f"{value[0]}x{value[1]}"
     return str(len(value)) if isinstance(value, list) else str(value)

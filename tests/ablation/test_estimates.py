@@ -79,6 +79,20 @@ def test_steps_count_their_accumulated_batches_and_bring_validations_with_them()
     assert endless.seconds("steps", 100) == pytest.approx(5.0 + 10.0 + 1.0 + 1.0)
 
 
+@pytest.mark.parametrize(
+    ("setting", "seconds"),
+    [
+        ("trainer.max_epochs=0", 5.0 + 1.0 + 20 * 0.05),
+        ("trainer.max_steps=0", 5.0 + 1.0 + 20 * 0.05),
+        ("trainer.max_steps=100000", TWO_EPOCHS),  # two epochs are fewer
+        ("trainer.max_time={seconds: 3}", 5.0 + 3.0 + 1.0 + 20 * 0.05),
+    ],
+)
+def test_whichever_limit_comes_first_decides_the_time(setting: str, seconds: float) -> None:
+    plan = make_plan(write_sweep(factors={"window_size": [7]}, seeds=1), overrides=[setting])
+    assert list(estimate(plan, FakeProcesses()).seconds.values()) == [pytest.approx(seconds)]
+
+
 def test_each_shape_is_measured_once_and_remembered() -> None:
     path = write_sweep(factors={"window_size": [7, 14], "lr": {"a": {}, "b": {"model.lr": 0.2}}})
     processes, told = FakeProcesses(), list[str]()

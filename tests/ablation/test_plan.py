@@ -311,6 +311,11 @@ def test_the_summary_tells_what_each_stage_comes_to() -> None:
         "keys": "178 50 17 5",
     }
     assert effective_summary(fourteen)["window"] == "14 7 4 2"
+    at_32 = effective_summary(seven, (32, 32))
+    assert at_32 == effective_summary(seven) | {"map": "16 8 4 2"}
+    assert effective_summary(seven, (30, 65))["map"] == "15x33 8x17 4x9 2x5"
+    (released,) = make_plan(write_sweep(factors={"border": ["wrap"]}, seeds=1)).runs
+    assert effective_summary(released, (30, 30))["map"] == "15 7 3 1"  # its convolution cuts odd rows
 
 
 def test_the_summary_of_a_rectangular_map_has_both_sides() -> None:

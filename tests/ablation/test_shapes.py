@@ -1,5 +1,6 @@
 """Which runs cost the same."""
 
+import math
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from small_project import write_sweep
 
 from focal_lab.ablation.plan import make_plan
 from focal_lab.ablation.runs import Run
-from focal_lab.ablation.shapes import alike, count_key, covering, length_of, shape_of
+from focal_lab.ablation.shapes import alike, count_key, covering, length_of, limits_of, shape_of, time_limit
 
 pytestmark = pytest.mark.usefixtures("project")
 
@@ -84,6 +85,19 @@ def test_lengths_are_steps_where_these_are_said_else_epochs() -> None:
     assert length_of(run_of("trainer.max_epochs=7").config) == ("epochs", 7)
     assert length_of(run_of("trainer.max_steps=50").config) == ("steps", 50)
     assert length_of(run_of("trainer.max_epochs=null").config) == ("epochs", 1000)
+    assert length_of(run_of("trainer.max_epochs=0").config) == ("epochs", 0)
+    assert length_of(run_of("trainer.max_epochs=-1").config) == ("epochs", math.inf)
+    assert length_of(run_of("trainer.max_epochs=-1", "trainer.max_steps=9").config) == ("steps", 9)
+    assert length_of(run_of("trainer.fast_dev_run=true").config) == ("steps", 1)
+    assert limits_of(run_of("trainer.max_steps=50").config) == [("steps", 50), ("epochs", 2)]
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds"),
+    [("00:01:00:05", 3605), ({"minutes": 2}, 120), (None, math.inf), ("soon", math.inf)],
+)
+def test_a_training_may_be_limited_in_time(limit: Any, seconds: float) -> None:
+    assert time_limit({"trainer": {"max_time": limit}}) == seconds
 
 
 def test_few_configurations_hold_every_value_of_many() -> None:

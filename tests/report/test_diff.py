@@ -29,9 +29,11 @@ def curve(out: Path, run: str, top1s: list[float], first_epoch: int = 1) -> None
 @pytest.fixture
 def pair(out: Path) -> Path:
     """Two finished runs that differ in two settings, a version and their curves."""
-    window = {"version": 1, "network": {"pool": "fc", "stages": [{"stage": 1, "window": [7, 7]}] * 2}}
+    stage = {"stage": 1, "window": [7, 7], "levels": [{}]}
+    window = {"version": 1, "network": {"pool": "fc", "stages": [stage] * 2}}
     finish(out, ONE, identity=window)
-    other = {"version": 1, "network": {"pool": "fc", "stages": [{"stage": 1, "window": [14, 7]}] * 2}}
+    stage = stage | {"window": [14, 7], "levels": [{}] * 2}
+    other = {"version": 1, "network": {"pool": "fc", "stages": [stage] * 2}}
     finish(
         out,
         OTHER,
@@ -72,7 +74,13 @@ def test_only_settings_that_differ_are_listed_and_the_others_are_counted(
     assert line_of(text, "model.backbone_options.window_size")[1:] == ["7", "14"]
     assert line_of(text, "model.lr")[1:] == ["0.003", "0.01"]
     assert "depths" not in text
-    assert "Network: 1 differs, 1 is the same" in text
+    assert "Network: 2 differ, 1 is the same" in text
+    assert line_of(text, "levels by stage")[-4:] == [
+        "2",
+        "2",
+        "3",
+        "3",
+    ]  # as in the plan, the fine one counts
     assert line_of(text, "window by stage")[-4:] == ["7", "7", "14x7", "14x7"]
     assert "Environment: 2 differ, 2 are the same" in text
     assert line_of(text, "torch")[1:] == ["2.14.1", "2.15.0"]

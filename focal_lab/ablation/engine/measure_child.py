@@ -118,8 +118,10 @@ def shortened(trainer: Mapping[str, Any]) -> dict[str, Any]:
     """The trainer's settings for a measurement: one process, validation right after the last step."""
     changed = {key: value for key, value in trainer.items() if key not in ("val_check_interval", "max_time")}
     steps = changed.get("max_steps")
-    if isinstance(steps, int) and steps > 0:
+    if isinstance(steps, int) and steps >= 0:
         changed["max_steps"] = max(steps, 1000)  # the clock ends the training, not the last step
+    if changed.get("max_epochs") == 0:
+        changed["max_epochs"] = 1
     for name, most in (("limit_val_batches", _VAL_BATCHES), ("limit_test_batches", _TEST_BATCHES)):
         limit = changed.get(name)
         changed[name] = min(limit, most) if isinstance(limit, int) else 0 if limit == 0 else most

@@ -211,7 +211,8 @@ def expectations(
     task whose time is; where a task has none, nothing is in seconds.
     """
     work = {
-        run.id: (costs[run.id].gmacs if run.id in costs else 1.0) * length_of(run.config)[1] for run in runs
+        run.id: (costs[run.id].gmacs if run.id in costs else 1.0) * min(max(length_of(run.config)[1], 1), 1e9)
+        for run in runs
     }
     pace: dict[str, float] = {}
     for task in {run.task for run in runs}:

@@ -86,13 +86,15 @@ class Measured:
 
     def seconds(self, unit: str, length: float) -> float:
         """Of a whole run of so many `epochs` or optimizer `steps`."""
+        if length == 0:
+            return self.start_up + self.tested
         batches = length * self.accumulated if unit == "steps" else length * self.batches
         epochs = length if unit == "epochs" else batches / self.batches
         validations = epochs * self.validations
-        return (
-            self.start_up
-            + batches * self.batch
-            + validations * (self.val_batches * self.val_batch + self.epoch_end)
-            + self.test
-            + self.test_batches * self.test_batch
-        )
+        validated = validations * (self.val_batches * self.val_batch + self.epoch_end)
+        return self.start_up + batches * self.batch + validated + self.tested
+
+    @property
+    def tested(self) -> float:
+        """Seconds of the test."""
+        return self.test + self.test_batches * self.test_batch
