@@ -18,9 +18,9 @@ from focal_lab.ablation.search import Proposals, Recipe
 from focal_lab.ablation.suite import Suite, find_suite
 from focal_lab.ablation.sweep_file import TASKS, Sweep, load_sweep, seeds_from, tasks_from
 from focal_lab.ablation.yaml_file import parse_yaml
-from focal_lab.command_line import command
 from focal_lab.backbones.options import OPTION_NAMES, downsampled_size
 from focal_lab.backbones.presets import preset_options
+from focal_lab.command_line import command
 from focal_lab.errors import UserError, one_of
 from focal_lab.files import write_atomic
 
