@@ -52,7 +52,6 @@ def _check(order: Check, connection: Connection) -> None:
                 connection.send(("counted", (number, counted.params, counted.gmacs, size, source)))
             else:
                 build_unweighted(config)
-            connection.send(("fed", (number, _size_of(config))))
         except UserError as error:
             connection.send(("wrong", (number, str(error))))
     connection.send(("checked", None))
