@@ -23,8 +23,9 @@ from focal_lab.ablation.engine.survey import Check, Machine, Measure, Measured
 from focal_lab.ablation.provenance import hardware
 from focal_lab.errors import UserError
 from focal_lab.tasks.allocator import keep_freed_memory
-from focal_lab.tasks.cost import build_unweighted, count_config
+from focal_lab.tasks.cost import build_unweighted, count_config, find_class
 from focal_lab.tasks.training import build, peak_memory_mb
+from focal_lab.tasks.training_cli import check_config
 
 # Enough steps for a median, unless steps are slow; the first ones are no measure.
 _SECONDS, _LEAST_BATCHES, _SLOW_SECONDS = 3.0, 3, 60.0
@@ -52,9 +53,32 @@ def _check(order: Check, connection: Connection) -> None:
                 connection.send(("counted", (number, counted.params, counted.gmacs, size, source)))
             else:
                 build_unweighted(config)
+            refuse_impossible(config)
         except UserError as error:
             connection.send(("wrong", (number, str(error))))
     connection.send(("checked", None))
+
+
+def refuse_impossible(config: Mapping[str, Any]) -> None:
+    """Check what else would end a run at its start: options of the data, file of weights, accelerator.
+
+    Raises:
+        UserError: one of them cannot be.
+    """
+    parsed = check_config(config)
+    data, model = parsed["data"], parsed["model"]
+    if data["class_path"].startswith("focal_lab."):  # opens no files before `setup`; others' may
+        find_class(data["class_path"])(**data.get("init_args", {}))
+    checkpoint = model.get("init_args", {}).get("backbone_checkpoint")
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise UserError(f"{checkpoint}: is not a file", key="model.backbone_checkpoint")
+    accelerator = parsed["trainer"].get("accelerator")
+    there = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
+    if accelerator in ("gpu", "cuda") and not there:
+        raise UserError(
+            f"{accelerator}: this machine has none; auto takes one if there is one",
+            key="trainer.accelerator",
+        )
 
 
 def _machine() -> Machine:
