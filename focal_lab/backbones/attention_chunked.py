@@ -29,10 +29,8 @@ def attend_chunked(
     qkv_BHWC: Tensor, coarse: Sequence[Tensor], bias_NQK: Tensor, allowed: Tensor | None, layout: Layout
 ) -> Tensor:
     """`attention_kernels.attend` for tensors on the CPU, without dropout."""
-    q_BHWC, maps = split_levels(qkv_BHWC, coarse, layout)
-    bias_NQK = bias_NQK.to(q_BHWC.dtype)
-    kv_maps = [level.kv_BHWC for level in maps]
-    out_BHWC: Tensor = _ChunkedAttention.apply(q_BHWC, bias_NQK, allowed, layout, *kv_maps)
+    bias_NQK = bias_NQK.to(qkv_BHWC.dtype)
+    out_BHWC: Tensor = _ChunkedAttention.apply(qkv_BHWC, bias_NQK, allowed, layout, *coarse)
     return out_BHWC
 
 
@@ -41,10 +39,11 @@ class _ChunkedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q_BHWC: Tensor, bias_NQK: Tensor, allowed: Tensor | None, layout: Layout, *kv_maps: Tensor
+        ctx: Any, qkv_BHWC: Tensor, bias_NQK: Tensor, allowed: Tensor | None, layout: Layout, *coarse: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(q_BHWC, bias_NQK, allowed, *kv_maps)
+        ctx.save_for_backward(qkv_BHWC, bias_NQK, allowed, *coarse)
         ctx.layout = layout
+        q_BHWC, kv_maps = _split(qkv_BHWC, coarse, layout)
         mask = _additive(allowed, bias_NQK)
         out_BHWC = q_BHWC.new_empty(q_BHWC.shape)
         with torch.autocast("cpu", enabled=False):
@@ -57,7 +56,11 @@ class _ChunkedAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_BHWC: Tensor) -> tuple[Tensor | None, ...]:
-        q_BHWC, bias_NQK, allowed, *kv_maps = ctx.saved_tensors
+        qkv_BHWC, bias_NQK, allowed, *coarse = ctx.saved_tensors
+        with torch.enable_grad():  # scaling and padding are taken back by autograd
+            inputs = [tensor.detach().requires_grad_() for tensor in (qkv_BHWC, *coarse)]
+            split = _split(inputs[0], inputs[1:], ctx.layout)
+        q_BHWC, kv_maps = split[0].detach(), [kv.detach() for kv in split[1]]
         mask = _additive(allowed, bias_NQK)
         grad_q_BHWC = q_BHWC.new_empty(q_BHWC.shape)
         grad_bias_NQK = bias_NQK.new_zeros(bias_NQK.shape)
@@ -77,7 +80,16 @@ class _ChunkedAttention(torch.autograd.Function):
                 grad_bias_NQK += scores_GQK.view(-1, *bias_NQK.shape).sum(0)
                 chunk.put(torch.bmm(scores_GQK, k_GKD), grad_q_BHWC)
                 chunk.add_keys(grad_kv_2GKD, grad_maps)
-        return grad_q_BHWC, grad_bias_NQK, None, None, *grad_maps
+        grad_qkv_BHWC, *grad_coarse = torch.autograd.grad(
+            [split[0], *split[1]], inputs, [grad_q_BHWC, *grad_maps]
+        )
+        return grad_qkv_BHWC, grad_bias_NQK, None, None, *grad_coarse
+
+
+def _split(qkv_BHWC: Tensor, coarse: Sequence[Tensor], layout: Layout) -> tuple[Tensor, list[Tensor]]:
+    """Scaled queries, and the padded map of keys and values of each level."""
+    q_BHWC, maps = split_levels(qkv_BHWC, coarse, layout)
+    return q_BHWC, [level.kv_BHWC for level in maps]
 
 
 def _chunks(q_BHWC: Tensor, bias_NQK: Tensor, layout: Layout) -> Iterator["_Chunk"]:

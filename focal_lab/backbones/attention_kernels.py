@@ -8,6 +8,7 @@ attention gets the whole batch at once; the keys of all windows then exist while
 backward: they are gathered again.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -18,10 +19,15 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from focal_lab.backbones.attention_chunked import attend_chunked
+from focal_lab.backbones.attention_reference import attend_reference
 from focal_lab.backbones.geometry import regions
 from focal_lab.backbones.key_maps import KeyMap, Layout, split_levels
 from focal_lab.backbones.options import Size
 from focal_lab.backbones.tracing import in_graph, is_transformed
+
+# Maps of so few windows, with scores of so many bytes an image, gain nothing from chunks (the digits models)
+FEW_WINDOWS = 4
+FEW_BYTES = 1 << 18
 
 
 def attend(
@@ -47,7 +53,10 @@ def attend(
     """
     # a fake tensor says that it lies on the processor, but has no memory to work in
     if type(qkv_BHWC) is Tensor and qkv_BHWC.device.type == "cpu" and not dropout and not in_graph():
-        return attend_chunked(qkv_BHWC, coarse, bias_NQK, allowed, layout)
+        windows = math.prod(layout.grid.windows)
+        score_bytes = windows * bias_NQK.numel() * qkv_BHWC.element_size()
+        few = windows <= FEW_WINDOWS and score_bytes <= FEW_BYTES
+        return (attend_reference if few else attend_chunked)(qkv_BHWC, coarse, bias_NQK, allowed, layout)
     return attend_at_once(qkv_BHWC, coarse, bias_NQK, allowed, layout, dropout)
 
 

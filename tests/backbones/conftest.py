@@ -12,3 +12,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def chunks_of_any_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small maps test the chunks, too, which they would not take by themselves."""
+    monkeypatch.setattr("focal_lab.backbones.attention_kernels.FEW_WINDOWS", 0)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from attention_cases import assert_equal_outcomes, make_attention, outcome, random_map
+from attention_cases import assert_equal_outcomes, make_attention, outcome, random_map, reference_of
 from torch import Tensor, nn
 
 from focal_lab.backbones import attention, attention_kernels
@@ -235,3 +235,11 @@ def test_attention_of_a_large_batch_with_small_windows_equals_the_reference() ->
     reference.attention = "reference"
     x_BHWC = random_map(module, (8, 8), batch=1000)
     assert_equal_outcomes(outcome(module, x_BHWC), outcome(reference, x_BHWC))
+
+
+def test_few_windows_are_attended_to_as_in_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = make_attention((10, 10), border="mask", use_shift=True)
+    x_BHWC = random_map(module, (10, 10))
+    monkeypatch.setattr(attention_kernels, "FEW_WINDOWS", 4)
+    monkeypatch.setattr(attention_kernels, "attend_chunked", None)
+    assert_equal_outcomes(outcome(module, x_BHWC, False), outcome(reference_of(module), x_BHWC, False))
