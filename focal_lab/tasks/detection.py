@@ -12,7 +12,7 @@ from focal_lab.data.batches import Batch, Target
 from focal_lab.errors import UserError
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.class_count import known
-from focal_lab.tasks.detectors.callbacks import ShowDetections, WriteDetections
+from focal_lab.tasks.detectors.callbacks import DRAWN_FROM, ShowDetections, WriteDetections
 from focal_lab.tasks.detectors.counting import PAPER_SIZE, count_detector_gmacs
 from focal_lab.tasks.detectors.methods import (
     build_detector,
@@ -63,6 +63,7 @@ class Detection(Task):
     # what the best checkpoint is chosen by
     monitor = "val/ap_box"
     monitor_mode = "max"
+    drawn_from = DRAWN_FROM  # score from which `predict` draws an object
 
     def __init__(
         self,
@@ -216,7 +217,7 @@ class Detection(Task):
 
     def configure_callbacks(self) -> list[Callback]:
         """Validation pictures in TensorBoard; `focal-lab predict` writes COCO's result file and pictures."""
-        return [ShowDetections(), WriteDetections()]
+        return [ShowDetections(), WriteDetections(self.drawn_from)]
 
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule, stepped after every optimizer step."""

@@ -57,6 +57,8 @@ def main(argv: list[str]) -> int:
     for name, value in {"--batch-size": options.batch_size, "--top": options.top}.items():
         if value is not None and value < 1:
             raise UserError(f"{value} is too few; use 1 or more", key=name)
+    if options.min_score is not None and not 0 <= options.min_score <= 1:
+        raise UserError(f"{options.min_score:g} is not in [0, 1]", key="--min-score")
     if options.workers is not None and options.workers < 0:
         raise UserError(f"{options.workers} is not 0 or more", key="--workers")
     from focal_lab.tools.checkpoint_source import open_trained
@@ -76,6 +78,10 @@ def main(argv: list[str]) -> int:
             f"focal-lab: {trained.file}: {trained.trouble}; mean and std of ImageNet are assumed",
             file=sys.stderr,
         )
+    if options.min_score is not None:
+        if trained.task != "detection":
+            raise UserError(f"is of detection, and {trained.file} is of {trained.task}", key="--min-score")
+        trained.module.drawn_from = options.min_score
     if trained.task == _CLASSIFICATION:
         return _table(options, trained, files, device)
     return _drawn(options, trained, files, device)
@@ -94,6 +100,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--output", "-o", type=Path, metavar="PATH", help="a file, or a folder; see below")
     made.add_argument("--force", action="store_true", help="overwrite what is there")
     made.add_argument("--top", type=int, metavar="K", help=f"classes a picture (default: {_TOP})")
+    made.add_argument(
+        "--min-score",
+        type=float,
+        metavar="S",
+        help="draw the objects that a detector is that sure of; files of results have all (default: 0.5)",
+    )
     made.add_argument(
         "--batch-size",
         type=int,

@@ -14,6 +14,7 @@ from trained_world import FOCAL, NARROW, save_pictures, train
 
 from focal_lab import cli
 from focal_lab.data.decoding import load_picture
+from focal_lab.data.segmentation_folder import SegmentationFolder
 from focal_lab.tools.checkpoint_source import open_trained
 
 
@@ -158,6 +159,17 @@ def test_a_segmentation_writes_masks_of_the_pictures_own_size(project: Path) -> 
     with Image.open("found/masks/a.png") as mask:
         assert mask.size == (40, 30)
         assert int(np.asarray(mask).max()) <= 10
+        predicted = np.asarray(mask)
+    # the data module reads them back as they are, although a.png is the mask of a.jpg
+    Path("photos/damaged.png").unlink()
+    shutil.rmtree("photos/more")
+    Path("classes.txt").write_text("".join(f"class {number}\n" for number in range(11)))
+    folders = {"train_images": "photos", "val_images": "photos"}
+    masks = {"train_masks": "found/masks", "val_masks": "found/masks"}
+    data = SegmentationFolder(".", **folders, **masks, image_size=32, num_workers=0, batch_size=1)
+    data.setup("validate")
+    read = [target for _, targets in data.val_dataloader() for target in targets]
+    assert any(np.array_equal(target["mask"].numpy(), predicted) for target in read)
 
 
 def test_none_that_can_be_read_is_status_1(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,6 +202,8 @@ MISTAKES = {
     "too many classes": (["classes", "photos", "--top", "11"], "--top: 11 is more than the 10 classes"),
     "no classes": (["classes", "photos", "--top", "0"], "--top: 0 is too few; use 1 or more"),
     "no batch": (["classes", "photos", "--batch-size", "0"], "--batch-size: 0 is too few"),
+    "a score above 1": (["boxes", "photos", "--min-score", "2"], "--min-score: 2 is not in [0, 1]"),
+    "scores of classes": (["classes", "photos", "--min-score", "0.1"], "--min-score: is of detection, and "),
     "a table of boxes": (["boxes", "photos", "--top", "1"], "--top: is of classification, and "),
     "no device": (["classes", "photos", "--device", "tpu"], "--device: 'tpu' is no device; use auto"),
     "a GPU too many": (["classes", "photos", "--device", "cuda:99"], "--device: cuda:99 is not there"),
@@ -249,3 +263,15 @@ def test_help_tells_both_ways_in(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--top K" in printed
     assert "--config EXPERIMENT" in printed
     assert "--ckpt_path" in printed.partition("--config EXPERIMENT")[2]
+
+
+def test_a_detectors_objects_are_drawn_from_the_score_that_is_asked_for(project: Path) -> None:
+    drawn = {}
+    for score in (0, 1):
+        folder = Path(f"from{score}")
+        assert predict(project / "boxes", "photos/b.png", "--min-score", score, "--output", folder) == 0
+        drawn[score] = np.asarray(load_picture(next(folder.rglob("b.png"))))
+    assert json.loads(Path("from0/predictions.json").read_text()) == json.loads(
+        Path("from1/predictions.json").read_text()
+    )
+    assert (drawn[0] != drawn[1]).any()

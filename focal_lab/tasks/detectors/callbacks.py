@@ -14,7 +14,7 @@ from focal_lab.tasks.classes import Classes
 from focal_lab.tasks.detectors.drawing import draw
 from focal_lab.tasks.pictures import Look, ShowPictures, WritePictures
 
-# Objects below this score are not drawn; files of results have them all.
+# Objects below this score are not drawn but counted on the image; files of results have them all.
 DRAWN_FROM = 0.5
 
 
@@ -36,10 +36,14 @@ class WriteDetections(WritePictures):
     Each result has the image's ID (its file's name where all are different numbers, as COCO's are, else its
     place in the folder), the class as the annotation file's category id, box, score, and the mask as run
     lengths. With several processes each writes a file of its own.
+
+    Args:
+        drawn_from: score from which an object is drawn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, drawn_from: float = DRAWN_FROM) -> None:
         super().__init__()
+        self.drawn_from = drawn_from
         self._results: list[dict[str, Any]] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -49,7 +53,7 @@ class WriteDetections(WritePictures):
 
     def draw(self, look: Look, picture_3HW: Tensor, found: Any) -> Tensor:
         """The objects that the detector is more or less sure of."""
-        return draw(picture_3HW, found, look.classes, DRAWN_FROM)
+        return draw(picture_3HW, found, look.classes, self.drawn_from)
 
     def keep(self, folder: Path, name: str, written: str, number: int, found: Any) -> None:
         """Results for the file that is written at the end."""
