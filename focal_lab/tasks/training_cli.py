@@ -33,6 +33,7 @@ from focal_lab.tasks.given_checkpoint import check_same_network, last_checkpoint
 from focal_lab.tasks.requeue import RequeueOnSignal
 from focal_lab.tasks.resumed_options import plain
 from focal_lab.tasks.resumption import ExactResume
+from focal_lab.tasks.trainer_options import check_trainer_options
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
@@ -83,6 +84,7 @@ class FocalCLI(LightningCLI):
             raise UserError(shorten(str(error), known.union(self.own_options))) from error
         subcommand = self.config.get("subcommand")
         chosen = self.config[subcommand] if subcommand else self.config
+        check_trainer_options(chosen.trainer)
         seed, checkpoint = chosen.get("seed_everything"), chosen.get("ckpt_path")
         if seed is not None and not 0 <= seed < 2**32:
             raise UserError(f"{seed} is not in [0, 2^32)", key="seed_everything")
@@ -166,7 +168,7 @@ class FocalCLI(LightningCLI):
         given = list(given) if isinstance(given, list) else [given]  # the trainer adds to the list itself
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # devices=-1 on a CPU is a TypeError
             raise UserError(str(error), key="trainer") from error
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         # Lightning adds one when the configuration has none
