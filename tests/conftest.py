@@ -6,6 +6,13 @@ import pytest
 
 # Modules, or tests in them, that are slow by nature: `make test-slow` runs them, `make test` does not.
 SLOW = (
+    "ablation/test_bad_input.py::TestOfARealDatabase",
+    "ablation/test_chains.py",  # sweeps that train
+    "ablation/test_deaths.py",
+    "ablation/test_search.py::test_a_dashboard_of_optuna",
+    "ablation/test_search.py::test_a_search_is_trained",
+    "ablation/test_search.py::test_successive_halving",
+    "ablation/test_sweep_end_to_end.py",
     "backbones/test_graphs.py",  # torch.compile, torch.export, ONNX
     "report/test_dashboard_server.py",  # TensorBoard's server
     "report/test_page_browser.py",
