@@ -1,6 +1,7 @@
 """What a sweep cannot honour of an experiment or a setting is refused before any work, never dropped."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,12 @@ pytestmark = pytest.mark.usefixtures("project")
 
 def refusal(*settings: str, tasks: list[str] | None = None, **keys: Any) -> str:
     options = argparse.Namespace(
-        sweep=str(write_sweep(**keys)), suite=None, seeds=None, set=list(settings), tasks=tasks
+        sweep=str(write_sweep(**keys)),
+        suite=None,
+        seeds=None,
+        set=list(settings),
+        tasks=tasks,
+        out=Path("runs"),
     )
     with pytest.raises(UserError) as caught:
         plan_of(options, [])
@@ -62,7 +68,12 @@ def test_a_run_that_others_start_from_leaves_its_best_checkpoint(setting: str) -
     why = refusal(f"classification.trainer.{setting}", tasks=both)
     assert "other runs start from this one's best checkpoint, and there would be none" in why
     options = argparse.Namespace(
-        sweep=str(write_sweep()), suite=None, seeds=None, set=[f"detection.trainer.{setting}"], tasks=both
+        sweep=str(write_sweep()),
+        suite=None,
+        seeds=None,
+        set=[f"detection.trainer.{setting}"],
+        tasks=both,
+        out=Path("runs"),
     )
     assert plan_of(options, []).runs
 

@@ -113,7 +113,7 @@ def test_a_sweep_trains_once_and_then_reuses(tiny: Path) -> None:
     assert record["images_per_second"] > 0
     assert record["peak_memory_mb"] > 100
     assert {"python", "torch", "lightning", "timm", "focal_lab"} <= record["versions"].keys()
-    assert set(record["git"]) == {"commit", "dirty"}
+    assert set(record["git"]) == {"commit", "dirty", "user_code"}
     # a damaged result is named, set aside and trained again; the other run is left alone
     damaged, kept = sorted(results)
     (tiny / damaged / "result.json").write_text('{"schema": 1, "run"')

@@ -39,7 +39,8 @@ def search_plan(trials: int = 12) -> FakePlan:
     factors = {"backbone": labels, "model.lr": [f"{0.001 * n:g}" for n in range(1, trials // 2 + 1)]}
     plan = make_plan(factors, name="learning_rate", seeds=(0,), columns=("params", "gmacs", "top1"))
     objectives = {"top1": "maximize", "gmacs": "minimize"}
-    recipe: Any = SimpleNamespace(search=SimpleNamespace(objectives=objectives, trials=trials))
+    search = SimpleNamespace(objectives=objectives, trials=trials)
+    recipe: Any = SimpleNamespace(search=search, trials=trials)
     return replace(plan, recipe=recipe, front=3)
 
 
