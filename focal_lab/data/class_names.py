@@ -75,7 +75,7 @@ def read_class_names(path: Path, folders: Sequence[str]) -> list[str]:
     wrong = [folder for folder in folders if not isinstance(named[folder], str) or not named[folder].strip()]
     if wrong:
         raise UserError(
-            f"names the class {wrong[0]} {named[wrong[0]]!r}, which is no text", file=path, key=_KEY
+            f"names the class {wrong[0]} {named[wrong[0]]!r}, which is not text", file=path, key=_KEY
         )
     names = [named[folder].strip() for folder in folders]
     often = Counter(names)

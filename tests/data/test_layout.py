@@ -212,7 +212,7 @@ def test_equal_names_are_told_apart_by_their_folders(tmp_path):
         ("3", "is no mapping of folders to names"),
         ('["cat"]', "has 1 names, and there are 2 classes: n01, n02"),
         ('{"n01": "cat", "n02": "dog", "n01": "emu"}', "is not valid (it has n01 twice)"),
-        ('{"n01": "cat", "n02": null}', "names the class n02 None, which is no text"),
+        ('{"n01": "cat", "n02": null}', "names the class n02 None, which is not text"),
     ],
 )
 def test_a_wrong_file_of_names_is_told(tmp_path, content, message):
