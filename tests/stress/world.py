@@ -136,11 +136,15 @@ class World:
         return False
 
     def orphans(self) -> list[int]:
-        """Processes of this project that are left when all commands have ended."""
-        found = []
+        """Processes of this project that are left when all commands have ended.
+
+        The fork server that `plan` has started here is this process's own child, and no orphan.
+        """
+        found, ours = [], f"PPid:\t{os.getpid()}\n"
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                if (folder / "cwd").resolve() == self.folder.resolve():
+                here = (folder / "cwd").resolve() == self.folder.resolve()
+                if here and ours not in (folder / "status").read_text():
                     found.append(int(folder.name))
             except OSError:
                 continue
