@@ -1,4 +1,4 @@
-"""Time and memory of focal backbones as ratios: to timm's Swin of the same size, and to the reference path.
+"""Time and memory of focal backbones as ratios: to timm's Swin of the same size; the reference path beside.
 
 Everything is measured in one process, the candidates of a comparison in turn, and a ratio is the median of
 its rounds: on a shared machine seconds drift by a factor of two, ratios do not. Memory is what a pass adds at
@@ -47,12 +47,14 @@ class Comparison:
 
 
 def against_swin(letter: str, size: tuple[int, int], batch: int, **named: Any) -> Comparison:
-    """A focal preset against timm's Swin of the same size, both made for the picture's size."""
+    """A focal preset, fast and reference path, against timm's Swin of the same size."""
     name = {"T": "tiny", "S": "small"}[letter]
-    options = {} if size == (224, 224) else {"img_size": size}
+    options: dict[str, Any] = {} if size == (224, 224) else {"img_size": size}
+    focal = f"focal_{name}_patch4_window7_224"
     models = {
         f"swin_{name}": (f"swin_{name}_patch4_window7_224", options),
-        f"focal_{name}": (f"focal_{name}_patch4_window7_224", options),
+        f"focal_{name}": (focal, options),
+        f"focal_{name}, reference path": (focal, options | {"attention": "reference"}),
     }
     title = f"Focal-{letter}, {size[1]} x {size[0]} px, batch {batch}"
     return Comparison(title, models, batch, size, **named)
