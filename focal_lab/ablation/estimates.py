@@ -1,12 +1,16 @@
-"""Time and memory that runs will take: from finished runs of the same shape, or from a few measured steps."""
+"""Time and memory that runs will take: from finished runs of the same shape, or from a few measured steps.
+
+Measured steps are corrected by finished runs of another network that trained on the same data for as long on
+this hardware: it is measured once more beside what is not known, and what it took, over what its steps add up
+to, multiplies the others' seconds.
+"""
 
 import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +19,11 @@ from focal_lab._version import __version__
 from focal_lab.ablation.engine.orders import WarmProcesses
 from focal_lab.ablation.engine.places import Places
 from focal_lab.ablation.engine.survey import Machine, Measure, Measured
-from focal_lab.ablation.outcomes import read_outcome, run_folders
+from focal_lab.ablation.finished_times import Finished, finished_times, seconds_taken
 from focal_lab.ablation.remembered import MEASURED_FILE, keep, recall
 from focal_lab.ablation.result import Result
 from focal_lab.ablation.runs import Run, hash_of
-from focal_lab.ablation.shapes import alike, length_of, limits_of, shape_of, time_limit
+from focal_lab.ablation.shapes import alike, kin_of, length_of, limits_of, shape_of, time_limit
 
 # Seconds after which a measurement is given up.
 _PATIENCE = 1800.0
@@ -32,12 +36,14 @@ class Estimate:
     Attributes:
         seconds: from its process's start to its end, beside as many others as the sweep trains at a time.
         memory_mb: highest, as results name it.
-        source: what it was taken from.
+        source: what it was taken from: "finished" runs of the same network, or "measured" steps.
+        finished: how many finished runs that were, or, of other networks, corrected the measured seconds.
     """
 
     seconds: float
     memory_mb: float
     source: Literal["finished", "measured"]
+    finished: int = 0
 
 
 @dataclass
@@ -56,16 +62,6 @@ class Estimates:
     def seconds(self) -> dict[str, float]:
         """Run id -> seconds."""
         return {run: estimate.seconds for run, estimate in self.runs.items()}
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """A finished run: how long it was, how long it took."""
-
-    unit: str
-    length: float
-    seconds: float
-    memory_mb: float
 
 
 def estimate_runs(
@@ -90,35 +86,73 @@ def estimate_runs(
     """
     groups = alike(run for run in runs if run.id not in results)
     shapes = [shape_of(group[0].identity, group[0].config) for group in groups]
-    seen = _finished(set(shapes), results.values(), out, machine.hardware)
+    unknown = {shape: group[0] for shape, group in reversed(list(zip(shapes, groups, strict=True)))}
+    kins = {shape: kin_of(run.identity, run.config) for shape, run in unknown.items()}
+    seen = finished_times(kins, results.values(), out, machine.hardware)
     path = out / MEASURED_FILE
-    keys = {shape: _key(shape, places, machine) for shape in shapes}
+    keys = {shape: _key(shape, places, machine) for shape in unknown}
     measured = _recalled(path, keys)
-    missing = {
-        shape: group[0]
-        for shape, group in reversed(list(zip(shapes, groups, strict=True)))
-        if shape not in measured and shape not in seen
-    }
+    missing = [
+        shape
+        for shape in reversed(unknown)
+        if shape not in seen.of_shape
+        and (shape not in measured or (kins[shape] in seen.references and not measured[shape].finished))
+    ]
     found = Estimates()
     if processes is not None and missing:
-        each = f", {places.count} at a time" if places.count > 1 else ""
-        kinds = f"{len(missing)} kind{'s' * (len(missing) != 1)} of runs"
-        told(f"measuring a few steps of {kinds}{each}")
-        new, problems = _measure_all(dict(reversed(missing.items())), places, processes)
-        keep(path, {keys[shape]: asdict(one) for shape, one in new.items()})
-        measured |= new
+        references = {kins[shape]: seen.references.get(kins[shape], []) for shape in missing}
+        told(_announcement(len(missing), any(references.values()), places.count))
+        crew = {kin: reference[0].as_run() for kin, reference in references.items() if reference}
+        new, problems = _measure_all(crew | {shape: unknown[shape] for shape in missing}, places, processes)
+        corrected = {
+            shape: _corrected(new[shape], references[kins[shape]], new.get(kins[shape]))
+            for shape in missing
+            if shape in new
+        }
+        keep(path, {keys[shape]: asdict(one) for shape, one in corrected.items()})
+        measured |= corrected
         for shape, reason in problems.items():
-            found.problems.setdefault(reason, []).append(missing[shape])
+            if shape in unknown and shape not in measured:
+                found.problems.setdefault(reason, []).append(unknown[shape])
     for name in (run.id for run in runs if run.id in results):
-        found.runs[name] = Estimate(_taken(results[name]), results[name].peak_memory_mb, "finished")
+        result = results[name]
+        found.runs[name] = Estimate(seconds_taken(result), result.peak_memory_mb, "finished", 1)
     for shape, group in zip(shapes, groups, strict=True):
-        estimate = _estimate(group[0], seen.get(shape, []), measured.get(shape))
+        estimate = _estimate(group[0], seen.of_shape.get(shape, []), measured.get(shape))
         if estimate is not None:
             found.runs |= dict.fromkeys((run.id for run in group), estimate)
     return found
 
 
-def _estimate(run: Run, seen: Sequence[_Seen], measured: Measured | None) -> Estimate | None:
+def _announcement(kinds: int, compared: bool, together: int) -> str:
+    each = f", {together} at a time" if together > 1 else ""
+    more = ", and of finished ones to correct them by" if compared else ""
+    return f"measuring a few steps of {kinds} kind{'s' * (kinds != 1)} of runs{more}{each}"
+
+
+def _corrected(measured: Measured, reference: Sequence[Finished], again: Measured | None) -> Measured:
+    """Measured seconds as finished runs of one other network correct them.
+
+    Args:
+        reference: these runs.
+        again: what was measured of them beside it; None if that was not possible.
+    """
+    if again is None or not reference:
+        return measured
+    expected = _measured_seconds(reference[0].config, again)
+    taken = statistics.median(one.seconds for one in reference)
+    if not (math.isfinite(expected) and expected > 0 and taken > 0):
+        return measured
+    return measured.corrected(taken / expected, len(reference))
+
+
+def _measured_seconds(config: Mapping[str, Any], measured: Measured) -> float:
+    """What the parts of a run add up to."""
+    most = time_limit(config) + measured.start_up + measured.tested
+    return min(most, *(measured.seconds(unit, length) for unit, length in limits_of(config)))
+
+
+def _estimate(run: Run, seen: Sequence[Finished], measured: Measured | None) -> Estimate | None:
     """What finished runs took, scaled by their lengths; else what the measured parts add up to."""
     unit, length = length_of(run.config)
     start_up = measured.start_up if measured else 0.0
@@ -132,48 +166,13 @@ def _estimate(run: Run, seen: Sequence[_Seen], measured: Measured | None) -> Est
     ]
     if scaled:
         memory = max(one.memory_mb for one in seen)
-        return Estimate(min(statistics.median(scaled), most), memory, "finished")
+        return Estimate(min(statistics.median(scaled), most), memory, "finished", len(scaled))
     if measured is None:
         return None
-    seconds = min(most, *(measured.seconds(unit, length) for unit, length in limits_of(run.config)))
-    return Estimate(seconds, measured.memory_mb, "measured") if math.isfinite(seconds) else None
-
-
-def _finished(
-    shapes: set[str], results: Iterable[Result], out: Path, hardware: str
-) -> dict[str, list[_Seen]]:
-    """Finished runs by shape; those of other sweeps are looked at only where this one's do not tell."""
-    found: dict[str, list[_Seen]] = {}
-
-    def add(result: Result) -> None:
-        shape = shape_of(result.identity, result.config)
-        if result.hardware == hardware and shape in shapes:
-            unit, length = length_of(result.config)
-            seen = _Seen(unit, length, _taken(result), result.peak_memory_mb)
-            found.setdefault(shape, []).append(seen)
-
-    ours = set()
-    for result in results:
-        ours.add(result.run)
-        add(result)
-    if shapes - found.keys():
-        for folder in run_folders(out):
-            outcome = read_outcome(folder) if folder.name not in ours else None
-            if outcome is not None and outcome.result is not None:
-                try:
-                    add(outcome.result)
-                except (AttributeError, KeyError, TypeError):
-                    continue  # a result that is not one of a sweep's
-    return found
-
-
-def _taken(result: Result) -> float:
-    """Seconds of a finished run; one that was resumed trained for longer than its last attempt."""
-    try:
-        begin, end = (datetime.fromisoformat(when) for when in (result.started, result.finished))
-        return max((end - begin).total_seconds(), result.train_seconds)
-    except (TypeError, ValueError):
-        return result.train_seconds
+    seconds = _measured_seconds(run.config, measured)
+    if not math.isfinite(seconds):
+        return None
+    return Estimate(seconds, measured.memory_mb, "measured", measured.finished)
 
 
 def _key(shape: str, places: Places, machine: Machine) -> str:
@@ -252,4 +251,5 @@ def _mean(found: Sequence[Measured]) -> Measured:
     values = [asdict(one) for one in found]
     mean: dict[str, Any] = {name: statistics.fmean(value[name] for value in values) for name in values[0]}
     mean |= {"accumulated": found[0].accumulated, "memory_mb": max(one.memory_mb for one in found)}
+    mean |= {"finished": 0}
     return Measured(**mean)

@@ -95,6 +95,7 @@ def _run_json(survey: Survey, run: Run) -> dict[str, Any]:
         "memory_mb": estimate.memory_mb if estimate else None,
         "seconds": estimate.seconds if estimate else None,
         "estimated_from": estimate.source if estimate else None,
+        "finished_runs": estimate.finished if estimate else 0,
     }
 
 
@@ -217,6 +218,7 @@ def _sums(survey: Survey) -> Iterable[str]:
         rest = f"; {survey.unknown} runs of unknown time not counted" if survey.unknown else ""
         places = str(survey.places)
         yield f"Training: {clock(survey.seconds)} in all; {clock(survey.wall_seconds)}, {places}{rest}"
+        yield from _sources(survey)
     if survey.memory_mb > survey.memory_there_mb:
         where = "a GPU" if survey.places.names else "this machine"
         yield (
@@ -227,6 +229,25 @@ def _sums(survey: Survey) -> Iterable[str]:
         yield f"Not on this machine: {survey.obstacle}"
     for reason, runs in survey.estimates.problems.items():
         yield f"Not measured: {_some([run.cell.name for run in runs])}: {reason}"
+
+
+def _sources(survey: Survey) -> Iterable[str]:
+    """What the times of the runs that are to be trained were taken from."""
+    runs = "run" if survey.proposals is None else "example"
+    counts: dict[tuple[str, bool], list[int]] = {}
+    for estimate in (survey.estimates.runs.get(run.id) for run in survey.to_train):
+        if estimate is not None:
+            kind = (estimate.source, estimate.finished > 0)
+            counts.setdefault(kind, []).append(estimate.finished)
+    for (source, compared), finished in sorted(counts.items()):
+        low, high = min(finished), max(finished)
+        from_runs = f"{low if low == high else f'{low} to {high}'} finished run{'s' * (high != 1)}"
+        if source == "finished":
+            what = f"from {from_runs} of the same network"
+        else:
+            what = "from measured steps"
+            what += f", corrected by {from_runs} of another network" if compared else ""
+        yield f"Time of {len(finished)} {runs}{'s' * (len(finished) != 1)}: {what}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -62,6 +62,19 @@ def shape_of(identity: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     return hash_of(shape)[:16]
 
 
+def kin_of(identity: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """A hash of what runs of different networks share: task, data, and a training of the same length.
+
+    Args:
+        identity: a run's or a result's.
+        config: the same one's.
+    """
+    trainer = {key: value for key, value in identity.get("trainer", {}).items() if key not in _LENGTH}
+    workers = (config["data"].get("init_args") or {}).get("num_workers")
+    data = dict(identity["data"]) | {"num_workers": workers}
+    return hash_of([identity["task"], data, trainer, limits_of(config), time_limit(config)])[:16]
+
+
 def length_of(config: Mapping[str, Any]) -> tuple[str, float]:
     """How long a configuration trains: the unit, steps where these are limited, and how many of it."""
     return limits_of(config)[0]

@@ -42,7 +42,12 @@ class FakeProcesses:
         wrong: number of a configuration -> what is wrong with it.
         failed: why nothing can be measured.
         dies: whether a measuring process dies without a word.
+
+    Attributes:
+        slowness: what every step takes longer than on a quiet machine.
     """
+
+    slowness = 1.0
 
     def __init__(
         self, wrong: dict[int, str] | None = None, failed: str | None = None, *, dies: bool = False
@@ -64,7 +69,7 @@ class FakeProcesses:
             self.measured.append(order)
             if self.dies:
                 return []
-            return [("failed", self.failed)] if self.failed else [("measured", MEASURED)]
+            return [("failed", self.failed)] if self.failed else [("measured", self._measured())]
         self.checks.append(order)
         counted = [
             ("counted", (number, 1_000_000 + number, 0.5, (28, 28), "options"))
@@ -72,3 +77,6 @@ class FakeProcesses:
         ]
         wrong = [("wrong", pair) for pair in self.wrong.items()]
         return [("machine", MACHINE), *counted, *wrong, ("checked", None)]
+
+    def _measured(self) -> Measured:
+        return MEASURED.corrected(self.slowness, 0)

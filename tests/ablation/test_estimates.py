@@ -12,7 +12,7 @@ from focal_lab.ablation.engine.orders import WarmProcesses
 from focal_lab.ablation.engine.places import Places
 from focal_lab.ablation.estimates import Estimates, estimate_runs
 from focal_lab.ablation.plan import Plan, make_plan
-from focal_lab.ablation.result import Result, write_record
+from focal_lab.ablation.result import Result, read_result, write_record
 from focal_lab.ablation.runs import Run
 
 pytestmark = pytest.mark.usefixtures("project")
@@ -148,6 +148,67 @@ def test_finished_runs_count_more_than_measured_steps_and_are_scaled_by_their_le
     longer = make_plan(write_sweep(seeds=3), overrides=["trainer.max_epochs=4"])
     write_record(OUT / done.id, result_of(done, 70))
     assert set(estimate(longer).seconds.values()) == {140.0}
+
+
+def slow_and_finished(seconds: int, **changes: Any) -> tuple[Plan, FakeProcesses, Run]:
+    """A plan of two networks on a machine that is five times as slow just now; the first one has a result."""
+    plan = make_plan(write_sweep(seeds=1))
+    done = plan.distinct_runs[0]
+    write_record(OUT / done.id, result_of(done, seconds, **changes))
+    processes = FakeProcesses()
+    processes.slowness = 5.0
+    return plan, processes, done
+
+
+@pytest.mark.parametrize("seconds", [30, 60])
+def test_measured_steps_are_corrected_by_what_runs_of_another_network_took(seconds: int) -> None:
+    plan, processes, done = slow_and_finished(seconds)
+    (result, told), other = (read_result(OUT / done.id), list[str]()), plan.distinct_runs[1]
+    assert result is not None
+    found = estimate(plan, processes, {done.id: result}, told=told)
+    assert found.seconds == {done.id: seconds, other.id: pytest.approx(seconds)}
+    assert (found.runs[other.id].source, found.runs[other.id].finished) == ("measured", 1)
+    assert found.runs[other.id].memory_mb == 700.0
+    assert told == ["measuring a few steps of 1 kind of runs, and of finished ones to correct them by"]
+    assert len(processes.measured) == 2
+    again = estimate(plan, processes, {done.id: result}, told=told)
+    assert again.runs == found.runs
+    assert len(processes.measured) == 2
+
+
+def test_a_measurement_older_than_the_first_finished_run_is_made_again_beside_it() -> None:
+    plan = make_plan(write_sweep(seeds=1))
+    processes = FakeProcesses()
+    processes.slowness = 5.0
+    assert list(estimate(plan, processes).seconds.values()) == [pytest.approx(5 * TWO_EPOCHS)] * 2
+    done, other = plan.distinct_runs
+    # a result of another sweep in the same folder
+    write_record(OUT / done.id, result_of(done, 30))
+    lone = make_plan(write_sweep(factors={"window_size": [14]}, seeds=1))
+    assert estimate(lone, processes).seconds == {other.id: pytest.approx(30.0)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "setting"),
+    [({"hardware": "1 x Cray"}, ""), ({}, "trainer.max_epochs=3"), ({}, "data.train_pictures=77")],
+)
+def test_runs_elsewhere_of_other_length_or_on_other_data_correct_nothing(
+    changes: dict[str, Any], setting: str
+) -> None:
+    _, processes, _ = slow_and_finished(30, **changes)
+    sweep = write_sweep(factors={"window_size": [14]}, seeds=1)
+    plan = make_plan(sweep, overrides=[setting] if setting else [])
+    found = estimate(plan, processes)
+    assert [one.finished for one in found.runs.values()] == [0]
+    assert len(processes.measured) == 1
+
+
+def test_a_finished_run_that_cannot_be_measured_again_corrects_nothing() -> None:
+    plan, processes, done = slow_and_finished(30)
+    processes.failed = "no such folder"
+    found = estimate(plan, processes)
+    assert [run.cell.name for run in found.problems["no such folder"]] == ["14"]
+    assert found.seconds == {done.id: 30.0}
 
 
 def test_a_resumed_run_took_as_long_as_all_its_attempts() -> None:

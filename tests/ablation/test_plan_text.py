@@ -74,13 +74,32 @@ def test_what_networks_share_is_said_once_and_what_they_do_not_stage_by_stage() 
 
 def test_the_sums_say_how_long_and_with_how_many_workers() -> None:
     told = shown(survey_of(write_sweep(), run0=State.FINISHED)).splitlines()
-    assert told[-2:] == [
+    assert told[-3:] == [
         "4 runs: 1 reused, 3 to train",
         "Training: 4 min 15 s in all; 2 min 50 s, 2 at a time with 1 thread each",
+        "Time of 3 runs: from measured steps",
     ]
     unknown = shown(survey_of(write_sweep(), seconds=None))
     assert unknown.splitlines()[-1] == "4 runs: 0 reused, 4 to train"
     assert "Memory" not in unknown
+
+
+def test_a_time_says_which_finished_runs_it_is_from() -> None:
+    survey = survey_of(write_sweep(), run0=State.FINISHED)
+    _, second, third, fourth = survey.plan.distinct_runs
+    survey.estimates.runs |= {
+        second.id: Estimate(85.0, 700.0, "measured", 1),
+        third.id: Estimate(30.0, 700.0, "finished", 2),
+        fourth.id: Estimate(30.0, 700.0, "finished", 4),
+    }
+    assert shown(survey).splitlines()[-2:] == [
+        "Time of 2 runs: from 2 to 4 finished runs of the same network",
+        "Time of 1 run: from measured steps, corrected by 1 finished run of another network",
+    ]
+    told = plan_json(survey)["runs"]
+    assert [(run["estimated_from"], run["finished_runs"]) for run in told] == (
+        [(None, 0), ("measured", 1), ("finished", 2), ("finished", 4)]
+    )
 
 
 def test_more_memory_than_there_is_is_told() -> None:
@@ -149,7 +168,7 @@ def test_programs_get_everything() -> None:
 
 def test_a_search_is_as_long_as_its_proposals() -> None:
     survey = replace(survey_of(write_sweep()), proposals=9)
-    assert shown(survey).splitlines()[-2:] == [
+    assert shown(survey).splitlines()[-3:-1] == [
         "A search: 9 proposals to train; shown are examples at the ends of its ranges",
         "Training: 12 min 45 s in all; 7 min 05 s, 2 at a time with 1 thread each",
     ]

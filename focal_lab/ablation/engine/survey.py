@@ -1,7 +1,7 @@
 """What a plan asks of a warm process before anything is trained, and what comes back. Imports no torch."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class Measured:
         test: what comes with the test: metrics, the best checkpoint.
         test_batch, test_batches: one test batch, and how many there are.
         memory_mb: highest memory, as results name it.
+        finished: how many finished runs of other networks corrected the seconds; 0 for what was measured.
     """
 
     start_up: float
@@ -83,6 +84,13 @@ class Measured:
     test_batch: float
     test_batches: float
     memory_mb: float
+    finished: int = 0
+
+    def corrected(self, ratio: float, finished: int) -> Self:
+        """The same with all seconds multiplied, as so many finished runs say."""
+        names = ("start_up", "batch", "val_batch", "epoch_end", "test", "test_batch")
+        scaled: dict[str, Any] = {name: ratio * getattr(self, name) for name in names}
+        return replace(self, finished=finished, **scaled)
 
     def seconds(self, unit: str, length: float) -> float:
         """Of a whole run of so many `epochs` or optimizer `steps`."""
