@@ -24,6 +24,7 @@ from focal_lab.data.decoding import to_rgb
 from focal_lab.data.erasing import erase
 from focal_lab.data.holdout import hold_out
 from focal_lab.data.options import check
+from focal_lab.data.overlap import all_among
 from focal_lab.data.sampling import EpochSampler, EvaluationSampler
 from focal_lab.data.sources import Source
 from focal_lab.data.workers import choose_workers
@@ -127,6 +128,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         self._for_training = self.augmentation.for_training()
         self._for_evaluation = self.augmentation.for_evaluation()
         self._sources: dict[Split, Source] = {}
+        self._tested_on_validation: bool | None = None
         self._datasets: dict[str, ClassPictures] = {}
         self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
@@ -223,8 +225,13 @@ class ClassificationDataModule(LightningDataModule, ABC):
 
     @property
     def tests_on_validation(self) -> bool:
-        """Whether there is no test split of its own: then the test images are those of validation."""
-        return self.source("test") is self.source("val")
+        """Whether the test images are those of validation, as where there are no others, or links to them."""
+        if self._tested_on_validation is None:
+            test, val = self.source("test"), self.source("val")
+            self._tested_on_validation = test is val or all_among(
+                *(map(split.name, range(len(split))) for split in (test, val))
+            )
+        return self._tested_on_validation
 
     def test_dataloader(self) -> DataLoader[Any]:
         """All test pictures in order; the validation pictures where there are none for a test."""

@@ -24,6 +24,7 @@ from focal_lab.data.class_names import differing
 from focal_lab.data.coco_file import CocoFile, Picture, read_coco
 from focal_lab.data.decoding import decode
 from focal_lab.data.options import check
+from focal_lab.data.overlap import all_among
 from focal_lab.data.picture_files import list_pictures_of
 from focal_lab.errors import UserError
 
@@ -203,8 +204,15 @@ class CocoDataModule(LightningDataModule):
 
     @property
     def tests_on_validation(self) -> bool:
-        """Whether the test images are those of validation."""
-        return self._places["test"] == self._places["val"]
+        """Whether the test images are those of validation, links to them, or listed by the same file."""
+        folders, files = zip(*(self._places[split] for split in ("test", "val")), strict=True)
+        if len({(self.root / file).resolve() for file in files}) == 1:
+            return True
+        tested, validated = (self.annotations(split).pictures for split in ("test", "val"))
+        return all_among(
+            (str(self.root / folders[0] / picture.file) for picture in tested),
+            (str(self.root / folders[1] / picture.file) for picture in validated),
+        )
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """All test pictures in order."""

@@ -26,9 +26,11 @@ _TURNS = {
 }
 _BEHIND = 255  # what is seen through transparent places: white
 _MOST_16 = 65535
-# A float above 1 may be an overshoot of the range 0 to 1, or almost black in the range 0 to 255.
-_UNCLEAR = 2
 # without a name, so that it is printed once
+_ALMOST_BLACK = (
+    "There are images with whole numbers of 32 bits that do not exceed 255: they are read as those of 16 "
+    "bits, 0 to 65535, and are almost black (if they are of 8 bits, save them with 8)"
+)
 _EITHER_WAY = (
     "There are images that EXIF turns and whose size is the same either way: they are read upright, and "
     "their annotations are taken to be made for that (if they are not, remove the EXIF data)"
@@ -135,20 +137,20 @@ def _from_deep(image: Image.Image) -> Image.Image:
 
 
 def _scale(values: NDArray[Any], image: Image.Image) -> float:
-    """What makes bytes of the values.
+    """What makes bytes of the values: by the kind of file, or images of one data set would differ in it.
 
     Raises:
-        ValueError: they are in none of the ranges that are known for their kind.
+        ValueError: they are out of the range of their kind.
     """
+    most = 1 if image.mode == "F" else _MOST_16
     # comparisons with NaN are false
-    if not values.size or values.min() >= 0:
-        most = values.max(initial=0)
-        if image.mode == "F" and (most <= 1 or _UNCLEAR <= most <= 255):
-            return 255 if most <= 1 else 1
-        if image.mode != "F" and most <= _MOST_16:
-            # a PGM's I is always of 16 bits, as I;16 is; a TIFF's may be anything
-            return 1 if image.mode == "I" and image.format != "PPM" and most <= 255 else 255 / _MOST_16
-    ranges = "0 to 1 or 0 to 255" if image.mode == "F" else "0 to 255 or 0 to 65535"
-    raise ValueError(
-        f"has values from {values.min():g} to {values.max():g}; {ranges} can be read (save it with 8 bits)"
-    )
+    if values.size and not (values.min() >= 0 and values.max() <= most):
+        kind = "floating point" if image.mode == "F" else "whole numbers of 32 bits"
+        raise ValueError(
+            f"has values from {values.min():g} to {values.max():g}; {kind} can be read from 0 to {most} "
+            "(scale it, or save it with 8 bits)"
+        )
+    # Pillow's I is a PGM of 16 bits, or a TIFF of 32
+    if image.mode == "I" and image.format != "PPM" and 0 < values.max(initial=0) <= 255:
+        warnings.warn(_ALMOST_BLACK, stacklevel=2)
+    return 255 / most

@@ -25,6 +25,7 @@ from focal_lab.data.crops import RandomScaleCrop
 from focal_lab.data.decoding import load_picture
 from focal_lab.data.mask_classes import MaskClasses
 from focal_lab.data.options import check
+from focal_lab.data.overlap import all_among
 from focal_lab.data.picture_files import list_pictures_of
 from focal_lab.data.segmentation_files import (
     THREADS,
@@ -223,8 +224,10 @@ class SegmentationFolder(LightningDataModule):
 
     @property
     def tests_on_validation(self) -> bool:
-        """Whether the test images are those of validation."""
-        return self._places["test"] == self._places["val"]
+        """Whether the test images are those of validation, or links to them."""
+        if self._places["test"] == self._places["val"]:
+            return True
+        return all_among(*([str(pair.picture) for pair in self.pairs(split)] for split in ("test", "val")))
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """All test pictures in order, of their own size."""

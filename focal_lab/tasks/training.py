@@ -93,7 +93,9 @@ def train(
         raise RuntimeError("training was interrupted")
     if cli.trainer.is_global_zero and (folder / LAST_CHECKPOINT).exists():
         (folder / STOPPED_CHECKPOINT).unlink(missing_ok=True)
-    best = cli.trainer.checkpoint_callback.best_model_path if cli.trainer.checkpoint_callback else ""  # type: ignore[attr-defined]
+    # one without a monitor calls its latest the best
+    keepers: Any = cli.trainer.checkpoint_callbacks
+    best = next((keeper.best_model_path for keeper in keepers if keeper.monitor is not None), "")
     chosen = bool(best) and not tests_on_validation(cli.datamodule)
     tested = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=best if chosen else None, verbose=False)
     metrics = {name: float(tested[0][f"test/{name}"]) for name in cli.model.result_metrics}

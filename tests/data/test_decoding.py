@@ -64,23 +64,30 @@ def test_16_bits_become_their_upper_8_and_not_white(kind):
     assert np.abs(np.asarray(found)[..., 0].astype(float) - ramp / 257).max() <= 0.5
 
 
-def test_deep_pictures_with_values_of_bytes_keep_them():
-    assert corner(Image.fromarray(np.full((4, 4), 200, np.int32)), "TIFF") == (200, 200, 200)
-    assert corner(Image.fromarray(np.full((4, 4), 0.5, np.float32)), "TIFF") == (128, 128, 128)
-    assert corner(Image.fromarray(np.full((4, 4), 200.0, np.float32)), "TIFF") == (200, 200, 200)
-    assert corner(Image.fromarray(np.full((4, 4), 200, np.uint16)), "PPM") == (
-        1,
-        1,
-        1,
-    )  # I, and always 16 bits
+def test_deep_images_are_scaled_by_their_kind_and_not_by_their_own_brightest_value():
+    for most, kind, name in ((65535, np.int32, "TIFF"), (65535, np.uint16, "PPM"), (1, np.float32, "TIFF")):
+        bright = np.full((4, 4), most).astype(kind)
+        for share in (1, 0.5, 0.01, 0):
+            image = Image.fromarray((bright * share).astype(kind))
+            assert corner(image, name)[0] == pytest.approx(255 * share, abs=0.51)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -0.5, 1.004, 256.0, -1, 65536])
+def test_whole_numbers_of_32_bits_that_may_be_bytes_are_warned_of():
+    with pytest.warns(UserWarning, match="almost black"):
+        assert corner(Image.fromarray(np.full((4, 4), 200, np.int32)), "TIFF") == (1, 1, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        corner(Image.fromarray(np.full((4, 4), 256, np.int32)), "TIFF")
+        corner(Image.fromarray(np.zeros((4, 4), np.int32)), "TIFF")
+        corner(Image.fromarray(np.full((4, 4), 200, np.uint16)), "PPM")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.5, 1.004, 200.0, -1, 65536])
 def test_deep_images_whose_range_is_unknown_are_refused(value):
     kind = np.int32 if isinstance(value, int) else np.float32
     data = encoded(Image.fromarray(np.array([[0, 1], [1, value]]).astype(kind)), "TIFF")
 
-    with pytest.raises(ValueError, match=r"has values from .* can be read \(save it with 8 bits\)"):
+    with pytest.raises(ValueError, match=r"has values from .* can be read from 0 to (1|65535) "):
         decode(data)
 
 
@@ -133,7 +140,6 @@ def kinds() -> dict[str, tuple[str, Image.Image, dict[str, object]]]:
         "I;16B TIFF": ("tif", Image.fromarray(DEEP.astype(">u2")), {}),
         "I": ("tif", Image.fromarray(DEEP.astype(np.int32)), {}),
         "F of 0 to 1": ("tif", Image.fromarray((DEEP / 65535).astype(np.float32)), {}),
-        "F of 0 to 255": ("tif", Image.fromarray((DEEP / 257).astype(np.float32)), {}),
         "PGM of 16 bits": ("pgm", Image.fromarray(DEEP.astype(np.uint16)), {}),
         "CMYK": ("jpg", flag.convert("CMYK"), {}),
         "YCbCr": ("tif", flag.convert("YCbCr"), {}),

@@ -208,3 +208,22 @@ def test_a_callback_of_the_configuration_leaves_the_best_and_the_last_checkpoint
     logging = {"class_path": "lightning.pytorch.callbacks.LearningRateMonitor"}
     trainer: Any = build(tiny_config(trainer={"callbacks": [logging]}), RUN).trainer
     assert [callback.filename for callback in trainer.checkpoint_callbacks] == ["best", "last"]
+
+
+def test_a_checkpoint_without_a_monitor_is_not_the_best_one() -> None:
+    config = tiny_config(trainer={"callbacks": [saving(None)]})
+    config["model"]["class_path"] = f"{__name__}.WorseEachEpoch"
+    trained = train(config, RUN)
+    assert trained.evaluated["checkpoint"] == "last"
+    of_epochs = [point.values["val/loss"] for point in read_history(RUN)]
+    assert trained.validation["loss"] == of_epochs[-1]
+    # one that has a monitor counts, wherever it is listed
+    config["trainer"]["callbacks"] = [saving(None), saving("quality")]
+    trained = train(config, Path("again"))
+    assert trained.evaluated["checkpoint"] == "best"
+    assert trained.validation["loss"] == of_epochs[0]
+
+
+def saving(monitor: str | None) -> dict[str, Any]:
+    options = {"filename": f"of {monitor}", "monitor": monitor, "mode": "max"}
+    return {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": options}

@@ -1,0 +1,50 @@
+"""Which images of two splits are the same files, however their folders are called."""
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+
+_TABLE = ".parquet#"  # after it, the row
+
+
+def all_among(tested: Iterable[str], validated: Iterable[str]) -> bool:
+    """Whether all images of the test are images of validation, so that it is no test of its own.
+
+    If only some are, a warning counts them.
+
+    Args:
+        tested: paths of images; an image in an archive has the archive's path and its own in it.
+        validated: likewise.
+    """
+    others, count, twice = set(_real(validated)), 0, 0
+    for path in _real(tested):
+        count += 1
+        twice += path in others
+    if 0 < twice < count:
+        warnings.warn(
+            f"{twice} of {count} test images are validation images, too, by which the best epoch is chosen: "
+            "the metrics of the test are too good",
+            stacklevel=3,
+        )
+    return 0 < count == twice
+
+
+def _real(paths: Iterable[str]) -> Iterator[str]:
+    """Paths without links; the system is asked once a folder, which has a thousand images."""
+    folders: dict[str, tuple[str, set[str]]] = {}
+    for path in paths:
+        table, mark, row = path.rpartition(_TABLE)
+        folder, name = (table + _TABLE[:-1], row) if mark else os.path.split(path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder), _links(folder)
+        real, links = folders[folder]
+        yield os.path.realpath(path) if name in links else os.path.join(real, name)
+
+
+def _links(folder: str) -> set[str]:
+    """Names of the links in a folder; none in an archive."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_symlink()}
+    except OSError:
+        return set()
