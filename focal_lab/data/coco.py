@@ -208,6 +208,8 @@ class CocoDataModule(LightningDataModule):
         folders, files = zip(*(self._places[split] for split in ("test", "val")), strict=True)
         if len({(self.root / file).resolve() for file in files}) == 1:
             return True
+        if not all((self.root / file).exists() for file in files):
+            return False
         tested, validated = (self.annotations(split).pictures for split in ("test", "val"))
         return all_among(
             (str(self.root / folders[0] / picture.file) for picture in tested),

@@ -227,6 +227,10 @@ class SegmentationFolder(LightningDataModule):
         """Whether the test images are those of validation, or links to them."""
         if self._places["test"] == self._places["val"]:
             return True
+        if not all(
+            (self.root / place).exists() for split in ("test", "val") for place in self._places[split]
+        ):
+            return False
         return all_among(*([str(pair.picture) for pair in self.pairs(split)] for split in ("test", "val")))
 
     def test_dataloader(self) -> DataLoader[Batch]:
