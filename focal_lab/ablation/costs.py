@@ -1,7 +1,7 @@
 """Parameters, multiply-accumulates and correctness of the configurations of a plan."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,12 @@ class Checked:
     Attributes:
         costs: run id -> cost.
         machine: where they were checked.
+        absent: run id -> which file of its data is not on this machine.
     """
 
     costs: dict[str, Cost]
     machine: Machine
+    absent: dict[str, str] = field(default_factory=dict)
 
     @property
     def devices(self) -> int:
@@ -69,6 +71,7 @@ def check_plan(plan: Plan, processes: WarmProcesses, out: Path | None = None) ->
     missing = dict.fromkeys(key for key in keys if key not in counts)
     order, numbers = _order([group[0] for group in groups], keys, missing)
     found: dict[str, Cost] = {}
+    absent: dict[str, str] = {}
     machine: Machine | None = None
     process, messages = processes.measure(order)
     try:
@@ -78,6 +81,8 @@ def check_plan(plan: Plan, processes: WarmProcesses, out: Path | None = None) ->
                 machine = value
             elif kind == "counted":
                 found[keys[numbers[value[0]]]] = Cost(*value[1:])
+            elif kind == "absent":
+                absent[_data_of(groups[numbers[value[0]]])] = value[1]
             elif kind == "wrong":
                 cell = groups[numbers[value[0]]][0].cell
                 raise UserError(f"{value[1]}, for {cell.name}", file=plan.sweep.path)
@@ -98,8 +103,14 @@ def check_plan(plan: Plan, processes: WarmProcesses, out: Path | None = None) ->
         kept = {key: cost for key, cost in found.items() if key in ours and cost.source == "options"}
         keep(path, {_entry(key): asdict(cost) for key, cost in kept.items()})
     return Checked(
-        {run.id: counts[key] for key, group in zip(keys, groups, strict=True) for run in group}, machine
+        {run.id: counts[key] for key, group in zip(keys, groups, strict=True) for run in group},
+        machine,
+        {run.id: absent[_data_of(group)] for group in groups if _data_of(group) in absent for run in group},
     )
+
+
+def _data_of(group: Sequence[Run]) -> str:
+    return repr(group[0].config["data"])
 
 
 def _order(first: Sequence[Run], keys: Sequence[str], missing: dict[str, None]) -> tuple[Check, list[int]]:

@@ -9,7 +9,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -72,6 +72,7 @@ def estimate_runs(
     out: Path,
     processes: WarmProcesses | None = None,
     told: Callable[[str], object] = lambda text: None,
+    absent: Collection[str] = (),
 ) -> Estimates:
     """Estimates of runs; of finished ones what they took.
 
@@ -83,6 +84,7 @@ def estimate_runs(
         out: folder of the runs, where measurements are kept.
         processes: where to measure what is not known; None to measure nothing.
         told: is told that it is being measured, which takes a while.
+        absent: ids of runs whose data are not here: they cannot be measured.
     """
     groups = alike(run for run in runs if run.id not in results)
     shapes = [shape_of(group[0].identity, group[0].config) for group in groups]
@@ -95,7 +97,8 @@ def estimate_runs(
     missing = [
         shape
         for shape in reversed(unknown)
-        if shape not in seen.of_shape
+        if unknown[shape].id not in absent
+        and shape not in seen.of_shape
         and (shape not in measured or (kins[shape] in seen.references and not measured[shape].finished))
     ]
     found = Estimates()

@@ -74,6 +74,7 @@ def plan_json(survey: Survey) -> dict[str, Any]:
         "not_measured": {
             reason: [run.cell.name for run in runs] for reason, runs in survey.estimates.problems.items()
         },
+        "absent": survey.absent,
         "runs": [_run_json(survey, run) for run in plan.distinct_runs],
     }
 
@@ -225,6 +226,8 @@ def _sums(survey: Survey) -> Iterable[str]:
             f"Memory: {survey.places.count} at a time need up to {_memory(survey.memory_mb)}, {where} has "
             f"{_memory(survey.memory_there_mb)}; use fewer --workers"
         )
+    for reason, cells in survey.absent.items():
+        yield f"Not on this machine, focal-lab sweep would refuse: {reason}, for {_some(cells)}"
     if survey.obstacle:
         yield f"Not on this machine: {survey.obstacle}"
     for reason, runs in survey.estimates.problems.items():

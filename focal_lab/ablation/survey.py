@@ -14,6 +14,7 @@ from focal_lab.ablation.estimates import Estimates, estimate_runs
 from focal_lab.ablation.outcomes import State, read_outcome
 from focal_lab.ablation.plan import Plan, probe_plan, with_proposals
 from focal_lab.ablation.runs import Run
+from focal_lab.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,20 @@ class Survey:
         if self.proposals is not None:
             return -(-self.proposals // self.places.count) * self._typical
         return wall_seconds(self.to_train, self.estimates.seconds, self.places.count)
+
+    @cached_property
+    def absent(self) -> dict[str, list[str]]:
+        """Which data are not on this machine -> names of the cells to train that need them."""
+        found: dict[str, dict[str, None]] = {}
+        for run in self.to_train if self.proposals != 0 else []:
+            if run.id in self.checked.absent:
+                found.setdefault(self.checked.absent[run.id], {})[run.cell.name] = None
+        return {reason: list(cells) for reason, cells in found.items()}
+
+    def refuse_absent(self) -> None:
+        """Raises UserError where data of runs that are to be trained are not on this machine."""
+        for reason, cells in self.absent.items():
+            raise UserError(f"{reason}, for {cells[0]}", file=self.plan.sweep.path)
 
     def hold(self, budget: float) -> None:
         """Hold the time against a budget in seconds.
@@ -139,6 +154,7 @@ def survey_of(
         checked.machine,
         out,
         processes,
+        absent=checked.absent,
         told=lambda text: print(text + way_out, file=sys.stderr, flush=True),
     )
     states = {name: outcome.state for name, outcome in outcomes.items()}

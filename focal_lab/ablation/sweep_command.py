@@ -62,6 +62,7 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
     total = plan.recipe.trials if plan.recipe else len(plan.distinct_runs)
     places = find_places(probes.distinct_runs, checked.devices, work.workers, total)
     survey = survey_of(plan, checked, places, out, processes if budget is not None else None)
+    survey.refuse_absent()
     if budget is not None:
         survey.hold(budget)
     remember(plan, out, options.set)

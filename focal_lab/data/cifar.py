@@ -83,6 +83,11 @@ class CifarDataModule(ClassificationDataModule):
                 f"cannot be fetched ({error})", file=self.root, key="data.init_args.download"
             ) from error
 
+    def check_files(self) -> None:
+        """Look whether the files exist, unless they may be fetched; raises UserError where they do not."""
+        if not self.hparams["download"]:
+            self._found()
+
     def find(self, split: Split) -> Source | None:
         """All pictures of a split; None for validation.
 

@@ -26,6 +26,7 @@ from focal_lab.data.decoding import decode
 from focal_lab.data.options import check
 from focal_lab.data.overlap import all_among
 from focal_lab.data.picture_files import list_pictures_of
+from focal_lab.data.present import check_present
 from focal_lab.errors import UserError
 
 
@@ -129,6 +130,12 @@ class CocoDataModule(LightningDataModule):
     def has_masks(self) -> bool:
         """Whether all objects of the stage's splits have masks."""
         return all(self.annotations(split).has_masks for split in self._splits)
+
+    def check_files(self) -> None:
+        """Look whether annotation files and folders exist; raises UserError where one does not."""
+        folders = {f"{split}_images": images for split, (images, _) in self._places.items()}
+        files = {f"{split}_annotations": annotations for split, (_, annotations) in self._places.items()}
+        check_present(self.root, folders, files)
 
     def evaluation_image_sizes(self) -> list[Size]:
         """Height and width of the validation images.

@@ -87,6 +87,21 @@ class IdxDataModule(ClassificationDataModule):
         """
         if split == "val":
             return None
+        images, labels = self._files(split)
+        pictures, numbers = read_pictures(images, labels)
+        known = self._names if split == "train" else self.class_names
+        if known is not None and numbers.max(initial=0) >= len(known):
+            raise UserError(f"has the label {numbers.max()}, and there are {len(known)} classes", file=labels)
+        # the split's name, not the file's: whether that is gzipped must not change what is held out
+        return ArraySource(pictures, numbers, split)
+
+    def check_files(self) -> None:
+        """Look whether all files exist; raises UserError where one does not."""
+        for split in ("train", "test"):
+            self._files(split)
+
+    def _files(self, split: str) -> tuple[Path, Path]:
+        """The images and the labels of a split."""
         files = find_idx(self.root)
         lacking = [kind for kind in _KINDS if (split, kind) not in files]
         if lacking:
@@ -97,12 +112,7 @@ class IdxDataModule(ClassificationDataModule):
                 key="data.init_args.root",
             )
         images, labels = (files[split, kind] for kind in _KINDS)
-        pictures, numbers = read_pictures(images, labels)
-        known = self._names if split == "train" else self.class_names
-        if known is not None and numbers.max(initial=0) >= len(known):
-            raise UserError(f"has the label {numbers.max()}, and there are {len(known)} classes", file=labels)
-        # the split's name, not the file's: whether that is gzipped must not change what is held out
-        return ArraySource(pictures, numbers, split)
+        return images, labels
 
 
 class FashionMnistDataModule(IdxDataModule):

@@ -9,9 +9,10 @@ from focal_lab.data.class_names import differing, read_class_names, shortened
 from focal_lab.data.classification import ClassificationDataModule, Split
 from focal_lab.data.decoding import load_picture as load_picture
 from focal_lab.data.found import ROOT_KEY, Found
-from focal_lab.data.layout import find_split, missing
+from focal_lab.data.layout import check_training, find_split, missing
 from focal_lab.data.parquet import Columns
 from focal_lab.data.picture_files import list_pictures_of
+from focal_lab.data.present import check_present
 from focal_lab.data.sources import UNKNOWN, FileSource, Source
 from focal_lab.errors import UserError
 
@@ -86,6 +87,12 @@ class ImageFolderDataModule(ClassificationDataModule):
         """
         source = self._predicted()
         return [Path(source.name(index)) for index in range(len(source))]
+
+    def check_files(self) -> None:
+        """Look whether there are training images, and the file of names; raises UserError where not."""
+        check_training(self.root)
+        if self.names is not None:
+            check_present(self.names.parent, {}, {"names": self.names.name})
 
     def find(self, split: Split) -> Source | None:
         """The pictures of a split under root; a test without labels tests nothing, and counts as none.

@@ -84,6 +84,21 @@ def find_split(root: Path, split: str, columns: Columns = Columns()) -> Found | 
     return None
 
 
+def check_training(root: Path) -> None:
+    """Look whether anything is called as training images are; nothing is opened.
+
+    Raises:
+        UserError: there is no such thing.
+    """
+    if root.is_file() and root.suffix.lower() in SUFFIXES:
+        return
+    if any((root / name).is_dir() for name in CALLED["train"]):
+        return
+    files = (path for folder in (root, root / "data") for path in _entries(folder) if path.is_file())
+    if not any(_split_of(path) == "train" for path in files):
+        raise missing(root, "train")
+
+
 def missing(root: Path, split: str) -> UserError:
     """What to tell where a split is not there: what was expected, and what was found."""
     if not root.is_dir():

@@ -27,6 +27,7 @@ from focal_lab.data.mask_classes import MaskClasses
 from focal_lab.data.options import check
 from focal_lab.data.overlap import all_among
 from focal_lab.data.picture_files import list_pictures_of
+from focal_lab.data.present import check_present
 from focal_lab.data.segmentation_files import (
     THREADS,
     Numbering,
@@ -161,6 +162,15 @@ class SegmentationFolder(LightningDataModule):
         """The number of each class in the masks."""
         first = int(self.hparams["reduce_zero_label"])
         return tuple(range(first, first + self.num_classes))
+
+    def check_files(self) -> None:
+        """Look whether all folders and the file of names exist; raises UserError where one does not."""
+        folders = {
+            f"{split}_{kind}": place
+            for split, places in self._places.items()
+            for kind, place in zip(("images", "masks"), places, strict=True)
+        }
+        check_present(self.root, folders, {"classes": self.hparams["classes"]})
 
     def evaluation_image_sizes(self) -> list[Size]:
         """Height and width of the first validation images, by their masks, which are the right way up.

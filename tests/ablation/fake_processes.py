@@ -41,6 +41,7 @@ class FakeProcesses:
     Args:
         wrong: number of a configuration -> what is wrong with it.
         failed: why nothing can be measured.
+        absent: number of a configuration -> which of its data is not here.
         dies: whether a measuring process dies without a word.
 
     Attributes:
@@ -50,9 +51,14 @@ class FakeProcesses:
     slowness = 1.0
 
     def __init__(
-        self, wrong: dict[int, str] | None = None, failed: str | None = None, *, dies: bool = False
+        self,
+        wrong: dict[int, str] | None = None,
+        failed: str | None = None,
+        *,
+        dies: bool = False,
+        absent: dict[int, str] | None = None,
     ) -> None:
-        self.wrong, self.failed, self.dies = wrong or {}, failed, dies
+        self.wrong, self.failed, self.dies, self.absent = wrong or {}, failed, dies, absent or {}
         self.checks: list[Check] = []
         self.measured: list[Measure] = []
 
@@ -76,7 +82,8 @@ class FakeProcesses:
             for number in sorted(order.counted)
         ]
         wrong = [("wrong", pair) for pair in self.wrong.items()]
-        return [("machine", MACHINE), *counted, *wrong, ("checked", None)]
+        absent = [("absent", pair) for pair in self.absent.items()]
+        return [("machine", MACHINE), *counted, *absent, *wrong, ("checked", None)]
 
     def _measured(self) -> Measured:
         return MEASURED.corrected(self.slowness, 0)

@@ -132,6 +132,17 @@ def test_what_cannot_be_measured_is_told_once_a_reason() -> None:
     assert list(dead.problems) == ["its process died (exit status -9)"]
 
 
+def test_runs_whose_data_are_not_here_are_not_measured() -> None:
+    plan = make_plan(write_sweep())
+    processes, first = FakeProcesses(), plan.distinct_runs[0]
+    absent = [run.id for run in plan.runs if run.cell == first.cell]
+    args: Any = (plan.distinct_runs, {}, Places(1, 2), MACHINE, OUT, processes)
+    found = estimate_runs(*args, absent=absent)
+    assert len(processes.measured) == 1
+    assert found.runs.keys() == {run.id for run in plan.runs} - set(absent)
+    assert not found.problems
+
+
 def test_nothing_is_measured_unless_asked_for() -> None:
     plan = make_plan(write_sweep())
     assert estimate(plan).runs == {}

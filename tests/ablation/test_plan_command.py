@@ -77,3 +77,18 @@ def test_wrong_options_are_refused_before_anything_is_looked_at(arguments: list[
     refused = plan(str(write_sweep()), *arguments)
     assert refused.returncode == 2
     assert refused.stderr.strip() == f"focal-lab: {message}"
+
+
+def test_a_plan_needs_no_data_and_a_sweep_refuses_before_it_trains() -> None:
+    folders = {"data.class_path": "focal_lab.data.image_folder.ImageFolderDataModule", "data.root": "nowhere"}
+    folders |= {"data.image_size": 28}
+    path = str(write_sweep(factors={"window_size": [7]}, seeds=1, set=folders))
+    told = "nowhere: data.init_args.root: is no folder, for 7"
+    planned = plan(path)
+    assert planned.returncode == 0, planned.stderr
+    assert "measuring" not in planned.stderr
+    assert planned.stdout.endswith(f"Not on this machine, focal-lab sweep would refuse: {told}\n")
+    command = [sys.executable, "-m", "focal_lab.cli", "sweep", path]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert (refused.returncode, refused.stderr) == (2, f"focal-lab: {path}: {told}\n")
+    assert not [folder for folder in Path("runs").iterdir() if (folder / "config.yaml").exists()]

@@ -127,6 +127,22 @@ def test_why_something_was_not_measured_is_told() -> None:
     assert shown(survey).splitlines()[-1] == "Not measured: 7; 14: data.root: no such folder"
 
 
+def test_data_that_are_not_here_are_told_by_a_plan_and_refused_by_a_sweep() -> None:
+    plan = make_plan(write_sweep())
+    checked = check_plan(plan, cast(WarmProcesses, FakeProcesses(absent={0: "/data: does not exist"})))
+    states = dict.fromkeys((run.id for run in plan.runs), State.MISSING)
+    survey = Survey(plan, checked, Places(2, 1), Estimates(), states)
+    # both cells have the same data
+    line = "Not on this machine, focal-lab sweep would refuse: /data: does not exist, for 7; 14"
+    assert shown(survey).splitlines()[-1] == line
+    assert plan_json(survey)["absent"] == {"/data: does not exist": ["7", "14"]}
+    with pytest.raises(UserError, match=r"small\.yaml: /data: does not exist, for 7"):
+        survey.refuse_absent()
+    done = replace(survey, states=dict.fromkeys(states, State.FINISHED))
+    done.refuse_absent()
+    assert "Not on this machine" not in shown(done)
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_lines_keep_to_the_terminal(width: int) -> None:
     factors = {

@@ -45,6 +45,7 @@ def survey_child(order: Check | Measure, connection: Connection) -> None:
 def _check(order: Check, connection: Connection) -> None:
     torch.set_num_threads(1)
     connection.send(("machine", _machine()))
+    absent: dict[str, str | None] = {}
     for number, config in enumerate(order.configs):
         try:
             if number in order.counted:
@@ -54,8 +55,17 @@ def _check(order: Check, connection: Connection) -> None:
             else:
                 build_unweighted(config)
             refuse_impossible(config)
+            data = repr(config["data"])
+            if data not in absent:
+                absent[data] = absent_data(config)
+            if absent[data] is not None:
+                connection.send(("absent", (number, absent[data])))
         except UserError as error:
             connection.send(("wrong", (number, str(error))))
+        except Exception as error:
+            if _is_ours(config["model"]) and _is_ours(config["data"]):
+                raise
+            connection.send(("wrong", (number, _reason(error))))
     connection.send(("checked", None))
 
 
@@ -67,7 +77,7 @@ def refuse_impossible(config: Mapping[str, Any]) -> None:
     """
     parsed = check_config(config)
     data, model = parsed["data"], parsed["model"]
-    if data["class_path"].startswith("focal_lab."):  # opens no files before `setup`; others' may
+    if _is_ours(data):  # opens no files before `setup`; others' may
         find_class(data["class_path"])(**data.get("init_args", {}))
     checkpoint = model.get("init_args", {}).get("backbone_checkpoint")
     if checkpoint is not None and not Path(checkpoint).is_file():
@@ -79,6 +89,36 @@ def refuse_impossible(config: Mapping[str, Any]) -> None:
             f"{accelerator}: this machine has none; auto takes one if there is one",
             key="trainer.accelerator",
         )
+
+
+def absent_data(config: Mapping[str, Any]) -> str | None:
+    """Which file of a configuration's data is not on this machine.
+
+    Returns:
+        None for none, and for data modules without a method `check_files` of their own.
+    """
+    data = check_config(config)["data"]
+    kind = find_class(data["class_path"])
+    # one that the user derived from ours may find its files in its own way
+    if not hasattr(kind, "check_files") or not (_is_ours(data) or "check_files" in vars(kind)):
+        return None
+    try:
+        kind(**{**(data.get("init_args") or {}), **(data.get("dict_kwargs") or {})}).check_files()
+    except UserError as error:
+        return str(error)
+    except OSError as error:
+        return f"{error.filename}: cannot be looked at ({error.strerror})"
+    return None
+
+
+def _is_ours(part: Mapping[str, Any]) -> bool:
+    return str(part["class_path"]).startswith("focal_lab.")
+
+
+def _reason(error: Exception) -> str:
+    """An error of the user's own code: where, what kind, and what it says."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno}: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _machine() -> Machine:

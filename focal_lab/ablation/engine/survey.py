@@ -9,7 +9,8 @@ class Check:
     """Check configurations; those at `counted` are counted, too.
 
     Messages are (kind, value): `machine` with a Machine, `counted` with (number, parameters, GMACs, size
-    and where it is from, as in `EvaluationSize`), `wrong` with (number, why), and last `checked`.
+    and where it is from, as in `EvaluationSize`), `wrong` with (number, why), `absent` with (number, which
+    file of its data is not there), and last `checked`.
     """
 
     configs: tuple[dict[str, Any], ...]
