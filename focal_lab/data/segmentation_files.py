@@ -4,7 +4,8 @@ Shape suffixes: H W size of a picture in px.
 """
 
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from focal_lab.data.class_names import some
 from focal_lab.data.decoding import possible_sizes
-from focal_lab.data.picture_files import list_pictures_of
+from focal_lab.data.picture_files import JUNK, LeftOut, is_junk, list_pictures_of
 from focal_lab.errors import UserError
 from focal_lab.files import read_text
 
@@ -94,17 +96,63 @@ def find_pairs(images: Path, masks: Path, split: str, palette: bool) -> list[Pai
     files = list_pictures_of(images, f"{split}_images")
     if not masks.is_dir():
         raise UserError("is no folder", file=masks, key=f"data.init_args.{split}_masks")
-    there = {file.stem: file for file in masks.iterdir() if file.suffix.lower() == ".png"}
-    if not there:
-        raise UserError("has no masks (.png)", file=masks, key=f"data.init_args.{split}_masks")
-    missing = [file for file in files if file.stem not in there]
+    there = _masks_in(masks, f"data.init_args.{split}_masks")
+    # X.jpg.png is of X.jpg alone, as `predict` calls it where X.png is an image, too
+    names = [file.name if file.name in there else file.stem for file in files]
+    _check_names(files, names, there)
+    missing = [file for file, name in zip(files, names, strict=True) if name not in there]
     if missing:
         more = f", and {len(missing) - 1} other masks" if len(missing) > 1 else ""
         raise UserError(f"does not exist, but {missing[0]} does{more}", file=masks / f"{missing[0].stem}.png")
-    pairs = [Pair(file, there[file.stem]) for file in files]
+    pairs = [Pair(file, there[name]) for file, name in zip(files, names, strict=True)]
     with ThreadPoolExecutor(THREADS) as threads:
         palettes = threads.map(lambda pair: _check_headers(pair, palette), pairs)
         return [replace(pair, palette=colours) for pair, colours in zip(pairs, palettes, strict=True)]
+
+
+def _masks_in(folder: Path, key: str) -> dict[str, Path]:
+    """Masks by their names without .png.
+
+    Raises:
+        UserError: there are none, or several of a name.
+    """
+    found: dict[str, Path] = {}
+    left = LeftOut()
+    for file in sorted(folder.iterdir()):
+        if is_junk(file.name):
+            left.add(JUNK, file.name)
+        elif file.suffix.lower() != ".png" or not file.is_file():
+            left.add_file(file.name)
+        elif file.stem in found:
+            raise UserError(f"is the mask of the same image as {found[file.stem].name}", file=file, key=key)
+        else:
+            found[file.stem] = file
+    if not found:
+        more = f"; found {left}" if left.kinds else ""
+        raise UserError(f"has no masks (.png){more}", file=folder, key=key)
+    left.warn(folder)
+    return found
+
+
+def _check_names(files: Sequence[Path], names: Sequence[str], there: Mapping[str, Path]) -> None:
+    """Each image must have a mask of its own; masks without an image are counted in a warning.
+
+    Raises:
+        UserError: two images have the same mask.
+    """
+    of: dict[str, Path] = {}
+    for file, name in zip(files, names, strict=True):
+        if name in there and name in of:
+            raise UserError(
+                f"is the mask of {of[name].name} and of {file.name} (call masks {of[name].name}.png and "
+                f"{file.name}.png)",
+                file=there[name],
+            )
+        of[name] = file
+    spare = [there[name].name for name in there if name not in of]
+    if spare:
+        folder = next(iter(there.values())).parent
+        warnings.warn(f"{folder}: {len(spare)} masks have no image: {some(spare)}", stacklevel=4)
 
 
 def check_palettes(pairs: Sequence[Pair], numbers: int) -> None:

@@ -3,15 +3,15 @@
 Shape suffixes: H W height and width, K classes.
 """
 
-from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from focal_lab.tasks.pictures import Look, ShowPictures, colour, enlarged, magnification
+from focal_lab.tasks.words import font, readable
 
 # Classes in the list beside a picture, the likeliest first.
 _LISTED = 5
@@ -30,11 +30,11 @@ class ShowClasses(ShowPictures):
         drawn = _image(enlarged(picture_3HW, magnification(picture_3HW, _SIDE)))
         size = _text_size(drawn)
         pen = ImageDraw.Draw(drawn)
-        word = f"true: {_short(look.classes.name(label))}"
-        font = _font(size)
-        pen.rectangle((0, 0, pen.textlength(word, font) + 1.2 * size, 1.6 * size), _PAPER)
+        word = f"true: {readable(look.classes.name(label), label, _LONGEST)}"
+        letters = font(size)
+        pen.rectangle((0, 0, pen.textlength(word, letters) + 1.2 * size, 1.6 * size), _PAPER)
         pen.rectangle((0, 0, 0.4 * size, 1.6 * size), colour(label))
-        pen.text((0.8 * size, 0.2 * size), word, _INK, font)
+        pen.text((0.8 * size, 0.2 * size), word, _INK, letters)
         return _tensor(drawn)
 
     def draw_found(self, look: Look, picture_3HW: Tensor, found: Any) -> Tensor:
@@ -42,14 +42,14 @@ class ShowClasses(ShowPictures):
         picture_3HW = enlarged(picture_3HW, magnification(picture_3HW, _SIDE))
         sheet = Image.new("RGB", (picture_3HW.shape[2], picture_3HW.shape[1]), _PAPER)
         size = _text_size(sheet)
-        pen, font = ImageDraw.Draw(sheet), _font(size)
+        pen, letters = ImageDraw.Draw(sheet), font(size)
         probabilities_K = F.softmax(found.detach().float().cpu(), -1)
         top = probabilities_K.topk(min(_LISTED, len(probabilities_K)))
         height, margin = sheet.height / _LISTED, size / 2
         for place, (label, share) in enumerate(zip(top.indices.tolist(), top.values.tolist(), strict=True)):
             above, full = place * height, sheet.width - 2 * margin
-            word = f"{_short(look.classes.name(label))}  {share:.3f}"
-            pen.text((margin, above + 0.1 * height), word, _INK, font)
+            word = f"{readable(look.classes.name(label), label, _LONGEST)}  {share:.3f}"
+            pen.text((margin, above + 0.1 * height), word, _INK, letters)
             low, high = above + 0.1 * height + 1.3 * size, above + 0.92 * height
             if high > low:
                 pen.rectangle((margin, low, margin + full, high), _EMPTY)
@@ -60,16 +60,6 @@ class ShowClasses(ShowPictures):
 def _text_size(image: Image.Image) -> int:
     """Pixels, so that each row of the list has room for its words and its bar."""
     return max(8, min(22, round(image.height / (2.6 * _LISTED))))
-
-
-@lru_cache
-def _font(size: int) -> Any:
-    """Pillow unpacks its own font anew at every call, which takes longer than all the rest."""
-    return ImageFont.load_default(size)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
 
 
 def _image(picture_3HW: Tensor) -> Image.Image:

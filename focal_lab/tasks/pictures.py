@@ -2,6 +2,7 @@
 
 import colorsys
 import math
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +15,9 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torchvision.io import write_png
 
-from focal_lab.errors import UserError
 from focal_lab.tasks.classes import Classes
+from focal_lab.tasks.words import as_image
 
 # Validation pictures in TensorBoard, the first of the set.
 SHOWN = 8
@@ -25,6 +25,12 @@ SHOWN = 8
 _LEAST_SIDE = 320
 # Turns of the colour circle from one class to the next: the golden section keeps neighbours apart.
 _TURN = 0.618034
+# Saturation and brightness of the first 8 classes, of the next 8, and so on; after 40 in other hues.
+# Searched for the largest distance of any two of 21, 100 and 150 classes.
+_HUES, _TONES = 8, ((0.8, 1.0), (1.0, 0.65), (0.35, 1.0), (0.5, 0.7), (1.0, 0.35))
+_NEXT_TURN = 0.22
+# What the two sides of a validation picture are called.
+TRUE, FOUND = "TRUE", "FOUND"
 
 
 class Look:
@@ -34,6 +40,7 @@ class Look:
         mean: what was subtracted from each channel, on a scale of 0 to 1.
         std: what each channel was divided by.
         classes: what the labels are called.
+        ignored: the label of pixels that do not count, where there is one.
     """
 
     def __init__(self, trainer: Trainer, module: LightningModule) -> None:
@@ -41,6 +48,7 @@ class Look:
         self.mean: Sequence[float] = getattr(data, "mean", (0.0, 0.0, 0.0))
         self.std: Sequence[float] = getattr(data, "std", (1.0, 1.0, 1.0))
         self.classes: Classes = getattr(module, "classes", Classes())
+        self.ignored: int | None = getattr(module, "ignore_index", None)
 
     def pixels(self, picture_3HW: Tensor) -> Tensor:
         """A normalised picture as it was, uint8 (3, H, W), on the processor."""
@@ -118,6 +126,10 @@ class WritePictures(BasePredictionWriter):
             found: what the task found in it.
         """
 
+    def notes(self) -> list[str]:
+        """What else to say of all that was written, a line each."""
+        return []
+
     def folder(self, trainer: Trainer) -> Path:
         """Where the files go: the trainer's log folder."""
         return Path(trainer.log_dir or trainer.default_root_dir)
@@ -127,7 +139,6 @@ class WritePictures(BasePredictionWriter):
         self.look = Look(trainer, pl_module)
         self.files = getattr(getattr(trainer, "datamodule", None), "predict_files", None)
         self._names, self._numbers = output_names(self.files or ()), image_ids(self.files or ())
-        (self.folder(trainer) / "pictures").mkdir(parents=True, exist_ok=True)
 
     def write_on_batch_end(
         self,
@@ -145,33 +156,45 @@ class WritePictures(BasePredictionWriter):
         for picture, target, found in zip(*batch, prediction, strict=True):
             number = int(target["image_id"])
             written = self._names[number] if self.files else str(number)
-            name = self.files[number].name if self.files else written
-            drawn = self.draw(look, look.pixels(picture), found)
-            write_png(drawn, str(folder / "pictures" / f"{written}.png"))
+            name = str(Path(written).with_name(self.files[number].name)) if self.files else written
+            file = folder / "pictures" / f"{written}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            as_image(self.draw(look, look.pixels(picture), found)).save(file)
             numbered = self._numbers[number] if self.files else number
             self.keep(folder, name, written, numbered, found)
 
 
 def output_names(files: Sequence[Path]) -> list[str]:
-    """What the output files of images are called: X for X.jpg; where several are X, with their suffix.
+    """What the output files of images are called, without a suffix.
 
-    Raises:
-        UserError: two images have the same name.
+    X for X.jpg. Where images of several folders are called X, all go into folders called as theirs; where
+    several of one folder are, they keep their suffix.
     """
-    twice = [name for name, count in Counter(file.name for file in files).items() if count > 1]
-    if twice:
-        raise UserError(
-            f"{twice[0]} is the name of several images, whose output files would be the same (predict folder "
-            "by folder)",
-            key="IMAGES",
-        )
-    stems = Counter(file.stem for file in files)
-    names = [file.stem if stems[file.stem] == 1 else file.name for file in files]
-    for name in {file.stem for file in files if stems[file.stem] > 1}:
+    places = [Path(os.path.abspath(file)) for file in files]
+    folders: dict[str, set[Path]] = {}
+    for place in places:
+        folders.setdefault(place.stem, set()).add(place.parent)
+    below = [Path()] * len(places)
+    apart = [stem for stem, parents in folders.items() if len(parents) > 1]
+    if apart:
+        common = os.path.commonpath([place.parent for place in places])
+        below = [place.parent.relative_to(common) for place in places]
         rank_zero_warn(
-            f"several images are called {name}: their output files keep the suffix, {name}.SUFFIX.png"
+            f"images of several folders are called {apart[0]}: output files go into folders of the same names"
         )
-    return names
+    often = Counter((folder, place.stem) for folder, place in zip(below, places, strict=True))
+    for (_, stem), count in often.items():
+        if count > 1:
+            rank_zero_warn(
+                f"several images are called {stem}: their output files keep the suffix, {stem}.SUFFIX.png"
+            )
+    named = [
+        str(folder / (place.stem if often[folder, place.stem] == 1 else place.name))
+        for folder, place in zip(below, places, strict=True)
+    ]
+    if len(set(named)) == len(named):
+        return named
+    return [str(folder / place.name) for folder, place in zip(below, places, strict=True)]
 
 
 def image_ids(files: Sequence[Path]) -> list[int]:
@@ -183,15 +206,20 @@ def image_ids(files: Sequence[Path]) -> list[int]:
 
 def as_bytes(picture_3HW: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """A normalised picture as it was, uint8 (3, H, W), on the processor."""
-    picture_3HW = picture_3HW.detach().float().cpu()
-    mean_3, std_3 = (torch.tensor(list(values)).view(-1, 1, 1) for values in (mean, std))
+    # of more than three channels the first three
+    picture_3HW = picture_3HW.detach().float().cpu()[: 1 if len(picture_3HW) < 3 else 3]
+    mean_3, std_3 = (torch.tensor(list(values))[:3].view(-1, 1, 1) for values in (mean, std))
     # a grey picture has one channel
     return ((picture_3HW * std_3 + mean_3) * 255).round().clamp(0, 255).byte().expand(3, -1, -1)
 
 
 def beside(left_3HW: Tensor, right_3HW: Tensor) -> Tensor:
-    """Two pictures of the same size with a white line between them."""
-    line = left_3HW.new_full((3, left_3HW.shape[1], 4), 255)
+    """Two pictures with a white line between them; the lower one is filled up with white below."""
+    height = max(left_3HW.shape[1], right_3HW.shape[1])
+    left_3HW, right_3HW = (
+        F.pad(one, (0, 0, 0, height - one.shape[1]), value=255) for one in (left_3HW, right_3HW)
+    )
+    line = left_3HW.new_full((3, height, 4), 255)
     return torch.cat((left_3HW, line, right_3HW), 2)
 
 
@@ -208,6 +236,8 @@ def enlarged(x_CHW: Tensor, factor: int) -> Tensor:
 
 
 def colour(label: int) -> tuple[int, int, int]:
-    """Red, green and blue of a class: bright, and far from the classes next to it."""
-    red, green, blue = colorsys.hsv_to_rgb(label * _TURN % 1, 0.8, 1.0)
+    """Red, green and blue of a class: far from the classes next to it, and darker or paler after a turn."""
+    saturation, value = _TONES[label // _HUES % len(_TONES)]
+    hue = label * _TURN + label // (_HUES * len(_TONES)) * _NEXT_TURN
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)

@@ -142,22 +142,20 @@ def _table(options: argparse.Namespace, trained: "Trained", files: list[Path], d
     with table_stream(options.output, options.force) as stream:
         module = TopClasses(trained.module.model, min(options.top or _TOP, classes))
         table = WriteTable(stream, files, shown, trained.module.classes)
-        seen = _predict(options, trained, module, files, shown, device, [table], Path())
+        seen = _predict(options, trained, module, files, shown, device, [table], Path())[:2]
     return _report(seen, files, shown, [])
 
 
 def _drawn(options: argparse.Namespace, trained: "Trained", files: list[Path], device: Any) -> int:
-    from focal_lab.tasks.pictures import output_names
     from focal_lab.tools.predict_output import check_folder
 
     if options.top is not None:
         raise UserError(f"is of classification, and {trained.file} is of {trained.task}", key="--top")
-    output_names(files)  # which refuses equal ones, before anything is made
     folder = options.output or _FOLDER
     check_folder(folder, options.force)
     shown = trained.preprocessing()
     seen = _predict(options, trained, trained.module, files, shown, device, [], folder)
-    return _report(seen, files, shown, [f"written to {folder}"])
+    return _report(seen[:2], files, shown, [*seen[2], f"written to {folder}"])
 
 
 def _predict(
@@ -169,11 +167,12 @@ def _predict(
     device: tuple[str, Any],
     callbacks: Sequence[Any],
     folder: Path,
-) -> tuple["Throughput", float]:
-    """Run the trainer; what it measured, and the seconds that everything took."""
+) -> tuple["Throughput", float, list[str]]:
+    """Run the trainer; what it measured, the seconds that everything took, and what there is to say of it."""
     import torch
     from lightning import Trainer
 
+    from focal_lab.tasks.pictures import WritePictures
     from focal_lab.tools.predict_pictures import NamedPictures, default_workers
     from focal_lab.tools.predict_table import Throughput
 
@@ -208,7 +207,10 @@ def _predict(
             if error.filename is None:
                 raise
             raise UserError(f"cannot be written: {error.strerror}", file=error.filename) from error
-    return throughput, time.perf_counter() - begun
+    seconds = time.perf_counter() - begun
+    # the task has added its callbacks
+    writers = [one for one in trainer.callbacks if isinstance(one, WritePictures)]  # type: ignore[attr-defined]
+    return throughput, seconds, [note for writer in writers for note in writer.notes()]
 
 
 def _report(

@@ -51,7 +51,8 @@ def find_pictures(names: Sequence[str]) -> list[Path]:
             found += files
         else:
             raise UserError("there is no such picture or folder", file=name)
-    return list(dict.fromkeys(found))
+    # by their whole paths: a folder may be named as such, and from here
+    return list({os.path.abspath(file): file for file in reversed(found)}.values())[::-1]
 
 
 def default_workers(batches: int) -> int:

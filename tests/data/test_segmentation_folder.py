@@ -338,3 +338,46 @@ def test_the_command_line_says_it_in_one_line_with_status_2(tmp_path: Path) -> N
     assert done.returncode == 2, done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("focal-lab: ")
     assert "annotations/training/p0.png: does not exist" in done.stderr.splitlines()[-1]
+
+
+def test_a_mask_with_an_images_whole_name_is_its_own_and_one_for_two_images_is_refused(
+    tmp_path: Path,
+) -> None:
+    write_world(tmp_path, count=2)
+    images = tmp_path / "images/validation"
+    (images / "p1.jpg").rename(images / "p0.bmp.png")  # whose stem is p0.bmp
+    Image.open(images / "p0.jpg").save(images / "p0.bmp")
+    masks = tmp_path / "annotations/validation"
+    (masks / "p1.png").rename(masks / "p0.bmp.png")
+    with pytest.raises(
+        UserError, match=r"p0\.bmp\.png: is the mask of p0\.bmp and of p0\.bmp\.png \(call masks"
+    ):
+        folder(tmp_path).setup("validate")
+    (images / "p0.bmp.png").unlink()
+    data = folder(tmp_path)
+    assert [pair.mask and pair.mask.name for pair in data.pairs("val")] == ["p0.bmp.png", "p0.png"]
+    (masks / "p0.bmp.png").unlink()
+    with pytest.raises(UserError, match=r"p0\.png: is the mask of p0\.bmp and of p0\.jpg"):
+        folder(tmp_path).setup("validate")
+
+
+def test_masks_that_are_not_read_are_named(tmp_path: Path) -> None:
+    masks = write_world(tmp_path) / "annotations/validation"
+    (tmp_path / "images/validation/p1.jpg").unlink()
+    for junk in ("._p0.png", "Thumbs.db", "colours.gif"):
+        (masks / junk).write_bytes(b"junk")
+    data = folder(tmp_path)
+    with pytest.warns(UserWarning, match="masks have no image") as found:
+        assert len(data.pairs("val")) == 2
+    lines = [str(one.message).removeprefix(f"{masks}: ") for one in found]
+    assert lines == [
+        "not read: 1 .gif files (colours.gif), 2 hidden or system files (._p0.png, ...)",
+        "1 masks have no image: p1.png",
+    ]
+    (masks / "p0.PNG").write_bytes((masks / "p0.png").read_bytes())
+    with pytest.raises(UserError, match=r"is the mask of the same image as p0\.PNG"):
+        folder(tmp_path).pairs("val")
+    for file in masks.glob("*.[pP][nN][gG]"):
+        file.unlink()
+    with pytest.raises(UserError, match=r"has no masks \(\.png\); found 1 \.gif files"):
+        folder(tmp_path).pairs("val")

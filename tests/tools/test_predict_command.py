@@ -216,7 +216,6 @@ MISTAKES = {
         "notes.ckpt/found: --output: cannot be written: Not a directory",
     ),
     "a full folder": (["pixels", "photos", "-o", "photos"], "photos: --output: is not empty"),
-    "one name twice": (["boxes", "photos", "twice"], "IMAGES: a.jpg is the name of several images"),
 }
 
 
@@ -227,7 +226,6 @@ def test_a_mistake_is_told_in_one_line_before_anything_is_written(
     Path("empty").mkdir()
     Path("notes.ckpt").write_text("no checkpoint", encoding="utf-8")
     torch.save({"layers.0.weight": torch.zeros(2)}, "weights.pth")
-    shutil.copytree("photos", "twice")
     before = sorted(Path().rglob("*"))
     checkpoint = project / argv[0] if (project / argv[0]).is_dir() else Path(argv[0])
     assert told(capsys, checkpoint, *argv[1:]).startswith(message)
@@ -274,4 +272,39 @@ def test_a_detectors_objects_are_drawn_from_the_score_that_is_asked_for(project:
     assert json.loads(Path("from0/predictions.json").read_text()) == json.loads(
         Path("from1/predictions.json").read_text()
     )
-    assert (drawn[0] != drawn[1]).any()
+    high, wide = Image.open("photos/b.png").size[::-1]
+    factor = -(-320 // max(high, wide))
+    assert (drawn[0][: factor * high] != drawn[1][: factor * high]).any()
+
+
+def test_how_many_objects_are_not_drawn_is_printed(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert predict(project / "boxes", "photos", "--min-score", 1, "--output", "found") == 0
+    results = json.loads(Path("found/predictions.json").read_text(encoding="utf-8"))
+    told = f"; {len(results)} of {len(results)} objects are not drawn: their score is below 1 (--min-score; "
+    assert told in capsys.readouterr().err
+    assert predict(project / "boxes", "photos", "--min-score", 0, "--output", "all") == 0
+    assert "not drawn" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["boxes", "pixels"])
+def test_images_of_one_name_in_several_folders_are_kept_apart(project: Path, task: str) -> None:
+    shutil.rmtree("photos")
+    for folder in ("photos/x.1", "photos/\u00fc/y"):
+        save_pictures(Path(folder), "a.b.jpg", "a.b.png", "c.jpg")
+    # the same folder by its whole path, too: an image is predicted once
+    with pytest.warns(UserWarning, match="output files go into folders"):
+        assert predict(project / task, "photos", Path("photos").resolve(), "--output", "found") == 0
+    names = ["a.b.jpg.png", "a.b.png.png", "c.png"]
+    expected = sorted(f"{folder}/{name}" for folder in ("x.1", "\u00fc/y") for name in names)
+    for kind in ("pictures", "masks") if task == "pixels" else ("pictures",):
+        root = Path("found") / kind
+        assert sorted(str(file.relative_to(root)) for file in root.rglob("*.png")) == expected
+    if task == "boxes":
+        results = json.loads(Path("found/predictions.json").read_text(encoding="utf-8"))
+        assert {"x.1/a.b.jpg", "\u00fc/y/c.jpg"} <= {entry["file_name"] for entry in results}
+        return
+    Path("classes.txt").write_text("".join(f"class {number}\n" for number in range(11)))
+    places = {"val_images": "photos/\u00fc/y", "val_masks": "found/masks/\u00fc/y"}
+    data = SegmentationFolder(".", **places, image_size=32, num_workers=0, batch_size=1)
+    data.setup("validate")
+    assert [pair.mask and pair.mask.name for pair in data.pairs("val")] == names

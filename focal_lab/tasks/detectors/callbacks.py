@@ -11,8 +11,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from focal_lab.tasks.classes import Classes
-from focal_lab.tasks.detectors.drawing import draw
-from focal_lab.tasks.pictures import Look, ShowPictures, WritePictures
+from focal_lab.tasks.detectors.drawing import draw, drawn_from
+from focal_lab.tasks.pictures import FOUND, TRUE, Look, ShowPictures, WritePictures
 
 # Objects below this score are not drawn but counted on the image; files of results have them all.
 DRAWN_FROM = 0.5
@@ -23,11 +23,11 @@ class ShowDetections(ShowPictures):
 
     def draw_truth(self, look: Look, picture_3HW: Tensor, target: Any) -> Tensor:
         """All objects but crowds."""
-        return draw(picture_3HW, target, look.classes)
+        return draw(picture_3HW, target, look.classes, heading=TRUE)
 
     def draw_found(self, look: Look, picture_3HW: Tensor, found: Any) -> Tensor:
         """The objects that the detector is more or less sure of."""
-        return draw(picture_3HW, found, look.classes, DRAWN_FROM)
+        return draw(picture_3HW, found, look.classes, DRAWN_FROM, FOUND)
 
 
 class WriteDetections(WritePictures):
@@ -45,11 +45,12 @@ class WriteDetections(WritePictures):
         super().__init__()
         self.drawn_from = drawn_from
         self._results: list[dict[str, Any]] = []
+        self._hidden = 0
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing is found yet."""
         super().on_predict_start(trainer, pl_module)
-        self._results = []
+        self._results, self._hidden = [], 0
 
     def draw(self, look: Look, picture_3HW: Tensor, found: Any) -> Tensor:
         """The objects that the detector is more or less sure of."""
@@ -59,13 +60,25 @@ class WriteDetections(WritePictures):
         """Results for the file that is written at the end."""
         assert self.look is not None
         self._results += _results(found, number, name, self.look.classes)
+        self._hidden += int((~drawn_from(found, self.drawn_from)).sum())
+
+    def notes(self) -> list[str]:
+        """How many objects the pictures do not show."""
+        if not self._hidden:
+            return []
+        return [
+            f"{self._hidden} of {len(self._results)} objects are not drawn: their score is below "
+            f"{self.drawn_from:g} (--min-score; the file of results has them)"
+        ]
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file of results."""
         rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = self.folder(trainer) / f"predictions{rank}.json"
         path.write_text(json.dumps(self._results), encoding="utf-8")
-        rank_zero_info(f"predictions: {path}, pictures: {path.parent / 'pictures'}")
+        rank_zero_info(
+            "; ".join([f"predictions: {path}, pictures: {path.parent / 'pictures'}", *self.notes()])
+        )
 
 
 def _results(found: dict[str, Tensor], number: int, name: str, classes: Classes) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 from torch import Tensor
 
-from focal_lab.tasks.pictures import Look, ShowPictures, WritePictures
+from focal_lab.tasks.pictures import FOUND, TRUE, Look, ShowPictures, WritePictures
 from focal_lab.tasks.segmenters.drawing import overlay
 
 
@@ -17,12 +17,12 @@ class ShowSegmentation(ShowPictures):
     """Validation pictures with the classes that are there, and with those that were found."""
 
     def draw_truth(self, look: Look, picture_3HW: Tensor, target: Any) -> Tensor:
-        """The true classes; pixels to ignore stay as they are."""
-        return overlay(picture_3HW, target["mask"], look.classes)
+        """The true classes; pixels to ignore are hatched."""
+        return overlay(picture_3HW, target["mask"], look.classes, ignored=look.ignored, heading=TRUE)
 
     def draw_found(self, look: Look, picture_3HW: Tensor, found: Any) -> Tensor:
         """The classes that were found."""
-        return overlay(picture_3HW, found, look.classes)
+        return overlay(picture_3HW, found, look.classes, heading=FOUND)
 
 
 class WriteSegmentation(WritePictures):
@@ -38,8 +38,8 @@ class WriteSegmentation(WritePictures):
         (self.folder(trainer) / "masks").mkdir(exist_ok=True)
 
     def draw(self, look: Look, picture_3HW: Tensor, found: Any) -> Tensor:
-        """The picture at its own size, its classes in colour."""
-        return overlay(picture_3HW, found, look.classes, enlarge=False)
+        """The picture, its classes in colour."""
+        return overlay(picture_3HW, found, look.classes)
 
     def keep(self, folder: Path, name: str, written: str, number: int, found: Any) -> None:
         """Write the mask."""
@@ -48,7 +48,9 @@ class WriteSegmentation(WritePictures):
             [self.look.classes.category_id(label) for label in range(int(found.max()) + 1)], np.int64
         )[found.cpu().numpy()]
         kind = np.uint8 if numbers.max() < 256 else np.uint16
-        Image.fromarray(numbers.astype(kind)).save(folder / "masks" / f"{written}.png")
+        file = folder / "masks" / f"{written}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(numbers.astype(kind)).save(file)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say where everything is."""

@@ -56,7 +56,8 @@ def test_validation_pictures_with_truth_and_answer_are_in_tensorboard(tmp_path: 
     names = events.Tags()["images"]
     assert sorted(names) == [f"val/picture_{i}" for i in range(8)]
     (shown,) = events.Images("val/picture_0")
-    assert (shown.height, shown.width) == (320, 2 * 320 + 4)
+    assert shown.width == 2 * 320 + 4
+    assert 320 < shown.height < 400  # words below say which side is which
 
 
 @pytest.mark.parametrize("method", ["retinanet", "mask_rcnn"])
@@ -116,9 +117,8 @@ def test_what_is_too_uncertain_or_a_crowd_is_not_drawn() -> None:
     assert one[upper].sum() == crowd[corner].sum() == 0
     assert both[corner].sum() > 0
     nothing = draw(black, found(scores=torch.tensor([0.1, 0.1])), Classes(), 0.5)
-    assert nothing.shape == (3, 320, 320)
-    note_at = nothing.shape[1] // 2  # how many are not drawn stands below
-    assert nothing[:, :note_at].sum() == 0 < nothing[:, note_at:].sum()
+    assert nothing.shape[1] > 320  # how many are not drawn stands below
+    assert nothing[:, :320].sum() == 0 < nothing[:, 320:].sum()
 
 
 def test_a_normalised_picture_is_shown_as_it_was() -> None:
