@@ -22,7 +22,7 @@ from focal_lab.backbones.key_maps import Layout, split_levels
 from focal_lab.backbones.options import Size
 
 # Bytes of keys, values and scores in one chunk
-CHUNK_BYTES = 1 << 23
+CHUNK_BYTES = 1 << 22
 
 
 def attend_chunked(
