@@ -21,6 +21,7 @@ SLOW = (
     "tasks/test_processes.py",
     "tasks/test_requeue.py",
     "tasks/test_sharding.py",
+    "tasks/test_two_processes_evaluate.py",
 )
 
 

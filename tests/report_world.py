@@ -9,6 +9,9 @@ from typing import Any
 from focal_lab.ablation.expectation import Expectation, parse_expectation
 from focal_lab.ablation.result import CONFIG_FILE, Failure, Result, write_record
 
+# what `focal_lab.tasks.tested` writes
+TESTED_ON = {"count": 2000, "images": "1a", "labels": "2b", "classes": "3c", "class_names": "4d"}
+
 
 @dataclass(frozen=True)
 class FakeSweep:
@@ -121,6 +124,7 @@ def finish(out: Path, run: str, **changes: Any) -> Result:
         "hardware": "2 CPU cores",
         "started": "2026-01-02T10:00:00",
         "finished": "2026-01-02T10:01:02",
+        "tested_on": TESTED_ON,
     }
     result = Result(**(values | changes))
     write_record(out / run, result)

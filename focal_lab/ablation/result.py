@@ -48,6 +48,9 @@ class Result:
         validation: the metrics on the validation split after the epoch tested; searches compare them.
         evaluated: what the metrics are of: `checkpoint`, best or last, and `split`, test or val; empty in
             older files.
+        tested_on: which images, labels and classes that were: `count`, and the digests `images`, `labels`,
+            `classes` and `class_names` (`focal_lab.data.test_set`), as far as they are known; empty in older
+            files.
         git: `commit` and `dirty` of focal_lab's code that ran, both None outside a checkout; `user_code`: the
             same for each repository, by its `folder`, of the user's own code, if there is any.
     """
@@ -72,6 +75,7 @@ class Result:
     validation: dict[str, float] = field(default_factory=dict)
     evaluated: dict[str, str] = field(default_factory=dict)
     image_size: list[int] = field(default_factory=list)
+    tested_on: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
     @classmethod
@@ -81,7 +85,7 @@ class Result:
             raise ValueError("is not a JSON object")
         if raw.get("schema") != SCHEMA:
             raise ValueError(f"has schema {raw.get('schema')!r}, this version reads {SCHEMA}")
-        raw = {"validation": {}, "evaluated": {}, "image_size": []} | raw  # older ones
+        raw = {"validation": {}, "evaluated": {}, "image_size": [], "tested_on": {}} | raw  # older ones
         missing = [name for name, _ in _KINDS[cls.__name__] if name not in raw]
         if missing:
             raise ValueError(f"lacks {', '.join(missing)}")

@@ -5,7 +5,7 @@ Shape suffixes: B batch, C channels, H W size in px.
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ from focal_lab.data.options import check
 from focal_lab.data.overlap import all_among
 from focal_lab.data.sampling import EpochSampler, EvaluationSampler
 from focal_lab.data.sources import Source
+from focal_lab.data.test_set import below_common_folder
 from focal_lab.data.workers import choose_workers
 from focal_lab.errors import UserError, one_of
 
@@ -236,6 +237,13 @@ class ClassificationDataModule(LightningDataModule, ABC):
     def test_dataloader(self) -> DataLoader[Any]:
         """All test pictures in order; the validation pictures where there are none for a test."""
         return self._evaluation_loader("test", self.source("test"))
+
+    def test_images(self) -> Iterator[tuple[str, str]]:
+        """Name and class of each test picture, in order; nothing but the list of them is read."""
+        source, classes = self.source("test"), self.class_names
+        names = below_common_folder([source.name(index) for index in range(len(source))])
+        for name, label in zip(names, source.labels.tolist(), strict=True):
+            yield name, classes[label] if 0 <= label < len(classes) else str(label)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """All test pictures in order."""

@@ -227,6 +227,16 @@ class CocoDataModule(LightningDataModule):
         """All test pictures in order."""
         return self._loader(self._dataset("test"), batch_size=self.batch_size)
 
+    def test_images(self) -> Iterator[tuple[str, str]]:
+        """File and objects of each test picture, in order, by the annotation file."""
+        found = self.annotations("test")
+        for picture in found.pictures:
+            things = sorted(
+                f"{found.class_names[thing.label]} {thing.box} {thing.area} {thing.crowd}"
+                for thing in picture.objects
+            )
+            yield picture.file, "; ".join(things)
+
     def predict_dataloader(self) -> DataLoader[Any]:
         """The pictures of `predict_images`, or those of the test."""
         files = self.predict_files

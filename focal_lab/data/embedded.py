@@ -1,8 +1,9 @@
 """What the embedded data sets share: pictures that are composed from a seed, without any file."""
 
 import os
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -11,10 +12,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from focal_lab.data.options import check, check_least
 from focal_lab.data.sampling import EvaluationSampler
-from focal_lab.data.source import NUM_CLASSES, Split
+from focal_lab.data.source import NUM_CLASSES, Split, source_digits
 
 # Validation and test pictures do not depend on the run's seed: all runs are judged by the same ones.
 _EVALUATION_SEED = 0
+
+# options that say how many pictures there are and how they are batched, not what is on them
+_NOT_DRAWN = {
+    *("train_pictures", "val_pictures", "test_pictures", "batch_size", "num_workers", "seed"),
+    *("persistent_workers", "pin_memory", "prefetch_factor"),
+}
 
 D = TypeVar("D", bound=Dataset[Any])
 
@@ -29,7 +36,8 @@ class EmbeddedData(LightningDataModule, ABC, Generic[D]):
     num_classes = NUM_CLASSES
     channels = 3
     class_names = tuple(str(digit) for digit in range(NUM_CLASSES))
-    # whether the data set knows NOTHING; without it several processes judge some pictures twice
+    # whether the data set knows NOTHING; without it Lightning repeats pictures to give each process as many,
+    # which is right only where the task counts pictures once, by their `image_id`
     fills_up = False
 
     def begin(self) -> None:
@@ -89,6 +97,21 @@ class EmbeddedData(LightningDataModule, ABC, Generic[D]):
     def test_dataloader(self) -> DataLoader[Any]:
         """All test pictures in order."""
         return self._evaluation_loader("test")
+
+    def test_images(self) -> Iterator[tuple[str, str]]:
+        """Number and label of each test picture; they follow from the digits and from how they are drawn."""
+        digits = source_digits("test")
+        # LightningCLI adds what begins with a line: how it has made the object
+        drawn = {
+            key: value
+            for key, value in self.hparams.items()
+            if key not in _NOT_DRAWN and not key.startswith("_")
+        }
+        source = f"{zlib.crc32(digits.images.tobytes()):08x}"
+        known = getattr(self.pictures("test"), "labels", None)  # of scenes they would have to be composed
+        labels = [""] * self.hparams["test_pictures"] if known is None else known.tolist()
+        for index, label in enumerate(labels):
+            yield f"{source} {sorted(drawn.items())} {index}", str(label)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The test pictures."""

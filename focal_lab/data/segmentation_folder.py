@@ -3,7 +3,7 @@
 Shape suffixes: H W size of a picture in px.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -246,6 +246,12 @@ class SegmentationFolder(LightningDataModule):
     def test_dataloader(self) -> DataLoader[Batch]:
         """All test pictures in order, of their own size."""
         return self._loader(self._dataset("test"))
+
+    def test_images(self) -> Iterator[tuple[str, str]]:
+        """File of each test picture, in order, and file and bytes of its mask, which is not read."""
+        for pair in self.pairs("test"):
+            mask = pair.mask
+            yield pair.picture.name, "" if mask is None else f"{mask.name} {mask.stat().st_size}"
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The pictures of `predict_images`, or those of the test."""

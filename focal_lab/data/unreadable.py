@@ -23,6 +23,9 @@ class Unreadable:
     def __len__(self) -> int:
         return int(self._flags.sum())
 
+    def __contains__(self, index: int) -> bool:
+        return bool(self._flags[index])
+
     @property
     def indices(self) -> list[int]:
         """Which they are."""

@@ -3,14 +3,25 @@
 from collections.abc import Mapping, Sequence
 from math import fsum
 
+from focal_lab.ablation.columns import COLUMNS
 from focal_lab.ablation.expectation import Expectation
+from focal_lab.ablation.result import Result
 from focal_lab.report.entries import Answer, ClaimVerdict, Row
 from focal_lab.report.statistics import ALPHA, probability_positive, sample
+from focal_lab.report.test_sets import conflicting, tests_of
 
 
-def answer_claims(rows: Sequence[Row], expectations: Sequence[Expectation]) -> tuple[Answer, ...]:
-    """What the rows say to each part of a claim, in the claim's order."""
-    return tuple(_answer(rows, expectation) for expectation in expectations)
+def answer_claims(
+    rows: Sequence[Row], expectations: Sequence[Expectation], results: Mapping[str, Result] | None = None
+) -> tuple[Answer, ...]:
+    """What the rows say to each part of a claim, in the claim's order.
+
+    Args:
+        rows: of the table.
+        expectations: the parts.
+        results: of the finished runs; cells whose runs were tested on other images are not compared.
+    """
+    return tuple(_answer(rows, expectation, results or {}) for expectation in expectations)
 
 
 def overall(
@@ -30,8 +41,8 @@ def overall(
     return "undecided", probability
 
 
-def _answer(rows: Sequence[Row], expectation: Expectation) -> Answer:
-    contrasts = _contrasts(rows, expectation)
+def _answer(rows: Sequence[Row], expectation: Expectation, results: Mapping[str, Result]) -> Answer:
+    contrasts = [] if _apart(rows, expectation, results) else _contrasts(rows, expectation)
     found = sample(contrasts)
     probability = probability_positive(contrasts)
     if found.sd == 0 and found.mean == 0:  # equal, as far as these pictures can tell
@@ -50,6 +61,16 @@ def _answer(rows: Sequence[Row], expectation: Expectation) -> Answer:
         probability=probability,
         verdict=verdict,
         published=_published(rows, expectation),
+    )
+
+
+def _apart(rows: Sequence[Row], expectation: Expectation, results: Mapping[str, Result]) -> bool:
+    """Whether cells of the same data were tested on different images, labels or classes."""
+    task = COLUMNS[expectation.metric].task if expectation.metric in COLUMNS else None
+    cells = [row for _, labels in expectation.terms for row in _cells(rows, labels)]
+    return task is not None and any(
+        conflicting(tests_of([row for row in cells if row.data == data], task, results))
+        for data in {row.data for row in cells}
     )
 
 

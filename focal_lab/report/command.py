@@ -66,6 +66,8 @@ def _report(options: argparse.Namespace) -> int:
 
         for sentence in left_out(plan, out):
             print(f"focal-lab: {sentence}", file=sys.stderr)
+        if options.long:
+            _say_mixed_tests(plan, out)
     if options.long:
         _emit(_sweep_long(plan, out, options.format, options.output), options.output)
         return 0
@@ -73,8 +75,18 @@ def _report(options: argparse.Namespace) -> int:
     from focal_lab.report.table import build_table
 
     table = build_table(plan, out)
+    if options.format in ("csv", "parquet"):
+        for sentence in table.provenance.mixed_tests:
+            print(f"focal-lab: {sentence}", file=sys.stderr)
     _emit(_table_as(table, options.format, options.output), options.output)
     return say_shortcomings(shortcomings(table)) if options.strict else 0
+
+
+def _say_mixed_tests(plan: "Plan", out: Path) -> None:
+    from focal_lab.report.table import build_table
+
+    for sentence in build_table(plan, out).provenance.mixed_tests:
+        print(f"focal-lab: {sentence}", file=sys.stderr)
 
 
 def _write_plots(plan: "Plan", out: Path, folder: Path) -> None:

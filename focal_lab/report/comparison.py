@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from focal_lab.ablation.columns import Column
+from focal_lab.ablation.result import Result
 from focal_lab.report.entries import Comparison, Entry, Row
 from focal_lab.report.statistics import ALPHA, LEAST_SEEDS, Paired, Verdict, holm, paired
+from focal_lab.report.test_sets import conflicting, tests_of
 
 
 def find_baselines(rows: Sequence[Row], baseline: Mapping[str, Mapping[str, str]]) -> list[int | None]:
@@ -30,20 +32,27 @@ def find_baselines(rows: Sequence[Row], baseline: Mapping[str, Mapping[str, str]
     return found
 
 
-def compare_rows(rows: Sequence[Row], columns: Sequence[Column], *, across_data: bool) -> list[Row]:
+def compare_rows(
+    rows: Sequence[Row],
+    columns: Sequence[Column],
+    *,
+    across_data: bool,
+    results: Mapping[str, Result] | None = None,
+) -> list[Row]:
     """Compare every metric of every row with the row's baseline.
 
     Args:
         rows: of the table; `baseline` and `data` are set.
         columns: those of a task are compared, parameters and times are not.
         across_data: also where a row and its baseline have different pictures.
+        results: of the finished runs, which say what they were tested on.
     """
     changed = [dict(row.entries) for row in rows]
     for column in columns:
         if column.task is None:
             continue
         compared = {
-            index: _compare(rows, index, row.baseline, column.key, across_data)
+            index: _compare(rows, index, row.baseline, column, across_data, results or {})
             for index, row in enumerate(rows)
             if row.baseline is not None and row.entries[column.key].planned
         }
@@ -53,14 +62,23 @@ def compare_rows(rows: Sequence[Row], columns: Sequence[Column], *, across_data:
     return [replace(row, entries=entries) for row, entries in zip(rows, changed, strict=True)]
 
 
-def _compare(rows: Sequence[Row], index: int, place: int, key: str, across_data: bool) -> Comparison:
+def _compare(
+    rows: Sequence[Row],
+    index: int,
+    place: int,
+    column: Column,
+    across_data: bool,
+    results: Mapping[str, Result],
+) -> Comparison:
     row, baseline = rows[index], rows[place]
-    mine, theirs = row.entries[key], baseline.entries[key]
+    mine, theirs = row.entries[column.key], baseline.entries[column.key]
     verdict: Verdict | None = None
     if [run.run for run in row.runs] == [run.run for run in baseline.runs]:
         verdict = "same runs"
     elif row.data != baseline.data and not across_data:
         verdict = "other data"
+    elif row.data == baseline.data and conflicting(tests_of((row, baseline), column.task or "", results)):
+        verdict = "other test set"
     found = Paired(0, None, None, None) if verdict else paired(mine.values, theirs.values)
     return Comparison(
         baseline=place,

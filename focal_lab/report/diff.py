@@ -73,6 +73,7 @@ def diff_json(first: Side, second: Side) -> str:
     known = {
         "runs": [_about(side) for side in (first, second)],
         **{name: _section(compare(of(first), of(second))) for name, of in sections.items()},
+        "tested_on": _section(compare(first.tested_on, second.tested_on)),
         "metrics": metrics,
         "curves": curves,
     }

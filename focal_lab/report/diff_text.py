@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from focal_lab.ablation.columns import COLUMNS
 from focal_lab.aligned import TextColumn, aligned
 from focal_lab.report.differences import CurvePair, Section, Side, Value, compare, curve_pairs
+from focal_lab.report.test_sets import differences
 
 _BOLD, _RED, _GREEN = "1", "31", "32"
 _VERDICTS = {"better": _GREEN, "worse": _RED}
@@ -96,14 +97,18 @@ def _metrics(first: Side, second: Side, heads: Sequence[str], width: int | None,
     if not names:
         return _title("Metrics", "neither run has a result", color)
     rows = [(name, first.metrics.get(name), second.metrics.get(name)) for name in names]
+    apart = differences(second.tested_on, first.tested_on) if first.task == second.task else []
+    judged = ["" if apart else _judged(*row) for row in rows]
     columns = [
         TextColumn("metric", [COLUMNS[name].title if name in COLUMNS else name for name in names]),
         TextColumn(heads[0], [_number(name, one) for name, one, _ in rows], right=True),
         TextColumn(heads[1], [_number(name, other) for name, _, other in rows], right=True),
         TextColumn("difference", [_difference(*row) for row in rows], right=True),
-        TextColumn("second is", [_judged(*row) for row in rows], style=lambda cell: _VERDICTS.get(cell, "")),
+        TextColumn("second is", judged, style=lambda cell: _VERDICTS.get(cell, "")),
     ]
     told = "on the test split, one run each: no telling a difference from noise" if _both(rows) else ""
+    if apart:
+        told = f"these do not compare: {heads[1]} was tested on {' and '.join(apart)} than {heads[0]}"
     return _title("Metrics", told or "on the test split", color) + aligned(columns, width, color=color)
 
 

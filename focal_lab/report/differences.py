@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Side:
         metrics: name -> value, costs too; params in millions.
         points: the curves.
         environment: what it ran on; empty without a result.
+        tested_on: which images, labels and classes its metrics are of; empty where that is not known.
     """
 
     run: str
@@ -52,6 +53,7 @@ class Side:
     metrics: dict[str, float]
     points: tuple[Point, ...]
     environment: dict[str, Value]
+    tested_on: dict[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ def read_side(folder: Path) -> Side:
         metrics={name: value * _scale(name) for name, value in metrics.items()},
         points=tuple(read_history(folder)),
         environment=_environment(outcome),
+        tested_on=dict(result.tested_on) if result else {},
     )
 
 

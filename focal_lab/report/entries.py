@@ -148,6 +148,8 @@ class Provenance:
         versions: package -> version -> runs.
         hardware: what they were trained on.
         last_epoch: task -> runs tested after the last epoch, because validation images are reported.
+        mixed_tests: a sentence on each group of runs that was not tested on what the others were.
+        untold_tests: how many of several runs do not say what they were tested on.
     """
 
     commits: dict[str, int]
@@ -155,6 +157,8 @@ class Provenance:
     versions: dict[str, dict[str, int]]
     hardware: dict[str, int]
     last_epoch: dict[str, int] = field(default_factory=dict)
+    mixed_tests: tuple[str, ...] = ()
+    untold_tests: int = 0
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from focal_lab.ablation.columns import COLUMNS
 from focal_lab.ablation.outcomes import Outcome, read_outcome, run_folders
 from focal_lab.errors import UserError
+from focal_lab.report.test_sets import test_set_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,9 +24,12 @@ LongRow = dict[str, Any]
 # Metrics come between FIRST and COSTS, the flattened model (`model.*`) between COSTS and LAST.
 FIRST = ("run", "task", "seed", "state")
 COSTS = ("params", "gmacs", "train_seconds", "images_per_second", "peak_memory_mb")
-LAST = ("config_hash", "commit", "dirty", "hardware", "started", "finished", "reason", "last_line")
+LAST = (
+    *("config_hash", "test_images", "test_set", "commit", "dirty", "hardware"),
+    *("started", "finished", "reason", "last_line"),
+)
 # Missing values would turn these whole numbers and flags into floats.
-_DTYPES = {"seed": "Int64", "params": "Int64", "dirty": "boolean"}
+_DTYPES = {"seed": "Int64", "params": "Int64", "test_images": "Int64", "dirty": "boolean"}
 
 
 def results_frame(out: Path) -> "pd.DataFrame":
@@ -33,7 +37,8 @@ def results_frame(out: Path) -> "pd.DataFrame":
 
     Columns: `run, task, seed, state`, one per metric, `params, gmacs, train_seconds, images_per_second,
     peak_memory_mb`, one per setting of the model (`model.backbone`, lists as "2-2-6-2"), then provenance, and
-    `reason` and `last_line` of what did not finish. `params` is a count, not millions.
+    `reason` and `last_line` of what did not finish. `params` is a count, not millions; runs of equal
+    `test_set` were tested on the same images, labels and classes.
     """
     import pandas as pd
 
@@ -116,6 +121,7 @@ def long_row(outcome: Outcome) -> LongRow:
     row |= result.metrics
     row |= {name: getattr(result, name) for name in COSTS}
     row |= flatten(result.config.get("model", {}).get("init_args", {}), "model")
+    row |= {"test_images": result.tested_on.get("count"), "test_set": test_set_name(result.tested_on)}
     row |= {"commit": result.git.get("commit"), "dirty": result.git.get("dirty")}
     names = ("task", "seed", "config_hash", "hardware", "started", "finished")
     return row | {name: getattr(result, name) for name in names}

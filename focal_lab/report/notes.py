@@ -16,6 +16,7 @@ _MOST_PROBLEMS = 8
 def table_notes(table: Table) -> tuple[str, ...]:
     """The footnotes of a table, the ones that explain its numbers first."""
     return (
+        *table.provenance.mixed_tests,
         *_numbers(table),
         *_comparisons(table),
         *_setting(table),
@@ -59,6 +60,8 @@ def _comparisons(table: Table) -> Iterable[str]:
         yield f"Too few seeds: fewer than {LEAST_SEEDS} that a row and its baseline both have."
     if any(comparison.verdict == "other data" for comparison in found):
         yield "Other data: not compared, because the sweep file names no baseline on purpose."
+    if any(comparison.verdict == "other test set" for comparison in found):
+        yield "Other test set: not compared, because the runs were not tested on the same images."
     if any(answer.probability is not None for answer in table.answers):
         yield (
             "Probability: that the mean over all seeds satisfies the comparison (t-distribution, flat "
@@ -79,6 +82,12 @@ def _origin(table: Table) -> Iterable[str]:
             yield f"Runs of {len(versions)} versions of {package}: {_and(versions)}."
     if len(found.hardware) > 1:
         yield f"Times and memory are of different machines: {_and(found.hardware)}."
+    if found.untold_tests:
+        yield (
+            f"{found.untold_tests} of {sum(found.commits.values())} finished runs do not say which images "
+            "they were tested on (an earlier version, or a data module of your own): whether all are the "
+            "same is not checked."
+        )
     if any(row.data for row in table.rows):
         yield "Rows have different pictures (column data): their numbers do not compare by themselves."
 

@@ -27,6 +27,7 @@ _TONES = {
     "within noise": "even",
     "same runs": "even",
     "other data": "even",
+    "other test set": "warn",
 }
 _SIGNS = {"good": "▲", "bad": "✕", "warn": "○", "even": "≈"}
 _BETTER_SIGNS = {"worse": "▼", "finished": "✓", "supported": "✓"}

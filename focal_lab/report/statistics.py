@@ -12,7 +12,9 @@ from typing import Literal
 ALPHA = 0.05
 # Two differences are at best 12.7 standard errors from anything: no verdict is made of them.
 LEAST_SEEDS = 3
-Verdict = Literal["better", "worse", "within noise", "too few seeds", "other data", "same runs"]
+Verdict = Literal[
+    "better", "worse", "within noise", "too few seeds", "other data", "other test set", "same runs"
+]
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,9 @@ def _mixed(table: Table) -> Iterable[str]:
     for package, versions in found.versions.items():
         if len(versions) > 1:
             yield f"runs of {len(versions)} versions of {package}: {', '.join(versions)}"
+    yield from found.mixed_tests
+    if found.untold_tests:
+        yield f"{found.untold_tests} runs do not say which images they were tested on"
     if any(row.data for row in table.rows):
         yield "rows with different pictures: " + "; ".join(
             dict.fromkeys(row.data for row in table.rows if row.data)

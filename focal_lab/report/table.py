@@ -20,6 +20,7 @@ from focal_lab.report.notes import table_notes
 from focal_lab.report.origin import describe_data, provenance_of
 from focal_lab.report.references import with_references
 from focal_lab.report.statistics import sample
+from focal_lab.report.test_sets import mixed_tests, untold
 
 if TYPE_CHECKING:
     from focal_lab.ablation.plan import Plan
@@ -80,11 +81,25 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
         columns=columns,
         rows=tuple(compared),
         notes=(),
-        provenance=provenance_of(list(results.values())),
+        provenance=replace(
+            provenance_of(list(results.values())),
+            mixed_tests=tuple(_mixed_tests(compared, list(results.values()))),
+            untold_tests=untold(list(results.values())),
+        ),
         order=_order(plan, len(results)),
-        answers=answer_claims(compared, sweep.expectations),
+        answers=answer_claims(compared, sweep.expectations, results),
     )
     return replace(table, notes=(*table_notes(table), *left_out(plan, out)))
+
+
+def _mixed_tests(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
+    """What was not tested on what the other rows of the same data were."""
+    places = {run.run: (row, run) for row in reversed(rows) for run in row.runs}
+    names = {
+        name: f"{' / '.join(row.labels.values())}, seed {run.seed} ({name})"
+        for name, (row, run) in places.items()
+    }
+    return mixed_tests(results, {name: row.data for name, (row, _) in places.items()}, names)
 
 
 def _compared(
@@ -97,7 +112,7 @@ def _compared(
         baselines = find_baselines(rows, plan.sweep.baseline)
     described = zip(rows, baselines, describe_data(found), strict=True)
     rows = [replace(row, baseline=baseline, data=data) for row, baseline, data in described]
-    return compare_rows(rows, columns, across_data=bool(plan.sweep.baseline))
+    return compare_rows(rows, columns, across_data=bool(plan.sweep.baseline), results=results)
 
 
 def _order(plan: "Plan", trained: int) -> str | None:

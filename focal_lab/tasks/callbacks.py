@@ -214,9 +214,16 @@ class WritePredictions(BasePredictionWriter):
         if self._stream is None or not isinstance(prediction, Mapping) or "classes" not in prediction:
             return
         names, files = self._names, self._files
+        # a batch has a black picture for one that cannot be read
+        unreadable = getattr(
+            getattr(getattr(trainer, "predict_dataloaders", None), "dataset", None), "unreadable", ()
+        )
         rows = csv.writer(self._stream)
         chosen = zip(prediction["classes"].tolist(), prediction["probabilities"].tolist(), strict=True)
         for index, (classes, probabilities) in zip(batch_indices or [], chosen, strict=True):
+            if index in unreadable:
+                rows.writerow([index, files[index] if files else "", "", "unreadable", ""])
+                continue
             for rank, (label, probability) in enumerate(zip(classes, probabilities, strict=True), 1):
                 name = names[label] if names and label < len(names) else label
                 rows.writerow([index, files[index] if files else "", rank, name, f"{probability:.4f}"])

@@ -17,6 +17,7 @@ from focal_lab.tasks.history import History
 from focal_lab.tasks.history_file import Point
 from focal_lab.tasks.stopping import LAST_CHECKPOINT, STOPPED_CHECKPOINT, StopOnWord
 from focal_lab.tasks.stopping import Stopped as Stopped
+from focal_lab.tasks.tested import CountTested, describe_test_set
 from focal_lab.tasks.training_cli import FocalCLI, one_line_errors
 
 Listener = Callable[[dict[str, Any]], None]
@@ -34,6 +35,7 @@ class Trained:
         validation: the same metrics on the validation split, after the epoch whose weights were tested; empty
             without a validation.
         evaluated: `checkpoint`, best or last, and `split`, test or val: what the metrics are of.
+        tested_on: which images that were, see `describe_test_set`; empty in all processes but the first.
     """
 
     metrics: dict[str, float]
@@ -42,6 +44,7 @@ class Trained:
     peak_memory_mb: float
     validation: dict[str, float]
     evaluated: dict[str, str]
+    tested_on: dict[str, Any]
 
 
 def train(
@@ -82,7 +85,8 @@ def train(
     # first, so that checkpoints hold the latest point
     history = History(folder)
     cli.trainer.callbacks.insert(0, history)  # type: ignore[attr-defined]
-    cli.trainer.callbacks.append(timing)  # type: ignore[attr-defined]
+    tested_images = CountTested()
+    cli.trainer.callbacks.extend([timing, tested_images])  # type: ignore[attr-defined]
     if listener is not None:
         cli.trainer.callbacks.append(Progress(listener))  # type: ignore[attr-defined]
     if stop is not None:
@@ -112,6 +116,9 @@ def train(
             "checkpoint": "best" if chosen else "last",
             "split": "val" if tests_on_validation(cli.datamodule) else "test",
         },
+        tested_on=describe_test_set(cli.trainer, cli.datamodule, tested_images.count)
+        if cli.trainer.is_global_zero
+        else {},
     )
 
 

@@ -136,6 +136,7 @@ def _train(order: Order, folder: Path, connection: Connection, ear: Callable[[],
         finished=_now(),
         validation=trained.validation,
         evaluated=trained.evaluated,
+        tested_on=trained.tested_on,
     )
 
 

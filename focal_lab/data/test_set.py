@@ -1,0 +1,50 @@
+"""What a test was made of, in a few digests: whether two results are of the same images, labels and classes.
+
+Names and labels are read, never images; where the data lies, in folders or archives, does not matter, and
+neither does the order.
+"""
+
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+
+
+def below_common_folder(paths: Sequence[str]) -> list[str]:
+    """Paths without the folders that all of them have: data may be moved."""
+    if not paths:
+        return []
+    # of sorted texts the first and the last one have in common what all have
+    first, last = min(paths), max(paths)
+    same = next(
+        (i for i, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first)
+    )
+    start = first.rfind("/", 0, same) + 1
+    return [path[start:] for path in paths]
+
+
+def digests(images: Iterable[tuple[str, str]], classes: Sequence[str]) -> dict[str, str]:
+    """Digests of a test set, by name.
+
+    Args:
+        images: name and labels of each image, in any order.
+        classes: names of the classes, in the order of the network's outputs.
+
+    Returns:
+        `images` of the names, `labels` of names and labels, `classes` of the classes in their order,
+        `class_names` of the same in any order; the last two are missing where the classes have no names.
+    """
+    listed = sorted(images)
+    found = {
+        "images": _digest(name for name, _ in listed),
+        "labels": _digest(part for image in listed for part in image),
+    }
+    if classes:
+        found |= {"classes": _digest(classes), "class_names": _digest(sorted(classes))}
+    return found
+
+
+def _digest(parts: Iterable[str]) -> str:
+    made = blake2b(digest_size=8)
+    for part in parts:
+        encoded = part.encode("utf-8", "surrogateescape")
+        made.update(len(encoded).to_bytes(8, "little") + encoded)
+    return made.hexdigest()

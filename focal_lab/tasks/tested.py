@@ -1,0 +1,101 @@
+"""Which images a test has evaluated: counted as they come, and named by the data module."""
+
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from focal_lab.data.test_set import digests
+from focal_lab.tasks.classes import Classes
+
+
+class CountTested(Callback):
+    """Counts the images of a test over all processes; those that were left out, or filled up, do not count.
+
+    Attributes:
+        count: how many different ones were evaluated, None before. Images without an `image_id` count as
+            often as they come.
+    """
+
+    def __init__(self) -> None:
+        self.count: int | None = None
+        self._judged: list[Tensor] = []
+        self._ids: list[Tensor] = []
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.count, self._judged, self._ids = None, [], []
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        truths = batch[1] if isinstance(batch, list | tuple) and len(batch) > 1 else None
+        if isinstance(truths, Tensor):
+            self._judged.append((truths >= 0).sum())  # no waiting for the device
+        elif isinstance(truths, list) and all(isinstance(one, dict) and "image_id" in one for one in truths):
+            self._ids += [one["image_id"].reshape(1) for one in truths]
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        judged = int(torch.stack(self._judged).sum()) if self._judged else 0
+        ids = torch.cat(self._ids).tolist() if self._ids else []
+        found: list[Any] = [(judged, ids)] * trainer.world_size
+        if trainer.world_size > 1 and dist.is_available() and dist.is_initialized():
+            dist.all_gather_object(found, (judged, ids))
+        total = sum(count for count, _ in found) + len({one for _, part in found for one in part})
+        self._judged, self._ids = [], []
+        self.count = total or None
+        listed = _length(trainer)
+        if listed is not None and total > listed:
+            rank_zero_warn(
+                f"test: {total} images were evaluated, and the data has {listed}: its sampler repeats some "
+                "to give each process as many, and they count twice (test with --trainer.devices=1)"
+            )
+
+
+def describe_test_set(trainer: Trainer, data: Any, count: int | None) -> dict[str, Any]:
+    """What a result says of the images that it was tested on.
+
+    Args:
+        trainer: has run the test.
+        data: its data module. `test_images()` gives name and labels of each image; one of the user's own may
+            have none.
+        count: how many images were evaluated.
+
+    Returns:
+        `count`, and the digests of `focal_lab.data.test_set`, as far as they are known.
+    """
+    found: dict[str, Any] = {} if count is None else {"count": count}
+    classes = Classes.of(data).names
+    images = getattr(data, "test_images", None)
+    listed = islice(images(), _looked_at(trainer)) if images is not None else ()
+    known = digests(((str(name), str(label)) for name, label in listed), [str(name) for name in classes])
+    if images is None:
+        known = {key: value for key, value in known.items() if key.startswith("class")}
+    return found | known
+
+
+def _length(trainer: Trainer) -> int | None:
+    loader: Any = trainer.test_dataloaders
+    try:
+        return len(loader.dataset)
+    except (AttributeError, TypeError):  # several loaders, or an iterable data set
+        return None
+
+
+def _looked_at(trainer: Trainer) -> int | None:
+    """How many images the test has taken from the beginning of its list; None for all."""
+    batches = trainer.num_test_batches
+    loader: Any = trainer.test_dataloaders
+    size = getattr(loader, "batch_size", None)
+    if len(batches) != 1 or size is None or batches[0] >= len(loader):
+        return None
+    return int(batches[0]) * int(size) * trainer.world_size
