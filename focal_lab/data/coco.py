@@ -14,7 +14,7 @@ from lightning import LightningDataModule
 from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -27,6 +27,7 @@ from focal_lab.data.options import check
 from focal_lab.data.overlap import all_among
 from focal_lab.data.picture_files import list_pictures_of
 from focal_lab.data.present import check_present
+from focal_lab.data.sampling import AspectBatches as AspectBatches
 from focal_lab.errors import UserError
 
 
@@ -386,37 +387,6 @@ class CocoPictures(Dataset[tuple[Tensor, Target] | None]):
         image, target = self.transform(tv_tensors.Image(v2.functional.pil_to_tensor(pixels)), target)
         plain = {name: value.as_subclass(Tensor) for name, value in target.items()}
         return image.as_subclass(Tensor), plain
-
-
-class AspectBatches(BatchSampler):
-    """Batches of wide pictures and batches of tall ones, in the order of a sampler.
-
-    What is left of both at the end goes together, so that there are as many batches as without grouping.
-
-    Args:
-        sampler: gives the order; Lightning replaces it by a distributed one.
-        batch_size: pictures in a batch.
-        drop_last: whether a last incomplete batch is left out.
-        wide: the group of each picture.
-    """
-
-    def __init__(self, sampler: Sampler[int], batch_size: int, drop_last: bool, wide: Sequence[bool]) -> None:
-        super().__init__(sampler, batch_size, drop_last)
-        self.wide = wide
-
-    def __iter__(self) -> Iterator[list[int]]:
-        waiting: dict[bool, list[int]] = {True: [], False: []}
-        for index in self.sampler:
-            group = waiting[self.wide[index]]
-            group.append(index)
-            if len(group) == self.batch_size:
-                yield group.copy()
-                group.clear()
-        left = [*waiting[True], *waiting[False]]
-        for first in range(0, len(left), self.batch_size):
-            batch = left[first : first + self.batch_size]
-            if len(batch) == self.batch_size or not self.drop_last:
-                yield batch
 
 
 def _check_pictures(found: CocoFile, folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, DistributedSampler, get_worker_info
+from torch.utils.data import BatchSampler, Dataset, DistributedSampler, Sampler, get_worker_info
 
 NOTHING = -1  # stands for a picture where a batch is to be filled up
 
@@ -116,6 +116,37 @@ class EvaluationSampler(DistributedSampler[Any]):
 
     def _mine(self) -> Sequence[int]:
         return range(self.rank, len(self.dataset), self.num_replicas)  # type: ignore[arg-type]
+
+
+class AspectBatches(BatchSampler):
+    """Batches of wide pictures and batches of tall ones, in the order of a sampler.
+
+    What is left of both at the end goes together, so that there are as many batches as without grouping.
+
+    Args:
+        sampler: gives the order; Lightning replaces it by a distributed one.
+        batch_size: pictures in a batch.
+        drop_last: whether a last incomplete batch is left out.
+        wide: the group of each picture.
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, drop_last: bool, wide: Sequence[bool]) -> None:
+        super().__init__(sampler, batch_size, drop_last)
+        self.wide = wide
+
+    def __iter__(self) -> Iterator[list[int]]:
+        waiting: dict[bool, list[int]] = {True: [], False: []}
+        for index in self.sampler:
+            group = waiting[self.wide[index]]
+            group.append(index)
+            if len(group) == self.batch_size:
+                yield group.copy()
+                group.clear()
+        left = [*waiting[True], *waiting[False]]
+        for first in range(0, len(left), self.batch_size):
+            batch = left[first : first + self.batch_size]
+            if len(batch) == self.batch_size or not self.drop_last:
+                yield batch
 
 
 def draw_seeds(
