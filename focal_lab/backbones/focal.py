@@ -81,11 +81,16 @@ class FocalBlock(nn.Module):
 
     def forward(self, x_BHWC: Tensor, valid_B2: Tensor | None = None) -> Tensor:
         """(B, H, W, C) to the same shape; `valid_B2` as in FocalAttention."""
-        attended = self.attn(self.norm1(x_BHWC), self.shifted, valid_B2)
-        x_BHWC = x_BHWC + self.drop_path1(attended if self.gamma_1 is None else self.gamma_1 * attended)
-        hidden = self.mlp(self.norm2(x_BHWC))
-        x_BHWC = x_BHWC + self.drop_path2(hidden if self.gamma_2 is None else self.gamma_2 * hidden)
-        return x_BHWC
+        # no name for what a branch returns: its memory would last until the block ends
+        x_BHWC = x_BHWC + self.drop_path1(
+            _scale(self.attn(self.norm1(x_BHWC), self.shifted, valid_B2), self.gamma_1)
+        )
+        return x_BHWC + self.drop_path2(_scale(self.mlp(self.norm2(x_BHWC)), self.gamma_2))
+
+
+def _scale(x_BHWC: Tensor, gamma_C: Tensor | None) -> Tensor:
+    """LayerScale, where there is one."""
+    return x_BHWC if gamma_C is None else gamma_C * x_BHWC
 
 
 class FocalStage(nn.Module):
