@@ -9,6 +9,7 @@ import pytest
 
 from focal_lab.ablation.plan import Plan, make_plan, probe_plan
 from focal_lab.ablation.runs import hash_of
+from focal_lab.ablation.suite import find_suite
 from focal_lab.report.layouts import find_layout, known_papers
 from focal_lab.report.paper import published
 from focal_lab.report.table import build_table
@@ -103,8 +104,12 @@ def test_every_configuration_of_every_sweep_can_be_built_and_counted(suite: str)
         for run in probe_plan(planned(name, suite)).runs
     }
     assert len(distinct) >= 12
+    experiments = {task: find_suite(suite).experiment(task) for task in MAIN_METRIC | {"classification": ""}}
+    # tests/test_evaluated_sizes.py: what an experiment's evaluation feeds to the network
+    sizes = {task: count_config(config).evaluated for task, config in experiments.items()}
     for run in distinct.values():
         counted = count_config(run.config)
+        assert counted.evaluated == sizes[run.task], run.cell.name
         assert counted.params > 10_000, run.cell.name
         assert counted.gmacs > 0, run.cell.name
 

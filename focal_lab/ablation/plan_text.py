@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from focal_lab.ablation.costs import Cost
+from focal_lab.ablation.counted_size import counted_at
 from focal_lab.ablation.estimates import Estimate
 from focal_lab.ablation.outcomes import State
 from focal_lab.ablation.plan import effective_summary
@@ -93,6 +94,8 @@ def _run_json(survey: Survey, run: Run) -> dict[str, Any]:
         "notes": list(run.notes),
         "params": cost.params,
         "gmacs": cost.gmacs,
+        "image_size": list(cost.image_size),
+        "image_size_from": cost.source,
         "memory_mb": estimate.memory_mb if estimate else None,
         "seconds": estimate.seconds if estimate else None,
         "estimated_from": estimate.source if estimate else None,
@@ -181,8 +184,22 @@ def _cost_columns(survey: Survey, runs: Sequence[Run]) -> list[TextColumn]:
     return columns
 
 
+def _sizes(survey: Survey) -> Iterable[str]:
+    """Of which size the image is whose multiply-accumulates are counted, and what says so."""
+    cells: dict[tuple[str, tuple[int, int], str], dict[str, None]] = {}
+    for run in survey.plan.runs:
+        cost = survey.checked.costs[run.id]
+        cells.setdefault((run.task, cost.image_size, cost.source), {})[run.cell.name] = None
+    tasks = [task for task, _, _ in cells]
+    for (task, size, source), names in cells.items():
+        of_task = f", {task}" if len(survey.plan.sweep.tasks) > 1 else ""
+        of_cells = f" ({_some(list(names))})" if tasks.count(task) > 1 else ""
+        yield f"GMACs{of_task}: of one input of {counted_at(task, size, source)}{of_cells}"
+
+
 def _notes(survey: Survey) -> Iterable[str]:
-    """What was not honoured as written, and which cells come to the same."""
+    """At what size is counted, what was not honoured as written, and which cells come to the same."""
+    yield from _sizes(survey)
     cells: dict[str, dict[str, None]] = {}
     for group in alike(survey.plan.runs):
         for note in _by_stages(group[0].notes):

@@ -40,6 +40,7 @@ class Result:
         gmacs: billions of multiply-accumulates for one image of `image_size`.
         image_size: height and width in px that the network is fed when it is evaluated; empty in results of
             versions that did not write it.
+        image_size_from: what says so: "options", "images", or nothing: "assumed"; empty where it is unknown.
         train_seconds: wall time of the fit, validation included.
         images_per_second: training pictures per second of fitting, validation left out.
         peak_memory_mb: highest resident memory of the process (CPU) or allocated on the device, in MB.
@@ -76,6 +77,7 @@ class Result:
     evaluated: dict[str, str] = field(default_factory=dict)
     image_size: list[int] = field(default_factory=list)
     tested_on: dict[str, Any] = field(default_factory=dict)
+    image_size_from: str = ""
     schema: int = SCHEMA
 
     @classmethod
@@ -85,7 +87,8 @@ class Result:
             raise ValueError("is not a JSON object")
         if raw.get("schema") != SCHEMA:
             raise ValueError(f"has schema {raw.get('schema')!r}, this version reads {SCHEMA}")
-        raw = {"validation": {}, "evaluated": {}, "image_size": [], "tested_on": {}} | raw  # older ones
+        older = {"validation": {}, "evaluated": {}, "image_size": [], "image_size_from": "", "tested_on": {}}
+        raw = older | raw
         missing = [name for name, _ in _KINDS[cls.__name__] if name not in raw]
         if missing:
             raise ValueError(f"lacks {', '.join(missing)}")

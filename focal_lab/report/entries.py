@@ -147,6 +147,7 @@ class Provenance:
         dirty: runs of code with changes that were not committed.
         versions: package -> version -> runs.
         hardware: what they were trained on.
+        counted_at: task -> size of the inputs whose GMACs are counted, `800 x 1280 px` -> what says so.
         last_epoch: task -> runs tested after the last epoch, because validation images are reported.
         mixed_tests: a sentence on each group of runs that was not tested on what the others were.
         untold_tests: how many of several runs do not say what they were tested on.
@@ -159,6 +160,7 @@ class Provenance:
     last_epoch: dict[str, int] = field(default_factory=dict)
     mixed_tests: tuple[str, ...] = ()
     untold_tests: int = 0
+    counted_at: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+from focal_lab.ablation.counted_size import PAPER_SIZES, pixels
 from focal_lab.ablation.outcomes import State
 from focal_lab.report.entries import COUNTED, PlannedRun, Row, Table
 from focal_lab.report.frame import LongRow
@@ -20,6 +21,7 @@ def table_notes(table: Table) -> tuple[str, ...]:
         *_numbers(table),
         *_comparisons(table),
         *_setting(table),
+        *_counted_at(table),
         *_last_epoch(table),
         *_origin(table),
         *_unmeasured(table),
@@ -105,6 +107,24 @@ def _last_epoch(table: Table) -> Iterable[str]:
             f"{task}: the last epoch on the validation split. The data has no test split of its own, and the "
             "best epoch would be chosen by the images that are reported."
         )
+
+
+def _counted_at(table: Table) -> Iterable[str]:
+    """Multiply-accumulates grow with the image: the paper's are of another size than ours may be."""
+    task = table.costs_task
+    found = table.provenance.counted_at.get(task, {})
+    entries = [row.entries["gmacs"] for row in table.rows if "gmacs" in row.entries]
+    if not entries or not found:
+        return
+    told = f"GMACs: of one input of {_and(found)}"
+    if "assumed" in found.values():
+        told += ", assumed: nothing said how large the images are"
+    elif "images" in found.values():
+        told += ", what most images become when they are evaluated"
+    paper = pixels(PAPER_SIZES[task])
+    if any(entry.published is not None for entry in entries) and set(found) != {paper}:
+        told += f"; the paper's of {paper}: they do not compare"
+    yield f"{told}."
 
 
 def _unmeasured(table: Table) -> Iterable[str]:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from focal_lab.ablation.counted_size import pixels
 from focal_lab.ablation.result import Result
 from focal_lab.report.entries import Provenance
 from focal_lab.report.frame import flatten
@@ -17,6 +18,11 @@ _CLASS = "data.class"
 def provenance_of(results: Sequence[Result]) -> Provenance:
     """Commits, versions and hardware of finished runs, the most frequent first."""
     commits = Counter(_commits(result) for result in results)
+    counted: dict[str, dict[str, str]] = {}
+    for result in results:
+        if len(result.image_size) == 2:
+            height, width = result.image_size
+            counted.setdefault(result.task, {})[pixels((height, width))] = result.image_size_from
     packages = dict.fromkeys(name for result in results for name in result.versions)
     versions = {
         name: Counter(result.versions[name] for result in results if name in result.versions)
@@ -26,6 +32,7 @@ def provenance_of(results: Sequence[Result]) -> Provenance:
         commits=dict(commits.most_common()),
         dirty=sum(any(state.get("dirty") for state in _states(result)) for result in results),
         versions={name: dict(found.most_common()) for name, found in versions.items()},
+        counted_at=counted,
         hardware=dict(Counter(result.hardware for result in results).most_common()),
         last_epoch=dict(Counter(result.task for result in results if result.evaluated.get("split") == "val")),
     )

@@ -127,6 +127,27 @@ def test_why_something_was_not_measured_is_told() -> None:
     assert shown(survey).splitlines()[-1] == "Not measured: 7; 14: data.root: no such folder"
 
 
+def test_the_size_at_which_is_counted_is_said_and_whether_it_is_assumed() -> None:
+    survey = survey_of(write_sweep(tasks=["classification", "detection"], seeds=1))
+    costs = survey.checked.costs
+    for run in survey.plan.distinct_runs:
+        if run.task == "detection":
+            costs[run.id] = replace(costs[run.id], image_size=(800, 1280), source="assumed")
+    assert shown(survey).count("\n- GMACs, ") == 2
+    assert "- GMACs, classification: of one input of 28 x 28 px\n" in shown(survey)
+    assumed = "800 x 1280 px, assumed: nothing here says how large the images are"
+    assert f"- GMACs, detection: of one input of {assumed}\n" in shown(survey)
+    told = plan_json(survey)["runs"]
+    assert {(*run["image_size"], run["image_size_from"]) for run in told} == {
+        (28, 28, "options"),
+        (800, 1280, "assumed"),
+    }
+    last = next(run for run in reversed(survey.plan.runs) if run.task == "detection")
+    costs[last.id] = replace(costs[last.id], image_size=(800, 1088), source="images")
+    measured = "800 x 1088 px, what most images become when they are evaluated (papers count 800 x 1280 px)"
+    assert f"- GMACs, detection: of one input of {measured} ({last.cell.name})\n" in shown(survey)
+
+
 def test_data_that_are_not_here_are_told_by_a_plan_and_refused_by_a_sweep() -> None:
     plan = make_plan(write_sweep())
     checked = check_plan(plan, cast(WarmProcesses, FakeProcesses(absent={0: "/data: does not exist"})))

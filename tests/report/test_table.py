@@ -177,3 +177,39 @@ def test_an_unknown_column_names_file_and_key(out: Path) -> None:
     plan = make_plan({"window_size": ["7"]}, columns=("top2",))
     with pytest.raises(UserError, match=r"^sweeps/window_size.yaml: columns: 'top2' is not a column"):
         build_table(plan, out)
+
+
+@pytest.mark.parametrize(
+    ("size", "source", "paper", "note"),
+    [
+        ([28, 28], "options", None, "GMACs: of one input of 28 x 28 px."),
+        (
+            [28, 28],
+            "options",
+            "table8_window_size",
+            "GMACs: of one input of 28 x 28 px; the paper's of 224 x 224 px: they do not compare.",
+        ),
+        ([224, 224], "options", "table8_window_size", "GMACs: of one input of 224 x 224 px."),
+        (
+            [800, 1088],
+            "images",
+            None,
+            "GMACs: of one input of 800 x 1088 px, what most images become when they are evaluated.",
+        ),
+        (
+            [224, 224],
+            "assumed",
+            None,
+            "GMACs: of one input of 224 x 224 px, assumed: nothing said how large the images are.",
+        ),
+    ],
+)
+def test_a_table_says_at_what_size_it_counts_and_whether_the_papers_numbers_compare(
+    size: list[int], source: str, paper: str | None, note: str, out: Path
+) -> None:
+    factors = {"backbone": ["Focal-Tiny"], "window_size": ["7", "14"]}
+    plan = make_plan(factors, paper=paper, seeds=(0,))
+    finish(out, run_id(0, 0))
+    assert not any(note.startswith("GMACs: of") for note in build_table(plan, out).notes)
+    finish(out, run_id(1, 0), image_size=size, image_size_from=source)
+    assert [found for found in build_table(plan, out).notes if found.startswith("GMACs: of")] == [note]

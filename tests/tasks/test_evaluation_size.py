@@ -1,14 +1,12 @@
 """At what size a task is evaluated: what the network is really fed is what everything that asks is given."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from evaluated_world import coco_options, folder_options, most, write_world
 from lightning import LightningDataModule, Trainer
-from PIL import Image
 from tiny_task import tiny_config
 from torch import nn
 
@@ -30,58 +28,18 @@ from focal_lab.tasks.segmentation import Segmentation
 NET = {"backbone": "test_resnet"}
 
 
-def image(path: Path, height: int, width: int, mode: str = "RGB") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.zeros((height, width, 3), np.uint8)).convert(mode).save(path)
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of each kind; most images are 48 px high and 64 px wide, the first one is not."""
-    root = tmp_path_factory.mktemp("data")
-    sizes = [(64, 48), (48, 64), (48, 64)]
-    for number, size in enumerate(sizes):
-        image(root / f"img/{number}.png", *size)
-        image(root / f"masks/{number}.png", *size, mode="L")
-        for split in ("train", "val"):
-            image(root / f"{split}/c{number % 2}/{number}.png", *size)
-    boxes = [
-        {
-            "id": i + 1,
-            "image_id": i + 1,
-            "category_id": 1,
-            "bbox": [8.5, 8.5, 24, 20],
-            "area": 480,
-            "iscrowd": 0,
-        }
-        | {"segmentation": [[8, 8, 32, 8, 32, 28, 8, 28]]}
-        for i in range(len(sizes))
-    ]
-    images = [
-        {"id": i + 1, "file_name": f"{i}.png", "height": height, "width": width}
-        for i, (height, width) in enumerate(sizes)
-    ]
-    made = {
-        "images": images,
-        "annotations": boxes,
-        "categories": [{"id": i + 1, "name": f"thing {i}"} for i in range(10)],
-    }
-    (root / "val.json").write_text(json.dumps(made))
-    (root / "classes.txt").write_text("".join(f"stuff {i}\n" for i in range(11)))
-    return root
+    return write_world(tmp_path_factory.mktemp("data"), [(64, 48), (48, 64), (48, 64)])
 
 
 def coco(root: Path, **options: Any) -> LightningDataModule:
-    places = {"train_images": "img", "val_images": "img", "train_annotations": "val.json"}
-    return CocoDataModule(
-        str(root), **places, val_annotations="val.json", batch_size=1, num_workers=0, **options
-    )
+    return CocoDataModule(**coco_options(root), **options)
 
 
 def folders(root: Path, **options: Any) -> LightningDataModule:
-    return SegmentationFolder(
-        str(root), "img", "masks", "img", "masks", image_size=32, batch_size=1, num_workers=0, **options
-    )
+    return SegmentationFolder(**folder_options(root), **options)
 
 
 def digits(kind: Any, side: int) -> LightningDataModule:
@@ -145,7 +103,7 @@ def test_the_size_is_that_of_what_most_validation_images_feed_to_the_network(
     assert found.size == size
     assert found.known
     seen = fed(module, served)
-    assert max(set(seen), key=seen.count) == size
+    assert most(seen) == size
 
 
 @pytest.mark.parametrize(
