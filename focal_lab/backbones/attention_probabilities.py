@@ -21,10 +21,10 @@ from torch import Tensor
 
 from focal_lab.backbones import geometry, visibility
 from focal_lab.backbones.attention import FocalAttention, project
+from focal_lab.backbones.coarse_levels import CoarseLevel, Size
 from focal_lab.backbones.focal import FocalTransformer
 from focal_lab.backbones.geometry import WindowGrid
 from focal_lab.backbones.key_maps import Layout, split_levels
-from focal_lab.backbones.options import CoarseLevel, Size
 
 
 @dataclass(frozen=True)

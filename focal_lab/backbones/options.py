@@ -7,9 +7,11 @@ prints it, and a run's id is a hash of it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from focal_lab.backbones.coarse_levels import CoarseLevel, coarse_levels, exclude_overlap
+from focal_lab.backbones.coarse_levels import Size as Size
 from focal_lab.errors import one_of
 
 POOLINGS = ("fc", "mean", "max", "conv")
@@ -19,8 +21,6 @@ LEVEL_OVERLAPS = ("keep", "exclude")
 BORDERS = ("wrap", "mask")
 DOWNSAMPLINGS = ("conv", "merge")
 ATTENTIONS = ("fast", "reference")
-
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -89,28 +89,6 @@ class FocalOptions:
 
 
 OPTION_NAMES = tuple(entry.name for entry in fields(FocalOptions))
-
-
-@dataclass(frozen=True)
-class CoarseLevel:
-    """One pooled level of a stage; sizes are (height, width).
-
-    Attributes:
-        pool_size: s_w, tokens that one pooled token summarises.
-        cells: pooled tokens per window.
-        region: pooled tokens that a window sees: `focal_window` + cells - 1.
-        hidden: which tokens of the region, row by row, are left out because finer levels show their area.
-    """
-
-    pool_size: Size
-    cells: Size
-    region: Size
-    hidden: tuple[int, ...] = ()
-
-    @property
-    def keys(self) -> int:
-        """Pooled tokens of the region, hidden ones and those outside the map included."""
-        return self.region[0] * self.region[1]
 
 
 @dataclass(frozen=True)
@@ -217,7 +195,7 @@ def resolve_stages(options: FocalOptions) -> tuple[StageConfig, ...]:
                 window_size=windows[i],
                 expand_size=expands[i],
                 shifted=bool(shifts[i]),
-                coarse_levels=levels[i] - 1,
+                coarse_count=levels[i] - 1,
                 focal_window=regions[i],
                 pool_sizes=pools[i],
                 exclude=options.level_overlap == "exclude",
@@ -321,7 +299,7 @@ def _resolve_stage(
     window_size: int,
     expand_size: int,
     shifted: bool,
-    coarse_levels: int,
+    coarse_count: int,
     focal_window: int,
     pool_sizes: tuple[int, ...] | None,
     exclude: bool,
@@ -342,82 +320,15 @@ def _resolve_stage(
     canvas = (-(-map_size[0] // window[0]) * window[0], -(-map_size[1] // window[1]) * window[1])
     if canvas != map_size:
         notes.append(f"map {map_size[0]} x {map_size[1]} is padded to {canvas[0]} x {canvas[1]}")
-    levels = _coarse_levels(stage, window, coarse_levels, focal_window, pool_sizes)
+    levels = coarse_levels(stage, window, coarse_count, focal_window, pool_sizes)
     if exclude:
-        levels, dropped = _exclude_overlap(window, expand, levels)
+        levels, dropped = exclude_overlap(window, expand, levels)
         notes += [f"the level of pool size {size[0]} is off: finer levels see all of it" for size in dropped]
-    for wanted in sorted({size for size in pool_sizes or () if coarse_levels and size > min(window)}):
+    for wanted in sorted({size for size in pool_sizes or () if coarse_count and size > min(window)}):
         notes.append(f"pool size {wanted} is cut to the window {window[0]} x {window[1]}")
     return StageConfig(
         stage, dim, depth, num_heads, map_size, canvas, window, expand, shift, levels, tuple(notes)
     )
-
-
-def _coarse_levels(
-    stage: int, window: Size, count: int, focal_window: int, pool_sizes: tuple[int, ...] | None
-) -> tuple[CoarseLevel, ...]:
-    """Levels k = 1..count: s_w = floor(s_p / 2^(k-1)), 2^(k-1) cells a window, regions growing with them."""
-    if pool_sizes is not None and len(pool_sizes) == 1:
-        pool_sizes = pool_sizes * count
-    if pool_sizes is not None and len(pool_sizes) != count:
-        raise ValueError(f"pool_sizes: {len(pool_sizes)} sizes for {count} coarse levels in stage {stage}")
-    levels = []
-    for k in range(count):
-        if pool_sizes is None:
-            cells = (2**k, 2**k)
-            size = (window[0] // 2**k, window[1] // 2**k)
-            if min(size) < 1:
-                raise ValueError(
-                    f"focal_levels: level {k + 2} of stage {stage} would pool less than one token of its "
-                    f"window {window[0]} x {window[1]}; use at most {k + 1} levels there"
-                )
-        else:
-            size = (min(pool_sizes[k], window[0]), min(pool_sizes[k], window[1]))
-            cells = (window[0] // size[0], window[1] // size[1])
-        levels.append(CoarseLevel(size, cells, (focal_window + cells[0] - 1, focal_window + cells[1] - 1)))
-    return tuple(levels)
-
-
-def _exclude_overlap(
-    window: Size, expand: Size, levels: tuple[CoarseLevel, ...]
-) -> tuple[tuple[CoarseLevel, ...], list[Size]]:
-    """Hide the pooled tokens whose whole area finer levels see; levels that are hidden whole are dropped.
-
-    Finer are the fine level and the levels of smaller sub-windows. Areas are those of sub-windows that are
-    centred in the window: wherever the map is cut otherwise, the same tokens of the region are hidden.
-    """
-    kept, dropped = [], []
-    reach = {level: [_reach(window[axis], level, axis) for axis in (0, 1)] for level in levels}
-    fine = [(-expand[axis], window[axis] + expand[axis]) for axis in (0, 1)]
-    for level in levels:
-        seen = [fine] + [reach[other] for other in levels if other.pool_size < level.pool_size]
-        hidden = []
-        for place in range(level.keys):
-            cell = divmod(place, level.region[1])
-            areas = [
-                (reach[level][axis][0] + cell[axis] * level.pool_size[axis], level.pool_size[axis])
-                for axis in (0, 1)
-            ]
-            if any(
-                all(
-                    extent[axis][0] <= first and first + size <= extent[axis][1]
-                    for axis, (first, size) in enumerate(areas)
-                )
-                for extent in seen
-            ):
-                hidden.append(place)
-        if len(hidden) < level.keys:
-            kept.append(replace(level, hidden=tuple(hidden)))
-        else:
-            dropped.append(level.pool_size)
-    return tuple(kept), dropped
-
-
-def _reach(window: int, level: CoarseLevel, axis: int) -> Size:
-    """First and last (exclusive) token of a level's region in one direction, the window's first being 0."""
-    size, cells, region = level.pool_size[axis], level.cells[axis], level.region[axis]
-    first = (window - cells * size) // 2 - (region - cells) // 2 * size
-    return first, first + region * size
 
 
 def _pool_sizes(value: Any, stages: int) -> tuple[tuple[int, ...] | None, ...]:

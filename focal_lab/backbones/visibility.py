@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from focal_lab.backbones.coarse_levels import CoarseLevel
 from focal_lab.backbones.geometry import WindowGrid
-from focal_lab.backbones.options import CoarseLevel
 
 Device = torch.device | str | None
 

@@ -10,8 +10,8 @@ from attention_cases import one_stage
 from torch import Tensor
 
 from focal_lab.backbones import geometry, visibility
+from focal_lab.backbones.coarse_levels import CoarseLevel, Size
 from focal_lab.backbones.geometry import WindowGrid
-from focal_lab.backbones.options import CoarseLevel, Size
 
 SIZES = [(10, 10), (7, 13), (13, 6), (4, 9), (3, 3)]
 OUTSIDE = -1.0
