@@ -1,6 +1,7 @@
 """A small COCO data set, made for a test, with what real ones have."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,11 @@ def write(folder: Path, made: dict[str, Any]) -> Path:
         file = folder / "annotations" / f"instances_{split}.json"
         file.write_text(json.dumps(made), encoding="utf-8")
     return folder
+
+
+def written(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """An annotation file with a change made to its content."""
+    made = content()
+    change(made)
+    path.write_text(json.dumps(made), encoding="utf-8")
+    return path
