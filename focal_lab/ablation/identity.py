@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import focal_lab
-from focal_lab.ablation.identity_table import LEFT_OUT, MOVED_CLASSES, RATES, normal_options, normal_trainer
+from focal_lab.ablation.identity_table import (
+    LEFT_OUT,
+    MOVED_CLASSES,
+    RATES,
+    normal_options,
+    normal_trainer,
+    text_keys,
+)
 from focal_lab.ablation.provenance import versions
 from focal_lab.ablation.remembered import keep, recall
 from focal_lab.ablation.result import RESULT_FILE
@@ -113,7 +120,7 @@ class Identities:
     def _options(self, owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
         info = self._info(owner)
         if info is None:
-            return dict(given)
+            return {key: text_keys(value) for key, value in given.items()}
         return normal_options(info, {key: self._value(owner, key, value) for key, value in given.items()})
 
     def _network(self, owner: str, network: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,7 +146,7 @@ class Identities:
         """A value as LightningCLI hands it on; as it is where that is not known (yet) or it is refused."""
         info = self._info(owner)
         if info is None:
-            return value
+            return text_keys(value)
         kinds = info["kinds"].get(option, "").split("|")
         kind = "None" if value is None else type(value).__name__
         if kind in kinds and (kind != "str" or set(kinds) <= {"str", "None"}):
@@ -147,10 +154,10 @@ class Identities:
         if kind == "int" and "float" in kinds:
             return float(value)
         answer = self._answer(owner, option, value)
-        return value if answer is None else answer[0]
+        return text_keys(value) if answer is None else answer[0]
 
     def _answer(self, owner: str, option: str | None, value: Any) -> Any:
-        short = (owner, option, _canonical(value) if option is not None else "")
+        short = (owner, option, _canonical(text_keys(value)) if option is not None else "")
         if short in self._known:
             return self._known[short]
         question = (MOVED_CLASSES.get(owner, owner), option, value)
@@ -167,8 +174,8 @@ class Identities:
         return {} if self.out is None else recall(self.out / IDENTITY_FILE)
 
     def _key(self, question: _Question) -> str:
-        owner, _, value = question
-        text = _canonical([*question, self.code.of(owner, value)])
+        owner, option, value = question
+        text = _canonical([owner, option, text_keys(value), self.code.of(owner, value)])
         return f"{_environment()} {_digest(text)[:20]}"
 
     def _ask(self) -> None:

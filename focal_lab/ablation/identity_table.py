@@ -155,6 +155,16 @@ def normal_options(info: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
     }
 
 
+def text_keys(value: Any) -> Any:
+    """A value for JSON, which has only texts for keys: the key 1 stays another one than the key "1"."""
+    if isinstance(value, Mapping):
+        return {
+            key if isinstance(key, str) else f"{type(key).__name__} {key!r}": text_keys(part)
+            for key, part in value.items()
+        }
+    return [text_keys(part) for part in value] if isinstance(value, list | tuple) else value
+
+
 def same(one: Any, other: Any) -> bool:
     """Equal, and of the same kind: 1, 1.0 and true are three values."""
     if isinstance(one, list) and isinstance(other, list):

@@ -34,8 +34,11 @@ from focal_lab.tasks.requeue import RequeueOnSignal
 from focal_lab.tasks.resumed_options import plain
 from focal_lab.tasks.resumption import ExactResume
 from focal_lab.tasks.trainer_options import check_trainer_options
+from focal_lab.tasks.union_order import try_int_before_float
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
+
+try_int_before_float()
 
 
 class FocalCLI(LightningCLI):

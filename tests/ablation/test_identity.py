@@ -156,3 +156,10 @@ def test_the_experiment_may_write_numbers_as_text() -> None:
     write("experiments/digits/classification.yaml", DIGITS.replace("lr: 3e-3", "lr: '0.003'"))
     assert parse_yaml("a: '0.003'", "")["a"] == "0.003"
     assert run_id() == before
+
+
+def test_the_key_1_is_not_the_key_of_that_name() -> None:
+    def named(keys: str) -> str:
+        return run_id(f"data.weights={keys}")
+
+    assert len({named(keys) for keys in ("{1: 2}", "{'1': 2}", "{1.0: 2}", "{true: 2}", "{1: 2, a: 3}")}) == 5

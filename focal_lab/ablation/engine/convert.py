@@ -15,14 +15,17 @@ import lightning.pytorch.cli  # noqa: F401  (registers the types that Lightning'
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from focal_lab.ablation.engine.child import join_parent
-from focal_lab.ablation.identity_table import is_ours, normal_options, stable_name
+from focal_lab.ablation.identity_table import is_ours, normal_options, stable_name, text_keys
 from focal_lab.errors import UserError
 from focal_lab.tasks.cost import find_class
+from focal_lab.tasks.union_order import try_int_before_float
 
 # kinds of options whose values need no conversion where they are of that kind already
 _KINDS: dict[Any, str] = {float: "float", int: "int", bool: "bool", str: "str", type(None): "None"}
 
 Question = tuple[str, str, Any]
+
+try_int_before_float()
 
 
 def convert_child(owners: Sequence[str], questions: Sequence[Question], connection: Connection) -> None:
@@ -118,7 +121,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         if isinstance(value.get("class_path"), str):
             return _plain_class(value)
-        return {str(key): _plain(part) for key, part in value.items()}
+        return text_keys({key: _plain(part) for key, part in value.items()})
     if isinstance(value, enum.Enum):
         return value.name
     if value is None or isinstance(value, bool | int | float | str):
