@@ -65,6 +65,8 @@ def _unhonoured(trainer: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield "devices", "a sweep hands out the devices; say how many each run gets, 1 or more"
     if any(word in strategy for word in ("spawn", "fork", "notebook")):
         yield "strategy", "the sweep starts the processes of a run; use ddp"
+    if trainer.get("max_epochs") == -1 and trainer.get("max_steps", -1) == -1 and not trainer.get("max_time"):
+        yield "max_epochs", "a run of a sweep has an end; use 0 or more, or set max_steps"
     if trainer.get("barebones"):
         yield "barebones", "a run needs its metrics and checkpoints; drop it"
     if _is_zero(trainer.get("limit_test_batches")):

@@ -208,6 +208,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise UserError(f"{text!r} is not KEY=VALUE", key="--set")
+        settings.pop(key.strip(), None)  # the last one counts, over other spellings in between, too
         settings[key.strip()] = parse_yaml(f"value: {value}", f"--set {text}")["value"]
     return settings
 

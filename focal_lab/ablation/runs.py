@@ -148,6 +148,8 @@ def setting_key(name: str) -> str:
             "or a dotted key such as model.lr, data.batch_size or trainer.max_epochs, for one task alone "
             "with its name in front: detection.model.lr; seeds are those of the file, or of --seeds"
         )
+    if name.endswith("+"):
+        raise UserError(f"{name}: a setting replaces, it does not append; give {name.rstrip('+')} as a whole")
     if section == "trainer" or rest.startswith("init_args.") or rest == "class_path":
         return name
     return f"{_INIT[section]}.{rest}"

@@ -63,6 +63,8 @@ def find_suite(name: str) -> Suite:
         UserError: there is none; the message lists those that exist.
     """
     folder = EXPERIMENTS / name
+    if folder.is_dir() and (Path(name).name != name or name == ".."):  # studies are called by it
+        raise _no_suite(f"{name!r} is a path; give the name of a folder in experiments/")
     if not folder.is_dir():
         if not EXPERIMENTS.is_dir():
             raise UserError(

@@ -10,10 +10,14 @@ from focal_lab.errors import UserError
 
 # libyaml's loader is ten times faster; PyYAML may have been built without it
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_MERGE, _TIMESTAMP, _FLOAT = (f"tag:yaml.org,2002:{name}" for name in ("merge", "timestamp", "float"))
+_MERGE, _TIMESTAMP, _FLOAT, _INT = (
+    f"tag:yaml.org,2002:{name}" for name in ("merge", "timestamp", "float", "int")
+)
 # More values than this are no configuration: anchors within anchors write them in a few lines.
 _MOST_VALUES = 1_000_000
 # YAML 1.1 takes 1e-3 for a word, LightningCLI for a number
+# YAML 1.1 takes 010 for eight, and 1:30 for ninety; nobody means that (007 is seven either way)
+_TRAP = re.compile(r"[-+]?(0[0-7_]*[1-7][0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)$")
 _EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
 
 
@@ -35,12 +39,22 @@ class _Loader(_LOADER):  # type: ignore[misc]
             known = counts[id(node)]
             return _refuse("an anchor contains itself", node) if known is None else known
         counts[id(node)] = None
-        parts = node.value
+        parts = values = node.value
         if isinstance(node, yaml.MappingNode):
             self._refuse_twins([key for key, _ in node.value])
             parts = [part for pair in node.value for part in pair]
+            values = parts[1::2]  # a key may be a label
+        for value in values:
+            self._refuse_trap(value)
         counts[id(node)] = count = 1 + sum(self._count(part, counts) for part in parts)
         return count
+
+    def _refuse_trap(self, node: Any) -> None:
+        if node.tag in (_INT, _FLOAT) and not node.style and _TRAP.match(node.value):
+            number = self.construct_object(node)
+            _refuse(
+                f"{node.value} is {plain(number)} in YAML; write that, or '{node.value}' for a text", node
+            )
 
     def _refuse_twins(self, key_nodes: list[Any]) -> None:
         seen: set[Any] = set()

@@ -1,5 +1,6 @@
 """Image classification with any timm backbone (section 4.1 of the paper)."""
 
+import math
 import warnings
 from typing import Any, Self
 
@@ -99,7 +100,7 @@ class Classification(Task):
         if not 0 <= label_smoothing < 1:
             raise UserError(f"{label_smoothing} is not in [0, 1)", key="model.label_smoothing")
         for name, alpha in {"mixup": mixup, "cutmix": cutmix}.items():
-            if alpha < 0:
+            if not 0 <= alpha < math.inf:
                 raise UserError(f"{alpha} is not 0 or more", key=f"model.{name}")
         self.recipe = Recipe(
             lr=lr,

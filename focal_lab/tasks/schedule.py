@@ -50,23 +50,28 @@ class Recipe:
 
     def __post_init__(self) -> None:
         rules = {
-            "lr": (self.lr > 0, "positive"),
-            "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "lr": (0 < self.lr < math.inf, "positive"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
             "betas": (all(0 <= beta < 1 for beta in self.betas), "a pair in [0, 1)"),
             "layer_decay": (self.layer_decay is None or 0 < self.layer_decay <= 1, "in (0, 1]"),
-            "warmup_epochs": (self.warmup_epochs >= 0, "0 or more"),
-            "warmup_lr": (self.warmup_lr >= 0, "0 or more"),
+            "warmup_epochs": (0 <= self.warmup_epochs < math.inf, "0 or more"),
+            "warmup_lr": (0 <= self.warmup_lr < math.inf, "0 or more"),
             "min_lr": (self.min_lr >= 0, "0 or more"),
             "milestones": (
                 all(first < second for first, second in pairwise((0.0, *self.milestones))),
                 "a rising list of epochs",
             ),
-            "power": (self.power is None or self.power > 0, "positive"),
+            "power": (self.power is None or 0 < self.power < math.inf, "positive"),
             "warmup_steps": (self.warmup_steps is None or self.warmup_steps >= 0, "0 or more"),
         }
         for name, (kept, rule) in rules.items():
             if not kept:
                 raise UserError(f"{getattr(self, name)} is not {rule}", key=f"model.{name}")
+        if self.min_lr > self.lr and not self.milestones:
+            raise UserError(
+                f"{self.min_lr} is above model.lr, {self.lr}: the rate would rise to it; lower min_lr",
+                key="model.min_lr",
+            )
 
     def scaled(self, factor: float) -> "Recipe":
         """The recipe with all its learning rates multiplied."""

@@ -11,13 +11,17 @@ from jsonargparse import _typehints
 
 
 def try_int_before_float() -> None:
-    """Have every parser of this process try int first; more calls change nothing."""
-    rank = getattr(_typehints, "union_subtype_sort_key", None)  # recent versions of jsonargparse
-    if rank is None or getattr(rank, "int_before_float", False):
+    """Have every parser of this process try int right before float; more calls change nothing."""
+    sort = getattr(_typehints, "sort_subtypes_for_union", None)  # recent versions of jsonargparse
+    if sort is None or getattr(sort, "int_before_float", False):
         return
 
-    def ranked(subtype: Any) -> Any:
-        return 0.5 if subtype is float else rank(subtype)
+    def sorted_subtypes(*args: Any, **kwargs: Any) -> list[Any]:
+        found = list(sort(*args, **kwargs))
+        if int in found and float in found[: found.index(int)]:
+            found.remove(int)
+            found.insert(found.index(float), int)
+        return found
 
-    ranked.int_before_float = True  # type: ignore[attr-defined]
-    _typehints.union_subtype_sort_key = ranked
+    sorted_subtypes.int_before_float = True  # type: ignore[attr-defined]
+    _typehints.sort_subtypes_for_union = sorted_subtypes

@@ -40,6 +40,7 @@ def refusal(*settings: str, tasks: list[str] | None = None, **keys: Any) -> str:
         ("strategy=ddp_spawn", "'ddp_spawn': the sweep starts the processes of a run; use ddp"),
         ("barebones=true", "True: a run needs its metrics"),
         ("limit_test_batches=0", "0: the result of a run is its test"),
+        ("max_epochs=-1", "-1: a run of a sweep has an end"),
         ("limit_test_batches=0.0", "0.0: the result of a run is its test"),
     ],
 )

@@ -157,6 +157,8 @@ def test_values_of_the_command_line_mean_what_they_look_like(text: str, settings
 
 def test_of_two_values_for_a_key_the_last_counts() -> None:
     assert parse_overrides(["window_size=7", "window_size=14"]) == {"window_size": 14}
+    between = ["model.lr=1", "model.init_args.lr=2", "model.lr=3"]
+    assert list(parse_overrides(between).items())[-1] == ("model.lr", 3)
 
 
 @pytest.mark.parametrize(

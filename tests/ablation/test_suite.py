@@ -21,6 +21,12 @@ def test_an_unknown_suite_is_refused_with_those_that_exist() -> None:
         find_suite("digit")
 
 
+@pytest.mark.parametrize("name", ["digits/", "./digits", ".", "../experiments/digits"])
+def test_a_suite_is_named_and_not_a_path(name: str) -> None:
+    with pytest.raises(UserError, match=r"^--suite: .* is a path; give the name of a folder in experiments/"):
+        find_suite(name)
+
+
 def test_outside_a_checkout_the_message_says_where_to_go() -> None:
     shutil.rmtree("experiments")
     with pytest.raises(UserError, match=r"no folder experiments/ here; run focal-lab from a checkout"):

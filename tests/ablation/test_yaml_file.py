@@ -25,6 +25,10 @@ LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join(10 * [f'*a{i - 1}']
         ("a:\n\tb: 1", "line 2, column 1: found character that cannot start any token"),
         ("? [1]\n: 2", "line 1, column 3: found unhashable key"),
         ("a: \x00", "unacceptable character #x0000"),
+        ("a: 010", "line 1, column 4: 010 is 8 in YAML; write that, or '010' for a text"),
+        ("a: [-0777]", "line 1, column 5: -0777 is -511 in YAML"),
+        ("a: {b: 1:30}", "line 1, column 8: 1:30 is 90 in YAML"),
+        ("a: 1:30.5", "line 1, column 4: 1:30.5 is 90.5 in YAML"),
         ("a: !!int seven", "invalid literal for int"),
         ("a: !!python/object:os.system {}", "line 1, column 4: could not determine a constructor"),
     ],
@@ -68,11 +72,22 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
         ("2026-01-02", "2026-01-02"),
         ("on", True),
         ("2-2-6-2", "2-2-6-2"),
+        ("'010'", "010"),
+        ('"1:30"', "1:30"),
+        ("00:12:00:00", "00:12:00:00"),
+        ("0", 0),
+        ("-0.5", -0.5),
+        ("08", "08"),
+        ("007", 7),
     ],
 )
 def test_plain_values_are_what_lightning_cli_takes_them_for(text: str, value: Any) -> None:
     parsed = parse_yaml(f"value: {text}", FILE)["value"]
     assert (parsed, type(parsed)) == (value, type(value))
+
+
+def test_a_key_may_look_like_a_number_of_another_base() -> None:
+    assert list(parse_yaml("levels: {010: {lr: 1}}", FILE)["levels"].values()) == [{"lr": 1}]
 
 
 def test_merge_keys_put_a_mapping_into_another_which_wins() -> None:

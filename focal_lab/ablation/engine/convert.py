@@ -109,9 +109,9 @@ def _parser(owner: str) -> ArgumentParser:
 def _converted(owner: str, option: str, value: Any) -> tuple[Any] | None:
     try:
         parsed = _parser(owner).parse_object({"it": {option: value}}, defaults=False, _skip_required=True)
-    except (ArgumentError, UserError):
+        return (_plain(parsed["it"][option]),)
+    except (ArgumentError, UserError, KeyError):  # KeyError: `callbacks+`, which appends
         return None
-    return (_plain(parsed["it"][option]),)
 
 
 def _plain(value: Any) -> Any:
