@@ -203,7 +203,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: no `=`, or VALUE is no YAML.
     """
-    settings = {}
+    settings: dict[str, Any] = {}
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
