@@ -1,17 +1,20 @@
 """Text files: read with or without a byte order mark, written whole or not at all. Standard library only."""
 
 import os
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file, with or without the byte order mark that editors of Windows write.
+    """A UTF-8 file, with or without the byte order mark of Windows; UTF-16 where that is what the mark says.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not UTF-8.
+        ValueError: it is neither.
     """
-    return path.read_text(encoding="utf-8-sig")
+    with open(path, "rb") as stream:
+        mark = stream.read(2)
+    return path.read_text(encoding="utf-16" if mark in (BOM_UTF16_LE, BOM_UTF16_BE) else "utf-8-sig")
 
 
 def write_atomic(path: Path, text: str) -> None:

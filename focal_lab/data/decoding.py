@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from focal_lab.errors import UserError
 
@@ -52,7 +52,15 @@ def decode(
         Exception: depending on format and damage Pillow raises OSError, SyntaxError, ValueError,
             struct.error, EOFError and more; ValueError for values out of range.
     """
-    with Image.open(BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as opened:
+    try:
+        image_file = Image.open(BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
+    except UnidentifiedImageError as error:
+        # Pillow names the object that held the bytes
+        size_of = len(encoded) if isinstance(encoded, bytes) else Path(encoded).stat().st_size
+        raise UnidentifiedImageError(
+            "it is not an image of a known format" if size_of else "it is empty"
+        ) from error
+    with image_file as opened:
         opened.load()  # PNG may have its EXIF data behind the pixels
         turn = _TURNS.get(_orientation(opened)) if upright else None
         image = to_rgb(opened)

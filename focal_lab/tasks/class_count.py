@@ -1,11 +1,14 @@
 """How many classes a network has: as many as its data, unless the configuration gives a number."""
 
 from collections.abc import Mapping, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from focal_lab.data.class_names import shortened
 from focal_lab.errors import UserError
 from focal_lab.tasks.dotted_path import find_class
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _KEY = "model.num_classes"
 
@@ -56,8 +59,34 @@ def check_count(num_classes: int, data: Any) -> None:
         return
     names = getattr(data, "class_names", None)
     named = f" ({shortened(names)})" if names and isinstance(names, tuple | list) else ""
+    background = num_classes == classes + 1 and not (names and "background" in names)
+    hint = ": background is not counted" if background else ""
     raise UserError(
         f"{num_classes} is not the number of classes of the data, {classes}{named} "
-        f"(use {classes}, or null to take it from the data)",
+        f"(use {classes}, or null to take it from the data{hint})",
         key=_KEY,
     )
+
+
+def check_labels(labels: "Tensor", num_classes: int, image: int, ignored: int | None = None) -> None:
+    """Refuse labels of a data module of the user's that the network has no output for.
+
+    Args:
+        labels: of an image, in any shape, in the memory of the processor.
+        num_classes: of the network.
+        image: its number, for the message.
+        ignored: the label that does not count.
+
+    Raises:
+        UserError: there is one.
+    """
+    wrong = (labels < 0) | (labels >= num_classes)
+    if ignored is not None:
+        wrong &= labels != ignored
+    if wrong.any():
+        more = "" if ignored is None else f", or {ignored} for none"
+        raise UserError(
+            f"image {image} has the label {int(labels[wrong][0])}; the {num_classes} classes of "
+            f"model.num_classes are 0 to {num_classes - 1}{more}, background of a detector not counted",
+            key="data",
+        )

@@ -11,7 +11,7 @@ from focal_lab.backbones.options import Size
 from focal_lab.data.batches import Batch, Target
 from focal_lab.errors import UserError
 from focal_lab.tasks.base import Task
-from focal_lab.tasks.class_count import known
+from focal_lab.tasks.class_count import check_labels, known
 from focal_lab.tasks.detectors.callbacks import DRAWN_FROM, ShowDetections, WriteDetections
 from focal_lab.tasks.detectors.counting import PAPER_SIZE, count_detector_gmacs
 from focal_lab.tasks.detectors.methods import (
@@ -163,6 +163,18 @@ class Detection(Task):
             if self.masks:
                 answer["masks"] = answer["masks"][:, 0] >= 0.5
         return answers
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Look at the labels: torchvision takes -1 for background, and fails at others in its own words.
+
+        Raises:
+            UserError: one is of no class.
+        """
+        for target in batch[1] if isinstance(batch, tuple | list) and len(batch) == 2 else ():
+            if "labels" in target:
+                number = int(target.get("image_id", -1))
+                check_labels(target["labels"], self.hparams["num_classes"], number)
+        return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the detector's losses."""

@@ -13,7 +13,7 @@ from focal_lab.backbones.options import Size
 from focal_lab.data.batches import Batch
 from focal_lab.errors import UserError
 from focal_lab.tasks.base import Task
-from focal_lab.tasks.class_count import known
+from focal_lab.tasks.class_count import check_labels, known
 from focal_lab.tasks.extent import Extent, padded_size
 from focal_lab.tasks.features import Features
 from focal_lab.tasks.schedule import Recipe
@@ -173,6 +173,19 @@ class Segmentation(Task):
     def forward(self, pictures: list[Tensor]) -> list[Tensor]:
         """Normalised pictures (3, H, W) of any size to their classes, int64 (H, W)."""
         return self._segment(pictures, self.test_protocol)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Look at the masks of a user's own data; ours has done so when it read them.
+
+        Raises:
+            UserError: a label is of no class.
+        """
+        ours = type(self.attached_data).__module__.startswith("focal_lab.")
+        for target in batch[1] if not ours and isinstance(batch, tuple | list) and len(batch) == 2 else ():
+            if "mask" in target:
+                number = int(target.get("image_id", -1))
+                check_labels(target["mask"], self.hparams["num_classes"], number, self.ignore_index)
+        return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cross-entropy of the pixels' logits, and that of the auxiliary head's."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from focal_lab.data.batches import as_lists
-from focal_lab.data.picture_files import IMAGES, LeftOut, images_below, is_image, no_images
+from focal_lab.data.picture_files import IMAGES, JUNK, LeftOut, images_below, is_image, is_junk, no_images
 from focal_lab.errors import UserError
 from focal_lab.tasks.classes import Classes
 from focal_lab.tools.checkpoint_pictures import Preprocessing
@@ -45,10 +45,7 @@ def find_pictures(names: Sequence[str]) -> list[Path]:
             found += _pictures_below(path)
         elif glob.has_magic(name):
             matched = [Path(match) for match in sorted(glob.glob(name, recursive=True))]
-            files = [match for match in matched if match.is_file() and is_image(match.name)]
-            if not files:
-                raise UserError(f"matches no image ({', '.join(IMAGES)})", file=name)
-            found += files
+            found += _matched(name, matched)
         else:
             raise UserError("there is no such picture or folder", file=name)
     # by their whole paths: a folder may be named as such, and from here
@@ -126,6 +123,29 @@ def _as_lists(items: Sequence[tuple[int, Tensor | None]]) -> Any:
             for number, picture in items
         ]
     )
+
+
+def _matched(pattern: str, matched: Sequence[Path]) -> list[Path]:
+    """The images among what a pattern matches; the rest is named in a warning.
+
+    Raises:
+        UserError: there are none.
+    """
+    left, files = LeftOut(), []
+    for path in matched:
+        if any(map(is_junk, path.parts)) and ".." not in path.parts:
+            left.add(JUNK, str(path))
+        elif path.is_dir():
+            left.add("folders", str(path))
+        elif is_image(path.name):
+            files.append(path)
+        else:
+            left.add_file(str(path))
+    if not files:
+        more = f"; found {left}" if left.kinds else ""
+        raise UserError(f"matches no image ({', '.join(IMAGES)}){more}", file=pattern)
+    left.warn(Path(pattern))
+    return files
 
 
 def _pictures_below(folder: Path) -> list[Path]:

@@ -145,6 +145,15 @@ def test_class_names_come_from_lists_and_lines(tmp_path: Path) -> None:
     assert read_classes(tmp_path / "windows.txt") == ("a", "b")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("suffix", ["txt", "json"])
+def test_class_names_may_come_from_windows(tmp_path: Path, encoding: str, suffix: str) -> None:
+    file, names = tmp_path / f"classes.{suffix}", ["Himmel", "\u00d6de"]
+    text = "\r\n".join(names) + "\r\n" if suffix == "txt" else json.dumps(names, indent=1, ensure_ascii=False)
+    file.write_bytes(text.replace("\n", "\r\n").replace("\r\r", "\r").encode(encoding))
+    assert read_classes(file) == tuple(names)
+
+
 def test_a_palette_is_taken_where_that_is_said(tmp_path: Path) -> None:
     world = write_world(tmp_path)
     for split in ("training", "validation"):

@@ -15,7 +15,9 @@ from trained_world import FOCAL, NARROW, save_pictures, train
 from focal_lab import cli
 from focal_lab.data.decoding import load_picture
 from focal_lab.data.segmentation_folder import SegmentationFolder
+from focal_lab.errors import UserError
 from focal_lab.tools.checkpoint_source import open_trained
+from focal_lab.tools.predict_pictures import find_pictures
 
 
 @pytest.fixture(scope="module")
@@ -308,3 +310,22 @@ def test_images_of_one_name_in_several_folders_are_kept_apart(project: Path, tas
     data = SegmentationFolder(".", **places, image_size=32, num_workers=0, batch_size=1)
     data.setup("validate")
     assert [pair.mask and pair.mask.name for pair in data.pairs("val")] == names
+
+
+def test_what_a_pattern_matches_and_is_not_read_is_named(project: Path) -> None:
+    for name in ("photos/Thumbs.db", "photos/x.heic", "__MACOSX/x.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(b"junk")
+    told = r"photos/\*: not read: 1 \.heic files \(photos/x\.heic\), 1 folders .*, 1 hidden or system files"
+    with pytest.warns(UserWarning, match=told):
+        found = find_pictures(["photos/*"])
+    assert [file.name for file in found] == ["a.jpg", "b.png", "damaged.png"]
+    with pytest.warns(UserWarning, match="1 hidden or system files .__MACOSX/x.png"):
+        assert find_pictures(["**/[7x].png"]) == [Path("photos/more/7.png")]
+    with pytest.raises(UserError, match=r"matches no image .*; found 1 \.heic files"):
+        find_pictures(["photos/*.heic"])
+    Path("empty.png").touch()
+    with pytest.raises(UserError, match=r"empty\.png: cannot be decoded as an image \(it is empty\)"):
+        load_picture("empty.png")
+    with pytest.raises(UserError, match=r"x\.heic: .*\(it is not an image of a known format\)"):
+        load_picture("photos/x.heic")
