@@ -8,7 +8,9 @@ from typing import Any
 from focal_lab.ablation.columns import MAIN, find_column
 from focal_lab.ablation.expectation import Expectation, parse_expectation
 from focal_lab.ablation.search_file import Search, load_search
+from focal_lab.ablation.suite import EXPERIMENTS
 from focal_lab.ablation.yaml_file import load_written, plain
+from focal_lab.command_line import did_you_mean
 from focal_lab.errors import UserError, one_of
 
 TASKS = ("classification", "detection", "segmentation")
@@ -115,8 +117,11 @@ def load_sweep(path: Path, suite: str) -> Sweep:
     written: Mapping[Any, Any] = load_written(path)
     _check_keys(written, _KEYS, path, "")
     suites = _mapping(written.get("suites", {}), path, "suites")
+    for name in suites:
+        _check_suite(str(plain(name)), path)
+        section = _mapping(suites[name], path, f"suites.{name}")
+        _check_keys(section, [key for key in _KEYS if key != "suites"], path, f"suites.{name}")
     changes = _mapping(suites.get(suite, {}), path, f"suites.{suite}")
-    _check_keys(changes, [key for key in _KEYS if key != "suites"], path, f"suites.{suite}")
     written = {key: value for key, value in written.items() if key != "suites"} | dict(changes)
     raw = plain(written)
     tasks = tasks_from(raw.get("tasks", ["classification"]), path)
@@ -331,6 +336,14 @@ def _switch(value: Any, path: Path, key: str) -> bool:
     if not isinstance(value, bool):
         raise UserError(f"{value!r} is neither true nor false", file=path, key=key)
     return value
+
+
+def _check_suite(name: str, path: Path) -> None:
+    """Refuse what is nearly the name of a suite: its section would change nothing."""
+    if EXPERIMENTS.is_dir() and not (EXPERIMENTS / name).is_dir():
+        hint = did_you_mean(name, [folder.name for folder in EXPERIMENTS.iterdir() if folder.is_dir()])
+        if hint:
+            raise UserError(f"{name} is not a suite{hint}", file=path, key="suites")
 
 
 def _check_keys(raw: Mapping[str, Any], allowed: Sequence[str], path: Path, key: str) -> None:

@@ -133,11 +133,9 @@ class FocalAttention(nn.Module):
         qkv_BHWC, coarse = project(canvas_BHWC, pooled, self.qkv)
         allowed = self._allowed(grid, x_BHWC.device, valid_B2)
         layout = Layout(grid, self.num_heads, self.scale)
-        if self.attention == "reference":
-            out_BHWC = attend_reference(qkv_BHWC, coarse, self.bias(), allowed, layout)
-        else:
-            dropout = self.attn_drop if self.training else 0.0
-            out_BHWC = attend(qkv_BHWC, coarse, self.bias(), allowed, layout, dropout)
+        dropout = self.attn_drop if self.training else 0.0
+        chosen = attend_reference if self.attention == "reference" else attend
+        out_BHWC = chosen(qkv_BHWC, coarse, self.bias(), allowed, layout, dropout)
         out_BHWC = self.proj(geometry.from_canvas(out_BHWC, grid))
         dropped: Tensor = self.proj_drop(out_BHWC)
         return dropped

@@ -9,15 +9,21 @@ window, R keys of one level, K keys per window over all levels.
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from focal_lab.backbones.key_maps import KeyMap, Layout, split_levels
 
 
 def attend_reference(
-    qkv_BHWC: Tensor, coarse: Sequence[Tensor], bias_NQK: Tensor, allowed: Tensor | None, layout: Layout
+    qkv_BHWC: Tensor,
+    coarse: Sequence[Tensor],
+    bias_NQK: Tensor,
+    allowed: Tensor | None,
+    layout: Layout,
+    dropout: float = 0.0,
 ) -> Tensor:
-    """Same arguments and result as `attention_kernels.attend`, without dropout."""
+    """Same arguments and result as `attention_kernels.attend`; dropout draws other numbers."""
     heads, window = layout.heads, layout.grid.window
     q_BHWC, maps = split_levels(qkv_BHWC, coarse, layout)
     window_rows, window_columns = maps[0].windows
@@ -34,7 +40,10 @@ def attend_reference(
             if allowed is not None:
                 hidden_B1QK = ~allowed[:, None, i * window_columns + j]
                 scores_BNQK = scores_BNQK.masked_fill(hidden_B1QK, float("-inf"))
-            out_BNQD = scores_BNQK.softmax(-1) @ v_BNKD
+            weights_BNQK = scores_BNQK.softmax(-1)
+            if dropout:
+                weights_BNQK = F.dropout(weights_BNQK, dropout)
+            out_BNQD = weights_BNQK @ v_BNKD
             row.append(out_BNQD.transpose(1, 2).reshape(q_BHWC.shape[0], *window, q_BHWC.shape[-1]))
         rows.append(torch.cat(row, 2))
     return torch.cat(rows, 1)

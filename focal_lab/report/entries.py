@@ -150,6 +150,7 @@ class Provenance:
         counted_at: task -> size of the inputs whose GMACs are counted, `800 x 1280 px` -> what says so.
         last_epoch: task -> runs tested after the last epoch, because validation images are reported.
         mixed_tests: a sentence on each group of runs that was not tested on what the others were.
+        parts: setting, such as `trainer.limit_test_batches=2` -> runs that it let see a part of their images.
         untold_tests: how many of several runs do not say what they were tested on.
     """
 
@@ -161,6 +162,7 @@ class Provenance:
     mixed_tests: tuple[str, ...] = ()
     untold_tests: int = 0
     counted_at: dict[str, dict[str, str]] = field(default_factory=dict)
+    parts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

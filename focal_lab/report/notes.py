@@ -84,6 +84,8 @@ def _origin(table: Table) -> Iterable[str]:
             yield f"Runs of {len(versions)} versions of {package}: {_and(versions)}."
     if len(found.hardware) > 1:
         yield f"Times and memory are of different machines: {_and(found.hardware)}."
+    for setting, many in found.parts.items():
+        yield f"{many} of {sum(found.commits.values())} finished runs saw a part of their images: {setting}."
     if found.untold_tests:
         yield (
             f"{found.untold_tests} of {sum(found.commits.values())} finished runs do not say which images "

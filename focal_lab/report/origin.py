@@ -34,8 +34,23 @@ def provenance_of(results: Sequence[Result]) -> Provenance:
         versions={name: dict(found.most_common()) for name, found in versions.items()},
         counted_at=counted,
         hardware=dict(Counter(result.hardware for result in results).most_common()),
+        parts=dict(Counter(part for result in results for part in _parts(result))),
         last_epoch=dict(Counter(result.task for result in results if result.evaluated.get("split") == "val")),
     )
+
+
+def _parts(result: Result) -> list[str]:
+    """Settings by which a run was evaluated on a part of its images; 1.0 is all, and 1 is one batch."""
+    trainer = result.config.get("trainer") or {}
+    limits = {key: trainer.get(f"limit_{key}_batches") for key in ("test", "val")}
+    found = [
+        f"trainer.limit_{key}_batches={value}"
+        for key, value in limits.items()
+        if value is not None and not (isinstance(value, float) and value == 1)
+    ]
+    return found + [
+        f"trainer.{key}={trainer[key]}" for key in ("overfit_batches", "fast_dev_run") if trainer.get(key)
+    ]
 
 
 def _states(result: Result) -> list[Mapping[str, Any]]:

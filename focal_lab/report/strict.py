@@ -48,6 +48,8 @@ def _mixed(table: Table) -> Iterable[str]:
         if len(versions) > 1:
             yield f"runs of {len(versions)} versions of {package}: {', '.join(versions)}"
     yield from found.mixed_tests
+    for setting, many in found.parts.items():
+        yield f"{many} runs saw a part of their images: {setting}"
     if found.untold_tests:
         yield f"{found.untold_tests} runs do not say which images they were tested on"
     if any(row.data for row in table.rows):

@@ -183,6 +183,7 @@ class Task(LightningModule):
 
     def on_train_start(self) -> None:
         """Find the place in the schedule; Lightning has counted the epochs of a checkpoint by now."""
+        self._say_incomplete_step()
         loop = self.trainer.fit_loop
         epochs: Any = loop.epoch_progress.current
         begun = epochs.ready > epochs.processed
@@ -192,6 +193,15 @@ class Task(LightningModule):
                 config.scheduler.resume(
                     self.global_step, epochs.processed, batches, self.trainer.accumulate_grad_batches
                 )
+
+    def _say_incomplete_step(self) -> None:
+        """Lightning steps at an epoch's end, too, and divides by the whole group all the same."""
+        batches, group = self.trainer.num_training_batches, self.trainer.accumulate_grad_batches
+        if group > 1 and batches != float("inf") and batches % group:
+            rank_zero_info(
+                f"{int(batches)} batches an epoch are not a multiple of the {group} that are accumulated: "
+                f"the last step of each epoch is of {int(batches) % group}, its gradient that much smaller"
+            )
 
     def configure_gradient_clipping(
         self,

@@ -25,7 +25,8 @@ class StopWhenDiverged(Callback):
 
     The batch is saved as the network saw it, `diverged.pt` in the trainer's log folder, read by `torch.load`.
     On the CPU every step is looked at; elsewhere only every `log_every_n_steps`, because looking waits for
-    the device: there the batch can be a later one than the first that went wrong.
+    the device: there the batch can be a later one than the first that went wrong. After the last step the
+    weights are looked at, too.
     """
 
     def __init__(self) -> None:
@@ -46,6 +47,12 @@ class StopWhenDiverged(Callback):
 
     def on_train_batch_end(self, *_: Any) -> None:
         self._batch = None
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # what the last steps did, which nobody has looked at: evaluated, such weights give some class or none
+        for name, weight in pl_module.named_parameters():
+            if not torch.isfinite(weight).all():
+                raise DivergedError(f"{name} is not finite after the last step; lower model.lr")
 
     def _save(self, trainer: Trainer, loss: float) -> str:
         """Where the batch lies, for the message; a full disk must not hide what is wrong."""
@@ -118,6 +125,7 @@ class Timing(Callback):
         self.train_seconds = self.step_seconds = 0.0
         self.images = 0
         self._fit_start = self._epoch_start = 0.0
+        self._paused = False
 
     @property
     def images_per_second(self) -> float:
@@ -144,6 +152,15 @@ class Timing(Callback):
         if batch_idx + 1 == trainer.num_training_batches:
             # validation at the end of an epoch runs before on_train_epoch_end
             self._end_of_steps()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # of `val_check_interval`, amid an epoch; after its last step the clock has stopped already
+        self._paused = bool(self._epoch_start)
+        self._end_of_steps()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._paused:
+            self._epoch_start, self._paused = time.perf_counter(), False
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end_of_steps()

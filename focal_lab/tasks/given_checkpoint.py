@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_warn
+
 from focal_lab.errors import UserError
 from focal_lab.tasks.checkpoint_io import remove_unfinished
 from focal_lab.tasks.checkpoints import checkpoint_problem
@@ -55,6 +57,27 @@ def check_same_network(configured: Mapping[str, Any], noted: Mapping[str, Any], 
                 "them agree to go on; to start anew from its weights use --model.backbone_checkpoint)",
                 key="--ckpt_path",
             )
+
+
+def check_trained(subcommand: str, class_path: str, configured: Mapping[str, Any]) -> None:
+    """Refuse to evaluate a network that has only been initialised; Lightning does it without a word.
+
+    Args:
+        subcommand: which goes without a checkpoint.
+        class_path: of the model; one of the user's own may load weights by itself, and is warned of.
+        configured: its options.
+
+    Raises:
+        UserError: no weights are named.
+    """
+    if configured.get("backbone_checkpoint") is not None:
+        if not class_path.startswith("focal_lab.tasks.classification."):
+            rank_zero_warn(f"--ckpt_path is not given: {subcommand} with heads that were never trained")
+        return
+    told = f"is not given, and {subcommand} without it is of a network that was never trained"
+    if class_path.startswith("focal_lab."):
+        raise UserError(f"{told} (give a checkpoint, such as best.ckpt)", key="--ckpt_path")
+    rank_zero_warn(f"--ckpt_path {told}, unless {class_path} loads weights by itself")
 
 
 def misfit(error: RuntimeError) -> str:

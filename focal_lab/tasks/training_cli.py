@@ -29,7 +29,7 @@ from focal_lab.tasks.checkpoint_io import AtomicCheckpointIO, MovableCheckpoint,
 from focal_lab.tasks.checkpoint_room import RoomForCheckpoints
 from focal_lab.tasks.checkpoints import checkpoint_problem, hyperparameters
 from focal_lab.tasks.class_count import fill_in
-from focal_lab.tasks.given_checkpoint import check_same_network, last_checkpoint, misfit
+from focal_lab.tasks.given_checkpoint import check_same_network, check_trained, last_checkpoint, misfit
 from focal_lab.tasks.requeue import RequeueOnSignal
 from focal_lab.tasks.resumed_options import plain
 from focal_lab.tasks.resumption import ExactResume
@@ -111,12 +111,16 @@ class FocalCLI(LightningCLI):
         if checkpoint == "last":
             # Lightning looks into the folder of this training alone, which is a new one
             found = last_checkpoint(Path(chosen.trainer.default_root_dir or "."))
+            if found is None and subcommand != "fit":
+                raise UserError("there is no last checkpoint here", key="--ckpt_path")
             rank_zero_info(f"--ckpt_path: {found or 'there is no last checkpoint yet, so it begins anew'}")
             checkpoint = chosen["ckpt_path"] = None if found is None else str(found)
         if checkpoint and checkpoint not in ("last", "hpc") and not checkpoint.startswith("registry"):
             problem = checkpoint_problem(Path(checkpoint), resume=subcommand == "fit")
             if problem:
                 raise UserError(f"{checkpoint} {problem}", key="--ckpt_path")
+        elif subcommand not in (None, "fit") and not checkpoint:
+            check_trained(subcommand, chosen.model.class_path, _init_args(chosen.model))
 
     def _parse_ckpt_path(self) -> None:
         """Evaluation takes the model's options from the checkpoint; those of the command line count more.

@@ -123,6 +123,8 @@ def test_a_sweep_needs_only_factors() -> None:
         ({"seeds": 0}, "seeds: 0 is neither a number of seeds nor a list of different seeds"),
         ({"set": ["model.lr"]}, "set: ['model.lr'] is no mapping"),
         ({"suites": ["digits"]}, "suites: ['digits'] is no mapping"),
+        ({"suites": {"digit": {"seeds": 3}}}, "suites: digit is not a suite (did you mean digits?)"),
+        ({"suites": {"large": {"seed": 3}}}, "suites.large: seed is not a key of a sweep file"),
         ({"suites": {"digits": 3}}, "suites.digits: 3 is no mapping"),
         ({"suites": {"digits": {"seed": 3}}}, "suites.digits: seed is not a key of a sweep file"),
         ({"suites": {"digits": {"suites": {}}}}, "suites.digits: suites is not a key of a sweep file"),

@@ -168,8 +168,9 @@ def test_each_picture_of_a_batch_is_attended_alone() -> None:
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
 
-def test_dropped_attention_weights_differ_per_step_and_average_to_the_whole() -> None:
-    module = make_attention((6, 7), attn_drop=0.2)
+@pytest.mark.parametrize("attention", ["fast", "reference"])
+def test_dropped_attention_weights_differ_per_step_and_average_to_the_whole(attention: str) -> None:
+    module = make_attention((6, 7), attn_drop=0.2, attention=attention)
     x_BHWC = random_map(module, (6, 7), batch=1)
     with torch.no_grad():
         evaluated = module.eval()(x_BHWC)

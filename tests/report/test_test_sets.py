@@ -113,3 +113,21 @@ def test_a_diff_of_two_runs_judges_no_metric_of_other_images(
     assert "better" not in text
     assert diff([run_id(0, 0), run_id(1, 1)]) == 0
     assert "better" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"limit_test_batches": 2}, "trainer.limit_test_batches=2"),
+        ({"limit_test_batches": 1}, "trainer.limit_test_batches=1"),
+        ({"limit_val_batches": 0.5}, "trainer.limit_val_batches=0.5"),
+        ({"overfit_batches": 4}, "trainer.overfit_batches=4"),
+        ({"limit_test_batches": 1.0, "limit_val_batches": None, "overfit_batches": 0.0}, ""),
+    ],
+)
+def test_numbers_of_a_part_of_the_images_are_marked(setting: Any, said: str, out: Path) -> None:
+    finish(out, run_id(0, 0), config={"trainer": setting})
+    table = build_table(make_plan({"window_size": ["7"]}, columns=["top1"], seeds=[0]), out)
+    sentence = f"1 of 1 finished runs saw a part of their images: {said}."
+    assert (sentence in table.notes) == bool(said)
+    assert any("saw a part" in line for line in shortcomings(table)) == bool(said)

@@ -167,6 +167,38 @@ def test_timing_counts_steps_without_validation_and_goes_on_after_a_resume(
     assert second.images_per_second == 16
 
 
+def test_a_validation_amid_an_epoch_is_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    trainer: Any = SimpleNamespace(world_size=1, num_training_batches=2)
+    batch, timing = (torch.zeros(16, 1), torch.zeros(16)), Timing()
+    timing.on_validation_start(trainer, MODULE)  # the sanity check
+    clock.now += 7
+    timing.on_validation_end(trainer, MODULE)
+    timing.on_train_epoch_start(trainer, MODULE)
+    for index in range(2):
+        clock.now += 3
+        timing.on_train_batch_end(trainer, MODULE, None, batch, index)
+        timing.on_validation_start(trainer, MODULE)
+        clock.now += 10
+        timing.on_validation_end(trainer, MODULE)
+    timing.on_train_epoch_end(trainer, MODULE)
+    assert (timing.step_seconds, timing.images) == (6, 32)
+
+
+class Spoil(Callback):
+    """Makes the weights what no loss has shown yet."""
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        with torch.no_grad():
+            next(pl_module.parameters()).fill_(float("inf"))
+
+
+def test_weights_that_the_last_step_spoiled_are_not_evaluated() -> None:
+    spoil = {"class_path": f"{__name__}.Spoil"}
+    with pytest.raises(DivergedError, match="is not finite after the last step"):
+        train(tiny_config(trainer={"callbacks": [spoil], "max_epochs": 1}), Path("run"))
+
+
 def test_asking_for_the_time_does_not_count_it_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     trainer: Any = SimpleNamespace()

@@ -83,3 +83,16 @@ def test_without_the_option_a_batch_is_a_step() -> None:
     made = FocalCLI(tiny_config(), run=False)
     trainer.fit(made.model, made.datamodule)
     assert (trainer.accumulate_grad_batches, made.model.lr_factor) == (1, 1.0)
+
+
+@pytest.mark.parametrize(("group", "said"), [(1, 0), (2, 1), (3, 0)])
+def test_an_incomplete_last_step_is_said(group: int, said: int, caplog: pytest.LogCaptureFixture) -> None:
+    config = tiny_config(
+        trainer={"accumulate_grad_batches": group, "max_epochs": 1, "limit_val_batches": 0},
+        data={"train_pictures": 96},
+    )
+    made: Any = build(config, Path("run"))
+    with caplog.at_level("INFO"):
+        made.trainer.fit(made.model, made.datamodule)
+    sentence = "3 batches an epoch are not a multiple of the 2 that are accumulated: the last step"
+    assert sum(sentence in record.message for record in caplog.records) == said

@@ -280,6 +280,20 @@ def test_what_is_no_checkpoint_cannot_be_evaluated(
     assert told(capsys, subcommand, *FIT, "--ckpt_path=plain.pth") == message
 
 
+@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+def test_a_network_that_was_never_trained_is_not_evaluated(
+    subcommand: str, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = f"--ckpt_path: is not given, and {subcommand} without it is of a network that was never trained"
+    assert told(capsys, subcommand, *FIT).startswith(message)
+    assert (
+        told(capsys, subcommand, *FIT, "--ckpt_path=last") == "--ckpt_path: there is no last checkpoint here"
+    )
+    start = trained / CHECKPOINTS / "best.ckpt"
+    given = [f"--model.backbone_checkpoint={start}", "--trainer.logger=false"]
+    assert cli.main([subcommand, *FIT, *given]) == 0
+
+
 def test_weights_of_another_network_are_told(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = read_checkpoint(trained / CHECKPOINTS / "best.ckpt")
     del state["hyper_parameters"]
