@@ -1,6 +1,6 @@
 """Parameters, multiply-accumulates and correctness of the configurations of a plan."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,27 +73,16 @@ def check_plan(plan: Plan, processes: WarmProcesses, out: Path | None = None) ->
     found: dict[str, Cost] = {}
     absent: dict[str, str] = {}
     machine: Machine | None = None
-    process, messages = processes.measure(order)
-    try:
-        while True:
-            kind, value = messages.recv()
-            if kind == "machine":
-                machine = value
-            elif kind == "counted":
-                found[keys[numbers[value[0]]]] = Cost(*value[1:])
-            elif kind == "absent":
-                absent[_data_of(groups[numbers[value[0]]])] = value[1]
-            elif kind == "wrong":
-                cell = groups[numbers[value[0]]][0].cell
-                raise UserError(f"{value[1]}, for {cell.name}", file=plan.sweep.path)
-            else:
-                break
-    except EOFError as error:
-        process.join()
-        raise RuntimeError(f"checking the plan failed (exit status {process.exitcode})") from error
-    finally:
-        process.kill()
-        messages.close()
+    for kind, value in _answers(order, processes):
+        if kind == "machine":
+            machine = value
+        elif kind == "counted":
+            found[keys[numbers[value[0]]]] = Cost(*value[1:])
+        elif kind == "absent":
+            absent[_data_of(groups[numbers[value[0]]][0])] = value[1]
+        else:
+            cell = groups[numbers[value[0]]][0].cell
+            raise UserError(f"{value[1]}, for {cell.name}", file=plan.sweep.path)
     assert machine is not None, "it is the first message"
     counts |= found
     if path is not None:
@@ -105,12 +94,43 @@ def check_plan(plan: Plan, processes: WarmProcesses, out: Path | None = None) ->
     return Checked(
         {run.id: counts[key] for key, group in zip(keys, groups, strict=True) for run in group},
         machine,
-        {run.id: absent[_data_of(group)] for group in groups if _data_of(group) in absent for run in group},
+        {run.id: absent[_data_of(run)] for group in groups for run in group if _data_of(run) in absent},
     )
 
 
-def _data_of(group: Sequence[Run]) -> str:
-    return repr(group[0].config["data"])
+def check_here(runs: Iterable[Run], processes: WarmProcesses) -> None:
+    """Check in a warm process that this machine can train runs that were planned elsewhere.
+
+    Raises:
+        UserError: their data are not here, or something else of a run's start cannot be.
+    """
+    first = {_data_of(run): run for run in runs}
+    cells = [run.cell.name for run in first.values()]
+    order = Check(tuple(run.config for run in first.values()), frozenset())
+    for kind, value in _answers(order, processes) if first else ():
+        if kind in ("absent", "wrong"):
+            raise UserError(f"{value[1]}, for {cells[value[0]]}")
+
+
+def _answers(order: Check, processes: WarmProcesses) -> Iterator[tuple[str, Any]]:
+    """The messages of a process that checks."""
+    process, messages = processes.measure(order)
+    try:
+        while True:
+            kind, value = messages.recv()
+            if kind == "checked":
+                return
+            yield kind, value
+    except EOFError as error:
+        process.join()
+        raise RuntimeError(f"checking the plan failed (exit status {process.exitcode})") from error
+    finally:
+        process.kill()
+        messages.close()
+
+
+def _data_of(run: Run) -> str:
+    return repr(run.config["data"])
 
 
 def _order(first: Sequence[Run], keys: Sequence[str], missing: dict[str, None]) -> tuple[Check, list[int]]:

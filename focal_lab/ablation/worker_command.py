@@ -3,11 +3,14 @@
 import sys
 from pathlib import Path
 
+from focal_lab.ablation.costs import check_here
 from focal_lab.ablation.disk import check_room
 from focal_lab.ablation.engine.orders import WarmProcesses
 from focal_lab.ablation.engine.places import find_places
 from focal_lab.ablation.engine.progress import SweepView
 from focal_lab.ablation.manifest import Manifest, all_manifests, manifest_path, read_manifest
+from focal_lab.ablation.result import RESULT_FILE
+from focal_lab.ablation.runs import Run
 from focal_lab.ablation.user_code import UserCode, changed_code
 from focal_lab.ablation.work import add_work_options, conclusion, execute, settled, status_of, work_of
 from focal_lab.command_line import CommandParser, add_out, command
@@ -24,7 +27,8 @@ def worker_command(argv: list[str]) -> int:
         Exit status: 0 all finished, 1 some failed, 130 interrupted.
 
     Raises:
-        UserError: an option is wrong, there is no such study, or the storage cannot be used.
+        UserError: an option is wrong, there is no such study, the storage cannot be used, or the runs cannot
+            be trained on this machine, which may lack their data.
     """
     description = str(worker_command.__doc__).splitlines()[0]
     parser = CommandParser(prog="focal-lab worker", description=description)
@@ -38,6 +42,7 @@ def worker_command(argv: list[str]) -> int:
     check_code(manifest)
     queue = work.open(manifest, out)
     processes = WarmProcesses(manifest.runs)
+    check_here(_to_train(manifest, out), processes)
     total = manifest.recipe.trials if manifest.recipe else len(manifest.runs)
     places = find_places(manifest.runs, processes.count_devices(), work.workers, total)
     view = SweepView.of_manifest(manifest, places.count)
@@ -50,6 +55,13 @@ def worker_command(argv: list[str]) -> int:
     again = command("worker", *argv)
     print(conclusion(settled(summary, queue, total, out), summary, again), file=sys.stderr)
     return status_of(summary)
+
+
+def _to_train(manifest: Manifest, out: Path) -> list[Run]:
+    """Runs without a result; of a search what it may propose."""
+    if manifest.recipe is not None:
+        return [manifest.recipe.run(params) for params in manifest.recipe.probes()]
+    return [run for run in manifest.runs if not (out / run.id / RESULT_FILE).exists()]
 
 
 def check_code(manifest: Manifest) -> None:

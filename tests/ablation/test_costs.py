@@ -8,7 +8,7 @@ import pytest
 from fake_processes import MACHINE, FakeProcesses
 from small_project import write, write_sweep
 
-from focal_lab.ablation.costs import Checked, check_plan
+from focal_lab.ablation.costs import Checked, check_here, check_plan
 from focal_lab.ablation.engine.orders import WarmProcesses
 from focal_lab.ablation.plan import Plan, make_plan
 from focal_lab.errors import UserError
@@ -25,6 +25,19 @@ def check(plan: Plan, processes: FakeProcesses, out: Path | None = OUT) -> Check
 def many(**keys: Any) -> Plan:
     rates = {f"lr{i}": {"model.lr": 0.1 * (i + 1)} for i in range(30)}
     return make_plan(write_sweep(**{"factors": {"rate": rates, "window_size": [7, 14]}} | keys))
+
+
+def test_a_worker_asks_whether_each_data_set_is_on_its_machine() -> None:
+    plan = make_plan(write_sweep(tasks=["classification", "detection"], seeds=3))
+    processes = FakeProcesses()
+    check_here(plan.runs, cast(WarmProcesses, processes))
+    (order,) = processes.checks
+    assert (len(order.configs), order.counted) == (1, frozenset())
+    for lacking in (FakeProcesses(absent={0: "/data: does not exist"}), FakeProcesses(wrong={0: "no GPU"})):
+        with pytest.raises(UserError, match=r"(/data: does not exist|no GPU), for (7|14)"):
+            check_here(plan.runs, cast(WarmProcesses, lacking))
+    check_here([], cast(WarmProcesses, processes))
+    assert len(processes.checks) == 1
 
 
 def test_every_run_has_the_cost_of_its_network() -> None:

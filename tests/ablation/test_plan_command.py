@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from small_project import write_sweep
 
+from focal_lab.ablation.manifest import Manifest, write_manifest
+from focal_lab.ablation.plan import make_plan
+
 pytestmark = pytest.mark.usefixtures("project")
 
 PLAN = [sys.executable, "-m", "focal_lab.cli", "plan"]
@@ -79,7 +82,7 @@ def test_wrong_options_are_refused_before_anything_is_looked_at(arguments: list[
     assert refused.stderr.strip() == f"focal-lab: {message}"
 
 
-def test_a_plan_needs_no_data_and_a_sweep_refuses_before_it_trains() -> None:
+def test_a_plan_needs_no_data_and_sweeps_and_workers_refuse_before_it_trains() -> None:
     folders = {"data.class_path": "focal_lab.data.image_folder.ImageFolderDataModule", "data.root": "nowhere"}
     folders |= {"data.image_size": 28}
     path = str(write_sweep(factors={"window_size": [7]}, seeds=1, set=folders))
@@ -91,4 +94,10 @@ def test_a_plan_needs_no_data_and_a_sweep_refuses_before_it_trains() -> None:
     command = [sys.executable, "-m", "focal_lab.cli", "sweep", path]
     refused = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert (refused.returncode, refused.stderr) == (2, f"focal-lab: {path}: {told}\n")
+    # as if it had been planned on a machine that has the data
+    made = make_plan(Path(path))
+    write_manifest(Path("runs"), Manifest(made.study, "small", "digits", "Small", made.distinct_runs))
+    command = [sys.executable, "-m", "focal_lab.cli", "worker", "--study", made.study]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert (refused.returncode, refused.stderr) == (2, f"focal-lab: {told}\n")
     assert not [folder for folder in Path("runs").iterdir() if (folder / "config.yaml").exists()]
