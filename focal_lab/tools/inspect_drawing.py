@@ -24,6 +24,8 @@ _PANEL = 1.5
 _TITLE = 4.0  # inches that a title needs
 _QUERY = "#ff1f5a"
 _MOST_HEADS = 8
+# a quarter of the highest attention has half of the colour
+QUERY_SCALE = "colour: square root of attention, full at each panel's highest"
 
 
 def color_of(level: str) -> str:
@@ -36,8 +38,8 @@ def color_of(level: str) -> str:
 def draw_query(seen: SeenPicture, levels: Sequence[str], title: str) -> "Figure":
     """The picture with the reach of each level, and beside it what the query attends to (figures 1, 4).
 
-    A row a block. Colour is attention, full at the level's highest; a pooled key colours all that it stands
-    for.
+    A row a block. Colour is the root of attention, full at the level's highest; a pooled key colours all that
+    it stands for.
     """
     from matplotlib import rc_context
 
@@ -57,6 +59,7 @@ def draw_query(seen: SeenPicture, levels: Sequence[str], title: str) -> "Figure"
                     _draw_level(axes, seen, view, there[name])
                 else:
                     axes.axis("off")
+        figure.supxlabel(QUERY_SCALE, fontsize=8, color=MUTED)
         put_title(figure, title)
     return figure
 
