@@ -17,20 +17,35 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import focal_lab
 from focal_lab.errors import UserError
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _STANDARD = tuple(
     Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib") if sysconfig.get_path(name)
 )
 _OURS = Path(focal_lab.__file__).resolve().parent
 # names of functions whose argument decides what is imported
-_IMPORTERS = frozenset({"import_module", "__import__"})
+_IMPORTERS = frozenset({"import_module", "__import__", "resolve_name", "run_module", "find_spec"})
 # what imports by other means than names: all of the package belongs to it
-_SCANNERS = frozenset({"iter_modules", "walk_packages", "spec_from_file_location", "run_path"})
+_SCANNERS = frozenset(
+    {
+        "iter_modules",
+        "walk_packages",
+        "spec_from_file_location",
+        "run_path",
+        "SourceFileLoader",
+        "load_source",
+    }
+)
+# whoever imports one of these may import what its texts name
+_DYNAMIC = frozenset({"importlib", "pkgutil", "runpy", "imp", "zipimport"})
+# how far above its own folder a module that changes sys.path looks for others
+_LEVELS_UP = 3
 # what no result depends on: where a node is, and fields that versions of Python add empty
 _NOT_CODE = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
 
@@ -64,9 +79,9 @@ class UserCode:
         return {name: module.digest for name, module in found if module is not None}
 
     def files(self, modules: Iterable[str]) -> list[Path]:
-        """Where modules that were found are."""
-        found = (self._find(name) for name in modules)
-        return [module.file for module in found if module is not None and module.file is not None]
+        """Where modules are, and those that these import; of one in an archive the archive."""
+        found = (self._found[name] for name in self.of_names(modules))
+        return [_on_disk(module.file) for module in found if module is not None and module.file is not None]
 
     def _closure(self, root: str) -> frozenset[str]:
         known = self._closures.get(root)
@@ -91,12 +106,21 @@ class UserCode:
         yield from _prefixes(module.name.rpartition(".")[0])
         if module.file is None or module.file.suffix != ".py":
             return
-        source = _read(module.file.read_bytes())
+        source = _read(_bytes(module.file))
         for level, name in source.imports:
             absolute = name if level == 0 else _absolute(module, level, name)
             yield from _prefixes(absolute)
         if source.scans:
             yield from self._beside(module)
+        if source.moves_path:
+            self._look_in(_folders(module.file, source.texts))
+
+    def _look_in(self, folders: Iterable[Path]) -> None:
+        """Where modules may be, too, for names that are nowhere else."""
+        new = [str(folder) for folder in folders if str(folder) not in self._path]
+        if new:
+            self._path += new
+            self._found = {name: module for name, module in self._found.items() if module is not None}
 
     def _beside(self, module: "_Module") -> Iterator[str]:
         """All modules of the package that a module is in, or of the folder of one that is in none."""
@@ -144,11 +168,20 @@ class _Module:
 
 @dataclass(frozen=True)
 class _Source:
-    """What a file of Python says: (level, name) of its imports, whether it imports by scanning folders."""
+    """What a file of Python says.
+
+    Attributes:
+        imports: (level, name) of what it imports or may import.
+        scans: whether it imports by scanning folders.
+        moves_path: whether it changes where Python looks for modules.
+        texts: all texts in it.
+    """
 
     digest: str
-    imports: tuple[tuple[int, str], ...]
-    scans: bool
+    imports: tuple[tuple[int, str], ...] = ()
+    scans: bool = False
+    moves_path: bool = False
+    texts: tuple[str, ...] = ()
 
 
 def changed_code(
@@ -260,8 +293,31 @@ def _is_users(path: Path) -> bool:
 def _digest(file: Path | None) -> str:
     if file is None:
         return ""
-    content = file.read_bytes()
+    content = _bytes(file)
     return _read(content).digest if file.suffix == ".py" else hashlib.sha256(content).hexdigest()[:16]
+
+
+def _on_disk(file: Path) -> Path:
+    return next((parent for parent in file.parents if parent.is_file()), file)
+
+
+def _bytes(file: Path) -> bytes:
+    """Content of a module, which may be in an archive on sys.path."""
+    try:
+        return file.read_bytes()
+    except NotADirectoryError:
+        archive = _on_disk(file)
+        with ZipFile(archive) as opened:
+            return opened.read(file.relative_to(archive).as_posix())
+
+
+def _folders(file: Path, texts: Iterable[str]) -> Iterator[Path]:
+    """Folders and archives that a module may put on sys.path: those that its texts name, those above it."""
+    bases = [Path.cwd(), *file.resolve().parents[: 1 + _LEVELS_UP]]
+    for text in texts:
+        found = (base / text for base in bases if text and len(text) < 256 and "\0" not in text)
+        yield from (path for path in found if path.is_dir() or path.suffix in (".zip", ".egg", ".whl"))
+    yield from bases[1:]
 
 
 @lru_cache(maxsize=1024)
@@ -270,9 +326,10 @@ def _read(content: bytes) -> _Source:
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
-        return _Source(hashlib.sha256(content).hexdigest()[:16], (), False)
+        return _Source(hashlib.sha256(content).hexdigest()[:16])
     imports: dict[tuple[int, str], None] = {}
-    scans = False
+    scans = moves_path = False
+    texts: dict[str, None] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imports.update(dict.fromkeys((0, alias.name) for alias in node.names))
@@ -285,8 +342,17 @@ def _read(content: bytes) -> _Source:
             found, unknown = _dynamic(node)
             imports.update(dict.fromkeys(found))
             scans |= unknown
+        elif isinstance(node, ast.Attribute):
+            moves_path |= node.attr == "path" and getattr(node.value, "id", "") == "sys"
+            moves_path |= node.attr == "addsitedir"
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            texts[node.value] = None
+    if any(level == 0 and name.partition(".")[0] in _DYNAMIC for level, name in imports):
+        named = (text.partition(":")[0] for text in texts)
+        imports.update(dict.fromkeys((0, name) for name in named if _NAME.fullmatch(name)))
     text = "".join(_words(tree)).encode("utf-8", "surrogatepass")
-    return _Source(hashlib.sha256(text).hexdigest()[:16], tuple(imports), scans)
+    digest = hashlib.sha256(text).hexdigest()[:16]
+    return _Source(digest, tuple(imports), scans, moves_path, tuple(texts))
 
 
 def _dynamic(call: ast.Call) -> tuple[list[tuple[int, str]], bool]:

@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from small_project import write, write_sweep
@@ -61,6 +62,39 @@ def test_a_module_that_computes_what_it_imports_counts_with_its_whole_package() 
     registry = "import importlib\ndef load(n):\n    return importlib.import_module(n)\n"
     files = {"mine": "import plug.registry\n", "plug/__init__": "", "plug/registry": registry, "plug/a/b": ""}
     assert modules(files) == ["mine", "plug", "plug.a.b", "plug.registry"]
+
+
+ZIPPED = "import sys\nsys.path.insert(0, 'z.zip')\nimport zipped\n"
+HIDDEN = {
+    "another name": ("from importlib import import_module as im\nim('pack.deep')\n", "pack.deep"),
+    "resolve_name": ("import pkgutil\npkgutil.resolve_name('pack.deep:x')\n", "pack.deep"),
+    "run_module": ("import runpy\nrunpy.run_module('helper')\n", "helper"),
+    "a list of names": ("import importlib\nfor n in ['helper']:\n    importlib.import_module(n)\n", "helper"),
+    "a folder on sys.path": (
+        "import sys, os\nsys.path.append(os.path.join('lib', 'x'))\nimport part\n",
+        "part",
+    ),
+    "an archive on sys.path": (ZIPPED, "zipped"),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_what_is_imported_by_the_back_door_belongs_to_it(name: str) -> None:
+    text, expected = HIDDEN[name]
+
+    def found(value: int) -> dict[str, str]:
+        with ZipFile("z.zip", "w") as archive:
+            archive.writestr("zipped.py", f"x = {value}\n")
+        modules({"mine": text, "helper": f"x = {value}\n", "lib/part": f"x = {value}\n"})
+        modules({"pack/__init__": "", "pack/deep": f"x = {value}\n"})
+        return UserCode().of(CONFIG)
+
+    first = found(1)
+    assert set(first) - {"pack"} >= {"mine", expected}
+    assert found(1) == first != found(2)
+    files = UserCode().files(first)
+    assert len(files) == len(first)
+    assert all(file.is_file() for file in files)
 
 
 @pytest.mark.parametrize(
