@@ -24,7 +24,7 @@ from focal_lab.data.class_names import differing
 from focal_lab.data.coco_file import CocoFile, Picture, read_coco
 from focal_lab.data.decoding import decode
 from focal_lab.data.options import check
-from focal_lab.data.overlap import all_among
+from focal_lab.data.overlap import all_among, warn_of_training
 from focal_lab.data.picture_files import list_pictures_of
 from focal_lab.data.present import check_present
 from focal_lab.data.sampling import AspectBatches as AspectBatches
@@ -190,6 +190,7 @@ class CocoDataModule(LightningDataModule):
             path = self.root / self._places[split][1]
             if split == "test" and not path.exists():
                 continue
+            warn_of_training(split, path, train.path)
             difference = differing(self.annotations(split).listed, train.listed)
             if difference:
                 raise UserError(

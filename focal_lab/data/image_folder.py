@@ -9,7 +9,8 @@ from focal_lab.data.class_names import differing, read_class_names, shortened
 from focal_lab.data.classification import ClassificationDataModule, Split
 from focal_lab.data.decoding import load_picture as load_picture
 from focal_lab.data.found import ROOT_KEY, Found
-from focal_lab.data.layout import check_training, find_split, missing
+from focal_lab.data.layout import ClassFolders, check_training, find_split, missing
+from focal_lab.data.overlap import warn_of_training
 from focal_lab.data.parquet import Columns
 from focal_lab.data.picture_files import list_pictures_of
 from focal_lab.data.present import check_present
@@ -120,6 +121,9 @@ class ImageFolderDataModule(ClassificationDataModule):
                 file=found.where,
             )
         train = self._find("train")
+        # shards of several splits lie in one folder, and one archive may hold all
+        if isinstance(train, ClassFolders) and split != "train":
+            warn_of_training(split, found.where, train.where)
         if train is not None and train.fixed and found.fixed:
             same = self.folders[: len(found.classes)]
             difference = differing(found.classes, same)

@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 _TABLE = ".parquet#"  # after it, the row
 
@@ -27,6 +28,14 @@ def all_among(tested: Iterable[str], validated: Iterable[str]) -> bool:
             stacklevel=3,
         )
     return 0 < count == twice
+
+
+def warn_of_training(split: str, place: Path, trained: Path) -> None:
+    """Say so where a split is read from the very folder or file that is trained on, or from a link to it."""
+    if place.resolve() == trained.resolve():
+        warnings.warn(
+            f"{place}: is trained on, too: the metrics of {split} say nothing of other images", stacklevel=3
+        )
 
 
 def _real(paths: Iterable[str]) -> Iterator[str]:

@@ -25,7 +25,7 @@ from focal_lab.data.crops import RandomScaleCrop
 from focal_lab.data.decoding import load_picture
 from focal_lab.data.mask_classes import MaskClasses
 from focal_lab.data.options import check
-from focal_lab.data.overlap import all_among
+from focal_lab.data.overlap import all_among, warn_of_training
 from focal_lab.data.picture_files import list_pictures_of
 from focal_lab.data.present import check_present
 from focal_lab.data.segmentation_files import (
@@ -207,6 +207,9 @@ class SegmentationFolder(LightningDataModule):
         for split in splits:
             if stage != "predict" and (self.trainer is None or self.trainer.is_global_zero):
                 self._check_masks(split)
+        if stage == "fit":
+            for split in ("val", "test"):
+                warn_of_training(split, *(self.root / self._places[name][0] for name in (split, "train")))
         if stage == "fit" and len(self.pairs("train")) < self.batch_size:
             raise UserError(
                 f"{self.batch_size} is more than the {len(self.pairs('train'))} training pictures (lower it)",

@@ -102,3 +102,33 @@ def test_links_to_single_files_are_followed_and_a_part_in_common_is_counted(tmp_
         assert all_among(["./test.parquet#0"], ["test.parquet#0", "test.parquet#1"])
     with pytest.warns(UserWarning, match="2 of 3 test images are validation images"):
         assert not all_among(paths[0], paths[1][:2])
+
+
+TRAINED = {
+    "folders": (folders, "train", "test"),
+    "masks": (masks, "images/training", "images/test"),
+    "boxes": (boxes, "annotations/instances_train2017.json", "annotations/test.json"),
+}
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+def test_a_test_that_is_a_link_to_what_is_trained_on_is_warned_of(tmp_path: Path, kind: str) -> None:
+    make, trained, test = TRAINED[kind]
+    data = make(tmp_path)
+    (tmp_path / test).unlink(missing_ok=True)
+    (tmp_path / test).symlink_to((tmp_path / trained).name)
+    with pytest.warns(UserWarning, match=f"{test}: is trained on, too: the metrics of test say nothing"):
+        set_up(data(), kind)
+    (tmp_path / test).unlink()
+    copy: Any = shutil.copytree if (tmp_path / trained).is_dir() else shutil.copy
+    copy(tmp_path / trained, tmp_path / test)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*trained on, too")
+        set_up(data(), kind)
+
+
+def set_up(data: Any, kind: str) -> None:
+    """For training, and where that alone looks at it for the test."""
+    data.setup("fit")
+    if kind == "folders":
+        data.setup("test")
