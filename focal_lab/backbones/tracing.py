@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
@@ -19,8 +20,9 @@ def is_transformed() -> bool:
 def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether calling a module does just what its kind does with its weights, which may then be used instead.
 
-    Not so with hooks, parametrizations, another `forward` (a subclass such as a low-rank adapter or a
-    quantized layer, or one put on the module itself), or weights that are tensors of another kind.
+    Not so with hooks (its own or those of all modules), parametrizations, another `forward` (a subclass such
+    as a low-rank adapter or a quantized layer, one put on the module or on its class), or weights that are
+    tensors of another kind.
     """
     hooks = (
         module._forward_hooks,
@@ -31,6 +33,8 @@ def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     return (
         type(module) is kind
         and not any(hooks)
+        and not _has_any_global_hook()
         and "forward" not in vars(module)
+        and kind.forward.__module__ == kind.__module__
         and not any(is_traceable_wrapper_subclass(weight) for weight in module.parameters(recurse=False))
     )

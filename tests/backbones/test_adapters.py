@@ -9,6 +9,7 @@ import timm
 import torch
 from attention_cases import make_attention, random_map
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrizations, prune
 
 from focal_lab.backbones.attention_probabilities import network_layers, recompute
@@ -109,6 +110,31 @@ def test_what_changes_a_layers_output_changes_pooled_tokens(
         assert not torch.allclose(unchanged(x), watched, atol=1e-3)
         torch.testing.assert_close(recompute(module, x).output_BHWC, watched, rtol=1e-4, atol=1e-4)
     assert len(seen) == (2 if path == "qkv" else 1)
+
+
+@pytest.mark.parametrize("how", ["hook of all modules", "forward of the class"])
+@pytest.mark.parametrize("pool", ["fc", "conv"])
+def test_what_changes_all_layers_changes_pooled_tokens(
+    pool: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = make_attention((10, 10), pool=pool)
+    doubled, x = copy.deepcopy(module), random_map(module, (10, 10))
+    kinds = nn.Linear, nn.Conv2d
+    with torch.no_grad():
+        for layer in doubled.modules():
+            for parameter in layer.parameters(recurse=False) if isinstance(layer, kinds) else ():
+                parameter.mul_(2)
+        expected = doubled(x)
+        if how == "forward of the class":
+            for kind in kinds:
+                original = kind.forward
+                changed = lambda layer, given, original=original: 2 * original(layer, given)  # noqa: E731
+                monkeypatch.setattr(kind, "forward", changed)
+            torch.testing.assert_close(module(x), expected, rtol=1e-3, atol=1e-3)
+        else:
+            hook = lambda layer, given, out: 2 * out if isinstance(layer, kinds) else None  # noqa: E731
+            with register_module_forward_hook(hook):
+                torch.testing.assert_close(module(x), expected, rtol=1e-3, atol=1e-3)
 
 
 class Watch(nn.Module):
