@@ -27,6 +27,7 @@ from focal_lab.tasks.detectors.settings import Settings
 from focal_lab.tasks.extent import Extent
 from focal_lab.tasks.features import Features
 from focal_lab.tasks.schedule import Recipe
+from focal_lab.tasks.tested import refuse_repeated
 
 
 class Detection(Task):
@@ -272,5 +273,6 @@ class Detection(Task):
                 "model.detector_options; COCO's AP looks at 100 a class and image)"
             )
         self._crowded = []
+        refuse_repeated(metric.pictures, prefix[:-1])
         self.log_dict({f"{prefix}{name}": value for name, value in metric.percent().items()})
         metric.reset()

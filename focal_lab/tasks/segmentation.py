@@ -22,6 +22,7 @@ from focal_lab.tasks.segmenters.decoders import build_decoder
 from focal_lab.tasks.segmenters.evaluation import Protocol, segment
 from focal_lab.tasks.segmenters.metrics import METRICS, Confusion
 from focal_lab.tasks.segmenters.network import Segmenter
+from focal_lab.tasks.tested import refuse_repeated
 
 _STAGES = 4
 # The label that does not count, by convention.
@@ -294,6 +295,7 @@ class Segmentation(Task):
         return found
 
     def _report(self, metric: Confusion, prefix: str) -> None:
+        refuse_repeated(metric.numbers, prefix[:-1])
         scores = metric.compute()
         if scores["pixel_acc"].isnan():
             rank_zero_warn(f"{prefix}miou is NaN: all pixels of the images are ignored ({self.ignore_index})")

@@ -1,5 +1,7 @@
 """Which images a test has evaluated: counted as they come, and named by the data module."""
 
+from collections import Counter
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -10,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from focal_lab.data.test_set import digests
+from focal_lab.errors import UserError
 from focal_lab.tasks.classes import Classes
 
 
@@ -59,6 +62,27 @@ class CountTested(Callback):
                 f"test: {total} images were evaluated, and the data has {listed}: its sampler repeats some "
                 "to give each process as many, and they count twice (test with --trainer.devices=1)"
             )
+
+
+def refuse_repeated(ids: Sequence[Tensor], split: str) -> None:
+    """Images count once by their `image_id`; those that share one would be left out.
+
+    Args:
+        ids: what this process has evaluated. (Of a sampler that repeats images each process gets another.)
+        split: val or test.
+
+    Raises:
+        UserError: two have the same.
+    """
+    numbers = torch.cat(list(ids)).tolist() if ids else []
+    often = Counter(numbers)
+    if len(often) < len(numbers):
+        number = next(number for number in numbers if often[number] > 1)
+        raise UserError(
+            f"{often[number]} images of {split} have the image_id {number}, and only one of them would count "
+            "(give each image its own number)",
+            key="data",
+        )
 
 
 def describe_test_set(trainer: Trainer, data: Any, count: int | None) -> dict[str, Any]:

@@ -7,11 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from evaluated import MODELS
 from PIL import Image
 from tiny_task import quiet_trainer, tiny_config
 
+from focal_lab.data.batches import as_lists
 from focal_lab.data.digits import DigitsClassification
+from focal_lab.data.digits_detection import DigitsDetection
+from focal_lab.data.digits_segmentation import DigitsSegmentation
 from focal_lab.data.test_set import digests
+from focal_lab.errors import UserError
+from focal_lab.tasks.dotted_path import find_class
 from focal_lab.tasks.tested import CountTested
 from focal_lab.tasks.training import train
 
@@ -89,3 +95,34 @@ def test_images_that_a_sampler_repeats_are_said_to_count_twice() -> None:
             counted.on_test_epoch_end(trainer, nothing)  # type: ignore[arg-type]
         said = [str(one.message) for one in caught if "count twice" in str(one.message)]
         assert (counted.count, len(said)) == (3 + expected, expected)
+
+
+class SameNumber(torch.utils.data.Dataset[Any]):
+    """Images that all have one number, as a data set of one's own may give them."""
+
+    def __init__(self, images: Any) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Any:
+        image, truth = self.images[index]
+        return image, truth | {"image_id": torch.tensor(5)}
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_images_of_one_number_are_refused_where_only_one_would_count(task: str, split: str) -> None:
+    size = {"image_size": 32, "smallest": 12, "largest": 20, "val_pictures": 3, "test_pictures": 3}
+    data: Any = {"detection": DigitsDetection, "segmentation": DigitsSegmentation}[task](
+        **size, train_pictures=8
+    )
+    loader = torch.utils.data.DataLoader(SameNumber(data.pictures(split)), 2, collate_fn=as_lists)
+    model = find_class(MODELS[task]["class_path"])(**MODELS[task]["init_args"], num_classes=11)
+    trainer = quiet_trainer()
+    evaluate = trainer.validate if split == "val" else trainer.test
+    with pytest.raises(
+        UserError, match=f"data: 3 images of {split} have the image_id 5, and only one of them"
+    ):
+        evaluate(model, loader, verbose=False)
