@@ -80,6 +80,8 @@ def load_whole(
         dropped = dict.fromkeys(name.partition(".")[0] for name in beyond if not _belongs(name, heads))
         if dropped:
             notes.append(f"{', '.join(dropped)} dropped (the model ends before it)")
+        # what a classifier stands in may be there without it, such as a norm
+        beyond += [name for name in state if _belongs(name, heads) and name not in own]
         state = {name: value for name, value in state.items() if name not in beyond}
     _check(state, own)
     model.load_state_dict(state)

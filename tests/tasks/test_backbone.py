@@ -167,6 +167,11 @@ OF_TIMM: dict[str, dict[str, Any]] = {
     "regnetx_002": {},
     "hrnet_w18_small": {},
     "mobilenetv3_small_050": {},
+    "sam2_hiera_tiny": {
+        "stages": (1, 1, 1, 1),
+        "embed_dim": 8,
+        "num_heads": 1,
+    },  # its head has a norm of maps
 }
 
 
