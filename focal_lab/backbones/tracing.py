@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 from torch.autograd import forward_ad
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
@@ -30,10 +30,12 @@ def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
         module._backward_hooks,
         module._backward_pre_hooks,
     )
+    of_all_modules = *_global_forward_hooks.values(), *_global_forward_pre_hooks.values()
     return (
         type(module) is kind
         and not any(hooks)
-        and not _has_any_global_hook()
+        # torch's own, such as the counter of operations, only watch
+        and all(hook.__module__.startswith("torch.") for hook in of_all_modules)
         and "forward" not in vars(module)
         and kind.forward.__module__ == kind.__module__
         and not any(is_traceable_wrapper_subclass(weight) for weight in module.parameters(recurse=False))
