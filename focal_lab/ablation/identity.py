@@ -20,6 +20,7 @@ from focal_lab.ablation.identity_table import (
     MOVED_CLASSES,
     RATES,
     normal_options,
+    normal_path,
     normal_trainer,
     text_keys,
 )
@@ -121,7 +122,8 @@ class Identities:
         info = self._info(owner)
         if info is None:
             return {key: text_keys(value) for key, value in given.items()}
-        return normal_options(info, {key: self._value(owner, key, value) for key, value in given.items()})
+        converted = {key: self._value(owner, key, normal_path(key, value)) for key, value in given.items()}
+        return normal_options(info, converted)
 
     def _network(self, owner: str, network: Mapping[str, Any]) -> dict[str, Any]:
         """1.0 is 1, and an option that is None or has its default is as good as none."""

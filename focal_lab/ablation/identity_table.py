@@ -5,6 +5,7 @@ the same batches faster. A change of the code that changes what a configuration 
 `identity.IDENTITY_VERSION`; what only renames is entered below, so that finished runs keep their ids.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,11 @@ TABLE = (
     Row("backbone, backbone_options", True, "as resolved: an option without effect at this size is left out"),
     Row("backbone_options.attention", True, "the same function, but speed and memory are results, too"),
     Row("model.backbone_checkpoint", True, "the content of the file, wherever it is"),
-    Row("data.root and other paths", True, "as written; the data there are not read: see below"),
+    Row(
+        "data.root and other paths",
+        True,
+        "`x`, `./x` and `x/` are one; the data there are not read: see below",
+    ),
     Row("data.num_workers", False, _FASTER),
     Row("data.persistent_workers", False, _FASTER),
     Row("data.pin_memory", False, _FASTER),
@@ -153,6 +158,12 @@ def normal_options(info: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
         for key, value in named.items()
         if key not in ADDED_OPTIONS or not same(value, ADDED_OPTIONS[key])
     }
+
+
+def normal_path(option: str, value: Any) -> Any:
+    """The value of an option that names a folder or file, as the shortest text for the same place."""
+    named = option == "root" or option.endswith(("_images", "_annotations", "_masks", "_folder", "_dir"))
+    return os.path.normpath(value) if named and isinstance(value, str) and value else value
 
 
 def text_keys(value: Any) -> Any:

@@ -18,7 +18,7 @@ from focal_lab.ablation.search import Proposals, Recipe
 from focal_lab.ablation.suite import Suite, find_suite
 from focal_lab.ablation.sweep_file import TASKS, Sweep, load_sweep, seeds_from, tasks_from
 from focal_lab.ablation.yaml_file import parse_yaml
-from focal_lab.backbones.options import OPTION_NAMES, downsampled_size
+from focal_lab.backbones.options import OPTION_NAMES, FocalOptions, downsampled_size
 from focal_lab.backbones.presets import preset_options
 from focal_lab.command_line import command
 from focal_lab.errors import UserError, one_of
@@ -279,10 +279,22 @@ def effective_summary(run: Run, size: tuple[int, int] | None = None) -> dict[str
     }
 
 
+def made_size(run: Run) -> tuple[int, int] | None:
+    """Height and width in px that a focal backbone is made for; None for other backbones."""
+    if run.stages is None:
+        return None
+    size = _options_of(run).img_size
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _options_of(run: Run) -> FocalOptions:
+    options = run.config["model"]["init_args"].get("backbone_options") or {}
+    return preset_options(run.backbone, {name: options[name] for name in options if name in OPTION_NAMES})
+
+
 def _maps(run: Run, size: tuple[int, int]) -> list[list[int]]:
     """Height and width of each stage's map, in tokens."""
-    options = run.config["model"]["init_args"].get("backbone_options") or {}
-    made = preset_options(run.backbone, {name: options[name] for name in options if name in OPTION_NAMES})
+    made = _options_of(run)
     now = (-(-size[0] // made.patch_size), -(-size[1] // made.patch_size))
     maps = []
     for _ in run.stages or ():

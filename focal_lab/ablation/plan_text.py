@@ -7,7 +7,7 @@ from focal_lab.ablation.costs import Cost
 from focal_lab.ablation.counted_size import counted_at
 from focal_lab.ablation.estimates import Estimate
 from focal_lab.ablation.outcomes import State
-from focal_lab.ablation.plan import effective_summary
+from focal_lab.ablation.plan import effective_summary, made_size
 from focal_lab.ablation.runs import Run
 from focal_lab.ablation.schedule import clock
 from focal_lab.ablation.shapes import alike
@@ -202,8 +202,12 @@ def _notes(survey: Survey) -> Iterable[str]:
     yield from _sizes(survey)
     cells: dict[str, dict[str, None]] = {}
     for group in alike(survey.plan.runs):
-        for note in _by_stages(group[0].notes):
-            cells.setdefault(note, {})[group[0].cell.name] = None
+        run = group[0]
+        made, fed = made_size(run), survey.checked.costs[run.id].image_size
+        # windows are laid out for the size that the network is made for
+        made_for = f", as made for {made[0]} x {made[1]} px" if made and made != fed else ""
+        for note in _by_stages(run.notes):
+            cells.setdefault(f"{note}{made_for}", {})[run.cell.name] = None
     for note, names in cells.items():
         yield note if len(names) == len(survey.plan.cells) else f"{note} ({_some(list(names))})"
     for first, others in survey.twins.items():

@@ -92,7 +92,10 @@ class ClassPictures(Dataset[Item]):
             picture = self._read(index)
             if picture is not None:
                 return picture, index
-        raise UserError(f"{_ATTEMPTS} pictures in a row cannot be read", key="data.init_args.max_unreadable")
+        raise UserError(
+            f"of {len(self)} images {_ATTEMPTS} drawn in a row cannot be read",
+            key="data.init_args.max_unreadable",
+        )
 
     def _read(self, index: int) -> Image.Image | None:
         try:

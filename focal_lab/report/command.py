@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     out: Path = options.out
-    _check_has_runs(out, options.sweep)
+    _check_has_runs(options)
     if options.sweep is None:
         from focal_lab.report.frame import all_rows
 
@@ -214,15 +214,33 @@ def _checked(options: argparse.Namespace) -> argparse.Namespace:
     return options
 
 
-def _check_has_runs(out: Path, sweep: str | None) -> None:
+def _check_has_runs(options: argparse.Namespace) -> None:
     from focal_lab.ablation.outcomes import run_folders
 
+    out: Path = options.out
     if out.exists() and not out.is_dir():
         raise UserError("is not a folder", file=out)
     if next(run_folders(out), None) is None:
         state = "holds no runs yet" if out.exists() else "does not exist"
-        train = command("sweep", sweep or "sweeps/window_size.yaml", "--out", out)
+        if options.sweep is None:
+            train = command("sweep", "sweeps/window_size.yaml", "--out", out)
+        else:
+            train = _make_plan(options).command(out)
         raise UserError(f"{state} (train some: {train})", file=out)
+
+
+def _make_plan(options: argparse.Namespace) -> "Plan":
+    """The plan that the options ask for, whatever lies in the folder of runs."""
+    from focal_lab.ablation.plan import make_plan
+    from focal_lab.ablation.sweep_file import find_sweep
+
+    return make_plan(
+        find_sweep(options.sweep),
+        suite=options.suite,
+        seeds=options.seeds,
+        overrides=options.set,
+        tasks=options.tasks,
+    )
 
 
 def _table_as(table: "Table", format: str, output: Path | None, stream: TextIO | None = None) -> str | bytes:

@@ -129,6 +129,13 @@ def test_the_table_in_the_docs_is_the_one_in_the_code() -> None:
     assert "num_workers" in LEFT_OUT["data"]
 
 
+def test_a_folder_is_the_same_however_its_path_is_written() -> None:
+    there = run_id("data.root=some/where")
+    for path in ("./some/where", "some/where/", "some//where", "some/./where"):
+        assert run_id(f"data.root={path}") == there
+    assert run_id("data.root=/some/where") != there
+
+
 def test_a_checkpoint_counts_by_its_content() -> None:
     def starting_from(name: str, content: str) -> str:
         write(name, content)

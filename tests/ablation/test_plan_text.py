@@ -121,6 +121,14 @@ def test_what_was_not_honoured_is_told_once_for_all_cells() -> None:
     assert "- stages 1, 2, 3, 4: expansion is off: the window covers the map (14)\n" in text
 
 
+def test_a_note_says_for_what_size_it_is_where_images_have_another_one() -> None:
+    survey = survey_of(write_sweep())
+    costs = {name: replace(cost, image_size=(32, 32)) for name, cost in survey.checked.costs.items()}
+    text = shown(replace(survey, checked=replace(survey.checked, costs=costs)))
+    assert "map 16 8 4 2" in text
+    assert "- stage 3: window 7 becomes the 4 x 4 map, as made for 28 x 28 px (7)\n" in text
+
+
 def test_why_something_was_not_measured_is_told() -> None:
     survey = survey_of(write_sweep(), seconds=None)
     survey.estimates.problems["data.root: no such folder"] = list(survey.plan.distinct_runs[:2])

@@ -179,7 +179,7 @@ def test_where_nothing_can_be_read_training_ends(tmp_path):
 
     with (
         pytest.warns(UserWarning, match="cannot be read"),
-        pytest.raises(UserError, match="pictures in a row cannot be read"),
+        pytest.raises(UserError, match="drawn in a row cannot be read"),
     ):
         dataset[Draw(0, 0)]
 

@@ -1,5 +1,6 @@
 import io
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -130,13 +131,38 @@ def test_a_closed_pipe_is_no_error(out: Path) -> None:
     assert (child.returncode, errors) == (0, b"")
 
 
-@pytest.mark.parametrize("arguments", [[], ["sweeps/window_size.yaml"]])
-def test_an_empty_or_missing_folder_says_how_to_fill_it(out: Path, arguments: list[str]) -> None:
+def test_an_empty_or_missing_folder_says_how_to_fill_it(out: Path) -> None:
     way_out = r"\(train some: focal-lab sweep sweeps/window_size.yaml --out"
     with pytest.raises(UserError, match=rf"^runs: holds no runs yet {way_out} runs\)"):
-        main(arguments)
+        main([])
     with pytest.raises(UserError, match=rf"^nowhere: does not exist {way_out} nowhere\)"):
-        main([*arguments, "--out", "nowhere"])
+        main(["--out", "nowhere"])
+
+
+def test_the_command_that_fills_a_folder_repeats_every_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    sweep, missing = "sweeps/depth.yaml", str(tmp_path / "no where")
+    asked = [
+        "--suite",
+        "imagenet",
+        "--tasks",
+        "classification",
+        "detection",
+        "--seeds",
+        "2",
+        "--set",
+        "model.lr=0.5",
+    ]
+    with pytest.raises(UserError) as told:
+        main([sweep, *asked, "--out", missing])
+    state, _, train = str(told.value).removesuffix(")").partition("(train some: focal-lab ")
+    assert state == f"{missing}: does not exist "
+    words = shlex.split(train)
+    assert words[:2] == ["sweep", sweep]
+    assert words[-2:] == ["--out", missing]
+    assert sorted(words[2:-2]) == sorted(asked)
 
 
 def test_an_out_that_is_a_file_is_refused(out: Path) -> None:

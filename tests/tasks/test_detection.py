@@ -156,6 +156,8 @@ def test_norms_and_position_tables_are_not_decayed_and_everything_is_learned_onc
         ({"min_size": [900], "max_size": 800}, "model.min_size"),
         ({"milestones": [8, 8]}, "model.milestones"),
         ({"detector_options": {"colour": 1}}, "model.detector_options"),
+        ({"detector_options": {"min_size": 192}}, "model.detector_options"),
+        ({"detector_options": {"image_std": [1, 1, 1]}}, "model.detector_options"),
         ({"backbone_options": {"colour": 1}}, "model.backbone_options"),
     ],
 )

@@ -13,6 +13,14 @@ from focal_lab.errors import UserError, one_of
 from focal_lab.tasks.extent import Extent, padded_size
 from focal_lab.tasks.features import Features
 
+# what torchvision's classes would hand on to the transform that ours stands in for
+_ELSEWHERE = {
+    "min_size": "use model.min_size",
+    "max_size": "use model.max_size",
+    "image_mean": "the data module normalises images",
+    "image_std": "the data module normalises images",
+}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -46,8 +54,11 @@ class Settings:
             UserError: an option that the class does not take.
         """
         # torchvision passes what it does not know on to its transform, which ignores it
-        known = [name for name in signature(network).parameters if name not in {"kwargs", *arguments}]
+        elsewhere = {"kwargs", *_ELSEWHERE, *arguments}
+        known = [name for name in signature(network).parameters if name not in elsewhere]
         for name in self.options:
+            if name in _ELSEWHERE:
+                raise UserError(f"{name} is not set here: {_ELSEWHERE[name]}", key="model.detector_options")
             if name not in known:
                 raise UserError(
                     f"{name} is no option of {network.__name__} (use {one_of(known)})",
