@@ -2,11 +2,14 @@
 
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from pkgutil import resolve_name
 from typing import Any
 
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import StrategyRegistry
+from lightning_utilities.core.imports import RequirementCache
 
 from focal_lab.errors import UserError, one_of
 
@@ -69,6 +72,19 @@ def check_trainer_options(options: Mapping[str, Any]) -> None:
         raise UserError(
             f"{time!r} is not days:hours:minutes:seconds, such as 00:12:00:00", key="trainer.max_time"
         )
+    loggers = options.get("logger")
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        _check_installed(getattr(logger, "class_path", None))
+
+
+def _check_installed(logger: str | None) -> None:
+    """A logger of Lightning's looks for the package that it needs only when it is built."""
+    if logger is None:
+        return
+    there = sys.modules[resolve_name(logger).__module__]
+    needed = [value for value in vars(there).values() if isinstance(value, RequirementCache)]
+    if needed and not any(needed):
+        raise UserError(f"{logger.rpartition('.')[2]}: {needed[0]}", key="trainer.logger")
 
 
 def _check_word(options: Mapping[str, Any], name: str, known: Sequence[str], what: str) -> None:

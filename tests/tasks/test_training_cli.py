@@ -239,7 +239,7 @@ def test_a_checkpoint_callback_of_the_configuration_replaces_ours(own: dict[str,
             "unrecognized arguments: --trainer.max_ep=1 (did you mean --trainer.max_epochs?)",
         ),
         (["--model.l=1"], "model: Option 'l' is not accepted by Classification (did you mean "),
-        (["--trainer.logger=WandbLogger"], "WandbLogger: Requirement 'wandb"),
+        (["--trainer.logger=WandbLogger"], "trainer.logger: WandbLogger: Requirement 'wandb"),
         (
             ["--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=nope"],
             "Early stopping conditioned on",

@@ -40,6 +40,15 @@ def configuration(**changes: Any) -> dict[str, Any]:
         ({"trainer__accelerator": "gpu"}, "trainer.accelerator: gpu: this machine has none"),
         ({"trainer__accelerator": "cuda"}, "trainer.accelerator: cuda: this machine has none"),
         ({"trainer__precision": "half"}, "trainer.precision: "),
+        (
+            {
+                "trainer__logger": [
+                    {"class_path": "CSVLogger", "init_args": {"save_dir": "."}},
+                    {"class_path": "WandbLogger"},
+                ]
+            },
+            "trainer.logger: WandbLogger: Requirement 'wandb",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_run(
