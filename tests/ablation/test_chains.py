@@ -25,6 +25,7 @@ model:
     num_classes: 10
     pyramid_channels: 8
     lr: 1e-12
+    min_lr: 0.0
     weight_decay: 0
     warmup_steps: 0
 data:
@@ -43,6 +44,7 @@ model:
     auxiliary_channels: 8
     test_size: null
     lr: 1e-12
+    min_lr: 0.0
     weight_decay: 0
     warmup_steps: 0
 data:
