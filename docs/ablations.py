@@ -61,15 +61,14 @@ def write_page(sweep: str, which: list[str]) -> None:
 
 
 def origin(sweep: str, seeds: str, known: dict[str, Any], runs: list[dict[str, Any]]) -> str:
-    """Command, cost and place, as the results tell them."""
-    distinct = {run["run"]: run for run in runs}.values()
-    minutes = sum(run["train_seconds"] for run in distinct) / 60
+    """Command and place, as the results tell them; times are no result where other work ran beside."""
+    distinct = {run["run"] for run in runs}
     made = known["provenance"]
     commits = ", ".join(commit[:7] for commit in made["commits"])
     versions = ", ".join(f"{name} {'/'.join(made['versions'][name])}" for name in ("torch", "timm"))
     return (
-        f"`focal-lab sweep sweeps/{sweep}.yaml --seeds {seeds}`: {len(distinct)} runs, {minutes:.0f} minutes "
-        f"of training in all, two at a time on {', '.join(made['hardware'])}; commit {commits}, {versions}.\n"
+        f"`focal-lab sweep sweeps/{sweep}.yaml --seeds {seeds}`: {len(distinct)} runs, two at a time on "
+        f"{', '.join(made['hardware'])}; commit {commits}, {versions}.\n"
     )
 
 
