@@ -5,7 +5,7 @@ knows from it who needs them.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -176,15 +176,3 @@ def _runs(group: dict[str, Any]) -> list[tuple[int, Run]]:
 
 def _without(value: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: part for key, part in value.items() if key not in keys}
-
-
-def runs_of_studies(out: Path) -> dict[str, Sequence[Run]]:
-    """Study -> its runs, for every manifest that can be read."""
-    found: dict[str, Sequence[Run]] = {}
-    for path in all_manifests(out):
-        try:
-            manifest = read_manifest(path)
-        except UserError:
-            continue
-        found[manifest.study] = manifest.runs
-    return found

@@ -239,7 +239,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         return self._evaluation_loader("test", self.source("test"))
 
     def test_images(self) -> Iterator[tuple[str, str]]:
-        """Name and class of each test picture, in order; nothing but the list of them is read."""
+        """Name and class of each test image, in order; nothing but the list of them is read."""
         source, classes = self.source("test"), self.class_names
         names = below_common_folder([source.name(index) for index in range(len(source))])
         for name, label in zip(names, source.labels.tolist(), strict=True):

@@ -170,7 +170,7 @@ class CocoDataModule(LightningDataModule):
         for split in self._splits:
             found, folder = self.annotations(split), self.root / self._places[split][0]
             if not folder.is_dir():
-                raise UserError("is no folder", file=folder, key=f"data.init_args.{split}_images")
+                raise UserError("is not a folder", file=folder, key=f"data.init_args.{split}_images")
             _check_pictures(found, folder)
             if stage != "predict":
                 _check_objects(found)
@@ -230,7 +230,7 @@ class CocoDataModule(LightningDataModule):
         return self._loader(self._dataset("test"), batch_size=self.batch_size)
 
     def test_images(self) -> Iterator[tuple[str, str]]:
-        """File and objects of each test picture, in order, by the annotation file."""
+        """File and objects of each test image, in order, by the annotation file."""
         found = self.annotations("test")
         for picture in found.pictures:
             things = sorted(

@@ -99,7 +99,7 @@ class EmbeddedData(LightningDataModule, ABC, Generic[D]):
         return self._evaluation_loader("test")
 
     def test_images(self) -> Iterator[tuple[str, str]]:
-        """Number and label of each test picture; they follow from the digits and from how they are drawn."""
+        """Number and label of each test image; they follow from the digits and from how they are drawn."""
         digits = source_digits("test")
         # LightningCLI adds what begins with a line: how it has made the object
         drawn = {

@@ -105,7 +105,7 @@ def missing(root: Path, split: str) -> UserError:
         if _COMPRESSED.fullmatch(root.name) and root.exists():
             return _compressed(root)
         told = f"has no folder {split}/ in it" if root.suffix.lower() in SUFFIXES else "is a file"
-        return UserError(told if root.exists() else "is no folder", file=root, key=ROOT_KEY)
+        return UserError(told if root.exists() else "is not a folder", file=root, key=ROOT_KEY)
     there = _entries(root)
     found = listing(there) + _hint(there, split)
     return UserError(

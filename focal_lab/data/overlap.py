@@ -9,7 +9,7 @@ _TABLE = ".parquet#"  # after it, the row
 
 
 def all_among(tested: Iterable[str], validated: Iterable[str]) -> bool:
-    """Whether all images of the test are images of validation, so that it is no test of its own.
+    """Whether all images of the test are images of validation, so that it is not a test of its own.
 
     If only some are, a warning counts them.
 

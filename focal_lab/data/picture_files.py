@@ -77,7 +77,7 @@ def list_pictures_of(folder: Path, key: str) -> list[Path]:
     """
     key = f"data.init_args.{key}"
     if not folder.is_dir():
-        raise UserError("is no folder", file=folder, key=key)
+        raise UserError("is not a folder", file=folder, key=key)
     left, files = LeftOut(), []
     for name, kind in _entries(folder, left):
         if kind == "folder":

@@ -95,7 +95,7 @@ def find_pairs(images: Path, masks: Path, split: str, palette: bool) -> list[Pai
     """
     files = list_pictures_of(images, f"{split}_images")
     if not masks.is_dir():
-        raise UserError("is no folder", file=masks, key=f"data.init_args.{split}_masks")
+        raise UserError("is not a folder", file=masks, key=f"data.init_args.{split}_masks")
     there = _masks_in(masks, f"data.init_args.{split}_masks")
     # X.jpg.png is of X.jpg alone, as `predict` calls it where X.png is an image, too
     names = [file.name if file.name in there else file.stem for file in files]

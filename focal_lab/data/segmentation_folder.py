@@ -251,7 +251,7 @@ class SegmentationFolder(LightningDataModule):
         return self._loader(self._dataset("test"))
 
     def test_images(self) -> Iterator[tuple[str, str]]:
-        """File of each test picture, in order, and file and bytes of its mask, which is not read."""
+        """File of each test image, in order, and file and bytes of its mask, which is not read."""
         for pair in self.pairs("test"):
             mask = pair.mask
             yield pair.picture.name, "" if mask is None else f"{mask.name} {mask.stat().st_size}"

@@ -109,7 +109,7 @@ def _folder(name: str, out: Path) -> Path:
     if any((path / file).exists() for file in (RESULT_FILE, FAILURE_FILE, CONFIG_FILE)):
         return path.resolve()
     if os.sep in name:
-        raise UserError("is no folder of a run", file=name)
+        raise UserError("is not a folder of a run", file=name)
     (found,) = find_runs(out, [name])
     return found
 

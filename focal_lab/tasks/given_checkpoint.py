@@ -74,7 +74,7 @@ def check_trained(subcommand: str, class_path: str, configured: Mapping[str, Any
         if not class_path.startswith("focal_lab.tasks.classification."):
             rank_zero_warn(f"--ckpt_path is not given: {subcommand} with heads that were never trained")
         return
-    told = f"is not given, and {subcommand} without it is of a network that was never trained"
+    told = f"is not given; without it, {subcommand} would evaluate an untrained network"
     if class_path.startswith("focal_lab."):
         raise UserError(f"{told} (give a checkpoint, such as best.ckpt)", key="--ckpt_path")
     rank_zero_warn(f"--ckpt_path {told}, unless {class_path} loads weights by itself")

@@ -116,7 +116,7 @@ def _in_its_place(target: Path, is_folder: bool, force: bool) -> Iterator[Path]:
     """A place beside the target, which becomes the target if nothing goes wrong."""
     if target.exists() or target.is_symlink():
         if target.is_dir() != is_folder:
-            raise UserError(f"is {'no' if is_folder else 'a'} folder", file=target, key="--output")
+            raise UserError(f"is {'not ' if is_folder else ''}a folder", file=target, key="--output")
         if not force:
             raise UserError("exists (overwrite it with --force)", file=target, key="--output")
         if is_folder and not {entry.name for entry in target.iterdir()} <= _TIMM_FILES:

@@ -86,7 +86,7 @@ def test_a_plan_needs_no_data_and_sweeps_and_workers_refuse_before_it_trains() -
     folders = {"data.class_path": "focal_lab.data.image_folder.ImageFolderDataModule", "data.root": "nowhere"}
     folders |= {"data.image_size": 28}
     path = str(write_sweep(factors={"window_size": [7]}, seeds=1, set=folders))
-    told = "nowhere: data.init_args.root: is no folder, for 7"
+    told = "nowhere: data.init_args.root: is not a folder, for 7"
     planned = plan(path)
     assert planned.returncode == 0, planned.stderr
     assert "measuring" not in planned.stderr

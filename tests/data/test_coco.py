@@ -175,7 +175,7 @@ def test_missing_files_and_folders_are_named_before_anything_runs(root: Path) ->
         data(root).setup("fit")
     data(root).setup("test")
     shutil.rmtree(root / "val2017")
-    with pytest.raises(UserError, match=r"val2017: .*is no folder"):
+    with pytest.raises(UserError, match=r"val2017: .*is not a folder"):
         data(root).setup("validate")
     with pytest.raises(UserError, match=r"other\.json: does not exist"):
         data(root, val_annotations="other.json").setup("validate")

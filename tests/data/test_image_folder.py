@@ -226,7 +226,7 @@ def test_a_flat_folder_is_predicted_without_any_class_folders(tmp_path):
 
 
 def test_a_missing_root_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere: data\.init_args\.root: is no folder"):
+    with pytest.raises(UserError, match=r"nowhere: data\.init_args\.root: is not a folder"):
         ready(tmp_path / "nowhere", "fit")
 
 
@@ -268,7 +268,7 @@ def test_a_prediction_folder_without_pictures_is_named(root, name):
     (root / "empty").mkdir()
 
     with pytest.raises(
-        UserError, match=rf"{name}: data\.init_args\.predict_root: (is no folder|has no images)"
+        UserError, match=rf"{name}: data\.init_args\.predict_root: (is not a folder|has no images)"
     ):
         ready(root, "predict", predict_root=str(root / name))
 

@@ -45,7 +45,7 @@ def test_a_root_that_is_one_folder_too_high_is_recognised(tmp_path):
 def test_an_empty_folder_and_a_file_are_told_apart(tmp_path):
     (tmp_path / "a.txt").write_text("a")
 
-    assert told(tmp_path / "nowhere").endswith("data.init_args.root: is no folder")
+    assert told(tmp_path / "nowhere").endswith("data.init_args.root: is not a folder")
     assert told(tmp_path / "a.txt").endswith("data.init_args.root: is a file")
     (tmp_path / "a.txt").unlink()
     assert told(tmp_path).endswith("; found nothing")

@@ -230,7 +230,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
         spoil(lambda root: empty(root, "annotations/training")),
         "annotations/training: data.init_args.train_masks: has no masks",
     ),
-    "no folder": (lambda root: {}, "images/training: data.init_args.train_images: is no folder"),
+    "no folder": (lambda root: {}, "images/training: data.init_args.train_images: is not a folder"),
     "damaged mask": (
         spoil(lambda root: mask_of(root).write_bytes(b"nothing")),
         "p0.png: cannot be read as a mask",

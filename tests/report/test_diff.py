@@ -168,7 +168,7 @@ def test_runs_are_found_by_prefix_and_by_folder(
         (("cla", OTHER), f"cla is the beginning of 2 runs (use {ONE} or {OTHER})"),
         ((ONE, ONE), f"{ONE} and {ONE} are the same run, {ONE}"),
         ((ONE, f"runs/{ONE}/"), f"{ONE} and runs/{ONE}/ are the same run, {ONE}"),
-        ((ONE, "runs/nothing"), "runs/nothing: is no folder of a run"),
+        ((ONE, "runs/nothing"), "runs/nothing: is not a folder of a run"),
         ((ONE, ""), "RUN: is empty"),
         ((ONE, OTHER, "--out", "missing"), f"there is no run {ONE} in missing"),
     ],

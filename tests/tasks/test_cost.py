@@ -47,7 +47,7 @@ def test_the_number_of_classes_comes_from_the_data_unless_it_is_given(tmp_path: 
     assert built.model.hparams["num_classes"] == 3
     assert built.config.model.init_args.num_classes == 3  # what is trained again has it, too
     folder["init_args"]["root"] = str(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"nowhere: data\.init_args\.root: is no folder"):
+    with pytest.raises(UserError, match=r"nowhere: data\.init_args\.root: is not a folder"):
         count_config(config)
 
 

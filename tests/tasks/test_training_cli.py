@@ -284,7 +284,7 @@ def test_what_is_no_checkpoint_cannot_be_evaluated(
 def test_a_network_that_was_never_trained_is_not_evaluated(
     subcommand: str, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    message = f"--ckpt_path: is not given, and {subcommand} without it is of a network that was never trained"
+    message = f"--ckpt_path: is not given; without it, {subcommand} would evaluate an untrained network"
     assert told(capsys, subcommand, *FIT).startswith(message)
     assert (
         told(capsys, subcommand, *FIT, "--ckpt_path=last") == "--ckpt_path: there is no last checkpoint here"

@@ -57,7 +57,7 @@ MISTAKES = {
     "a folder there": (["classes", *ONNX, "-o", "full", "--force"], "full: --output: is a folder"),
     "a file for a folder": (
         ["classes", *TIMM, "-o", "notes.ckpt", "--force"],
-        "notes.ckpt: --output: is no folder",
+        "notes.ckpt: --output: is not a folder",
     ),
     "no folder": (["classes", *TIMM, "-o", "no/where"], "no/where: --output: the folder no does not exist"),
     "another's folder": (
