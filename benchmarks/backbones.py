@@ -20,8 +20,8 @@ from torch import nn
 
 import focal_lab  # noqa: F401  (registers the backbones)
 from focal_lab.backbones.counting import count_gmacs
-from focal_lab.tasks.allocator import keep_freed_memory
-from focal_lab.tools.memory import measure_memory
+from focal_lab.tools.profile.memory import measure_memory
+from focal_lab.training.malloc import keep_freed_memory
 
 HEAD = [
     "candidate",

@@ -25,10 +25,10 @@ from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from timing import hardware, markdown
 
-from focal_lab.tasks.allocator import keep_freed_memory
-from focal_lab.tasks.callbacks import reseed
-from focal_lab.tasks.resumption import _rng_state, _set_rng_state
-from focal_lab.tasks.training_cli import FocalCLI
+from focal_lab.training.callbacks import reseed
+from focal_lab.training.cli import FocalCLI
+from focal_lab.training.exact_resume import _rng_state, _set_rng_state
+from focal_lab.training.malloc import keep_freed_memory
 
 EXPERIMENT = "experiments/digits/classification.yaml"
 # seconds by the clock, and of the processor

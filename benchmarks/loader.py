@@ -16,8 +16,8 @@ import torch
 from timing import hardware, interleaved, markdown
 from timm.data import ImageDataset, create_loader
 
-from focal_lab.data.augmentation import allow_posterizing_to_zero_bits
-from focal_lab.data.image_folder import ImageFolderDataModule
+from focal_lab.data.classification.augmentation import allow_posterizing_to_zero_bits
+from focal_lab.data.classification.image_folder import ImageFolderDataModule
 
 RECIPE = {"auto_augment": "rand-m9-mstd0.5-inc1", "color_jitter": 0.4, "interpolation": "bicubic"}
 ERASING = 0.25

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import focal_lab  # noqa: F401  (registers the backbones)
-from focal_lab.backbones import attention_kernels
+from focal_lab.backbones.attention import fused as attention_kernels
 
 BOUND = {torch.float32: 1e-4, torch.float64: 1e-10}
 

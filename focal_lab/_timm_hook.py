@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def register_with_timm() -> None:
-    """Import `focal_lab.backbones.entry_points` now if timm is loaded, else right after it will be."""
+    """Import `focal_lab.backbones.registry` now if timm is loaded, else right after it will be."""
     if "timm" in sys.modules:
-        importlib.import_module("focal_lab.backbones.entry_points")
+        importlib.import_module("focal_lab.backbones.registry")
     elif not any(isinstance(finder, _TimmFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _TimmFinder())
 
@@ -60,4 +60,4 @@ class _RegisteringLoader:
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
         self.loader.exec_module(module)
-        importlib.import_module("focal_lab.backbones.entry_points")
+        importlib.import_module("focal_lab.backbones.registry")

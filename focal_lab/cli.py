@@ -122,17 +122,17 @@ def _run(arguments: list[str]) -> int:
 
 def plan(argv: list[str]) -> int:
     """Show what a sweep would train."""
-    from focal_lab.ablation.plan_command import plan_command
-    from focal_lab.report.layouts import known_papers
+    from focal_lab.report.published.layouts import known_papers
+    from focal_lab.sweep.commands.plan import plan_command
 
     return plan_command(argv, known_papers())
 
 
 def sweep(argv: list[str]) -> int:
     """Train what is missing, then print the table."""
-    from focal_lab.ablation.sweep_command import sweep_command
     from focal_lab.report.command import print_table
-    from focal_lab.report.layouts import known_papers
+    from focal_lab.report.published.layouts import known_papers
+    from focal_lab.sweep.commands.sweep import sweep_command
 
     status, trained, out = sweep_command(argv, known_papers())
     print_table(trained, out, trained_by=command("sweep", *argv))
@@ -141,14 +141,14 @@ def sweep(argv: list[str]) -> int:
 
 def worker(argv: list[str]) -> int:
     """Join in a sweep."""
-    from focal_lab.ablation.worker_command import worker_command
+    from focal_lab.sweep.commands.worker import worker_command
 
     return worker_command(argv)
 
 
 def runs(argv: list[str]) -> int:
     """List runs, remove them, try them again."""
-    from focal_lab.ablation.runs_command import runs_command
+    from focal_lab.sweep.commands.runs import runs_command
 
     return runs_command(argv)
 
@@ -162,28 +162,28 @@ def report(argv: list[str]) -> int:
 
 def dashboard(argv: list[str]) -> int:
     """Show runs in TensorBoard."""
-    from focal_lab.report.dashboard import main as dashboard_main
+    from focal_lab.report.tensorboard.command import main as dashboard_main
 
     return dashboard_main(argv)
 
 
 def diff(argv: list[str]) -> int:
     """Compare two runs."""
-    from focal_lab.report.diff import main as diff_main
+    from focal_lab.report.diff.command import main as diff_main
 
     return diff_main(argv)
 
 
 def inspect(argv: list[str]) -> int:
     """Show what a network's attention looks at."""
-    from focal_lab.tools.inspect_command import main as inspect_main
+    from focal_lab.tools.inspect.command import main as inspect_main
 
     return inspect_main(argv)
 
 
 def profile(argv: list[str]) -> int:
     """Show what models come to and cost."""
-    from focal_lab.tools.profile import main as profile_main
+    from focal_lab.tools.profile.command import main as profile_main
 
     return profile_main(argv)
 
@@ -197,7 +197,7 @@ def convert(argv: list[str]) -> int:
 
 def export(argv: list[str]) -> int:
     """Write a trained network for other programs."""
-    from focal_lab.tools.export import main as export_main
+    from focal_lab.tools.export.command import main as export_main
 
     return export_main(argv)
 
@@ -205,12 +205,12 @@ def export(argv: list[str]) -> int:
 def predict(argv: list[str]) -> int:
     """Show pictures to a trained network; a first argument that begins with -- means Lightning's way."""
     if argv and not argv[0].startswith("--"):
-        from focal_lab.tools.predict import main as predict_main
+        from focal_lab.tools.predict.command import main as predict_main
 
         if argv[0] != "-h":
             return predict_main(argv)
     if not argv or argv[0] in ("-h", "--help"):
-        from focal_lab.tools.predict import parser
+        from focal_lab.tools.predict.command import parser
 
         parser().print_help()
         print()
@@ -225,14 +225,14 @@ def fit(argv: list[str]) -> int:
         print("--dry_run  build everything, take a step, print what the training would take; write nothing\n")
     if "--dry_run" not in argv:
         return trainer("fit")(argv)
-    from focal_lab.tools.dry_run import main as dry_run_main
+    from focal_lab.tools.dry_run.command import main as dry_run_main
 
     return dry_run_main([argument for argument in argv if argument != "--dry_run"])
 
 
 def find_lr(argv: list[str]) -> int:
     """Raise the learning rate step by step, and suggest one."""
-    from focal_lab.tools.find_lr import main as find_lr_main
+    from focal_lab.tools.find_lr.command import main as find_lr_main
 
     return find_lr_main(argv)
 
@@ -241,7 +241,7 @@ def trainer(subcommand: str) -> Callable[[list[str]], int]:
     """A LightningCLI subcommand."""
 
     def run(argv: list[str]) -> int:
-        from focal_lab.tasks.training_cli import main as training_main
+        from focal_lab.training.cli import main as training_main
 
         return training_main(subcommand, argv)
 

@@ -1,4 +1,4 @@
-"""Fixtures for what reads or writes a folder of runs, which report_world.py fills; and what is slow."""
+"""Fixtures for a folder of runs, which support/finished_runs.py fills, and what is slow."""
 
 from pathlib import Path
 
@@ -6,22 +6,22 @@ import pytest
 
 # Modules, or tests in them, that are slow by nature: `make test-slow` runs them, `make test` does not.
 SLOW = (
-    "ablation/test_bad_input.py::TestOfARealDatabase",
-    "ablation/test_chains.py",  # sweeps that train
-    "ablation/test_deaths.py",
-    "ablation/test_search.py::test_a_dashboard_of_optuna",
-    "ablation/test_search.py::test_a_search_is_trained",
-    "ablation/test_search.py::test_successive_halving",
-    "ablation/test_sweep_end_to_end.py",
+    "sweep/test_bad_input.py::TestOfARealDatabase",
+    "sweep/test_chains.py",  # sweeps that train
+    "sweep/test_crashes.py",
+    "sweep/plan/test_search.py::test_a_dashboard_of_optuna",
+    "sweep/plan/test_search.py::test_a_search_is_trained",
+    "sweep/plan/test_search.py::test_successive_halving",
+    "sweep/test_sweep_end_to_end.py",
     "backbones/test_graphs.py",  # torch.compile, torch.export, ONNX
-    "report/test_dashboard_server.py",  # TensorBoard's server
-    "report/test_page_browser.py",
-    "tasks/test_device_commands.py",  # commands that start processes of their own
-    "tasks/test_many_devices.py",
-    "tasks/test_processes.py",
-    "tasks/test_requeue.py",
-    "tasks/test_sharding.py",
-    "tasks/test_two_processes_evaluate.py",
+    "report/tensorboard/test_dashboard_server.py",  # TensorBoard's server
+    "report/html/test_page_browser.py",
+    "training/test_device_commands.py",  # commands that start processes of their own
+    "training/test_many_devices.py",
+    "training/test_processes.py",
+    "training/test_slurm_requeue.py",
+    "training/test_fsdp.py",
+    "training/test_two_processes_evaluate.py",
 )
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 import yaml
 from lightning import Callback, LightningModule, Trainer
+from support import ROOT
 from torch import Tensor
 
 from focal_lab import cli
-from focal_lab.tasks.training_cli import check_config
+from focal_lab.training.cli import check_config
 
-ROOT = Path(__file__).parents[1]
 DEBUG = ROOT / "experiments/debug"
 DIGITS = ROOT / "experiments/digits/classification.yaml"
 EXPERIMENTS = [

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from evaluated_world import coco_options, folder_options, most, write_world
+from support import ROOT
+from support.sized_project import coco_options, folder_options, most, write_world
 from torch import nn
 
-from focal_lab.data.classification import ClassificationDataModule
-from focal_lab.data.sources import ArraySource
-from focal_lab.tasks.cost import build_unweighted, configured_size, find_class
+from focal_lab.data.classification.data_module import ClassificationDataModule
+from focal_lab.data.sources.base import ArraySource
 from focal_lab.tasks.features import Features
-from focal_lab.tasks.training_cli import check_config
+from focal_lab.training.cli import check_config
+from focal_lab.training.cost import build_unweighted, configured_size, find_class
 
-ROOT = Path(__file__).parents[1]
 EXPERIMENTS = [
     path.relative_to(ROOT)
     for path in sorted(ROOT.glob("experiments/*/*.yaml"))

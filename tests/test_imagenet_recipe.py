@@ -1,15 +1,14 @@
 """The ImageNet recipe holds against the paper's table and the released code's, as the report carries them."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support import ROOT
 from test_experiments import load, merge
 
-from focal_lab.report.paper import paper_tables
-from focal_lab.tasks.training_cli import check_config
+from focal_lab.report.published.tables import paper_tables
+from focal_lab.training.cli import check_config
 
-ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "experiments/imagenet"
 RECIPES = paper_tables()["training_recipes"]["imagenet1k"]
 PAPER, CODE = RECIPES["paper"], RECIPES["released_code"]

@@ -6,13 +6,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from support import ROOT
 
-from focal_lab.ablation.plan import make_plan, probe_plan
-from focal_lab.ablation.yaml_file import parse_yaml
 from focal_lab.cli import SUBCOMMANDS
 from focal_lab.errors import UserError
+from focal_lab.sweep.plan.plan import make_plan, probe_plan
+from focal_lab.utils.yaml import parse_yaml
 
-README = Path(__file__).parents[1] / "README.md"
+README = ROOT / "README.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 SHELL = "\n".join(text for language, text in BLOCKS if language == "bash").replace("\\\n", " ")
 COMMANDS = [

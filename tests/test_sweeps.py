@@ -6,16 +6,16 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from support import ROOT
 
-from focal_lab.ablation.plan import Plan, make_plan, probe_plan
-from focal_lab.ablation.runs import hash_of
-from focal_lab.ablation.suite import find_suite
-from focal_lab.report.layouts import find_layout, known_papers
-from focal_lab.report.paper import published
-from focal_lab.report.table import build_table
-from focal_lab.tasks.cost import count_config
+from focal_lab.report.published.layouts import find_layout, known_papers
+from focal_lab.report.published.tables import published
+from focal_lab.report.table.build import build_table
+from focal_lab.sweep.plan.plan import Plan, make_plan, probe_plan
+from focal_lab.sweep.plan.runs import hash_of
+from focal_lab.sweep.spec.suite import find_suite
+from focal_lab.training.cost import count_config
 
-ROOT = Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in ROOT.glob("sweeps/*.yaml"))
 SUITES = ("digits", "imagenet")
 SEARCHES = ["learning_rate"]

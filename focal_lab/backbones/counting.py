@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from focal_lab.backbones.attention import FocalAttention, count_released_ring_keys
+from focal_lab.backbones.attention.layer import FocalAttention, count_released_ring_keys
 from focal_lab.backbones.options import Size
 
 

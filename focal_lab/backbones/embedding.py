@@ -14,8 +14,8 @@ import torch.nn.functional as F  # noqa: N812
 from timm.models import register_notrace_module
 from torch import Tensor, nn
 
-from focal_lab.backbones.tracing import is_plain
-from focal_lab.backbones.visibility import inside_picture
+from focal_lab.backbones.cpu.dispatch import is_plain
+from focal_lab.backbones.masks import inside_picture
 
 
 @register_notrace_module

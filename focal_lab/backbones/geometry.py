@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from focal_lab.backbones.coarse_levels import CoarseLevel
+from focal_lab.backbones.attention.coarse_levels import CoarseLevel
 from focal_lab.backbones.options import Size, StageConfig
 
 # Indices are numpy arrays: they are cached for the whole process, and a tensor made while torch traces with

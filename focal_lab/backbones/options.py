@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from focal_lab.backbones.coarse_levels import CoarseLevel, coarse_levels, exclude_overlap
-from focal_lab.backbones.coarse_levels import Size as Size
+from focal_lab.backbones.attention.coarse_levels import CoarseLevel, coarse_levels, exclude_overlap
+from focal_lab.backbones.attention.coarse_levels import Size as Size
 from focal_lab.errors import one_of
 
 POOLINGS = ("fc", "mean", "max", "conv")

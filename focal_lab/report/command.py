@@ -13,8 +13,8 @@ from focal_lab.command_line import CommandParser, add_out, command
 from focal_lab.errors import UserError
 
 if TYPE_CHECKING:
-    from focal_lab.ablation.plan import Plan
-    from focal_lab.report.entries import Table
+    from focal_lab.report.table.model import Table
+    from focal_lab.sweep.plan.plan import Plan
 
 FORMATS = ("text", "markdown", "latex", "csv", "json", "parquet", "html")
 # For an output that knows ASCII only, such as a pipe under LC_ALL=C.
@@ -50,7 +50,7 @@ def _report(options: argparse.Namespace) -> int:
     out: Path = options.out
     _check_has_runs(options)
     if options.sweep is None:
-        from focal_lab.report.frame import all_rows
+        from focal_lab.report.table.long_table import all_rows
 
         _emit(_long(all_rows(out), [], options.format, options.output), options.output)
         return 0
@@ -58,11 +58,11 @@ def _report(options: argparse.Namespace) -> int:
     if options.plots is not None:
         _write_plots(plan, out, options.plots)
     if options.format == "html":
-        from focal_lab.report.page_command import write_page
+        from focal_lab.report.html.write import write_page
 
         return write_page(lambda: _plan(options), out, options)
     if options.long or options.format in ("csv", "parquet"):  # which have no notes
-        from focal_lab.report.left_out import left_out
+        from focal_lab.report.table.left_out import left_out
 
         for sentence in left_out(plan, out):
             print(f"focal-lab: {sentence}", file=sys.stderr)
@@ -71,8 +71,8 @@ def _report(options: argparse.Namespace) -> int:
     if options.long:
         _emit(_sweep_long(plan, out, options.format, options.output), options.output)
         return 0
-    from focal_lab.report.strict import shortcomings
-    from focal_lab.report.table import build_table
+    from focal_lab.report.table.build import build_table
+    from focal_lab.report.table.strict import shortcomings
 
     table = build_table(plan, out)
     if options.format in ("csv", "parquet"):
@@ -83,16 +83,16 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _say_mixed_tests(plan: "Plan", out: Path) -> None:
-    from focal_lab.report.table import build_table
+    from focal_lab.report.table.build import build_table
 
     for sentence in build_table(plan, out).provenance.mixed_tests:
         print(f"focal-lab: {sentence}", file=sys.stderr)
 
 
 def _write_plots(plan: "Plan", out: Path, folder: Path) -> None:
-    from focal_lab.report.page import objectives_of
+    from focal_lab.report.html.page import objectives_of
     from focal_lab.report.plots import save_plots
-    from focal_lab.report.table import build_table
+    from focal_lab.report.table.build import build_table
 
     written = save_plots(build_table(plan, out), out, folder, objectives=objectives_of(plan))
     print(f"{len(written)} files with plots in {folder}", file=sys.stderr)
@@ -106,8 +106,8 @@ def say_shortcomings(found: Sequence[str]) -> int:
 
 
 def _plan(options: argparse.Namespace) -> "Plan":
-    from focal_lab.ablation.plan import recall_plan, with_proposals
-    from focal_lab.ablation.sweep_file import find_sweep
+    from focal_lab.sweep.plan.plan import recall_plan, with_proposals
+    from focal_lab.sweep.spec.sweep_file import find_sweep
 
     plan = recall_plan(
         find_sweep(options.sweep),
@@ -135,7 +135,7 @@ def print_table(
     Raises:
         UserError: the sweep names a published table or a column that does not exist.
     """
-    from focal_lab.report.table import build_table
+    from focal_lab.report.table.build import build_table
 
     stream = file or sys.stdout
     _write(str(_table_as(build_table(plan, out, trained_by), format, None, stream)), stream)
@@ -215,7 +215,7 @@ def _checked(options: argparse.Namespace) -> argparse.Namespace:
 
 
 def _check_has_runs(options: argparse.Namespace) -> None:
-    from focal_lab.ablation.outcomes import run_folders
+    from focal_lab.sweep.run_folder.outcome import run_folders
 
     out: Path = options.out
     if out.exists() and not out.is_dir():
@@ -231,8 +231,8 @@ def _check_has_runs(options: argparse.Namespace) -> None:
 
 def _make_plan(options: argparse.Namespace) -> "Plan":
     """The plan that the options ask for, whatever lies in the folder of runs."""
-    from focal_lab.ablation.plan import make_plan
-    from focal_lab.ablation.sweep_file import find_sweep
+    from focal_lab.sweep.plan.plan import make_plan
+    from focal_lab.sweep.spec.sweep_file import find_sweep
 
     return make_plan(
         find_sweep(options.sweep),
@@ -244,33 +244,33 @@ def _make_plan(options: argparse.Namespace) -> "Plan":
 
 
 def _table_as(table: "Table", format: str, output: Path | None, stream: TextIO | None = None) -> str | bytes:
-    from focal_lab.report.render import TABLE_FORMATS, flat_rows, table_text
+    from focal_lab.report.formats.render import TABLE_FORMATS, flat_rows, table_text
 
     if format == "text":
         width, color = (None, False) if output else _terminal(stream or sys.stdout)
         return table_text(table, width, color=color)
     if format == "parquet":
-        from focal_lab.report.frame import parquet
+        from focal_lab.report.table.long_table import parquet
 
         return parquet(flat_rows(table))
     return TABLE_FORMATS[format](table)
 
 
 def _sweep_long(plan: "Plan", out: Path, format: str, output: Path | None) -> str | bytes:
-    from focal_lab.report.frame import label_column, sweep_rows
+    from focal_lab.report.table.long_table import label_column, sweep_rows
 
     factors = dict.fromkeys(factor for cell in plan.cells for factor in cell.labels)
     return _long(sweep_rows(plan, out), [label_column(factor) for factor in factors], format, output)
 
 
 def _long(rows: list[dict[str, object]], labels: list[str], format: str, output: Path | None) -> str | bytes:
-    from focal_lab.report.render import LONG_FORMATS, long_text
+    from focal_lab.report.formats.render import LONG_FORMATS, long_text
 
     if format == "text":
         width, color = (None, False) if output else _terminal(sys.stdout)
         return long_text(rows, labels, width, color=color)
     if format == "parquet":
-        from focal_lab.report.frame import long_columns, parquet
+        from focal_lab.report.table.long_table import long_columns, parquet
 
         return parquet(rows, long_columns(rows, labels))
     return LONG_FORMATS[format](rows, labels)

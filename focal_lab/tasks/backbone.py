@@ -11,17 +11,17 @@ import timm
 from timm.models import load_checkpoint
 from torch import Tensor, nn
 
-import focal_lab.backbones.entry_points  # noqa: F401  (registers the focal presets)
-from focal_lab.backbones.fit_report import FitReport
-from focal_lab.backbones.focal import FocalTransformer
-from focal_lab.backbones.from_swin import swin_to_focal
+import focal_lab.backbones.registry  # noqa: F401  (registers the focal presets)
+from focal_lab.backbones.model import FocalTransformer
 from focal_lab.backbones.options import OPTION_NAMES, make_options
 from focal_lab.backbones.presets import PRESETS, find_preset
-from focal_lab.backbones.released_format import MICROSOFT_SWIN, TIMM_SWIN, in_our_names
-from focal_lab.backbones.weights import fit_weights
+from focal_lab.backbones.weights.fit import fit_weights
+from focal_lab.backbones.weights.formats import MICROSOFT_SWIN, TIMM_SWIN, in_our_names
+from focal_lab.backbones.weights.from_swin import swin_to_focal
+from focal_lab.backbones.weights.report import FitReport
 from focal_lab.errors import UserError, one_of
-from focal_lab.tasks.checkpoints import read_weights
 from focal_lab.tasks.timm_weights import load_whole, loading
+from focal_lab.training.checkpoints.read import read_weights
 
 
 def create_backbone(

@@ -11,12 +11,15 @@ from torch import nn
 
 from focal_lab.backbones.counting import count_parameters
 from focal_lab.backbones.options import Size
-from focal_lab.data.class_names import differing
+from focal_lab.data.classification.class_names import differing
 from focal_lab.errors import UserError, one_of
 from focal_lab.tasks.class_count import check_count
-from focal_lab.tasks.classes import Classes
+from focal_lab.tasks.class_names import Classes
 from focal_lab.tasks.evaluation_size import evaluation_size
-from focal_lab.tasks.resumed_options import (
+from focal_lab.tasks.optimizer import Recipe, Schedule
+from focal_lab.training.accumulation import accumulate
+from focal_lab.training.fsdp import Sharded, check_sharded
+from focal_lab.training.resumed_options import (
     STEP,
     changes,
     check_place,
@@ -25,9 +28,6 @@ from focal_lab.tasks.resumed_options import (
     regroup,
     trainer_options,
 )
-from focal_lab.tasks.schedule import Recipe, Schedule
-from focal_lab.tasks.sharding import Sharded, check_sharded
-from focal_lab.tasks.total_batch import accumulate
 
 _CLASSES = "focal_lab_classes"
 EVALUATED_AT = "focal_lab_evaluated_at"

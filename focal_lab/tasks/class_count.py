@@ -3,9 +3,9 @@
 from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from focal_lab.data.class_names import shortened
+from focal_lab.data.classification.class_names import shortened
 from focal_lab.errors import UserError
-from focal_lab.tasks.dotted_path import find_class
+from focal_lab.training.dotted_path import find_class
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from focal_lab.backbones.focal import FocalTransformer
+from focal_lab.backbones.model import FocalTransformer
 from focal_lab.errors import UserError
 from focal_lab.tasks.backbone import create_backbone, is_focal
-from focal_lab.tasks.extent import Extent
+from focal_lab.tasks.padding import Extent
 
 
 class Features(nn.Module):

@@ -17,8 +17,8 @@ from focal_lab.errors import UserError, one_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from focal_lab.backbones.fit_report import Change, FitReport
-    from focal_lab.backbones.released_format import WeightsError
+    from focal_lab.backbones.weights.formats import WeightsError
+    from focal_lab.backbones.weights.report import Change, FitReport
 
 _EPILOG = """SRC may be of the authors' released code, of focal-lab (Lightning's checkpoints too), or
 Swin's from timm or Microsoft: .pth, .pt, .ckpt, .bin or .safetensors. Nothing that is in it is run.
@@ -55,10 +55,10 @@ def main(argv: list[str]) -> int:
     _check_target(target, arguments.force)
     if arguments.num_classes is not None and arguments.num_classes < 0:
         raise UserError(f"{arguments.num_classes} is less than 0", key="--num-classes")
-    from focal_lab.ablation.plan import parse_overrides
+    from focal_lab.sweep.plan.plan import parse_overrides
 
     name, settings = _model(arguments.model, parse_overrides(arguments.set))
-    from focal_lab.tasks.checkpoints import read_weights
+    from focal_lab.training.checkpoints.read import read_weights
 
     weights = read_weights(source)
     classes = arguments.num_classes
@@ -150,9 +150,9 @@ def _fit(
 ) -> tuple[dict[str, "Tensor"], "FitReport"]:
     import torch
 
-    from focal_lab.backbones.from_swin import swin_to_focal
-    from focal_lab.backbones.released_format import WeightsError
-    from focal_lab.backbones.weights import fit_weights
+    from focal_lab.backbones.weights.fit import fit_weights
+    from focal_lab.backbones.weights.formats import WeightsError
+    from focal_lab.backbones.weights.from_swin import swin_to_focal
     from focal_lab.tasks.backbone import create_backbone
 
     with torch.device("meta"):  # the weights are compared with its shapes, and it takes no memory
@@ -178,7 +178,7 @@ def _way_out(
 ) -> str:
     """What else to try: models of the file's width and depths, or the option that makes it possible."""
     from focal_lab.backbones.presets import PRESETS, preset_options
-    from focal_lab.backbones.released_format import ANCHOR, MICROSOFT_SWIN, TIMM_SWIN, in_our_names
+    from focal_lab.backbones.weights.formats import ANCHOR, MICROSOFT_SWIN, TIMM_SWIN, in_our_names
 
     if "not Swin's" in error.message:
         return "leave --from-swin out"
@@ -210,7 +210,7 @@ def _way_out(
 
 def _classes(weights: Mapping[str, "Tensor"]) -> int:
     """Outputs of the file's head; 0 without one."""
-    from focal_lab.backbones.released_format import find_prefix
+    from focal_lab.backbones.weights.formats import find_prefix
 
     prefix = find_prefix(weights)
     for name in ("head.fc.weight", "head.weight"):

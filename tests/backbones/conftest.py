@@ -17,4 +17,4 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def chunks_of_any_map(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small maps test the chunks, too, which they would not take by themselves."""
-    monkeypatch.setattr("focal_lab.backbones.attention_kernels.FEW_WINDOWS", 0)
+    monkeypatch.setattr("focal_lab.backbones.attention.fused.FEW_WINDOWS", 0)

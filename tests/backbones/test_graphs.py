@@ -19,7 +19,7 @@ from torch.func import functional_call
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import focal_lab  # noqa: F401
-from focal_lab.backbones.focal import FocalTransformer
+from focal_lab.backbones.model import FocalTransformer
 
 NARROW: dict[str, Any] = {
     "embed_dim": 24,

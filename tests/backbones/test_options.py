@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from focal_lab.backbones.focal import FocalTransformer
+from focal_lab.backbones.model import FocalTransformer
 from focal_lab.backbones.options import (
     OPTION_NAMES,
     FocalOptions,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from focal_lab.backbones.focal import FocalTransformer
+from focal_lab.backbones.model import FocalTransformer
 from focal_lab.backbones.options import make_options, resolve_stages
 from focal_lab.backbones.presets import preset_options
 from focal_lab.backbones.receptive_field import receptive_field

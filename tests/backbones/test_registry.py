@@ -13,7 +13,7 @@ from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor
 
 import focal_lab  # noqa: F401
-from focal_lab.backbones.focal import FocalTransformer
+from focal_lab.backbones.model import FocalTransformer
 from focal_lab.backbones.options import identity
 from focal_lab.backbones.presets import PRESETS
 
@@ -57,7 +57,7 @@ def test_every_preset_is_registered_whatever_is_imported_first() -> None:
             "import timm, focal_lab",
             # asking whether timm is there, as Lightning and others do, imports nothing yet
             "import focal_lab, importlib.util; importlib.util.find_spec('timm'); import timm",
-            "from focal_lab.backbones.focal import FocalTransformer; import timm",
+            "from focal_lab.backbones.model import FocalTransformer; import timm",
         )
     ]
     for process in processes:

@@ -8,13 +8,13 @@ from typing import Any
 from zipfile import ZipFile
 
 import pytest
-from coco_world import content, write
-from pictures_world import class_folders, open_folder
-from segmentation_world import write_world
+from support.coco_data import content, write
+from support.image_folders import class_folders, open_folder
+from support.mask_folders import write_world
 
-from focal_lab.data.coco import CocoDataModule
+from focal_lab.data.detection.coco import CocoDataModule
 from focal_lab.data.overlap import all_among
-from focal_lab.data.segmentation_folder import SegmentationFolder
+from focal_lab.data.segmentation.mask_folder import SegmentationFolder
 
 
 def folders(root: Path) -> Any:

@@ -6,18 +6,17 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import coco_world
 import pytest
-import segmentation_world
 import torch
-from pictures_world import class_folders, encoded, noise
+from support import coco_data, mask_folders
+from support.image_folders import class_folders, encoded, noise
 
-from focal_lab.data.coco import CocoDataModule
-from focal_lab.data.digits import DigitsClassification
-from focal_lab.data.digits_detection import DigitsDetection
-from focal_lab.data.digits_segmentation import DigitsSegmentation
-from focal_lab.data.image_folder import ImageFolderDataModule
-from focal_lab.data.segmentation_folder import SegmentationFolder
+from focal_lab.data.classification.image_folder import ImageFolderDataModule
+from focal_lab.data.detection.coco import CocoDataModule
+from focal_lab.data.digits.classification import DigitsClassification
+from focal_lab.data.digits.detection import DigitsDetection
+from focal_lab.data.digits.segmentation import DigitsSegmentation
+from focal_lab.data.segmentation.mask_folder import SegmentationFolder
 from focal_lab.data.test_set import below_common_folder
 from focal_lab.tasks.tested import describe_test_set
 
@@ -104,9 +103,9 @@ def test_a_table_of_parquet(tmp_path: Path) -> None:
 
 def test_coco_names_each_box_and_class(tmp_path: Path) -> None:
     def changed(name: str, change: Any = lambda made: None) -> dict[str, Any]:
-        made = coco_world.content()
+        made = coco_data.content()
         change(made)
-        return described(CocoDataModule(str(coco_world.write(tmp_path / name, made)), num_workers=0))
+        return described(CocoDataModule(str(coco_data.write(tmp_path / name, made)), num_workers=0))
 
     def moved(made: Any) -> None:
         made["annotations"][0]["bbox"] = [5.0, 6.0, 20.0, 10.0]
@@ -122,7 +121,7 @@ def test_coco_names_each_box_and_class(tmp_path: Path) -> None:
 
 def test_segmentation_names_each_mask(tmp_path: Path) -> None:
     def made(name: str, count: int = 3, numbers: tuple[int, ...] = (0, 1, 2, 255)) -> dict[str, Any]:
-        segmentation_world.write_world(tmp_path / name, numbers, count)
+        mask_folders.write_world(tmp_path / name, numbers, count)
         places = {
             f"{split}_{kind}": f"{'images' if kind == 'images' else 'annotations'}/{lies}"
             for split, lies in {"train": "training", "val": "validation"}.items()

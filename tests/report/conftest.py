@@ -1,11 +1,11 @@
-"""Fixtures for reports; what they are made of is in ../report_world.py."""
+"""Fixtures for reports; what they are made of is in support/finished_runs.py."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from report_world import FakePlan, corrupt, fail, finish, make_plan, run_id, start
+from support.finished_runs import FakePlan, corrupt, fail, finish, make_plan, run_id, start
 
 GOLDEN = Path(__file__).with_name("golden")
 

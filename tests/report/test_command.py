@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from report_world import FakePlan, finish
+from support import ROOT
+from support.finished_runs import FakePlan, finish
 
 from focal_lab.errors import UserError
 from focal_lab.report.command import FORMATS, main, print_table
@@ -17,13 +18,13 @@ IMPORTS = """
 import json, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from focal_lab.report.layouts import known_papers
+from focal_lab.report.published.layouts import known_papers
 known_papers()
 cheap = sorted(name for name in ("yaml", "rich") if name in sys.modules)
 from focal_lab.report.command import main
-from report_world import make_plan
-from focal_lab.report.render import table_text
-from focal_lab.report.table import build_table
+from support.finished_runs import make_plan
+from focal_lab.report.formats.render import table_text
+from focal_lab.report.table.build import build_table
 factors = {{"backbone": ["Swin-Tiny"], "window_size": ["7"]}}
 table_text(build_table(make_plan(factors, paper="table8_window_size"), Path("runs")))
 main(["--out", "runs"])
@@ -42,7 +43,7 @@ def asked(mixed: FakePlan, out: Path, monkeypatch: pytest.MonkeyPatch) -> list[t
 
     monkeypatch.setitem(
         sys.modules,
-        "focal_lab.ablation.plan",
+        "focal_lab.sweep.plan.plan",
         SimpleNamespace(recall_plan=recall_plan, with_proposals=lambda plan, out: plan),
     )
     Path("sweeps").mkdir()
@@ -142,7 +143,7 @@ def test_an_empty_or_missing_folder_says_how_to_fill_it(out: Path) -> None:
 def test_the_command_that_fills_a_folder_repeats_every_option(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.chdir(ROOT)
     sweep, missing = "sweeps/depth.yaml", str(tmp_path / "no where")
     asked = [
         "--suite",
@@ -199,11 +200,11 @@ def test_plots_are_written_beside_the_table(
 
 def test_a_report_imports_nothing_heavy(out: Path) -> None:
     finish(out, "a0")
-    code = IMPORTS.format(tests=str(Path(__file__).parents[1]))
+    code = IMPORTS.format(tests=str(ROOT / "tests"))
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     cheap, modules = json.loads(child.stdout.splitlines()[-1])
     assert cheap == []
-    assert "focal_lab.report.table" in modules
+    assert "focal_lab.report.table.build" in modules
     heavy = {"torch", "lightning", "timm", "optuna", "scipy", "numpy", "pandas"}
     assert heavy.isdisjoint(modules)
 

@@ -75,7 +75,7 @@ def four_commands(world: World, short: bool, seed: int) -> Told:
 
 def postgres(world: World, short: bool, seed: int) -> Told:
     """Four commands that share a PostgreSQL; one of them is killed, and the database goes away."""
-    from postgres_server import PostgresServer
+    from support.postgres_server import PostgresServer
 
     away = 5 if short else 60
     world.plan(2 if short else 6, epochs=2)

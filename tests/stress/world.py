@@ -13,7 +13,7 @@ from typing import Any, Self
 EXPERIMENT = """\
 trainer: {max_epochs: 6, gradient_clip_val: 5.0}
 model:
-  class_path: focal_lab.tasks.classification.Classification
+  class_path: focal_lab.tasks.Classification
   init_args:
     backbone: focal_micro
     backbone_options: {embed_dim: 8, depths: [1, 1, 1, 1]}
@@ -21,7 +21,7 @@ model:
     lr: 3e-3
     warmup_epochs: 1
 data:
-  class_path: focal_lab.data.digits.DigitsClassification
+  class_path: focal_lab.data.DigitsClassification
   init_args: {batch_size: 32, train_pictures: 128, val_pictures: 32, test_pictures: 32}
 """
 SWEEP = """\
@@ -64,7 +64,7 @@ class World:
     def plan(self, seeds: int, epochs: int) -> None:
         """Write the sweep file; `runs` are the ids of what it needs."""
         self.sweep.write_text(SWEEP.format(seeds=seeds, epochs=epochs), encoding="utf-8")
-        from focal_lab.ablation.plan import make_plan
+        from focal_lab.sweep.plan.plan import make_plan
 
         here = Path.cwd()
         os.chdir(self.folder)
@@ -120,7 +120,7 @@ class World:
 
     def training(self) -> list[int]:
         """Processes that train a run now."""
-        from focal_lab.ablation.engine.locks import LOCK_FILE, is_locked
+        from focal_lab.utils.file_lock import LOCK_FILE, is_locked
 
         locks = [self.folder / "runs" / run / LOCK_FILE for run in self.runs]
         said = [lock.read_text().strip() for lock in locks if is_locked(lock)]

@@ -8,14 +8,14 @@ import timm
 import torch
 from lightning import Trainer
 from safetensors.torch import save_file
-from tiny_task import OPTIONS
+from support.tiny_task import OPTIONS
 
 from focal_lab.backbones.presets import PRESETS
 from focal_lab.errors import UserError
 from focal_lab.tasks.backbone import create_backbone, resolve_name
-from focal_lab.tasks.classification import Classification
-from focal_lab.tasks.detection import Detection
-from focal_lab.tasks.segmentation import Segmentation
+from focal_lab.tasks.classification.task import Classification
+from focal_lab.tasks.detection.task import Detection
+from focal_lab.tasks.segmentation.task import Segmentation
 
 MICRO = "focal_micro_patch2_window7_28"
 

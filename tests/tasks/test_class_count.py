@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 import torch
 from lightning import LightningDataModule
+from support.tiny_task import quiet_trainer
 from test_detection import small_task as detector
 from test_segmentation import small_task as segmenter
-from tiny_task import quiet_trainer
 from torch.utils.data import DataLoader
 
-from focal_lab.data.batches import as_lists
+from focal_lab.data.loading.collate import as_lists
 from focal_lab.errors import UserError
 from focal_lab.tasks.class_count import check_count
-from focal_lab.tasks.detectors.methods import known_methods
+from focal_lab.tasks.detection.methods import known_methods
 
 
 class Own(LightningDataModule):

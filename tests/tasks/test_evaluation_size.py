@@ -5,25 +5,25 @@ from typing import Any
 
 import pytest
 import torch
-from evaluated_world import coco_options, folder_options, most, write_world
 from lightning import LightningDataModule, Trainer
-from tiny_task import tiny_config
+from support.sized_project import coco_options, folder_options, most, write_world
+from support.tiny_task import tiny_config
 from torch import nn
 
 from focal_lab.backbones.options import Size
-from focal_lab.data.coco import CocoDataModule
-from focal_lab.data.digits import DigitsClassification
-from focal_lab.data.digits_detection import DigitsDetection
-from focal_lab.data.digits_segmentation import DigitsSegmentation
-from focal_lab.data.image_folder import ImageFolderDataModule
-from focal_lab.data.segmentation_folder import SegmentationFolder
+from focal_lab.data.classification.image_folder import ImageFolderDataModule
+from focal_lab.data.detection.coco import CocoDataModule
+from focal_lab.data.digits.classification import DigitsClassification
+from focal_lab.data.digits.detection import DigitsDetection
+from focal_lab.data.digits.segmentation import DigitsSegmentation
+from focal_lab.data.segmentation.mask_folder import SegmentationFolder
 from focal_lab.tasks.base import EVALUATED_AT, Task
-from focal_lab.tasks.classification import Classification
-from focal_lab.tasks.cost import count_config
-from focal_lab.tasks.detection import Detection
+from focal_lab.tasks.classification.task import Classification
+from focal_lab.tasks.detection.task import Detection
 from focal_lab.tasks.evaluation_size import evaluation_size
 from focal_lab.tasks.features import Features
-from focal_lab.tasks.segmentation import Segmentation
+from focal_lab.tasks.segmentation.task import Segmentation
+from focal_lab.training.cost import count_config
 
 NET = {"backbone": "test_resnet"}
 
@@ -130,12 +130,12 @@ def test_a_size_that_is_said_goes_through_the_tasks_resizing(root: Path) -> None
 def test_costs_are_counted_at_that_size_and_a_checkpoint_notes_it(root: Path, tmp_path: Path) -> None:
     config = tiny_config() | {
         "model": {
-            "class_path": "focal_lab.tasks.detection.Detection",
+            "class_path": "focal_lab.tasks.Detection",
             "init_args": NET
             | {"method": "retinanet", "num_classes": 10, "min_size": [64], "pyramid_channels": 32},
         },
         "data": {
-            "class_path": "focal_lab.data.coco.CocoDataModule",
+            "class_path": "focal_lab.data.CocoDataModule",
             "init_args": {"root": str(root), "val_images": "img", "val_annotations": "val.json"},
         },
     }

@@ -4,12 +4,12 @@ from typing import Any
 import pytest
 import timm
 import torch
-from tiny_task import quiet_trainer, tiny_config
+from support.tiny_task import quiet_trainer, tiny_config
 
 from focal_lab.errors import UserError
 from focal_lab.tasks.freezing import evaluate_frozen, freeze
-from focal_lab.tasks.training import build
-from focal_lab.tasks.training_cli import FocalCLI
+from focal_lab.training.cli import FocalCLI
+from focal_lab.training.fit import build
 
 BEGINNINGS = ["patch_embed", "layers.0", "layers.1", "layers.2", "layers.3"]
 

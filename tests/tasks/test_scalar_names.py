@@ -4,15 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import ROOT
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
-from focal_lab.ablation.columns import COLUMNS
-from focal_lab.ablation.sweep_file import TASKS
-from focal_lab.ablation.yaml_file import load_yaml
-from focal_lab.tasks.pictures import SHOWN
-from focal_lab.tasks.training import train
+from focal_lab.sweep.spec.columns import COLUMNS
+from focal_lab.sweep.spec.sweep_file import TASKS
+from focal_lab.tasks.image_callbacks import SHOWN
+from focal_lab.training.fit import train
+from focal_lab.utils.yaml import load_yaml
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments/digits"
+EXPERIMENTS = ROOT / "experiments/digits"
 
 
 def short(task: str) -> dict[str, Any]:

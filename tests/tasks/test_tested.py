@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evaluated import MODELS
 from PIL import Image
-from tiny_task import quiet_trainer, tiny_config
+from support.evaluated_tasks import MODELS
+from support.tiny_task import quiet_trainer, tiny_config
 
-from focal_lab.data.batches import as_lists
-from focal_lab.data.digits import DigitsClassification
-from focal_lab.data.digits_detection import DigitsDetection
-from focal_lab.data.digits_segmentation import DigitsSegmentation
+from focal_lab.data.digits.classification import DigitsClassification
+from focal_lab.data.digits.detection import DigitsDetection
+from focal_lab.data.digits.segmentation import DigitsSegmentation
+from focal_lab.data.loading.collate import as_lists
 from focal_lab.data.test_set import digests
 from focal_lab.errors import UserError
-from focal_lab.tasks.dotted_path import find_class
 from focal_lab.tasks.tested import CountTested
-from focal_lab.tasks.training import train
+from focal_lab.training.dotted_path import find_class
+from focal_lab.training.fit import train
 
 
 @pytest.mark.parametrize(("limit", "count"), [(None, 7), (1, 4), (2, 7)])
@@ -47,7 +47,7 @@ def test_an_image_that_could_not_be_read_is_one_less() -> None:
     Path("test/dog/1.png").write_bytes(b"broken")
     config = tiny_config(trainer={"max_epochs": 1}, num_classes=2)
     config["data"] = {
-        "class_path": "focal_lab.data.image_folder.ImageFolderDataModule",
+        "class_path": "focal_lab.data.ImageFolderDataModule",
         "init_args": {"root": ".", "image_size": 28, "batch_size": 2, "num_workers": 0},
     }
     assert train(config, Path("run")).tested_on["count"] == 5
@@ -58,11 +58,11 @@ def test_images_with_an_id_are_counted(task: str) -> None:
     config: dict[str, Any] = tiny_config(trainer={"max_epochs": 1, "limit_train_batches": 1})
     model = {
         "Detection": {
-            "class_path": "focal_lab.tasks.detection.Detection",
+            "class_path": "focal_lab.tasks.Detection",
             "init_args": {"method": "retinanet", "pyramid_channels": 8, "warmup_steps": 0},
         },
         "Segmentation": {
-            "class_path": "focal_lab.tasks.segmentation.Segmentation",
+            "class_path": "focal_lab.tasks.Segmentation",
             "init_args": {"decoder": "upernet", "decoder_channels": 8, "warmup_steps": 0},
         },
     }[task]
@@ -73,7 +73,7 @@ def test_images_with_an_id_are_counted(task: str) -> None:
     config |= {
         "model": model,
         "data": {
-            "class_path": f"focal_lab.data.digits_{task.lower()}.Digits{task}",
+            "class_path": f"focal_lab.data.Digits{task}",
             "init_args": data | {"batch_size": 2, "train_pictures": 4},
         },
     }

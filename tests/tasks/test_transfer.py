@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import timm
 import torch
-from tiny_task import OPTIONS, quiet_trainer, tiny_config
+from support.tiny_task import OPTIONS, quiet_trainer, tiny_config
 
-from focal_lab.tasks.training import build, train
-from focal_lab.tasks.training_cli import FocalCLI
+from focal_lab.training.cli import FocalCLI
+from focal_lab.training.fit import build, train
 
 BEST = Path("run/checkpoints/best.ckpt")
 

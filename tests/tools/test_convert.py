@@ -16,7 +16,7 @@ from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
 import focal_lab
-from focal_lab.backbones.focal import FocalTransformer
+from focal_lab.backbones.model import FocalTransformer
 from focal_lab.cli import main
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "released.safetensors.xz"

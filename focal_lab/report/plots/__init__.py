@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from focal_lab.report.entries import Table
 from focal_lab.report.plots.bars import bar_plots
 from focal_lab.report.plots.costs import cost_plots
 from focal_lab.report.plots.curves import curve_plots
 from focal_lab.report.plots.effects import effect_plots
-from focal_lab.report.plots.front import front_plots
+from focal_lab.report.plots.pareto import front_plots
 from focal_lab.report.plots.plot import Plot
 from focal_lab.report.plots.saving import FORMATS, save_plots
 from focal_lab.report.plots.tradeoff import tradeoff_plots
+from focal_lab.report.table.model import Table
 
 __all__ = ["FORMATS", "Plot", "save_plots", "sweep_plots"]
 

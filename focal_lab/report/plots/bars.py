@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from focal_lab.ablation.columns import Column
-from focal_lab.report.entries import Entry, Row, Table
-from focal_lab.report.grid import entry_words, row_name
+from focal_lab.report.formats.grid import entry_words, row_name
 from focal_lab.report.plots.measured import (
     has,
     interval,
@@ -19,6 +17,8 @@ from focal_lab.report.plots.measured import (
 )
 from focal_lab.report.plots.plot import Plot
 from focal_lab.report.plots.style import INK, MUTED, PAPER, SMALL, heading, new_figure, tidy, words
+from focal_lab.report.table.model import Entry, Row, Table
+from focal_lab.sweep.spec.columns import Column
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

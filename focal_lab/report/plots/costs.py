@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from focal_lab.ablation.outcomes import State
-from focal_lab.ablation.result import CorruptRecordError, Result, read_result
-from focal_lab.report.entries import Table
 from focal_lab.report.plots.measured import networks
 from focal_lab.report.plots.plot import Plot
 from focal_lab.report.plots.style import INK, SMALL, Look, new_figure, tidy, words
+from focal_lab.report.table.model import Table
+from focal_lab.sweep.run_folder.outcome import State
+from focal_lab.sweep.run_folder.result import CorruptRecordError, Result, read_result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,13 +6,13 @@ from math import fsum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from focal_lab.ablation.columns import COLUMNS, MAIN
-from focal_lab.ablation.outcomes import State
-from focal_lab.report.entries import Table
 from focal_lab.report.plots.measured import Network, networks
 from focal_lab.report.plots.plot import Plot
 from focal_lab.report.plots.style import SMALL, WIDTH, Look, heading, new_figure, spread, tidy, words
-from focal_lab.tasks.history_file import Point, read_history
+from focal_lab.report.table.model import Table
+from focal_lab.sweep.run_folder.outcome import State
+from focal_lab.sweep.spec.columns import COLUMNS, MAIN
+from focal_lab.training.history_file import Point, read_history
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from focal_lab.ablation.columns import Column
-from focal_lab.report.entries import Row, Table
 from focal_lab.report.plots.measured import interval, main_columns, own_rows
 from focal_lab.report.plots.plot import Plot
 from focal_lab.report.plots.style import SERIES, SMALL, heading, new_figure, tidy, words
-from focal_lab.report.statistics import LEAST_SEEDS, Sample, sample
+from focal_lab.report.table.model import Row, Table
+from focal_lab.report.table.statistics import LEAST_SEEDS, Sample, sample
+from focal_lab.sweep.spec.columns import Column
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from focal_lab.ablation.columns import MAIN, Column
-from focal_lab.report.entries import Entry, Row, Table
-from focal_lab.report.grid import row_name
+from focal_lab.report.formats.grid import row_name
 from focal_lab.report.plots.style import PLAIN, SERIES, Look, look, look_in_group
-from focal_lab.report.statistics import LEAST_SEEDS, Sample
+from focal_lab.report.table.model import Entry, Row, Table
+from focal_lab.report.table.statistics import LEAST_SEEDS, Sample
+from focal_lab.sweep.spec.columns import MAIN, Column
 
 # The paper's numbers are of this suite's data; beside those of another one they get axes of their own.
 _PAPERS_SUITE = "imagenet"

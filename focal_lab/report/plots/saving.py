@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from focal_lab.errors import UserError, one_of
-from focal_lab.report.entries import Table
 from focal_lab.report.plots.plot import Plot
 from focal_lab.report.plots.style import settings
+from focal_lab.report.table.model import Table
 
 FORMATS = ("png", "svg", "pdf")
 

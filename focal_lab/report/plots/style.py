@@ -2,7 +2,7 @@
 
 Colours are told apart by readers with any of the three colour blindnesses (smallest distance 14 in CIELAB
 after Machado et al. 2009), and every series has a marker and a dash pattern of its own besides. On a page,
-the colours are replaced by CSS variables (`focal_lab.report.svg`), so that they follow light and dark.
+the colours are replaced by CSS variables (`focal_lab.report.html.svg`), so that they follow light and dark.
 """
 
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from focal_lab.ablation.columns import Column
-from focal_lab.report.entries import Table
 from focal_lab.report.plots.measured import (
     Network,
     has,
@@ -19,6 +17,8 @@ from focal_lab.report.plots.measured import (
 )
 from focal_lab.report.plots.plot import Plot
 from focal_lab.report.plots.style import PAPER, heading, new_figure, tidy, words
+from focal_lab.report.table.model import Table
+from focal_lab.sweep.spec.columns import Column
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

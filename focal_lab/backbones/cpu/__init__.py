@@ -1,0 +1,1 @@
+"""The path that attention takes on a CPU."""

@@ -1,0 +1,1 @@
+"""Loading weights: released formats, other sizes and options, Swin's weights."""

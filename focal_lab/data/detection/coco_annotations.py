@@ -1,0 +1,207 @@
+"""Reads COCO's annotation files and finds what is wrong with them before anything is trained.
+
+The format: https://cocodataset.org/#format-data. Shape suffixes: N objects of a picture, H W its size in px.
+"""
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from faster_coco_eval.core import mask as rle
+from numpy.typing import NDArray
+
+from focal_lab.data.classification.class_names import some
+from focal_lab.data.detection.annotation_checks import Annotations, Object, Segmentation, shown, whole
+from focal_lab.errors import UserError
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of the file, and what is in it.
+
+    Attributes:
+        number: the file's image id.
+        file: relative to the folder of pictures.
+        height, width: in px, once turned as its EXIF orientation says.
+    """
+
+    number: int
+    file: str
+    height: int
+    width: int
+    objects: tuple[Object, ...]
+
+    def masks(self, objects: Sequence[Object]) -> NDArray[np.uint8]:
+        """Masks of some of its objects, shape (N, H, W)."""
+        masks = np.zeros((len(objects), self.height, self.width), np.uint8)
+        for number, thing in enumerate(objects):
+            masks[number] = decode(thing.segmentation, self.height, self.width)
+        return masks
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """An annotation file.
+
+    Attributes:
+        path: where it lies.
+        pictures: in the file's order.
+        category_ids: the file's id of each class, rising; ids may have gaps.
+        class_names: in the same order.
+        dropped: how many boxes had no area and were left out.
+    """
+
+    path: Path
+    pictures: tuple[Picture, ...]
+    category_ids: tuple[int, ...]
+    class_names: tuple[str, ...]
+    dropped: int
+
+    @property
+    def listed(self) -> list[str]:
+        """Id and name of each class."""
+        return [f"{number} {name}" for number, name in zip(self.category_ids, self.class_names, strict=True)]
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether every object but the crowds has a mask."""
+        things = [thing for picture in self.pictures for thing in picture.objects if not thing.crowd]
+        return bool(things) and all(thing.segmentation for thing in things)
+
+
+def read_coco(path: Path) -> CocoFile:
+    """Read an annotation file, and check every entry of it.
+
+    Boxes without area are left out; that and what else is odd is counted in a warning each.
+
+    Raises:
+        UserError: not such a file, nothing in it, or an entry that cannot be what it says.
+    """
+    content = _load(path)
+    names = _categories(path, content["categories"])
+    images = _images(path, content["images"])
+    labels = {number: label for label, number in enumerate(names)}
+    sizes = {number: (height, width) for number, (_, height, width) in images.items()}
+    annotations = Annotations(path, sizes, labels)
+    for position, entry in enumerate(content.get("annotations", [])):
+        annotations.add(position, entry)
+    annotations.finish()
+    objects = annotations.objects
+    there = {thing.label for things in objects.values() for thing in things}
+    unseen = [name for number, name in names.items() if labels[number] not in there]
+    if there and unseen:
+        _warn(path, f"no object is a {some(unseen)} ({len(unseen)} of the {len(names)} classes)")
+    return CocoFile(
+        path,
+        tuple(Picture(number, *image, tuple(objects[number])) for number, image in images.items()),
+        tuple(names),
+        tuple(names.values()),
+        annotations.dropped,
+    )
+
+
+def _categories(path: Path, entries: Sequence[Any]) -> dict[int, str]:
+    """Names by id, in the order of the ids; equal names are told apart by their ids."""
+    names: dict[int, str] = {}
+    for position, entry in enumerate(entries):
+        number = _id(path, "categories", position, entry, names)
+        name = entry.get("name", str(number))
+        if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
+            raise UserError(f"{shown(name)} is not a name", file=path, key=f"category {number}: name")
+        names[number] = str(name)
+    often = Counter(names.values())
+    twice = [name for name, count in often.items() if count > 1]
+    if twice:
+        _warn(path, f"{some(twice)} is the name of several categories; their ids are added to the names")
+    return {
+        number: f"{name} ({number})" if often[name] > 1 else name for number, name in sorted(names.items())
+    }
+
+
+def _images(path: Path, entries: Sequence[Any]) -> dict[int, tuple[str, int, int]]:
+    """File, height and width by id, in the file's order."""
+    images: dict[int, tuple[str, int, int]] = {}
+    for position, entry in enumerate(entries):
+        number = _id(path, "images", position, entry, images)
+        for field in ("file_name", "height", "width"):
+            if field not in entry:
+                raise UserError("is missing", file=path, key=f"image {number}: {field}")
+        file, height, width = entry["file_name"], whole(entry["height"]), whole(entry["width"])
+        if not isinstance(file, str) or not file:
+            raise UserError(f"{shown(file)} is not a name", file=path, key=f"image {number}: file_name")
+        for field, side in {"height": height, "width": width}.items():
+            if side is None or side < 1:
+                raise UserError(
+                    f"{shown(entry[field])} is not a whole number of 1 or more",
+                    file=path,
+                    key=f"image {number}: {field}",
+                )
+        images[number] = (file, int(height or 0), int(width or 0))
+    twice = [file for file, count in Counter(file for file, _, _ in images.values()).items() if count > 1]
+    if twice:
+        _warn(path, f"{some(twice)} is the file of several images, which all count ({len(twice)} such files)")
+    return images
+
+
+def _id(path: Path, section: str, position: int, entry: Any, taken: Mapping[int, Any]) -> int:
+    """The id of an entry, which no other one has."""
+    key = f"{section}[{position}]"
+    if not isinstance(entry, dict):
+        raise UserError(f"{shown(entry)} is not an object with an id", file=path, key=key)
+    if "id" not in entry:
+        raise UserError("is missing", file=path, key=f"{key}.id")
+    number = whole(entry["id"])
+    if number is None:
+        raise UserError(f"{shown(entry['id'])} is not a whole number", file=path, key=f"{key}.id")
+    if number in taken:
+        raise UserError(f"{number} is the id of another one, too", file=path, key=f"{key}.id")
+    return number
+
+
+def _warn(path: Path, text: str) -> None:
+    warnings.warn(f"{path}: {text}", stacklevel=3)
+
+
+def decode(segmentation: Segmentation, height: int, width: int) -> NDArray[np.uint8]:
+    """A mask (height, width) from polygons, plain run lengths or compressed ones."""
+    if not segmentation:
+        return np.zeros((height, width), np.uint8)
+    if isinstance(segmentation, list):
+        code = rle.merge(rle.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        code = rle.frPyObjects(segmentation, height, width)
+    else:
+        code = segmentation
+    mask: NDArray[np.uint8] = np.asarray(rle.decode(code), np.uint8).reshape(height, width)
+    return mask
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError("does not exist", file=path) from error
+    except (OSError, ValueError, RecursionError) as error:
+        lines = " (one JSON object a line? COCO's files are one object)" if "Extra data" in str(error) else ""
+        raise UserError(f"cannot be read as JSON: {error}{lines}", file=path) from error
+    if isinstance(content, list):
+        raise UserError(
+            "is a list, as COCO's files of results are; annotations are an object with images, annotations "
+            "and categories",
+            file=path,
+        )
+    if not isinstance(content, dict) or not {"images", "categories"} <= content.keys():
+        raise UserError(
+            "is not a COCO annotation file: it needs images, annotations and categories", file=path
+        )
+    for section in ("images", "annotations", "categories"):
+        if not isinstance(content.get(section, []), list):
+            raise UserError(f"{shown(content[section])} is not a list", file=path, key=section)
+        if section != "annotations" and not content[section]:
+            raise UserError("is empty; there is nothing to learn from", file=path, key=section)
+    return content

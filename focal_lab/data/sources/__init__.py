@@ -1,0 +1,1 @@
+"""Where images are read from: folders, tar, zip and parquet files."""

@@ -1,0 +1,201 @@
+"""What lies under the root of a classification data set, and which of it belongs to which split."""
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from focal_lab.data.loading.list_files import (
+    EMPTY,
+    JUNK,
+    OUTSIDE,
+    LeftOut,
+    has_images,
+    images_below,
+    is_image,
+    is_junk,
+    no_images,
+)
+from focal_lab.data.sources.archive_index import SUFFIXES
+from focal_lab.data.sources.archives import open_archives
+from focal_lab.data.sources.base import FileSource
+from focal_lab.data.sources.found import CALLED, ROOT_KEY, Found
+from focal_lab.data.sources.parquet import Columns, open_tables
+from focal_lab.errors import UserError
+
+_SHOWN = 6
+_COMPRESSED = re.compile(r".*\.(tgz|tbz2?|txz|tzst|tar\.(gz|bz2|xz|zstd?|lz4|lzma|lz|z))", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ClassFolders(Found):
+    """One folder per class, with images in it or in folders of it."""
+
+    def source(self, classes: Sequence[str]) -> FileSource:
+        """The images, in the order of torchvision's `ImageFolder`; what else lies there is warned of.
+
+        Raises:
+            UserError: a folder cannot be listed.
+        """
+        files: list[str] = []
+        labels: list[int] = []
+        left = LeftOut()
+        for path in _entries(self.where, left):
+            if path.name in self.classes:
+                below = LeftOut()
+                found = images_below(path, below)
+                files += [f"{path.name}/{file}" for file in found]
+                labels += [classes.index(path.name)] * len(found)
+                left.take(below, path.name)
+            elif path.is_dir():
+                left.add(EMPTY, path.name)
+            elif is_image(path.name):
+                left.add(OUTSIDE, path.name)
+            else:
+                left.add_file(path.name)
+        left.warn(self.where)
+        return FileSource(self.where, files, labels)
+
+
+def find_split(root: Path, split: str, columns: Columns = Columns()) -> Found | None:  # noqa: B008
+    """The pictures of a split; None where there is no sign of any.
+
+    Args:
+        root: the data set's folder, or one archive of it all.
+        split: train, val or test.
+        columns: of Parquet files.
+
+    Raises:
+        UserError: what is called as the split is nothing that we read.
+    """
+    if root.is_file() and root.suffix.lower() in SUFFIXES:
+        return open_archives([root], root, inside=CALLED[split])
+    folders = [root / name for name in CALLED[split] if (root / name).is_dir()]
+    if folders:
+        if len(folders) > 1:
+            warnings.warn(f"{root}: {folders[0].name}/ is read, and {folders[1].name}/ is not", stacklevel=2)
+        return _in_folder(folders[0], columns)
+    for folder in (root, root / "data"):
+        named = [path for path in _entries(folder) if path.is_file() and _split_of(path) == split]
+        found = _of_files(named, folder if len(named) > 1 else (named or [folder])[0], columns)
+        if found is not None:
+            return found
+    return None
+
+
+def check_training(root: Path) -> None:
+    """Look whether anything is called as training images are; nothing is opened.
+
+    Raises:
+        UserError: there is no such thing.
+    """
+    if root.is_file() and root.suffix.lower() in SUFFIXES:
+        return
+    if any((root / name).is_dir() for name in CALLED["train"]):
+        return
+    files = (path for folder in (root, root / "data") for path in _entries(folder) if path.is_file())
+    if not any(_split_of(path) == "train" for path in files):
+        raise missing(root, "train")
+
+
+def missing(root: Path, split: str) -> UserError:
+    """What to tell where a split is not there: what was expected, and what was found."""
+    if not root.is_dir():
+        if _COMPRESSED.fullmatch(root.name) and root.exists():
+            return _compressed(root)
+        told = f"has no folder {split}/ in it" if root.suffix.lower() in SUFFIXES else "is a file"
+        return UserError(told if root.exists() else "is not a folder", file=root, key=ROOT_KEY)
+    there = _entries(root)
+    found = listing(there) + _hint(there, split)
+    return UserError(
+        f"has no pictures for {split}: expected {split}/CLASS/*.jpg, {split}.tar or .zip, {split}-*.tar, or "
+        f"{split}-*.parquet; found {found}",
+        file=root,
+        key=ROOT_KEY,
+    )
+
+
+def _entries(folder: Path, left: LeftOut | None = None) -> list[Path]:
+    """What is in a folder, by name, but for junk."""
+    if not folder.is_dir():
+        return []
+    try:
+        found = sorted(folder.iterdir(), key=lambda path: path.name)
+    except OSError as error:
+        raise UserError(f"cannot be listed ({error.strerror})", file=folder, key=ROOT_KEY) from error
+    for path in found:
+        if left is not None and is_junk(path.name):
+            left.add(JUNK, path.name)
+    return [path for path in found if not is_junk(path.name)]
+
+
+def _split_of(path: Path) -> str | None:
+    """The split that a file's name tells, such as imagenet-train-00012.tar; None for none, or several."""
+    words = set(re.split(r"[-_.]", path.name.lower()))
+    told = [split for split, names in CALLED.items() if words & set(names)]
+    return told[0] if len(told) == 1 else None
+
+
+def _of_files(files: Sequence[Path], where: Path, columns: Columns) -> Found | None:
+    """Archives or tables; None for neither."""
+    compressed = [path for path in files if _COMPRESSED.fullmatch(path.name)]
+    if compressed:
+        raise _compressed(compressed[0])
+    archives = [path for path in files if path.suffix.lower() in SUFFIXES]
+    tables = [path for path in files if path.suffix.lower() == ".parquet"]
+    if not archives and not tables:
+        return None
+    left = LeftOut()
+    for path in files:
+        if path not in (archives or tables):
+            left.add_file(path.name)
+    left.warn(where)
+    return open_archives(archives, where) if archives else open_tables(tables, where, columns)
+
+
+def _compressed(path: Path) -> UserError:
+    return UserError(
+        "is compressed as a whole, so that no image can be read without those before it (decompress it to a "
+        "plain .tar; the images are compressed themselves)",
+        file=path,
+        key=ROOT_KEY,
+    )
+
+
+def listing(entries: Sequence[Path]) -> str:
+    """The first names of a folder, and how many there are."""
+    names = [f"{path.name}/" if path.is_dir() else path.name for path in entries]
+    if not names:
+        return "nothing"
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _hint(entries: Sequence[Path], split: str) -> str:
+    """What may have happened."""
+    if split == "train" and any(is_image(file.name) for path in entries for file in _entries(path)):
+        return " (put the class folders into a folder train/)"
+    inner = [path for path in entries if path.is_dir() and (path / CALLED[split][0]).is_dir()]
+    return f" (use root {inner[0]})" if inner else ""
+
+
+def _in_folder(folder: Path, columns: Columns) -> Found:
+    entries = _entries(folder)
+    folders = [path for path in entries if path.is_dir()]
+    classes = [path.name for path in folders if has_images(path)]
+    if classes:
+        return ClassFolders(folder, classes)
+    found = _of_files([path for path in entries if path.is_file()], folder, columns)
+    if found is not None:
+        return found
+    if folders:
+        left = LeftOut()
+        for path in folders:
+            images_below(path, left)
+        raise UserError(f"its class folders: {no_images(left)}", file=folder, key=ROOT_KEY)
+    raise UserError(
+        f"has no class folders, archives or tables: expected {folder}/CLASS/*.jpg, *.tar, *.zip or "
+        f"*.parquet; found {listing(entries)}",
+        file=folder,
+        key=ROOT_KEY,
+    )

@@ -1,0 +1,1 @@
+"""From results to a table: cells, statistics, claims, notes."""

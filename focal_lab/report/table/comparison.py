@@ -1,0 +1,121 @@
+"""Rows against their baselines: paired tests, corrected for how many there are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from focal_lab.report.table.model import Comparison, Entry, Row
+from focal_lab.report.table.statistics import ALPHA, LEAST_SEEDS, Paired, Verdict, holm, paired
+from focal_lab.report.table.test_sets import conflicting, tests_of
+from focal_lab.sweep.run_folder.result import Result
+from focal_lab.sweep.spec.columns import Column
+
+
+def find_baselines(rows: Sequence[Row], baseline: Mapping[str, Mapping[str, str]]) -> list[int | None]:
+    """For each row the index of the row that it is compared with.
+
+    Args:
+        rows: of the table.
+        baseline: factor -> label -> the baseline's label; none: the first row is everybody's.
+
+    Returns:
+        None for rows that are baselines themselves, and where the baseline is no row of the table.
+    """
+    own = [index for index, row in enumerate(rows) if not row.reference]
+    if not baseline:
+        return [None if row.reference or index == own[0] else own[0] for index, row in enumerate(rows)]
+    places = {tuple(rows[index].labels.items()): index for index in own}
+    found = []
+    for index, row in enumerate(rows):
+        wanted = {name: baseline.get(name, {}).get(label, label) for name, label in row.labels.items()}
+        place = None if row.reference else places.get(tuple(wanted.items()))
+        found.append(None if place == index else place)
+    return found
+
+
+def compare_rows(
+    rows: Sequence[Row],
+    columns: Sequence[Column],
+    *,
+    across_data: bool,
+    results: Mapping[str, Result] | None = None,
+) -> list[Row]:
+    """Compare every metric of every row with the row's baseline.
+
+    Args:
+        rows: of the table; `baseline` and `data` are set.
+        columns: those of a task are compared, parameters and times are not.
+        across_data: also where a row and its baseline have different pictures.
+        results: of the finished runs, which say what they were tested on.
+    """
+    changed = [dict(row.entries) for row in rows]
+    for column in columns:
+        if column.task is None:
+            continue
+        compared = {
+            index: _compare(rows, index, row.baseline, column, across_data, results or {})
+            for index, row in enumerate(rows)
+            if row.baseline is not None and row.entries[column.key].planned
+        }
+        for index, comparison in _corrected(compared, rows, column).items():
+            entry = changed[index][column.key]
+            changed[index][column.key] = replace(entry, compared=comparison)
+    return [replace(row, entries=entries) for row, entries in zip(rows, changed, strict=True)]
+
+
+def _compare(
+    rows: Sequence[Row],
+    index: int,
+    place: int,
+    column: Column,
+    across_data: bool,
+    results: Mapping[str, Result],
+) -> Comparison:
+    row, baseline = rows[index], rows[place]
+    mine, theirs = row.entries[column.key], baseline.entries[column.key]
+    verdict: Verdict | None = None
+    if [run.run for run in row.runs] == [run.run for run in baseline.runs]:
+        verdict = "same runs"
+    elif row.data != baseline.data and not across_data:
+        verdict = "other data"
+    elif row.data == baseline.data and conflicting(tests_of((row, baseline), column.task or "", results)):
+        verdict = "other test set"
+    found = Paired(0, None, None, None) if verdict else paired(mine.values, theirs.values)
+    return Comparison(
+        baseline=place,
+        n=found.n,
+        difference=found.difference,
+        half_width=found.half_width,
+        p=found.p,
+        p_holm=None,
+        published=_published(mine, theirs),
+        verdict=verdict or "too few seeds",
+    )
+
+
+def _published(mine: Entry, theirs: Entry) -> float | None:
+    if mine.published is None or theirs.published is None:
+        return None
+    return round(mine.published - theirs.published, 9)
+
+
+def _corrected(
+    compared: Mapping[int, Comparison], rows: Sequence[Row], column: Column
+) -> dict[int, Comparison]:
+    """Holm's correction over the column; rows that share their runs are one comparison."""
+    family = [
+        index
+        for index, comparison in compared.items()
+        if comparison.p is not None and comparison.n >= LEAST_SEEDS and rows[index].same_as is None
+    ]
+    p_values = [comparison.p for index in family if (comparison := compared[index]).p is not None]
+    corrected = dict(zip(family, holm(p_values), strict=True))
+    answers = dict(compared)
+    for index, comparison in compared.items():
+        same_as = rows[index].same_as
+        p_holm = corrected.get(index if same_as is None else same_as)
+        if p_holm is not None and comparison.difference is not None and comparison.p is not None:
+            verdict: Verdict = "within noise"
+            if p_holm < ALPHA:
+                verdict = "better" if (comparison.difference > 0) == column.higher_is_better else "worse"
+            answers[index] = replace(comparison, p_holm=p_holm, verdict=verdict)
+    return answers

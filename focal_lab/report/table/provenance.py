@@ -1,0 +1,108 @@
+"""Where results come from: code, versions, machines, pictures."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from focal_lab.report.table.long_table import flatten
+from focal_lab.report.table.model import Provenance
+from focal_lab.sweep.estimate.counted_size import pixels
+from focal_lab.sweep.run_folder.result import Result
+
+# They change how fast pictures come, not which.
+_ONLY_SPEED = frozenset({"batch_size", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor"})
+_NO_COMMIT = "no commit"
+_CLASS = "data.class"
+
+
+def provenance_of(results: Sequence[Result]) -> Provenance:
+    """Commits, versions and hardware of finished runs, the most frequent first."""
+    commits = Counter(_commits(result) for result in results)
+    counted: dict[str, dict[str, str]] = {}
+    for result in results:
+        if len(result.image_size) == 2:
+            height, width = result.image_size
+            counted.setdefault(result.task, {})[pixels((height, width))] = result.image_size_from
+    packages = dict.fromkeys(name for result in results for name in result.versions)
+    versions = {
+        name: Counter(result.versions[name] for result in results if name in result.versions)
+        for name in packages
+    }
+    return Provenance(
+        commits=dict(commits.most_common()),
+        dirty=sum(any(state.get("dirty") for state in _states(result)) for result in results),
+        versions={name: dict(found.most_common()) for name, found in versions.items()},
+        counted_at=counted,
+        hardware=dict(Counter(result.hardware for result in results).most_common()),
+        parts=dict(Counter(part for result in results for part in _parts(result))),
+        last_epoch=dict(Counter(result.task for result in results if result.evaluated.get("split") == "val")),
+    )
+
+
+def _parts(result: Result) -> list[str]:
+    """Settings by which a run was evaluated on a part of its images; 1.0 is all, and 1 is one batch."""
+    trainer = result.config.get("trainer") or {}
+    limits = {key: trainer.get(f"limit_{key}_batches") for key in ("test", "val")}
+    found = [
+        f"trainer.limit_{key}_batches={value}"
+        for key, value in limits.items()
+        if value is not None and not (isinstance(value, float) and value == 1)
+    ]
+    return found + [
+        f"trainer.{key}={trainer[key]}" for key in ("overfit_batches", "fast_dev_run") if trainer.get(key)
+    ]
+
+
+def _states(result: Result) -> list[Mapping[str, Any]]:
+    """Of our repository and of those of the user's own code."""
+    return [result.git, *result.git.get("user_code", [])]
+
+
+def _commits(result: Result) -> str:
+    """Our commit, and for each repository of the user's own code its name and commit."""
+    ours, *others = _states(result)
+    told = [f"{state['folder']} {str(state['commit'] or _NO_COMMIT)[:12]}" for state in others]
+    commit = str(ours.get("commit") or _NO_COMMIT)
+    return ", ".join([commit[:12] if told else commit, *told])
+
+
+def short_commit(commit: str) -> str:
+    """The beginning of a commit; several with their names are short already."""
+    return commit if ", " in commit else commit[:12]
+
+
+def describe_data(rows: Sequence[Sequence[Result]]) -> list[str]:
+    """What is particular about the pictures of each row's runs; empty everywhere if all have the same.
+
+    Args:
+        rows: the finished runs of each row.
+    """
+    # the runs of a row and task differ in their seeds only: one of them tells
+    described = []
+    for row in rows:
+        one_a_task = {result.task: result for result in row}
+        described.append(
+            {key: value for result in one_a_task.values() for key, value in _data(result).items()}
+        )
+
+    def differs(key: str) -> bool:
+        task = key.partition(".")[0]
+        return len({data.get(key) for data in described if f"{task}.{_CLASS}" in data}) > 1
+
+    differing = [key for key in dict.fromkeys(key for data in described for key in data) if differs(key)]
+    return [
+        ", ".join(f"{key.rpartition('.')[2]} {data[key]}" for key in differing if key in data)
+        for data in described
+    ]
+
+
+def _data(result: Result) -> dict[str, str]:
+    data: Any = result.config.get("data", {})
+    init_args = data.get("init_args", {}) if isinstance(data, Mapping) else {}
+    settings = {key: value for key, value in init_args.items() if key not in _ONLY_SPEED}
+    found = flatten(settings, f"{result.task}.data")
+    found[f"{result.task}.{_CLASS}"] = str(data.get("class_path", "")).rpartition(".")[2]
+    network = result.identity.get("network")
+    if isinstance(network, Mapping) and "img_size" in network:
+        found |= flatten(network["img_size"], f"{result.task}.img_size")
+    return {key: str(value) for key, value in found.items()}

@@ -1,0 +1,194 @@
+"""`focal-lab runs`: lists the runs of a folder, removes them, has them tried again."""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from focal_lab.command_line import CommandParser, add_out
+from focal_lab.errors import UserError, one_of
+from focal_lab.sweep.commands.runs_text import many, runs_text, size
+from focal_lab.sweep.housekeeping.cleanup import Waste, find_waste, remove_run, remove_waste, untrained
+from focal_lab.sweep.housekeeping.inventory import (
+    Entry,
+    Needs,
+    find_runs,
+    is_running,
+    read_needs,
+    take_inventory,
+)
+from focal_lab.sweep.run_folder.outcome import State, read_outcome, run_folders
+from focal_lab.sweep.run_folder.result import FAILURE_FILE
+from focal_lab.sweep.run_folder.retention import CHECKPOINTS, parse_keep
+
+SOME_KEPT = 1
+_EPILOG = """actions (focal-lab runs ACTION --help tells more):
+  rm ID...     remove runs that no sweep needs; --force: needed ones, too
+  retry ID...  forget why they failed: the next sweep trains them again
+  gc           remove runs that no sweep needs, and what dead processes left
+An id may be cut short. --failed instead of ids means all failed runs."""
+
+
+def runs_command(argv: list[str]) -> int:
+    """List the runs of a folder with state, age, size and the sweeps that need them.
+
+    Args:
+        argv: what follows `focal-lab runs`.
+
+    Returns:
+        Exit status 0; 1 when gc could not remove something.
+
+    Raises:
+        UserError: there is no such run, or it is needed or being trained.
+    """
+    if argv and argv[0] in _ACTIONS:
+        return _ACTIONS[argv[0]](argv[1:])
+    parser = CommandParser(
+        prog="focal-lab runs",
+        usage="focal-lab runs [rm|retry|gc] [options]",
+        description=str(runs_command.__doc__).splitlines()[0],
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_out(parser)
+    parser.add_argument("--failed", action="store_true", help="only failed runs, with their reasons")
+    parser.add_argument("--sweep", metavar="NAME", help="only runs that this sweep needs")
+    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    options = parser.parse_args(argv)
+    needs = read_needs(_checked(options.out))
+    for doubt in needs.doubts:
+        print(f"focal-lab: {doubt}", file=sys.stderr)
+    entries = take_inventory(options.out, needs)
+    if options.sweep is not None:
+        entries = _of_sweep(entries, options.sweep, needs, options.out)
+    if options.failed:
+        entries = [entry for entry in entries if entry.state == State.FAILED]
+    if options.json:
+        print(json.dumps([vars(entry) for entry in entries], indent=1))
+    else:
+        color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        print(runs_text(entries, _width(), with_reasons=options.failed, color=color), end="")
+    return 0
+
+
+def _of_sweep(entries: Sequence[Entry], sweep: str, needs: Needs, out: Path) -> list[Entry]:
+    known = sorted({name for names in needs.sweeps.values() for name in names})
+    if sweep not in known:
+        way_out = f"use {one_of(known)}" if known else "no sweep was run there"
+        raise UserError(f"{sweep!r} is no sweep in {out} ({way_out})", key="--sweep")
+    return [entry for entry in entries if sweep in entry.sweeps]
+
+
+def _remove(argv: list[str]) -> int:
+    parser = _action_parser("rm", "Remove runs: results, checkpoints and logs.")
+    parser.add_argument("--force", action="store_true", help="also runs that a sweep needs")
+    options = parser.parse_args(argv)
+    needs, folders = read_needs(_checked(options.out)), _chosen(options)
+    for folder in folders:
+        if is_running(folder):
+            raise UserError(f"{folder.name} is being trained; stop the sweep first")
+        if folder.name in needs.sweeps and not options.force:
+            raise UserError(
+                f"{folder.name} is needed by the sweep {' and '.join(needs.sweeps[folder.name])} "
+                "(use --force; the sweep then trains it again)"
+            )
+    if needs.doubts and not options.force:
+        raise UserError(
+            f"{needs.doubts[0]} (until then nobody knows what it needs; --force removes all the same)"
+        )
+    freed = sum(remove_run(folder) for folder in folders)
+    print(f"removed {many(len(folders), 'run')}, {size(freed)}")
+    return 0
+
+
+def _retry(argv: list[str]) -> int:
+    parser = _action_parser("retry", "Forget why runs failed: the next focal-lab sweep trains them again.")
+    parser.add_argument("--from-scratch", action="store_true", help="forget their checkpoints, too")
+    options = parser.parse_args(argv)
+    _checked(options.out)
+    folders = _chosen(options)
+    for folder in folders:
+        state = read_outcome(folder).state
+        if is_running(folder) or state is State.FINISHED:
+            what = "is being trained" if is_running(folder) else "has its result; remove it to train it again"
+            raise UserError(f"{folder.name} {what}")
+    for folder in folders:
+        with untrained(folder):
+            if options.from_scratch and (folder / CHECKPOINTS).exists():
+                shutil.rmtree(folder / CHECKPOINTS)
+            (folder / FAILURE_FILE).unlink(missing_ok=True)
+    print(f"{many(len(folders), 'run')} will be trained again by the next focal-lab sweep")
+    return 0
+
+
+def _collect(argv: list[str]) -> int:
+    parser = CommandParser(
+        prog="focal-lab runs gc",
+        description="Remove runs that no sweep needs as it was run last, damaged files that were set "
+        "aside, and what dead processes left.",
+    )
+    add_out(parser)
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    parser.add_argument(
+        "--keep",
+        metavar="WHICH",
+        help="of finished runs keep only these checkpoints: best, last, best,last or none; the best one "
+        "always stays where other runs start from it",
+    )
+    options = parser.parse_args(argv)
+    keep = None if options.keep is None else parse_keep(options.keep)
+    needs = read_needs(_checked(options.out))
+    if needs.doubts:
+        raise UserError(f"{needs.doubts[0]} (until then nobody knows what it needs)")
+    waste = find_waste(options.out, needs, keep)
+    if options.dry_run:
+        print("".join(f"{path}\n" for path in waste.paths), end="")
+        print(f"would remove {_told(waste, waste.size)}")
+        return 0
+    removed, freed, kept = remove_waste(waste)
+    for why in kept:
+        print(f"focal-lab: kept: {why}", file=sys.stderr)
+    print(f"removed {_told(removed, freed)}")
+    return SOME_KEPT if kept else 0
+
+
+def _told(waste: Waste, count: int) -> str:
+    parts = [many(len(waste.runs), "run"), many(len(waste.files), "left-over file")]
+    if waste.checkpoints:
+        parts.append(many(len(waste.checkpoints), "checkpoint"))
+    return f"{', '.join(parts[:-1])} and {parts[-1]}, {size(count)}"
+
+
+_ACTIONS: dict[str, Callable[[list[str]], int]] = {"rm": _remove, "retry": _retry, "gc": _collect}
+
+
+def _width() -> int | None:
+    """What a list must fit: a pipe has no width, unless COLUMNS says so."""
+    sized = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return shutil.get_terminal_size((120, 24)).columns if sized else None
+
+
+def _chosen(options: argparse.Namespace) -> list[Path]:
+    if bool(options.runs) == options.failed:
+        raise UserError("name runs, or say --failed")
+    if options.failed:
+        failed = (f for f in run_folders(options.out) if read_outcome(f).state is State.FAILED)
+        return sorted(folder for folder in failed if not is_running(folder))  # those are tried again
+    return find_runs(options.out, options.runs)
+
+
+def _action_parser(name: str, description: str) -> argparse.ArgumentParser:
+    parser = CommandParser(prog=f"focal-lab runs {name}", description=description)
+    parser.add_argument("runs", nargs="*", metavar="ID", help="a run's id, or its beginning")
+    parser.add_argument("--failed", action="store_true", help="all failed runs")
+    add_out(parser)
+    return parser
+
+
+def _checked(out: Path) -> Path:
+    if not out.is_dir():
+        raise UserError(f"{out} {'is not a folder' if out.exists() else 'does not exist'}", key="--out")
+    return out

@@ -1,0 +1,176 @@
+"""Where the queue is kept: a journal file beside the runs, or a PostgreSQL that several machines share."""
+
+import json
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+
+from focal_lab.command_line import without_password
+from focal_lab.errors import UserError
+from focal_lab.sweep.engine.database_url import check_url
+from focal_lab.utils.file_lock import FileLock
+
+JOURNAL = "queue.journal"
+# Seconds without a sign of life after which a machine is taken for dead: a database that is away for a
+# minute must not cost anybody his runs.
+GRACE = 180.0
+# signs of life a grace period
+_BEATS = 10
+# Most seconds that a database, or the network to it, may be silent before it counts as away.
+_SILENT_SECONDS = 10.0
+_MOST_CLOCK_DIFFERENCE = 30.0
+
+
+def open_storage(out: Path, url: str | None, grace: float = GRACE) -> BaseStorage:
+    """The storage that a command line asks for.
+
+    Args:
+        out: folder of the runs; the journal is in it.
+        url: address of a PostgreSQL database, None for the journal.
+        grace: seconds, see GRACE.
+
+    Raises:
+        UserError: the database cannot be used; the message never has the password.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used with")
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    if url is not None:
+        return _open_database(url, grace)
+    journal = out / JOURNAL
+    out.mkdir(parents=True, exist_ok=True)
+    if journal.is_dir():
+        raise UserError("is a folder, and the file of that name has the queue; move it away", file=journal)
+    backend: BaseJournalBackend = JournalFileBackend(str(journal), lock_obj=_JournalLock(journal))  # type: ignore[arg-type]
+    try:
+        storage = JournalStorage(backend)
+        storage.get_all_studies()
+        # of a last line that it cannot read Optuna says nothing before the next one is written
+        with open(journal, "rb") as stream:
+            first = stream.readline()
+        if first.endswith(b"\n"):
+            json.loads(first)["op_code"]
+    except (ValueError, TypeError, KeyError, AssertionError) as error:
+        raise UserError(
+            "is not a journal of Optuna; move it away, and the sweep makes a new one", file=journal
+        ) from error
+    return storage
+
+
+def clock_difference(storage: BaseStorage) -> float | None:
+    """Seconds that this machine's clock is ahead of the database's, None where they agree well enough."""
+    if not isinstance(storage, RDBStorage):
+        return None
+    import sqlalchemy
+    import sqlalchemy.exc
+
+    before = time.time()
+    try:
+        with storage.engine.connect() as connection:
+            there = float(
+                connection.execute(sqlalchemy.text("select extract(epoch from now())")).scalar_one()
+            )
+    except sqlalchemy.exc.SQLAlchemyError:
+        return None  # it went away a moment ago
+    difference = (before + time.time()) / 2 - there
+    return difference if abs(difference) > _MOST_CLOCK_DIFFERENCE else None
+
+
+def unreachable(error: BaseException) -> bool:
+    """Whether an error means that the database did not answer, which may pass."""
+    if isinstance(error, StorageInternalError):
+        return True
+    import sqlalchemy.exc
+
+    return isinstance(error, sqlalchemy.exc.DBAPIError | sqlalchemy.exc.TimeoutError)
+
+
+def _open_database(url: str, grace: float) -> RDBStorage:
+    address = check_url(url)
+    shown = without_password(url)
+    try:
+        import psycopg  # noqa: F401
+        import sqlalchemy.exc
+    except ImportError as error:
+        raise UserError(
+            "needs psycopg: pip install 'focal-lab[postgres]'", key=f"--storage {shown}"
+        ) from error
+    options: dict[str, Any] = {
+        "pool_pre_ping": True,  # a connection that broke while nobody used it is opened again
+        "connect_args": _patience(grace),
+    }
+    try:
+        return RDBStorage(
+            address,
+            engine_kwargs=options,
+            heartbeat_interval=max(1, round(grace / _BEATS)),
+            grace_period=max(2, round(grace)),
+        )
+    except sqlalchemy.exc.ArgumentError as error:
+        raise UserError("is not an address of a database", key=f"--storage {shown}") from error
+    except (sqlalchemy.exc.SQLAlchemyError, UnicodeError, OSError) as error:
+        raise UserError(unreachable_why(error), key=f"--storage {shown}") from error
+    except ValueError as error:  # what stands for the port, which may be a part of the password
+        raise UserError(
+            "is not an address of a database: its port is no number "
+            "(a password's : / @ are written %3A %2F %40)",
+            key=f"--storage {shown}",
+        ) from error
+    except RuntimeError as error:  # optuna's check of its tables
+        raise UserError(
+            "its tables were made by another version of Optuna "
+            f"(this is {optuna.__version__}): use that version on all machines, or a new database, "
+            "or 'optuna storage upgrade'",
+            key=f"--storage {shown}",
+        ) from error
+
+
+def _patience(grace: float) -> dict[str, int]:
+    """How long libpq waits for a network that swallows everything; TCP alone tries for a quarter of an hour.
+
+    A small share of the grace period: who is cut off must notice before others take his runs.
+    """
+    seconds = max(2, round(min(_SILENT_SECONDS, grace / 8)))
+    return {
+        "connect_timeout": seconds,
+        "tcp_user_timeout": 1000 * seconds,
+        "keepalives_idle": seconds,
+        "keepalives_interval": seconds,
+    }
+
+
+def unreachable_why(error: BaseException) -> str:
+    """What the database said, in a line and without passwords."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+    told = " ".join(str(getattr(cause, "orig", None) or cause).split())
+    return f"cannot be used: {without_password(told)[:300]} (is it running, and are user and password right?)"
+
+
+class _JournalLock(FileLock):
+    """Optuna's lock files outlive a killed process by their grace period of 30 s; the kernel's do not.
+
+    Whoever takes the lock also cuts off the half-written line of a process that was killed while writing,
+    which would make everything after it unreadable.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        super().__init__(journal.with_name(f"{journal.name}.lock"))
+        self.journal = journal
+
+    def acquire(self, *, wait: bool = True, shared: bool = False) -> bool:
+        held = super().acquire(wait=wait, shared=shared)
+        with open(self.journal, "rb+") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            if size:
+                stream.seek(size - 1)
+                if stream.read(1) != b"\n":
+                    stream.seek(0)
+                    stream.truncate(stream.read().rfind(b"\n") + 1)
+        return held

@@ -1,0 +1,1 @@
+"""How long a plan's runs take, and how much memory."""

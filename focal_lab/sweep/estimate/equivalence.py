@@ -1,0 +1,172 @@
+"""Which runs cost the same: as many parameters, or as much time a step. Pure Python, no torch."""
+
+import heapq
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from focal_lab.sweep.plan.runs import Run, hash_of
+
+# How steps change the weights, not what they cost; backbone_checkpoint is where they start.
+_RECIPE = frozenset(
+    {
+        "lr",
+        "weight_decay",
+        "betas",
+        "warmup_epochs",
+        "warmup_steps",
+        "warmup_lr",
+        "min_lr",
+        "milestones",
+        "power",
+        "label_smoothing",
+        "backbone_checkpoint",
+    }
+)
+# Whether there is any matters, how much of it does not.
+_SWITCHES = frozenset(
+    {"mixup", "cutmix", "dropout", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate"}
+)
+# How many images data serve, and how, not how large they are.
+_SERVED = frozenset({"batch_size", "num_workers", "seed", "train_pictures", "val_pictures", "test_pictures"})
+# How long a run is, and what it tells meanwhile.
+_LENGTH = frozenset({"max_epochs", "max_steps", "min_epochs", "min_steps", "max_time"})
+
+
+def alike(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs that differ by their seed alone, together."""
+    groups: dict[tuple[int, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((id(run.cell), run.task), []).append(run)
+    return list(groups.values())
+
+
+def shape_of(identity: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """A hash of what decides the time of a step, of a validation, and the memory of a run.
+
+    Args:
+        identity: a run's or a result's.
+        config: the same one's.
+    """
+    trainer = {key: value for key, value in identity.get("trainer", {}).items() if key not in _LENGTH}
+    data = dict(identity["data"])
+    workers = (config["data"].get("init_args") or {}).get("num_workers")
+    shape = {
+        "task": identity["task"],
+        "network": _without_recipe(identity["network"]),
+        "model": _without_recipe(identity["model"]),
+        "data": data | {"num_workers": workers},
+        "trainer": trainer,
+    }
+    return hash_of(shape)[:16]
+
+
+def kin_of(identity: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """A hash of what runs of different networks share: task, data, and a training of the same length.
+
+    Args:
+        identity: a run's or a result's.
+        config: the same one's.
+    """
+    trainer = {key: value for key, value in identity.get("trainer", {}).items() if key not in _LENGTH}
+    workers = (config["data"].get("init_args") or {}).get("num_workers")
+    data = dict(identity["data"]) | {"num_workers": workers}
+    return hash_of([identity["task"], data, trainer, limits_of(config), time_limit(config)])[:16]
+
+
+def length_of(config: Mapping[str, Any]) -> tuple[str, float]:
+    """How long a configuration trains: the unit, steps where these are limited, and how many of it."""
+    return limits_of(config)[0]
+
+
+def limits_of(config: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """What ends a training, whichever comes first: `steps`, `epochs` (1000 if nothing is said), or both."""
+    trainer = config.get("trainer") or {}
+    if trainer.get("fast_dev_run"):
+        return [("steps", int(trainer["fast_dev_run"]))]
+    named = [("steps", trainer.get("max_steps")), ("epochs", trainer.get("max_epochs"))]
+    limits = [(unit, float(most)) for unit, most in named if type(most) is int and most >= 0]
+    return limits or [("epochs", 1000.0 if named[1][1] is None else math.inf)]
+
+
+def time_limit(config: Mapping[str, Any]) -> float:
+    """Seconds of `max_time`, days:hours:minutes:seconds or a mapping of such; infinite for none."""
+    limit: Any = (config.get("trainer") or {}).get("max_time")
+    if isinstance(limit, str):
+        limit = dict(zip(("days", "hours", "minutes", "seconds"), limit.split(":"), strict=False))
+    try:
+        return timedelta(**{unit: float(many) for unit, many in limit.items()}).total_seconds()
+    except (AttributeError, TypeError, ValueError):  # no limit, or one that Lightning refuses
+        return math.inf
+
+
+def count_key(config: Mapping[str, Any]) -> str:
+    """A hash of what decides a run's parameters and multiply-accumulates."""
+    model, data = config["model"], config["data"]
+    options = {
+        key: value for key, value in (model.get("init_args") or {}).items() if key not in _RECIPE | _SWITCHES
+    }
+    if isinstance(options.get("backbone_options"), dict):
+        rates = options["backbone_options"]
+        options["backbone_options"] = {key: rates[key] for key in rates if key not in _SWITCHES}
+    shown = {key: value for key, value in (data.get("init_args") or {}).items() if key not in _SERVED}
+    return hash_of([model["class_path"], options, data["class_path"], shown])[:16]
+
+
+def classes_given(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration says itself how many classes there are."""
+    return (config["model"].get("init_args") or {}).get("num_classes") is not None
+
+
+def covering(configs: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> list[int]:
+    """Which of some configurations hold every value of every key that any of them holds.
+
+    Args:
+        configs: each with words of its own that are to be covered, too.
+
+    Returns:
+        Indices, in order.
+    """
+    open_leaves = []
+    for config, words in configs:
+        where = f"{config['model']['class_path']} {config['data']['class_path']}"
+        leaves = {(f"{where} {key}", value) for key, value in _leaves(config, "")}
+        open_leaves.append(leaves | {(word, "") for word in words})
+    # whoever adds most comes first; what was counted before can only have become less
+    heap = [(-len(leaves), number) for number, leaves in enumerate(open_leaves)]
+    heapq.heapify(heap)
+    seen: set[tuple[str, str]] = set()
+    chosen = []
+    while heap:
+        number = heap[0][1]
+        open_leaves[number] -= seen
+        if not open_leaves[number]:
+            heapq.heappop(heap)
+        elif -len(open_leaves[number]) > heap[0][0]:
+            heapq.heapreplace(heap, (-len(open_leaves[number]), number))
+        else:
+            seen |= open_leaves[number]
+            chosen.append(number)
+    return sorted(chosen)
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Dotted keys with their values, and each mapping with its keys; the seed is left out."""
+    if not isinstance(value, Mapping):
+        yield name, repr(value)
+        return
+    yield name, repr(sorted(map(str, value)))
+    for key, part in value.items():
+        if name or key != "seed_everything":
+            yield from _leaves(part, f"{name}.{key}")
+
+
+def _without_recipe(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: bool(part) if key in _SWITCHES else _without_recipe(part)
+        for key, part in value.items()
+        if key not in _RECIPE
+    }

@@ -1,0 +1,217 @@
+"""What lies in a folder of runs, and who needs it. No torch: thousands are listed at once."""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from focal_lab.command_line import command
+from focal_lab.errors import UserError, one_of
+from focal_lab.sweep.plan.manifest import PLANS, all_manifests, read_manifest
+from focal_lab.sweep.plan.proposals import SEARCHES
+from focal_lab.sweep.plan.runs import Run
+from focal_lab.sweep.run_folder.outcome import State, read_outcome, run_folders
+from focal_lab.utils.file_lock import LOCK_FILE
+
+RUNNING = "running"
+SWEEPS = "sweeps"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run.
+
+    Attributes:
+        state: a State, or `running`.
+        labels: factor -> level label, where a plan tells.
+        age: seconds since its folder was last written to.
+        size: bytes on the disk.
+        sweeps: names of the sweeps that need it.
+        reason: why there is no result.
+    """
+
+    run: str
+    state: str
+    task: str | None
+    seed: int | None
+    labels: dict[str, str]
+    age: float
+    size: int
+    sweeps: tuple[str, ...]
+    reason: str | None
+
+
+@dataclass
+class Needs:
+    """Who needs which runs.
+
+    Attributes:
+        sweeps: run id -> sweeps, as they were run last.
+        parents: runs whose checkpoint other runs start from.
+        known: run id -> (task, seed, labels), of all plans.
+        doubts: files that should tell what a sweep needs and cannot be read, each with what is wrong.
+    """
+
+    sweeps: dict[str, list[str]] = field(default_factory=dict)
+    parents: set[str] = field(default_factory=set)
+    known: dict[str, tuple[str, int, dict[str, str]]] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
+
+
+def read_needs(out: Path) -> Needs:
+    """What the sweeps of a folder need: each as it was run last, and as commands train it right now."""
+    needs, plans, wrong = Needs(), dict[str, Sequence[Run]](), dict[str, str]()
+    names: dict[str, set[str]] = {}
+    for path in all_manifests(out):
+        try:
+            manifest = read_manifest(path, to_train=False)
+        except UserError as error:
+            wrong[path.stem] = str(error)
+            continue
+        plans[path.stem] = manifest.runs
+        for run in manifest.runs:
+            needs.known[run.id] = (run.task, run.seed, dict(run.cell.labels))
+            if run.needs is not None:
+                needs.parents.add(run.needs)
+        if is_held(out / PLANS / f".{path.stem}.present", shared=True):
+            _add(names, manifest.sweep, _with_parents(manifest.runs))
+    for note in sorted((out / SWEEPS).glob("*.json")):
+        study, runs = _read_note(note)
+        if study in wrong:
+            needs.doubts.append(wrong[study])
+        elif study not in plans and runs is None:
+            needs.doubts.append(f"{note}: is damaged; start the sweep once more, which writes it again")
+        proposed = [] if study is None else [path.stem for path in (out / SEARCHES / study).glob("*.json")]
+        _add(names, note.stem, [*(runs or ()), *proposed, *_with_parents(plans.get(study or "", ()))])
+    needs.sweeps = {run: sorted(sweeps) for run, sweeps in names.items()}
+    return needs
+
+
+def _add(names: dict[str, set[str]], sweep: str, runs: Iterable[str]) -> None:
+    for run in runs:
+        names.setdefault(run, set()).add(sweep)
+
+
+def _with_parents(runs: Iterable[Run]) -> Iterator[str]:
+    for run in runs:
+        yield run.id
+        if run.needs is not None:
+            yield run.needs
+
+
+def take_inventory(out: Path, needs: Needs) -> list[Entry]:
+    """All runs of a folder, by id."""
+    now = time.time()
+    found = []
+    for folder in sorted(run_folders(out), key=lambda folder: folder.name):
+        with suppress(FileNotFoundError):  # somebody has just removed it
+            found.append(_entry(folder, needs, now))
+    return found
+
+
+def find_runs(out: Path, names: Iterable[str]) -> list[Path]:
+    """The folders of runs that are named by their ids or the beginnings of these, each once.
+
+    Raises:
+        UserError: none or several begin so.
+    """
+    there = {folder.name: folder for folder in run_folders(out)}
+    found: dict[Path, None] = {}
+    for name in names:
+        fitting = [name] if name in there else sorted(run for run in there if name and run.startswith(name))
+        if len(fitting) > 1:
+            shown = [*fitting[:5], *(["others"] if len(fitting) > 5 else [])]
+            raise UserError(f"{name} is the beginning of {len(fitting)} runs (use {one_of(shown)})")
+        if not fitting:
+            raise UserError(
+                f"there is no run {name or repr(name)} in {out} ({command('runs', '--out', out)} lists them)"
+            )
+        found[there[fitting[0]]] = None
+    return list(found)
+
+
+def size_of(path: Path | str) -> int:
+    """Bytes that a file or a folder takes on the disk; what goes away meanwhile takes none."""
+    try:
+        with os.scandir(path) as entries:
+            return sum(_size_of_entry(entry) for entry in entries)
+    except NotADirectoryError:
+        return os.lstat(path).st_blocks * 512
+    except FileNotFoundError:
+        return 0
+
+
+def _size_of_entry(entry: "os.DirEntry[str]") -> int:
+    try:
+        if entry.is_dir(follow_symlinks=False):
+            return size_of(entry.path)
+        return entry.stat(follow_symlinks=False).st_blocks * 512
+    except FileNotFoundError:
+        return 0
+
+
+def is_running(folder: Path) -> bool:
+    """Whether some process trains the run now."""
+    return is_held(folder / LOCK_FILE)
+
+
+def is_held(path: Path, *, shared: bool = False) -> bool:
+    """Whether somebody holds a lock; asked without writing, because a looker may have no right to.
+
+    Args:
+        path: the lock's file.
+        shared: whether its holders share it, so that only an exclusive probe finds them. A shared probe
+            takes no other looker's for a holder.
+    """
+    # An exclusive lock on NFS asks for a file that is open for writing.
+    mode = os.O_RDWR if shared and os.access(path, os.W_OK) else os.O_RDONLY
+    try:
+        descriptor = os.open(path, mode | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if shared else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _entry(folder: Path, needs: Needs, now: float) -> Entry:
+    outcome = read_outcome(folder)
+    task, seed, labels = needs.known.get(folder.name, (None, None, {}))
+    record = outcome.result or outcome.failure
+    if record is not None:
+        task, seed = record.task, record.seed
+    state = str(outcome.state)
+    if outcome.state is not State.FINISHED and is_running(folder):
+        state = RUNNING
+    return Entry(
+        run=folder.name,
+        state=state,
+        task=task,
+        seed=seed,
+        labels=labels,
+        age=max(0.0, now - folder.stat().st_mtime),
+        size=size_of(folder),
+        sweeps=tuple(needs.sweeps.get(folder.name, ())),
+        reason=None if state == RUNNING else outcome.reason,
+    )
+
+
+def _read_note(path: Path) -> tuple[str | None, list[str] | None]:
+    """Study and runs of the note of how a sweep was last run; None for what it does not tell."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raw = None
+    if not isinstance(raw, dict):
+        return None, None
+    study, runs = raw.get("study"), raw.get("runs")
+    whole = isinstance(runs, list) and all(isinstance(run, str) for run in runs)
+    return study if isinstance(study, str) else None, runs if whole else None

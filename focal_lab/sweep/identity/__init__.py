@@ -1,0 +1,1 @@
+"""Run IDs: which settings are part of a run's identity."""

@@ -1,0 +1,278 @@
+"""From a configuration to what its run's id is a hash of; without torch, where it was asked before.
+
+LightningCLI's conversion of values needs the classes and so torch: its answers are kept in
+`<out>/identity.json`, under keys that change with the code. What is not there yet is asked in one go, of a
+process that has torch.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache, cached_property, lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import focal_lab
+from focal_lab.sweep.estimate.cache import keep, recall
+from focal_lab.sweep.identity.identity_table import (
+    LEFT_OUT,
+    MOVED_CLASSES,
+    RATES,
+    normal_options,
+    normal_path,
+    normal_trainer,
+    text_keys,
+)
+from focal_lab.sweep.identity.user_code import UserCode
+from focal_lab.sweep.run_folder.provenance import versions
+from focal_lab.sweep.run_folder.result import RESULT_FILE
+
+# Changes of the code that change what a configuration computes belong here: they rename every run.
+IDENTITY_VERSION = 2
+IDENTITY_FILE = "identity.json"
+_TRAINER = "lightning.pytorch.Trainer"
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=repr)
+_T = TypeVar("_T")
+# (class, option, value); without an option: what is the class like
+_Question = tuple[str, str | None, Any]
+# key of a question -> answer, of all that was asked in this process
+_answers: dict[str, Any] = {}
+
+
+class Identities:
+    """Describes configurations; sees one state of the user's code.
+
+    Args:
+        out: folder of the runs, where answers are kept; None to keep none.
+    """
+
+    def __init__(self, out: Path | None = None) -> None:
+        self.out, self.code = out, UserCode()
+        self._open: dict[str, _Question] = {}
+        self._refused: set[str] = set()
+        self._known: dict[tuple[str, str | None, str], Any] = {}
+        self._configs: dict[str, Mapping[str, Any]] = {}
+
+    def settled(self, make: Callable[[], _T]) -> _T:
+        """What a function makes of descriptions: made again when questions were open the first time."""
+        made = make()
+        while self._open:
+            self._ask()
+            made = make()
+        return made
+
+    def describe(self, config: Mapping[str, Any], task: str, network: Mapping[str, Any]) -> dict[str, Any]:
+        """Everything of a configuration that can change its result, and nothing else.
+
+        Right once it is `settled`.
+
+        Args:
+            config: a run's, or what the runs of all seeds have in common.
+            task: what it is trained for.
+            network: what its backbone comes to.
+        """
+        self._configs.setdefault(task, config)
+        model, data = self._section(config["model"]), self._section(config["data"])
+        for name in ("backbone", "backbone_options"):
+            model["init_args"].pop(name, None)
+        if model["init_args"].get("backbone_checkpoint"):
+            model["init_args"]["backbone_checkpoint"] = _content(
+                str(model["init_args"]["backbone_checkpoint"])
+            )
+        for name in LEFT_OUT["data"]:
+            data["init_args"].pop(name, None)
+        described = {
+            **{key: value for key, value in config.items() if value not in (None, {}, [])},
+            "version": IDENTITY_VERSION,
+            "task": task,
+            "network": self._network(str(config["model"]["class_path"]), network),
+            "model": model,
+            "data": data,
+            "trainer": normal_trainer(self._options(_TRAINER, config.get("trainer") or {})),
+        }
+        code = self.code.of_run(config, described)
+        return described | ({"code": code} if code else {})
+
+    def folder(self, name: str) -> str:
+        """Where the run of that id is: in the folder of its id, unless an earlier version finished it.
+
+        Earlier versions had other ids.
+        """
+        if self.out is None or self._open or (self.out / name / RESULT_FILE).exists():
+            return name
+        return self._earlier.get(name, name)
+
+    @cached_property
+    def _earlier(self) -> dict[str, str]:
+        from focal_lab.sweep.identity.earlier_runs import earlier_runs
+
+        assert self.out is not None
+        return earlier_runs(self.out, self)
+
+    def _section(self, section: Mapping[str, Any]) -> dict[str, Any]:
+        owner = str(section["class_path"])
+        info = self._info(owner)
+        others = {key: value for key, value in section.items() if value}
+        options = self._options(owner, section.get("init_args") or {})
+        return others | {"class_path": owner if info is None else info["name"], "init_args": options}
+
+    def _options(self, owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        info = self._info(owner)
+        if info is None:
+            return {key: text_keys(value) for key, value in given.items()}
+        converted = {key: self._value(owner, key, normal_path(key, value)) for key, value in given.items()}
+        return normal_options(info, converted)
+
+    def _network(self, owner: str, network: Mapping[str, Any]) -> dict[str, Any]:
+        """1.0 is 1, and an option that is None or has its default is as good as none."""
+        found = dict(network)
+        for part, defaults in (("options", {}), ("others", RATES)):
+            if part in found:
+                options = self._value(owner, "backbone_options", found[part]) or {}
+                found[part] = {
+                    key: value
+                    for key, value in options.items()
+                    if value is not None and value != defaults.get(key)
+                }
+        plain: dict[str, Any] = _whole(found)
+        return plain
+
+    def _info(self, owner: str) -> Mapping[str, Any] | None:
+        """Description of a class; None where it is not known (yet) or cannot be imported."""
+        found: Mapping[str, Any] | None = self._answer(owner, None, None)
+        return found
+
+    def _value(self, owner: str, option: str, value: Any) -> Any:
+        """A value as LightningCLI hands it on; as it is where that is not known (yet) or it is refused."""
+        info = self._info(owner)
+        if info is None:
+            return text_keys(value)
+        kinds = info["kinds"].get(option, "").split("|")
+        kind = "None" if value is None else type(value).__name__
+        if kind in kinds and (kind != "str" or set(kinds) <= {"str", "None"}):
+            return value
+        if kind == "int" and "float" in kinds:
+            return float(value)
+        answer = self._answer(owner, option, value)
+        return text_keys(value) if answer is None else answer[0]
+
+    def _answer(self, owner: str, option: str | None, value: Any) -> Any:
+        short = (owner, option, _canonical(text_keys(value)) if option is not None else "")
+        if short in self._known:
+            return self._known[short]
+        question = (MOVED_CLASSES.get(owner, owner), option, value)
+        key = self._key(question)
+        answer = _answers.get(key, self._kept.get(key))
+        if answer is None and key not in self._refused:
+            self._open[key] = question
+        else:
+            self._known[short] = answer
+        return answer
+
+    @cached_property
+    def _kept(self) -> dict[str, Any]:
+        return {} if self.out is None else recall(self.out / IDENTITY_FILE)
+
+    def _key(self, question: _Question) -> str:
+        owner, option, value = question
+        text = _canonical([owner, option, text_keys(value), self.code.of(owner, value)])
+        return f"{_environment()} {_digest(text)[:20]}"
+
+    def _ask(self) -> None:
+        """Have all open questions answered; a class or value that is refused keeps its raw form."""
+        asked, self._open = self._open, {}
+        owners = list(dict.fromkeys(owner for owner, _, _ in asked.values()))
+        values = [(key, question) for key, question in asked.items() if question[1] is not None]
+        described, converted = _convert(owners, [question for _, question in values], self._configs)
+        found = {key: described[owner] for key, (owner, option, _) in asked.items() if option is None}
+        found |= {key: answer for (key, _), answer in zip(values, converted, strict=True)}
+        self._refused |= {key for key, answer in found.items() if answer is None}
+        found = {key: answer for key, answer in found.items() if answer is not None}
+        _answers.update(found)
+        if self.out is not None:
+            keep(self.out / IDENTITY_FILE, found)
+
+
+def hash_of(value: Any) -> str:
+    """SHA-256 of the canonical JSON; 1.0 and 1 are told apart, the order of keys is not."""
+    return _digest(_canonical(value))
+
+
+def seeded_hashes(
+    described: Mapping[str, Any], own: list[dict[str, Any]]
+) -> list[tuple[str, dict[str, Any]]]:
+    """A description with each of some additions, after `hash_of` that; what is shared is written once."""
+    shared = {key: _pair(key, value) for key, value in described.items()}
+    found = []
+    for addition in own:
+        written = shared | {key: _pair(key, value) for key, value in addition.items()}
+        text = ",".join(written[key] for key in sorted(written))
+        found.append((_digest(f"{{{text}}}"), {**described, **addition}))
+    return found
+
+
+def _convert(owners: list[str], questions: list[Any], configs: Mapping[str, Mapping[str, Any]]) -> Any:
+    """What `engine.convert` answers, from this process if it has torch, else from a warm one."""
+    if "lightning.pytorch" in sys.modules:
+        from focal_lab.sweep.worker.convert import convert_all
+
+        return convert_all(owners, questions)
+    from focal_lab.sweep.worker.protocol import WarmProcesses
+
+    process, messages = WarmProcesses(configs=configs.values()).convert(owners, questions)
+    try:
+        return messages.recv()
+    except EOFError as error:
+        process.join()
+        raise RuntimeError(f"reading the configuration failed (exit status {process.exitcode})") from error
+    finally:
+        process.kill()
+        messages.close()
+
+
+@cache
+def _environment() -> str:
+    """Hash of the code that converts: ours, and the versions of others'."""
+    folder = Path(focal_lab.__file__).parent
+    ours = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        ours.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return hash_of([versions(), version("jsonargparse"), ours.hexdigest()])[:16]
+
+
+def _content(path: str) -> str:
+    """A file by its content; its path where there is none yet."""
+    file = Path(path)
+    try:
+        status = file.stat()
+        return f"sha256:{_file_digest(str(file.resolve()), status.st_mtime_ns, status.st_size)}"
+    except OSError:
+        return path
+
+
+@lru_cache(maxsize=256)
+def _file_digest(path: str, modified: int, size: int) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _whole(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _pair(key: str, value: Any) -> str:
+    return f"{_canonical(key)}:{_canonical(value)}"
+
+
+def _canonical(value: Any) -> str:
+    return _ENCODER.encode(value)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""From a sweep file to cells and runs, before anything is trained."""

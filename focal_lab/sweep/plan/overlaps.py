@@ -1,0 +1,153 @@
+"""Refuses settings that contradict what a row is labelled with. Pure functions."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import Any
+
+from focal_lab.errors import UserError
+from focal_lab.sweep.plan.cells import design_cells
+from focal_lab.sweep.plan.runs import for_task, is_for_one_task, setting_key
+from focal_lab.sweep.spec.sweep_file import Sweep
+
+
+@dataclass(frozen=True)
+class _Level:
+    """A level of a factor, or a range of a search; `key` is its place in the sweep file."""
+
+    label: str | None
+    key: str
+    settings: Mapping[str, Any]
+
+    def place(self, setting: str) -> str:
+        """`factors.net.Large (window_size)`, or `factors.window_size`."""
+        return self.key if self.key.endswith(f".{setting}") else f"{self.key} ({setting})"
+
+
+def refuse_overlaps(sweep: Sweep, overrides: Mapping[str, Any]) -> None:
+    """Make sure that every cell is trained with what its labels say.
+
+    Settings are compared by what they come to: `model.lr` is `model.init_args.lr`, and for classification
+    `classification.model.lr`, too; a mapping such as `model.backbone_options` covers all keys in it.
+
+    Args:
+        sweep: two of its levels may set the same key if no cell has both, or if they agree. A default in its
+            `set` may be changed by some levels, but not by all.
+        overrides: settings of the command line, which lie over the levels.
+
+    Raises:
+        UserError: a setting lies over a varied one, a default is never used, two levels of a cell set the
+            same key differently, or one names a key in two ways. The message names both.
+    """
+    varied = _varied(sweep)
+    _refuse_twice(sweep, "set", sweep.settings)
+    for levels in varied.values():
+        for level in levels:
+            _refuse_twice(sweep, level.key, level.settings)
+        _refuse_overridden(sweep, levels, overrides)
+        _refuse_unused(sweep, levels)
+    for one, other in combinations(varied, 2):
+        pairs: Iterator[tuple[_Level, _Level]] = product(varied[one], varied[other])
+        rivals = [pair for pair in pairs if _rival_keys(sweep, *pair)]
+        if rivals and sweep.search is None:
+            together = {(cell.labels[one], cell.labels[other]) for cell in design_cells(sweep)}
+            rivals = [pair for pair in rivals if (pair[0].label, pair[1].label) in together]
+        for mine, theirs in rivals[:1]:
+            key, other_key = _rival_keys(sweep, mine, theirs)[0]
+            raise UserError(
+                f"sets {key}, and so does {theirs.place(other_key)} in the same cell: the row would be "
+                "labelled with what is not trained; let one of them set it",
+                file=sweep.path,
+                key=mine.key,
+            )
+
+
+def _varied(sweep: Sweep) -> dict[str, list[_Level]]:
+    """Factor or range -> its levels, in the order in which they are laid over each other."""
+    found: dict[str, list[_Level]] = {}
+    for factor, levels in sweep.factors.items():
+        found[factor] = [
+            _Level(
+                level.label,
+                f"factors.{factor}" + ("" if list(level.settings) == [factor] else f".{level.label}"),
+                level.settings,
+            )
+            for level in levels
+        ]
+    for name in sweep.search.ranges if sweep.search else ():
+        found[name] = [_Level(None, f"search.ranges.{name}", {name: object()})]  # any value
+    return found
+
+
+def _refuse_overridden(sweep: Sweep, levels: list[_Level], overrides: Mapping[str, Any]) -> None:
+    for level, name in product(levels, overrides):
+        for key, value in level.settings.items():
+            if any(_replaces(name, key, value, task) for task in sweep.tasks):
+                raise UserError(
+                    f"{name}: {level.place(key)} of {sweep.path} varies this, and rows would be labelled "
+                    "with what is not trained; drop one of the two",
+                    key="--set",
+                )
+
+
+def _refuse_unused(sweep: Sweep, levels: list[_Level]) -> None:
+    for name, value in sweep.settings.items():
+        tasks = [task for task in sweep.tasks if path_of(name, task)]
+        if tasks and all(
+            any(_replaces(key, name, value, task) for key in level.settings)
+            for level in levels
+            for task in tasks
+        ):
+            key = next(iter(levels[0].settings))
+            raise UserError(
+                f"is never used, because {levels[0].place(key)} varies this; drop one of the two",
+                file=sweep.path,
+                key=f"set.{name}",
+            )
+
+
+def _refuse_twice(sweep: Sweep, key: str, settings: Mapping[str, Any]) -> None:
+    for (one, value), (other, _) in combinations(settings.items(), 2):
+        # a key of one task alone goes before that of all, whichever stands first
+        alike = is_for_one_task(one) == is_for_one_task(other)
+        if alike and any(_replaces(other, one, value, task) for task in sweep.tasks):
+            raise UserError(f"{other} replaces {one}; drop one of the two", file=sweep.path, key=key)
+
+
+def _rival_keys(sweep: Sweep, one: _Level, other: _Level) -> list[tuple[str, str]]:
+    """Keys of two levels of which the second replaces the first by another value."""
+    return [
+        (mine, theirs)
+        for (mine, value), theirs in product(one.settings.items(), other.settings)
+        for task in sweep.tasks
+        if _replaces(theirs, mine, value, task)
+        and (path_of(mine, task) != path_of(theirs, task) or repr(value) != repr(other.settings[theirs]))
+    ]
+
+
+def _replaces(later: str, earlier: str, value: Any, task: str) -> bool:
+    """Whether a setting takes the place of an earlier one, or of something in the `value` of that."""
+    theirs, mine = path_of(later, task), path_of(earlier, task)
+    if not theirs or not mine:
+        return False
+    return mine[: len(theirs)] == theirs or (theirs[: len(mine)] == mine and _has(value, theirs[len(mine) :]))
+
+
+def path_of(name: str, task: str) -> tuple[str, ...]:
+    """The key of a setting for a task, without `init_args`; empty for another task's or an unknown one."""
+    own = for_task(name, task)
+    try:
+        return tuple(part for part in setting_key(own or "").split(".") if part != "init_args")
+    except UserError:  # is reported where it is set
+        return ()
+
+
+def _has(value: Any, names: tuple[str, ...]) -> bool:
+    """Whether nested mappings hold a key; `init_args` may be left out."""
+    for name in names:
+        while isinstance(value, Mapping) and name not in value and "init_args" in value:
+            value = value["init_args"]
+        if not isinstance(value, Mapping) or name not in value:
+            return False
+        value = value[name]
+    return True

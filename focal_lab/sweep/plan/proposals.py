@@ -1,0 +1,229 @@
+"""From a proposal of the sampler to a run, the same one on every machine; and what was proposed so far."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any, Self
+
+from focal_lab.errors import UserError
+from focal_lab.sweep.identity.run_ids import Identities
+from focal_lab.sweep.plan.cells import Cell
+from focal_lab.sweep.plan.runs import Run, hash_of, make_runs
+from focal_lab.sweep.spec.search_section import Range, Search
+from focal_lab.sweep.spec.suite import Suite
+from focal_lab.sweep.spec.sweep_file import Level, Sweep
+from focal_lab.utils.atomic_files import write_atomic
+
+SEARCHES = "searches"
+# Digits of a proposed number: enough for any rate, and the table shows what was trained.
+_DIGITS = 4
+# Digits of a number of a grid, and of labels: all but the noise of a sum.
+_EXACT = 12
+# Larger spaces are not written out.
+_MOST_COMBINATIONS = 10_000
+
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes a run of a proposal.
+
+    Attributes:
+        sweep: its factors are searched by their labels, its search's ranges by numbers.
+        suite: whose experiment it is.
+        experiment: the LightningCLI configuration under all proposals.
+        overrides: settings of the command line.
+        identities: names the runs, all by the user's code as it was at first.
+        noted_code: the user's code as who began the search has it; None for who begins it.
+    """
+
+    sweep: Sweep
+    suite: Suite
+    experiment: dict[str, Any]
+    overrides: dict[str, Any]
+    identities: Identities = field(default_factory=Identities, compare=False, repr=False)
+    noted_code: dict[str, str] | None = None
+
+    @property
+    def search(self) -> Search:
+        """How proposals are made."""
+        assert self.sweep.search is not None
+        return self.sweep.search
+
+    @property
+    def levels(self) -> dict[str, list[str]]:
+        """Factor -> labels."""
+        return {name: [level.label for level in levels] for name, levels in self.sweep.factors.items()}
+
+    @cached_property
+    def size(self) -> int | None:
+        """How many combinations there are; None where a range is continuous."""
+        counts = [numbers.count for numbers in self.search.ranges.values()]
+        known = [count for count in counts if count is not None]
+        if len(known) < len(counts):
+            return None
+        return math.prod([*known, *(len(labels) for labels in self.levels.values())])
+
+    @property
+    def trials(self) -> int:
+        """How many runs the search can have."""
+        return self.search.trials if self.size is None else min(self.search.trials, self.size)
+
+    @cached_property
+    def combinations(self) -> list[Params] | None:
+        """All that can be proposed; None where that is a lot, or not known."""
+        if self.size is None or self.size > _MOST_COMBINATIONS:
+            return None
+        axes: dict[str, list[Any]] = dict(self.levels)
+        axes |= {name: numbers.values() for name, numbers in self.search.ranges.items()}
+        return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+
+    @cached_property
+    def study(self) -> str:
+        """Name of the study: more trials, another sampler or pruning go on with it."""
+        raw = self.as_dict()
+        raw.pop("code", None)
+        raw["search"] = {key: raw["search"][key] for key in ("ranges", "objectives")}
+        raw["search"]["compared on"] = "validation"  # earlier ones compared the test split
+        del raw["path"], raw["title"]
+        return f"{self.sweep.name}-{self.suite.name}-{hash_of(raw)[:8]}"
+
+    def cell(self, params: Mapping[str, Any]) -> Cell:
+        """The cell of a proposal: labels of factors, and numbers."""
+        labels: dict[str, str] = {}
+        settings: dict[str, Any] = {}
+        for name, levels in self.sweep.factors.items():
+            labels[name] = str(params[name])
+            settings |= next(level.settings for level in levels if level.label == labels[name])
+        for name, numbers in self.search.ranges.items():
+            settings[name] = _rounded(params[name], numbers)
+            labels[name] = f"{settings[name]:.{_EXACT}g}"
+        return Cell(labels, settings)
+
+    def run(self, params: Mapping[str, Any]) -> Run:
+        """The run of a proposal.
+
+        Raises:
+            UserError: the backbone cannot have this combination.
+        """
+        task, cell = self.sweep.tasks[0], self.cell(params)
+
+        def make() -> list[Run]:
+            return make_runs(
+                self.sweep, self.suite, self.experiment, cell, task, self.overrides, self.identities
+            )
+
+        (run,) = self.identities.settled(make)
+        return run
+
+    def probes(self) -> Iterator[Params]:
+        """Proposals that between them have every label and both ends of every range."""
+        low: Params = {name: labels[0] for name, labels in self.levels.items()}
+        low |= {name: numbers.low for name, numbers in self.search.ranges.items()}
+        yield low
+        yield low | {name: numbers.high for name, numbers in self.search.ranges.items()}
+        for name, labels in self.levels.items():
+            for label in labels[1:]:
+                yield low | {name: label}
+
+    @cached_property
+    def code(self) -> dict[str, str]:
+        """The user's modules that proposals run, each with the digest of its code, see `user_code`."""
+        runs = [self.run(params) for params in self.probes()]
+        return {name: digest for run in runs for name, digest in run.identity.get("code", {}).items()}
+
+    @property
+    def planned_code(self) -> dict[str, str]:
+        """The same for who began the search."""
+        return self.code if self.noted_code is None else self.noted_code
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for machines without the project's files."""
+        return {
+            "sweep": self.sweep.name,
+            "path": str(self.sweep.path),
+            "title": self.sweep.title,
+            "task": self.sweep.tasks[0],
+            "seed": self.sweep.seeds[0],
+            "settings": self.sweep.settings,
+            "factors": {
+                name: {level.label: level.settings for level in levels}
+                for name, levels in self.sweep.factors.items()
+            },
+            "search": self.search.as_dict(),
+            "suite": self.suite.name,
+            "backbones": self.suite.backbones,
+            "experiment": self.experiment,
+            "overrides": self.overrides,
+            "code": self.planned_code,
+        }
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """The inverse of `as_dict`."""
+        factors = {
+            name: tuple(Level(label, settings) for label, settings in levels.items())
+            for name, levels in raw["factors"].items()
+        }
+        sweep = Sweep(
+            name=raw["sweep"],
+            path=Path(raw["path"]),
+            title=raw["title"],
+            paper=None,
+            claim=None,
+            tasks=(raw["task"],),
+            seeds=(raw["seed"],),
+            factors=factors,
+            columns=(),
+            settings=raw["settings"],
+            search=Search.from_dict(raw["search"]),
+        )
+        suite = Suite(raw["suite"], Path(), raw["backbones"])
+        return cls(sweep, suite, raw["experiment"], raw["overrides"], noted_code=raw.get("code", {}))
+
+
+class Proposals:
+    """What was proposed in a study: a small file each in `<out>/searches/<study>/`.
+
+    The storage knows it, too, and may be lost; these files and `result.json` are enough to go on.
+    """
+
+    def __init__(self, out: Path, recipe: Recipe) -> None:
+        self._folder = out / SEARCHES / recipe.study
+        self._recipe = recipe
+        self._known: dict[str, tuple[Params, Run]] = {}
+
+    def add(self, run: Run, params: Mapping[str, Any]) -> None:
+        """Note a proposal before it is trained."""
+        write_atomic(self._folder / f"{run.id}.json", json.dumps(dict(params)) + "\n")
+        self._known[run.id] = dict(params), run
+
+    def params(self, run: str) -> Params:
+        """What was proposed for a run."""
+        return self._known[run][0]
+
+    def runs(self) -> dict[str, Run]:
+        """All runs proposed so far, by anybody; by id."""
+        for path in sorted(self._folder.glob("*.json")):
+            if path.stem not in self._known:
+                try:
+                    params = json.loads(path.read_text(encoding="utf-8"))
+                    run = self._recipe.run(params)
+                except (OSError, ValueError, KeyError, StopIteration, UserError):
+                    continue  # not one of ours
+                if run.id == path.stem:
+                    self._known[run.id] = params, run
+        return {name: run for name, (_, run) in self._known.items()}
+
+
+def _rounded(value: float, numbers: Range) -> float:
+    if numbers.whole:
+        return int(value)
+    if numbers.step is not None:
+        return float(f"{value:.{_EXACT}g}")
+    return min(max(float(f"{value:.{_DIGITS}g}"), numbers.low), numbers.high)

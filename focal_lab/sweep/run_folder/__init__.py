@@ -1,0 +1,1 @@
+"""What lies under `runs/<id>`: file names, results, checkpoints."""

@@ -1,0 +1,1 @@
+"""The sweep file: what it may hold, and what is refused."""

@@ -1,0 +1,105 @@
+"""A suite: a folder under `experiments/` with one experiment per task."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from focal_lab.errors import UserError, one_of
+from focal_lab.utils.yaml import load_yaml
+
+SUITE_FILE = "suite.yaml"
+EXPERIMENTS = Path("experiments")
+# `fit` takes more: ckpt_path, for one, is where it resumes from, which a sweep knows itself
+_KEYS = ("seed_everything", "trainer", "model", "data")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Where the experiments of a suite are, and what backbone names of sweep files mean in it.
+
+    Attributes:
+        name: the folder's name.
+        folder: the folder.
+        backbones: name in a sweep file -> backbone that stands for it here (the digits suite has small ones).
+        experiments: task -> experiment of another folder, relative to this one.
+    """
+
+    name: str
+    folder: Path
+    backbones: dict[str, str]
+    experiments: dict[str, str] = field(default_factory=dict)
+
+    def experiment(self, task: str) -> dict[str, Any]:
+        """The LightningCLI configuration of a task.
+
+        Raises:
+            UserError: the suite has none for it, or the file is malformed.
+        """
+        path = self.folder / self.experiments.get(task, f"{task}.yaml")
+        if not path.is_file():
+            there = sorted(file.stem for file in self.folder.glob("*.yaml") if file.name != SUITE_FILE)
+            raise UserError(
+                f"suite {self.name} has no experiment for {task} (it has {one_of(there)})", file=path
+            )
+        config = load_yaml(path)
+        for part in ("model", "data"):
+            section = config.get(part)
+            if not isinstance(section, dict) or "class_path" not in section:
+                raise UserError("needs a class_path and init_args", file=path, key=part)
+            section["init_args"] = _section(section, "init_args", path, f"{part}.init_args")
+        config["trainer"] = _section(config, "trainer", path, "trainer")
+        for key, value in config.items():
+            if key not in _KEYS and value is not None:
+                raise UserError(
+                    f"a run of a sweep does not take it; keep to {one_of(_KEYS)}", file=path, key=key
+                )
+        return {key: config[key] for key in config if key in _KEYS}
+
+
+def find_suite(name: str) -> Suite:
+    """The suite of that name.
+
+    Raises:
+        UserError: there is none; the message lists those that exist.
+    """
+    folder = EXPERIMENTS / name
+    if folder.is_dir() and (Path(name).name != name or name == ".."):  # studies are called by it
+        raise _no_suite(f"{name!r} is a path; give the name of a folder in experiments/")
+    if not folder.is_dir():
+        if not EXPERIMENTS.is_dir():
+            raise UserError(
+                "there is no folder experiments/ here; run focal-lab from a checkout of the project"
+            )
+        raise _no_suite(f"{name!r} is not a suite")
+    if not _holds_experiments(folder):
+        raise _no_suite(f"{name!r} holds no experiments, only what is laid over them")
+    path = folder / SUITE_FILE
+    raw = load_yaml(path) if path.is_file() else {}
+    sections = {key: raw.get(key, {}) for key in ("backbones", "experiments")}
+    if set(raw) - set(sections) or not all(isinstance(section, dict) for section in sections.values()):
+        raise UserError(
+            "may hold backbones: {name in sweeps: name here} and experiments: {task: file elsewhere}",
+            file=path,
+        )
+    named = {key: {str(k): str(v) for k, v in section.items()} for key, section in sections.items()}
+    return Suite(name, folder, **named)
+
+
+def _no_suite(why: str) -> UserError:
+    there = sorted(path.name for path in EXPERIMENTS.iterdir() if path.is_dir() and _holds_experiments(path))
+    return UserError(f"{why} (use {one_of(there)})", key="--suite")
+
+
+def _holds_experiments(folder: Path) -> bool:
+    """Overlays, which are no suite, name no class; so `experiments/debug` is none."""
+    files = list(folder.glob("*.yaml"))
+    named = any("class_path" in file.read_text(encoding="utf-8", errors="replace") for file in files)
+    return named or folder / SUITE_FILE in files or not files
+
+
+def _section(config: dict[str, Any], name: str, path: Path, key: str) -> dict[str, Any]:
+    """A part of an experiment that may be left out or empty."""
+    section = config.get(name)
+    if not isinstance(section, dict | None):
+        raise UserError(f"{section!r} is no mapping", file=path, key=key)
+    return section or {}

@@ -1,0 +1,148 @@
+"""What LightningCLI makes of classes and values in a configuration, as plain values. Imports torch."""
+
+import enum
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import lightning.pytorch.cli  # noqa: F401  (registers the types that Lightning's options have)
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from focal_lab.errors import UserError
+from focal_lab.sweep.identity.identity_table import is_ours, normal_options, stable_name, text_keys
+from focal_lab.sweep.worker.train import join_parent
+from focal_lab.training.cost import find_class
+from focal_lab.training.union_order import try_int_before_float
+
+# kinds of options whose values need no conversion where they are of that kind already
+_KINDS: dict[Any, str] = {float: "float", int: "int", bool: "bool", str: "str", type(None): "None"}
+
+Question = tuple[str, str, Any]
+
+try_int_before_float()
+
+
+def convert_child(owners: Sequence[str], questions: Sequence[Question], connection: Connection) -> None:
+    """Send what `convert_all` returns."""
+    join_parent()
+    connection.send(convert_all(owners, questions))
+
+
+def convert_all(
+    owners: Iterable[str], questions: Iterable[Question]
+) -> tuple[dict[str, dict[str, Any] | None], list[tuple[Any] | None]]:
+    """Describe classes, and convert values of their options.
+
+    Args:
+        owners: dotted paths of classes.
+        questions: (class, option, value).
+
+    Returns:
+        Class -> description, None for what cannot be imported; for each question its converted value in a
+        tuple, None where the class does not take it: checking the configuration says why.
+    """
+    with warnings.catch_warnings(), _working_directory_last():
+        warnings.simplefilter("ignore")
+        described = {owner: _describe(owner) for owner in owners}
+        answers = [
+            None if _describe(owner) is None else _converted(owner, option, value)
+            for owner, option, value in questions
+        ]
+        return described, answers
+
+
+@contextmanager
+def _working_directory_last() -> Iterator[None]:
+    """The user's modules may be in the working directory."""
+    before, here = list(sys.path), str(Path.cwd())
+    sys.path = before if "" in before or here in before else [*before, here]
+    try:
+        yield
+    finally:
+        sys.path = before
+
+
+@cache
+def _describe(owner: str) -> dict[str, Any] | None:
+    """A class's stable name, whether it is ours, its options' defaults and kinds; None for no class.
+
+    The default of an option that must be given is None.
+    """
+    try:
+        cls, parser = find_class(owner), _parser(owner)
+    except (Exception, SystemExit):  # it runs the user's code
+        return None
+    defaults: dict[str, Any] = {}
+    kinds: dict[str, str] = {}
+    for action in parser._actions:
+        name = action.dest.removeprefix("it.")
+        kind = getattr(action, "_typehint", None)
+        if not action.dest.startswith("it.") or name.endswith(".help"):
+            continue
+        kinds[name] = _kind(kind)
+        converted = _converted(owner, name, action.default)
+        defaults[name] = _plain(action.default) if converted is None else converted[0]
+    return {"name": stable_name(cls), "ours": is_ours(cls), "defaults": defaults, "kinds": kinds}
+
+
+def _kind(hint: Any) -> str:
+    """float, int, bool, str and unions of these, with None: `int|float|None`; empty for other types."""
+    parts = get_args(hint) if get_origin(hint) in (Union, type(int | str)) else (hint,)
+    names = [_KINDS.get(part, "") for part in parts]
+    return "|".join(names) if all(names) else ""
+
+
+@cache
+def _parser(owner: str) -> ArgumentParser:
+    """As LightningCLI takes the class's options."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(find_class(owner), "it", fail_untyped=False, sub_configs=True)
+    return parser
+
+
+def _converted(owner: str, option: str, value: Any) -> tuple[Any] | None:
+    try:
+        parsed = _parser(owner).parse_object({"it": {option: value}}, defaults=False, _skip_required=True)
+        return (_plain(parsed["it"][option]),)
+    except (ArgumentError, UserError, KeyError):  # KeyError: `callbacks+`, which appends
+        return None
+
+
+def _plain(value: Any) -> Any:
+    """As JSON; classes and functions by stable names, options of classes as they differ from the defaults."""
+    if isinstance(value, Namespace):
+        value = value.as_dict()
+    if isinstance(value, Mapping):
+        if isinstance(value.get("class_path"), str):
+            return _plain_class(value)
+        return text_keys({key: _plain(part) for key, part in value.items()})
+    if isinstance(value, enum.Enum):
+        return value.name
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(part) for part in value), key=repr)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, type) or (hasattr(value, "__qualname__") and hasattr(value, "__module__")):
+        return stable_name(value)
+    told = repr(value)
+    return f"{stable_name(type(value))}: {'' if ' at 0x' in told else told}"
+
+
+def _plain_class(value: Mapping[str, Any]) -> dict[str, Any]:
+    path = str(value["class_path"])
+    given = {key: _plain(part) for key, part in (value.get("init_args") or {}).items()}
+    extra = {"dict_kwargs": _plain(value["dict_kwargs"])} if value.get("dict_kwargs") else {}
+    info = _describe(path)
+    if info is None:
+        return {"class_path": path, "init_args": given, **extra}
+    return {"class_path": info["name"], "init_args": normal_options(info, given), **extra}

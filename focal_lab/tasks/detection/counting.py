@@ -1,0 +1,56 @@
+"""Parameters and multiply-accumulates of a detector, the way the papers count them."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from focal_lab.backbones.counting import count_gmacs
+from focal_lab.backbones.options import Size
+from focal_lab.tasks.padding import padded_size
+
+# Regions that a detector with proposals is counted for: 1,000 boxes are classified and 100 get a mask.
+BOX_REGIONS = 1000
+MASK_REGIONS = 100
+# Height and width of the image that they are counted for.
+PAPER_SIZE = (800, 1280)
+
+
+def count_detector_gmacs(detector: nn.Module, image_size: Size) -> float:
+    """Billions of multiply-accumulates for one picture: backbone, pyramid, and all heads.
+
+    Matching, sampling and suppression of boxes are not counted. With region proposals the box head works on
+    1,000 regions and the mask head on 100, whatever the picture shows (as in the paper's tables 3 and 4).
+
+    Args:
+        detector: a network of `focal_lab.tasks.detection.methods`.
+        image_size: height and width in pixels; the frame of the network is rounded up from it.
+    """
+    divisor: int = cast(Any, detector).transform.size_divisible
+    return count_gmacs(_Heads(detector), padded_size(image_size, divisor))
+
+
+class _Heads(nn.Module):
+    """A detector without what depends on its answers."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images_BCHW: Tensor) -> None:
+        detector: Any = self.detector
+        frame = images_BCHW.shape[-2:]
+        detector.transform.extent.update([(frame[0], frame[1])] * len(images_BCHW), frame)
+        maps = list(detector.backbone(images_BCHW).values())
+        if not hasattr(detector, "roi_heads"):
+            detector.head(maps)
+            return
+        detector.rpn.head(maps)
+        heads = detector.roi_heads
+        heads.box_predictor(heads.box_head(_regions(heads.box_roi_pool, maps[0], BOX_REGIONS)))
+        if heads.has_mask():
+            heads.mask_predictor(heads.mask_head(_regions(heads.mask_roi_pool, maps[0], MASK_REGIONS)))
+
+
+def _regions(pool: Any, like: Tensor, count: int) -> Tensor:
+    return torch.empty(count, like.shape[1], *pool.output_size, device=like.device)

@@ -1,0 +1,278 @@
+"""Object detection and instance segmentation with any timm backbone (section 4.2 of the paper)."""
+
+from typing import Any, cast
+
+import torch
+from lightning import Callback
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from focal_lab.backbones.options import Size
+from focal_lab.data.loading.collate import Batch, Target
+from focal_lab.errors import UserError
+from focal_lab.tasks.base import Task
+from focal_lab.tasks.class_count import check_labels, known
+from focal_lab.tasks.detection.counting import PAPER_SIZE, count_detector_gmacs
+from focal_lab.tasks.detection.images import DRAWN_FROM, ShowDetections, WriteDetections
+from focal_lab.tasks.detection.methods import (
+    build_detector,
+    first_label,
+    has_masks,
+    most_found,
+    stages_of,
+)
+from focal_lab.tasks.detection.metrics import AveragePrecision, metric_names
+from focal_lab.tasks.detection.regions import in_full
+from focal_lab.tasks.detection.settings import Settings
+from focal_lab.tasks.features import Features
+from focal_lab.tasks.optimizer import Recipe
+from focal_lab.tasks.padding import Extent
+from focal_lab.tasks.tested import refuse_repeated
+
+
+class Detection(Task):
+    """The losses of a torchvision detector, and average precision as COCO defines it.
+
+    Args:
+        method: retinanet, mask_rcnn, faster_rcnn or fcos.
+        backbone: timm model name, such as focal_tiny or resnet50.
+        backbone_options: options of that model, such as {focal_windows: [15, 13, 9, 7]}; a focal one gets
+            border: mask unless they say otherwise, so that padding changes no result.
+        backbone_checkpoint: file of weights to start from, such as that of a classification run.
+        num_classes: classes of the data, background not counted; None takes their number from the data in a
+            command.
+        min_size: shorter side in px that pictures are resized to: one of several at random in training, the
+            last in evaluation; empty to leave pictures as they are.
+        max_size: longest side in px after resizing.
+        pyramid_channels: channels of the pyramid's maps and of the heads' convolutions.
+        head_width: numbers per region in the box head.
+        feature_norm: a layer norm on each of the backbone's maps, as in Swin's detectors; None for those
+            backbones whose maps have their channels last.
+        detector_options: keyword arguments of torchvision's class, such as {box_batch_size_per_image: 64}.
+        lr: highest learning rate.
+        weight_decay: decay of all weights but norms and position tables, as in Swin's detectors.
+        betas: AdamW's two decay rates.
+        milestones: epochs after which the rate falls to a tenth; empty for a cosine.
+        warmup_steps: optimizer steps of linear warmup.
+        warmup_lr: learning rate at the start of the warmup.
+        min_lr: learning rate at the end of the cosine.
+
+    Raises:
+        UserError: no such method, backbone, option or file, or a number out of range.
+    """
+
+    # what the best checkpoint is chosen by
+    monitor = "val/ap_box"
+    monitor_mode = "max"
+    drawn_from = DRAWN_FROM  # score from which `predict` draws an object
+
+    def __init__(
+        self,
+        method: str,
+        backbone: str,
+        backbone_options: dict[str, Any] | None = None,
+        backbone_checkpoint: str | None = None,
+        num_classes: int | None = None,
+        min_size: list[int] | None = None,
+        max_size: int = 1333,
+        pyramid_channels: int = 256,
+        head_width: int = 1024,
+        feature_norm: bool | None = None,
+        detector_options: dict[str, Any] | None = None,
+        lr: float = 1e-4,
+        weight_decay: float = 0.05,
+        betas: tuple[float, float] = (0.9, 0.999),
+        milestones: list[float] | None = None,
+        warmup_steps: int = 500,
+        warmup_lr: float = 1e-7,
+        min_lr: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        num_classes = known(num_classes)
+        if num_classes < 1:
+            raise UserError(f"{num_classes} is not 1 or more", key="model.num_classes")
+        for name, value in {"pyramid_channels": pyramid_channels, "head_width": head_width}.items():
+            if value < 1:
+                raise UserError(f"{value} is not 1 or more", key=f"model.{name}")
+        if min(min_size or [1]) < 1 or max(min_size or [1]) > max_size:
+            raise UserError(f"{min_size} is not within 1 to max_size, {max_size}", key="model.min_size")
+        self.masks = has_masks(method)
+        self.recipe = Recipe(
+            lr=lr,
+            weight_decay=weight_decay,
+            betas=(betas[0], betas[1]),
+            warmup_lr=warmup_lr,
+            min_lr=min_lr,
+            milestones=tuple(milestones or ()),
+            warmup_steps=warmup_steps,
+            decay_biases=True,
+        )
+        extent = Extent()
+        features = Features(
+            backbone, backbone_options, backbone_checkpoint, stages_of(method), extent, feature_norm
+        )
+        self.model = build_detector(
+            method,
+            Settings(
+                features,
+                extent,
+                num_classes,
+                min_size=tuple(min_size or ()),
+                max_size=max_size,
+                channels=pyramid_channels,
+                head_width=head_width,
+                options=detector_options or {},
+            ),
+        )
+        self.first_label = first_label(method)
+        self.val_metric = AveragePrecision(self.masks)
+        self.test_metric = AveragePrecision(self.masks, per_class=True)
+        self._crowded: list[int] = []  # of the images objects of images that have more than are found
+        self._warned_of_objects = False
+
+    @property
+    def result_metrics(self) -> tuple[str, ...]:
+        """Which metrics make up a result: those that exist whatever the objects' sizes."""
+        names = metric_names(self.masks)
+        return tuple(name for name in names if not name.startswith(("ap_small", "ap_medium", "ap_large")))
+
+    def setup(self, stage: str) -> None:
+        """Hold the model against the data before anything is computed.
+
+        Raises:
+            UserError: the data has more classes than the model, or no masks where the method needs them.
+        """
+        super().setup(stage)
+        data = self.attached_data
+        if data is None or stage == "predict":
+            return
+        if self.masks and not getattr(data, "has_masks", True):
+            raise UserError(
+                f"{self.hparams['method']} needs masks, and the data has boxes only "
+                "(use faster_rcnn, which is the same without masks)",
+                key="model.method",
+            )
+
+    def forward(self, pictures: list[Tensor]) -> list[Target]:
+        """Normalised pictures (3, H, W) of any size to boxes, labels, scores and masks, best first."""
+        if not pictures:  # none of a batch could be read
+            return []
+        answers: list[Target] = self.model(pictures)
+        for answer in answers:
+            answer["labels"] = answer["labels"] - self.first_label
+            if self.masks:
+                answer["masks"] = answer["masks"][:, 0] >= 0.5
+        return answers
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Look at the labels: torchvision takes -1 for background, and fails at others in its own words.
+
+        Raises:
+            UserError: one is of no class.
+        """
+        for target in batch[1] if isinstance(batch, tuple | list) and len(batch) == 2 else ():
+            if "labels" in target:
+                number = int(target.get("image_id", -1))
+                check_labels(target["labels"], self.hparams["num_classes"], number)
+        return batch
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum of the detector's losses."""
+        pictures, targets = batch
+        wanted = [
+            # torchvision takes no whole-number boxes
+            target | {"labels": target["labels"] + self.first_label, "boxes": in_full(target["boxes"])}
+            for target in targets
+        ]
+        losses: dict[str, Tensor] = self.model(pictures, wanted)
+        loss = torch.stack(list(losses.values())).sum()
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(pictures))
+        self.log_dict(
+            {f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=len(pictures)
+        )
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Fresh metrics: what `trainer.validate` leaves are inference tensors, which `fit` cannot update."""
+        self.val_metric.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Target]]:
+        """Update the validation metric; what was found goes to the callbacks, which draw it."""
+        return {"found": self._evaluate(batch, self.val_metric)}
+
+    def on_validation_epoch_end(self) -> None:
+        """Average precision over all validation pictures."""
+        self._report(self.val_metric, "val/")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the test metric."""
+        self._evaluate(batch, self.test_metric)
+
+    def on_test_epoch_end(self) -> None:
+        """Average precision over all test pictures, and of each class."""
+        by_class = self.test_metric.by_class(
+            [self.classes.name(label) for label in range(self.hparams["num_classes"])]
+        )
+        self._report(self.test_metric, "test/")
+        self.log_dict(
+            {
+                f"test_per_class/ap_{kind}/{name}": ap
+                for kind, of in by_class.items()
+                for name, ap in of.items()
+            }
+        )
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[Target]:
+        """What is seen in each picture of the batch."""
+        answers: list[Target] = self(batch[0])
+        return answers
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Validation pictures in TensorBoard; `focal-lab predict` writes COCO's result file and pictures."""
+        return [ShowDetections(), WriteDetections(self.drawn_from)]
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and its schedule, stepped after every optimizer step."""
+        return self.recipe.configure(self.trainer, self.model)
+
+    def network_size(self, image: Size) -> Size:
+        """Resized by `min_size` and `max_size`, and padded as an image in a batch of its own is."""
+        frame: Size = cast(Any, self.model).transform.frame(image)
+        return frame
+
+    def usual_size(self) -> Size:
+        """The papers' 800 x 1280: an image of that shape, the shorter side `min_size`, within `max_size`."""
+        if not self.hparams["min_size"]:
+            return PAPER_SIZE
+        side = self.hparams["min_size"][-1]
+        longer = min(side * PAPER_SIZE[1] // PAPER_SIZE[0], self.hparams["max_size"])
+        return self.network_size((side, longer))
+
+    def gmacs(self, size: Size) -> float:
+        """Billions of multiply-accumulates for one picture: backbone, pyramid and heads."""
+        return count_detector_gmacs(self.model, size)
+
+    def _evaluate(self, batch: Batch, metric: AveragePrecision) -> list[Target]:
+        pictures, targets = batch
+        if self.masks:
+            targets = [target | {"masks": target["masks"].bool()} for target in targets]
+        answers: list[Target] = self(pictures)
+        metric.update(answers, targets)
+        counts = [int((target.get("iscrowd", target["labels"] * 0) == 0).sum()) for target in targets]
+        self._crowded += [count for count in counts if count > most_found(self.model)[0]]
+        return answers
+
+    def _report(self, metric: AveragePrecision, prefix: str) -> None:
+        if self._crowded and not self._warned_of_objects:
+            self._warned_of_objects = True
+            most, option = most_found(self.model)
+            rank_zero_warn(
+                f"{prefix[:-1]}: {len(self._crowded)} images have more objects (up to {max(self._crowded)}) "
+                f"than the {most} that are found in one, so the others are missed (raise {option} in "
+                "model.detector_options; COCO's AP looks at 100 a class and image)"
+            )
+        self._crowded = []
+        refuse_repeated(metric.pictures, prefix[:-1])
+        self.log_dict({f"{prefix}{name}": value for name, value in metric.percent().items()})
+        metric.reset()

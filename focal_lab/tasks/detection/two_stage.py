@@ -1,0 +1,88 @@
+"""What the methods with region proposals (Ren et al. 2015, arXiv 1506.01497) share."""
+
+from functools import partial
+from typing import Any, cast
+
+from torch import Tensor, nn
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+
+from focal_lab.tasks.detection.pyramid import Pyramid
+from focal_lab.tasks.detection.regions import NEVER, Anchors, RegionAlign, are_outside, in_full
+from focal_lab.tasks.detection.settings import Settings
+from focal_lab.tasks.padding import shield
+
+STAGES = 4
+FIRST_LABEL = 1  # 0 is background
+_RESOLUTION = 7
+
+
+def build_two_stage(network: Any, settings: Settings, **arguments: Any) -> nn.Module:
+    """torchvision's Faster R-CNN, or what extends it, on the pyramid P2 to P6.
+
+    Args:
+        network: torchvision's class.
+        settings: what it is made from.
+        arguments: what that class takes beyond Faster R-CNN.
+    """
+    pyramid = Pyramid(settings.features, settings.channels, "pool")
+    anchors = Anchors(
+        settings.extent, pyramid.strides, [[8 * stride] for stride in pyramid.strides], (0.5, 1.0, 2.0)
+    )
+    rpn_head = RPNHead(settings.channels, 3)
+    shield(rpn_head, settings.extent)
+    rpn_head.register_forward_hook(partial(_never_outside, anchors))
+    detector: nn.Module = settings.construct(
+        network,
+        backbone=pyramid,
+        rpn_anchor_generator=anchors,
+        rpn_head=rpn_head,
+        box_roi_pool=region_align(settings, _RESOLUTION),
+        box_head=TwoMLPHead(settings.channels * _RESOLUTION**2, settings.head_width),
+        box_predictor=FastRCNNPredictor(settings.head_width, settings.num_classes + 1),
+        **arguments,
+    )
+    heads: Any = cast(Any, detector).roi_heads
+    for predictor in (heads.box_predictor, heads.mask_predictor):
+        if predictor is not None:
+            predictor.register_forward_hook(_in_full)
+    # torchvision makes its proposal network itself, and only its class differs
+    cast(Any, detector).rpn.__class__ = Proposals
+    return detector
+
+
+class Proposals(RegionProposalNetwork):  # type: ignore[misc]
+    """torchvision's, but anchors beyond a picture are no examples of background."""
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Labels (1 object, 0 background, -1 neither) and boxes of the anchors of each picture."""
+        labels, boxes = super().assign_targets_to_anchors(anchors, targets)
+        labels = [
+            of_picture.masked_fill(are_outside(its_anchors), -1.0)
+            for of_picture, its_anchors in zip(labels, anchors, strict=True)
+        ]
+        return labels, boxes
+
+
+def region_align(settings: Settings, resolution: int) -> RegionAlign:
+    """Regions of that resolution from P2 to P5."""
+    return RegionAlign(settings.extent, settings.features.strides, resolution)
+
+
+def _never_outside(
+    anchors: Anchors, head: nn.Module, arguments: tuple[list[Tensor], ...], outputs: tuple[Any, Any]
+) -> tuple[Any, Any]:
+    """A forward hook of the proposals' head: no object at positions beyond a picture."""
+    objectness, deltas = outputs
+    cleared = []
+    for x_BCHW, logits_BAHW in zip(arguments[0], objectness, strict=True):
+        inside, logits_BAHW = anchors.extent.inside(x_BCHW), in_full(logits_BAHW)
+        cleared.append(logits_BAHW if inside is None else logits_BAHW.masked_fill(~inside, NEVER))
+    return cleared, [in_full(deltas_BAHW) for deltas_BAHW in deltas]
+
+
+def _in_full(predictor: nn.Module, arguments: Any, outputs: Any) -> Any:
+    """A forward hook of a predictor: what it says is in full precision from here on."""
+    return in_full(outputs) if isinstance(outputs, Tensor) else tuple(in_full(part) for part in outputs)

@@ -1,1 +1,0 @@
-"""Detectors: torchvision's heads on the feature pyramid of any timm backbone, a file for each method."""

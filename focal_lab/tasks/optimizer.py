@@ -1,0 +1,232 @@
+"""Optimizer and learning rate that all tasks share, made by timm."""
+
+import math
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from focal_lab.backbones.model import FocalTransformer
+from focal_lab.errors import UserError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """AdamW with linear warmup and then cosine decay or steps, stepped after every batch.
+
+    Attributes:
+        lr: highest learning rate.
+        weight_decay: decay of all weights but norms, biases and the position tables.
+        betas: AdamW's.
+        layer_decay: factor on the learning rate from one layer to the one before it; None for none.
+        warmup_epochs: epochs of linear warmup, fractions allowed.
+        warmup_lr: learning rate at the start of the warmup.
+        min_lr: learning rate at the end.
+        milestones: epochs after which the rate falls to a tenth, instead of the cosine.
+        warmup_steps: optimizer steps of warmup, instead of epochs.
+        decay_biases: whether biases are decayed like weights, as in Swin's detectors; it goes without layer
+            decay.
+        power: exponent of a polynomial decay, instead of the cosine.
+
+    Raises:
+        UserError: a number out of range.
+    """
+
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    layer_decay: float | None = None
+    warmup_epochs: float = 0.0
+    warmup_lr: float = 1e-6
+    min_lr: float = 1e-5
+    milestones: tuple[float, ...] = ()
+    warmup_steps: int | None = None
+    decay_biases: bool = False
+    power: float | None = None
+
+    def __post_init__(self) -> None:
+        rules = {
+            "lr": (0 < self.lr < math.inf, "positive"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
+            "betas": (all(0 <= beta < 1 for beta in self.betas), "a pair in [0, 1)"),
+            "layer_decay": (self.layer_decay is None or 0 < self.layer_decay <= 1, "in (0, 1]"),
+            "warmup_epochs": (0 <= self.warmup_epochs < math.inf, "0 or more"),
+            "warmup_lr": (0 <= self.warmup_lr < math.inf, "0 or more"),
+            "min_lr": (self.min_lr >= 0, "0 or more"),
+            "milestones": (
+                all(first < second for first, second in pairwise((0.0, *self.milestones))),
+                "a rising list of epochs",
+            ),
+            "power": (self.power is None or 0 < self.power < math.inf, "positive"),
+            "warmup_steps": (self.warmup_steps is None or self.warmup_steps >= 0, "0 or more"),
+        }
+        for name, (kept, rule) in rules.items():
+            if not kept:
+                raise UserError(f"{getattr(self, name)} is not {rule}", key=f"model.{name}")
+        if self.min_lr > self.lr and not self.milestones:
+            raise UserError(
+                f"{self.min_lr} is above model.lr, {self.lr}: the rate would rise to it; lower min_lr",
+                key="model.min_lr",
+            )
+
+    def scaled(self, factor: float) -> "Recipe":
+        """The recipe with all its learning rates multiplied."""
+        if factor == 1:
+            return self
+        return replace(
+            self, lr=self.lr * factor, warmup_lr=self.warmup_lr * factor, min_lr=self.min_lr * factor
+        )
+
+    def optimizer(self, model: nn.Module, fused: bool) -> Optimizer:
+        """AdamW over parameters with and without decay; `no_weight_decay` of a model names tables without."""
+        if self.decay_biases:
+            assert self.layer_decay is None
+            groups = _groups(model, self.weight_decay)
+            return AdamW(groups, lr=self.lr, betas=self.betas, fused=fused)
+        optimizer: Optimizer = create_optimizer_v2(
+            model,
+            opt="adamw",
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            betas=self.betas,
+            layer_decay=self.layer_decay,
+            fused=fused,
+        )
+        return optimizer
+
+    def scheduler(self, optimizer: Optimizer, total_steps: int, steps_per_epoch: float) -> Any:
+        """timm's schedule over optimizer steps.
+
+        Raises:
+            UserError: the warmup is as long as the training.
+        """
+        warmup_steps = round(self.warmup_epochs * steps_per_epoch)
+        if self.warmup_steps is not None:
+            warmup_steps = self.warmup_steps
+        if warmup_steps >= total_steps:
+            told = f"{self.warmup_epochs} epochs are {warmup_steps} steps"
+            raise UserError(
+                f"{told if self.warmup_steps is None else warmup_steps}, but the training has only "
+                f"{total_steps}; shorten the warmup or train longer",
+                key="model.warmup_epochs" if self.warmup_steps is None else "model.warmup_steps",
+            )
+        warmup: dict[str, Any] = {
+            "warmup_t": warmup_steps,
+            "warmup_lr_init": min(self.warmup_lr, self.lr),
+            "warmup_prefix": False,
+            "t_in_epochs": False,
+        }
+        if self.milestones:
+            # timm lets the rate fall a step before the one that is named
+            steps = [round(epoch * steps_per_epoch) + 1 for epoch in self.milestones]
+            return MultiStepLRScheduler(optimizer, decay_t=steps, decay_rate=0.1, **warmup)
+        if self.power is not None:
+            return PolyLRScheduler(
+                optimizer, t_initial=total_steps, power=self.power, lr_min=self.min_lr, **warmup
+            )
+        return CosineLRScheduler(optimizer, t_initial=total_steps, lr_min=self.min_lr, **warmup)
+
+    def configure(self, trainer: Any, model: nn.Module) -> dict[str, Any]:
+        """What `configure_optimizers` returns: the optimizer, and its schedule over the trainer's steps.
+
+        Raises:
+            UserError: the training has no end, or the warmup is as long as it.
+        """
+        total = trainer.estimated_stepping_batches
+        if not 0 < total < math.inf:
+            raise UserError(
+                f"a cosine needs a number of steps, not {total}; set max_epochs or max_steps",
+                key="trainer.max_epochs",
+            )
+        # not total / max_epochs: max_steps may end the training earlier, and then the data are not loaded yet
+        trainer.fit_loop.setup_data()
+        batches = trainer.num_training_batches
+        per_epoch = total if math.isinf(batches) else -(-batches // trainer.accumulate_grad_batches)
+        optimizer = self.optimizer(model, fused=not trainer.precision.endswith("-mixed"))
+        made = self.scheduler(optimizer, int(total), per_epoch)
+        counts_steps = total == trainer.max_steps and not self.milestones
+        scheduler = Schedule(made, None if counts_steps or math.isinf(batches) else per_epoch)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class Schedule:
+    """One of timm's schedules, which a resumed training has as its own recipe and length make it.
+
+    Lightning would restore that of the checkpoint, made for another length or other rates. Here a checkpoint
+    only gives the place: as many epochs lie behind as in the training before, whatever an epoch's steps are
+    now.
+
+    Args:
+        made: timm's.
+        per_epoch: optimizer steps of an epoch; None for a training that a number of steps ends, not epochs.
+    """
+
+    def __init__(self, made: Any, per_epoch: int | None) -> None:
+        self.made, self.per_epoch = made, per_epoch
+        self.optimizer: Optimizer = made.optimizer
+        self._options = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in self.optimizer.param_groups
+        ]
+        self._ahead = 0  # of the optimizer's steps, where an epoch had more or fewer of them
+        self._noted: dict[str, Any] | None = None
+
+    def step(self, *_: Any) -> None:
+        """Only steps are counted."""
+
+    def step_update(self, num_updates: int) -> None:
+        """Set the rates that follow on an optimizer step."""
+        self.made.step_update(num_updates=num_updates + self._ahead)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place, not the rates."""
+        return {"ahead": self._ahead, "per_epoch": self.per_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the place; the optimizer's options, restored before, are this recipe's again."""
+        self._noted = state_dict
+        for group, options in zip(self.optimizer.param_groups, self._options, strict=True):
+            group.update(options)
+
+    def resume(self, step: int, epochs: int, batches: int, accumulated: int) -> None:
+        """Set the rates of a training that is resumed; without a checkpoint nothing happens.
+
+        Args:
+            step: optimizer steps so far.
+            epochs: whole epochs so far.
+            batches: those of the epoch that has begun.
+            accumulated: batches of a step.
+        """
+        if self._noted is None or step == 0:
+            return
+        if self.per_epoch is None:
+            self._ahead = 0
+        elif self._noted.get("per_epoch") == self.per_epoch:
+            self._ahead = self._noted["ahead"]
+        else:
+            self._ahead = epochs * self.per_epoch + -(-batches // accumulated) - step
+        self._noted = None
+        self.step_update(step)
+
+
+def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters with and without decay; norms and position tables have none, biases do."""
+    spared: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.modules.batchnorm._NormBase):
+            spared |= {id(parameter) for parameter in module.parameters()}
+        elif isinstance(module, FocalTransformer):
+            tables = module.no_weight_decay()
+            spared |= {id(p) for name, p in module.named_parameters() if name in tables}
+        else:
+            tables = {"relative_position_bias_table", "absolute_pos_embed"}
+            spared |= {id(p) for name, p in module.named_parameters(recurse=False) if name in tables}
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in learned if id(p) not in spared], "weight_decay": weight_decay},
+        {"params": [p for p in learned if id(p) in spared], "weight_decay": 0.0},
+    ]

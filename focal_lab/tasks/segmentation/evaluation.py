@@ -1,0 +1,215 @@
+"""From a network's logits to a class for every pixel of the original picture.
+
+Whole pictures or windows that overlap, at one scale or several, mirrored or not, as ADE20K is evaluated
+(Xiao et al. 2018, arXiv 1807.10221; the multi-scale test of Zhao et al. 2017, arXiv 1612.01105).
+
+Shape suffixes: B batch, K classes, H W original picture, h w map of logits.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from focal_lab.backbones.options import Size
+from focal_lab.errors import UserError
+from focal_lab.tasks.segmentation.network import Segmenter
+
+MODES = ("whole", "slide")
+# Classes that are enlarged at a time: 150 of them at the size of a large picture are gigabytes.
+_CLASSES_AT_ONCE = 16
+# Windows that go through the network at a time on a GPU; a processor is busy with one, and has less memory.
+_WINDOWS_AT_ONCE = 4
+_MULTIPLE = 32
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a picture is looked at.
+
+    Attributes:
+        mode: "whole", or "slide" for windows whose logits are averaged where they overlap.
+        short_side: pictures are resized to it, keeping their proportions to within 16 px, so that both sides
+            are multiples of 32; None for the original size.
+        long_side: greatest longer side after that.
+        window: side of the square windows, px.
+        step: from one window to the next, px; the last one ends with the picture.
+        scales: factors on `short_side` and `long_side`; the probabilities of several are averaged.
+        flip: whether mirrored pictures are looked at, too.
+
+    Raises:
+        UserError: a number out of range.
+    """
+
+    mode: str = "whole"
+    short_side: int | None = 512
+    long_side: int = 2048
+    window: int = 512
+    step: int = 340
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        rules = {
+            "evaluation": (self.mode, self.mode in MODES, f"use {' or '.join(MODES)}"),
+            "test_size": (self.short_side, self.short_side is None or self.short_side >= 1, "use 1 or more"),
+            "max_size": (
+                self.long_side,
+                self.long_side >= (self.short_side or 1),
+                f"use test_size, {self.short_side or 1}, or more",
+            ),
+            "window": (
+                self.window,
+                self.window >= _MULTIPLE and self.window % _MULTIPLE == 0,
+                f"use a multiple of {_MULTIPLE}",
+            ),
+            "window_step": (self.step, 1 <= self.step <= self.window, f"use 1 to window, {self.window}"),
+            "scales": (
+                list(self.scales),
+                bool(self.scales) and min(self.scales) > 0,
+                "use positive factors",
+            ),
+        }
+        for option, (value, kept, rule) in rules.items():
+            if not kept:
+                raise UserError(f"{value} is out of range ({rule})", key=f"model.{option}")
+
+    def size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
+        """What a picture of height x width px is resized to."""
+        if self.short_side is None and scale == 1.0:
+            return height, width
+        factor = scale
+        if self.short_side is not None:
+            factor *= min(self.short_side / min(height, width), self.long_side / max(height, width))
+        rounded = (max(_MULTIPLE, round(side * factor / _MULTIPLE) * _MULTIPLE) for side in (height, width))
+        return next(rounded), next(rounded)
+
+    def input_size(self, frame: Size) -> Size:
+        """What the network is fed of a padded image at a time: all of it, or a window."""
+        if self.mode == "whole":
+            return frame
+        return min(self.window, frame[0]), min(self.window, frame[1])
+
+
+def segment(network: Segmenter, images_BCHW: Tensor, protocol: Protocol) -> Tensor:
+    """The likeliest class of every pixel.
+
+    Args:
+        network: in evaluation mode.
+        images_BCHW: normalised pictures of one size.
+        protocol: how they are looked at.
+
+    Returns:
+        Classes, int64 (B, H, W).
+    """
+    size = (images_BCHW.shape[-2], images_BCHW.shape[-1])
+    views = [
+        (scale, mirrored) for scale in protocol.scales for mirrored in (False, True)[: 1 + protocol.flip]
+    ]
+    if len(views) == 1:
+        return _likeliest(_look(network, images_BCHW, protocol, protocol.scales[0]), size)
+    total_BKHW: Tensor | None = None
+    for scale, mirrored in views:
+        seen_BCHW = images_BCHW.flip(-1) if mirrored else images_BCHW
+        logits_BKhw = _look(network, seen_BCHW, protocol, scale)
+        logits_BKhw = logits_BKhw.flip(-1) if mirrored else logits_BKhw
+        if total_BKHW is None:
+            total_BKHW = logits_BKhw.new_zeros(*logits_BKhw.shape[:2], *size)
+        _add_probabilities(total_BKHW, logits_BKhw)
+    assert total_BKHW is not None
+    return total_BKHW.argmax(1)
+
+
+def _look(network: Segmenter, images_BCHW: Tensor, protocol: Protocol, scale: float) -> Tensor:
+    """Logits (B, K, h, w) of resized pictures, in full precision."""
+    size = protocol.size(images_BCHW.shape[-2], images_BCHW.shape[-1], scale)
+    if size != (images_BCHW.shape[-2], images_BCHW.shape[-1]):
+        images_BCHW = F.interpolate(images_BCHW, size, mode="bilinear", antialias=True)
+    if protocol.mode == "whole":
+        return network.logits(images_BCHW).float()
+    return _slide(network, images_BCHW, protocol)
+
+
+def _slide(network: Segmenter, images_BCHW: Tensor, protocol: Protocol) -> Tensor:
+    """Mean logits (B, K, h, w) of all windows.
+
+    They are averaged as they come from the network, before they are enlarged: that takes a sixteenth of the
+    memory, and differs from the other order only within a few pixels of the windows' edges.
+    """
+    stride, extent = network.stride, network.features.extent
+    height, width = images_BCHW.shape[-2:]
+    framed_BCHW = network.framed(images_BCHW)
+    frame = (framed_BCHW.shape[-2], framed_BCHW.shape[-1])
+    rows, columns = protocol.input_size(frame)
+    corners = [
+        (top, left)
+        for top in _starts(frame[0], rows, protocol.step, stride)
+        for left in _starts(frame[1], columns, protocol.step, stride)
+    ]
+    total_BKhw: Tensor | None = None
+    seen_hw = images_BCHW.new_zeros(frame[0] // stride, frame[1] // stride, dtype=torch.float32)
+    at_once = 1 if images_BCHW.device.type == "cpu" else _WINDOWS_AT_ONCE
+    for chosen in _chunks(corners, max(1, at_once // len(images_BCHW))):
+        cut = [framed_BCHW[..., top : top + rows, left : left + columns] for top, left in chosen]
+        inside = [(min(rows, height - top), min(columns, width - left)) for top, left in chosen]
+        extent.update([size for size in inside for _ in range(len(images_BCHW))], (rows, columns))
+        logits_NBKhw = network(torch.cat(cut)).float().unflatten(0, (len(chosen), -1))
+        if total_BKhw is None:
+            total_BKhw = logits_NBKhw.new_zeros(*logits_NBKhw.shape[1:3], *seen_hw.shape)
+        for (top, left), logits_BKhw in zip(chosen, logits_NBKhw, strict=True):
+            where = (
+                slice(top // stride, (top + rows) // stride),
+                slice(left // stride, (left + columns) // stride),
+            )
+            total_BKhw[(..., *where)] += logits_BKhw
+            seen_hw[where] += 1
+    assert total_BKhw is not None
+    return (total_BKhw.div_(seen_hw))[..., : -(-height // stride), : -(-width // stride)]
+
+
+def _starts(length: int, window: int, step: int, stride: int) -> list[int]:
+    """Where windows begin: every step, rounded down to whole logits; the last one ends with the picture."""
+    step = max(stride, step // stride * stride)
+    return [*range(0, length - window, step), length - window]
+
+
+def _chunks(corners: list[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
+    for first in range(0, len(corners), size):
+        yield corners[first : first + size]
+
+
+def _likeliest(logits_BKhw: Tensor, size: tuple[int, int]) -> Tensor:
+    """The class with the highest enlarged logit, int64 (B, H, W); of equal ones the first.
+
+    The same as enlarging all classes and taking `argmax`, with the memory of a few.
+    """
+    best_BHW: Tensor | None = None
+    label_BHW = torch.zeros(len(logits_BKhw), *size, dtype=torch.int64, device=logits_BKhw.device)
+    for first in range(0, logits_BKhw.shape[1], _CLASSES_AT_ONCE):
+        value_BHW, index_BHW = _enlarge(logits_BKhw, first, size).max(1)
+        if best_BHW is None:
+            best_BHW, label_BHW = value_BHW, index_BHW
+            continue
+        better_BHW = value_BHW > best_BHW
+        label_BHW = torch.where(better_BHW, index_BHW + first, label_BHW)
+        best_BHW = torch.where(better_BHW, value_BHW, best_BHW)
+    return label_BHW
+
+
+def _add_probabilities(total_BKHW: Tensor, logits_BKhw: Tensor) -> None:
+    """Add the softmax of the enlarged logits, a few classes at a time."""
+    size = (total_BKHW.shape[-2], total_BKHW.shape[-1])
+    classes = range(0, total_BKHW.shape[1], _CLASSES_AT_ONCE)
+    sums = [_enlarge(logits_BKhw, first, size).logsumexp(1, keepdim=True) for first in classes]
+    normaliser_B1HW = torch.cat(sums, 1).logsumexp(1, keepdim=True)
+    for first in classes:
+        part = total_BKHW[:, first : first + _CLASSES_AT_ONCE]
+        part += (_enlarge(logits_BKhw, first, size) - normaliser_B1HW).exp_()
+
+
+def _enlarge(logits_BKhw: Tensor, first: int, size: tuple[int, int]) -> Tensor:
+    """Some of the classes at the original size."""
+    part = logits_BKhw[:, first : first + _CLASSES_AT_ONCE]
+    return F.interpolate(part, size, mode="bilinear", align_corners=False)

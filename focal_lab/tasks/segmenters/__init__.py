@@ -1,1 +1,0 @@
-"""Parts of the segmentation task: network, way of evaluation, metrics, pictures."""

@@ -1,0 +1,1 @@
+"""`focal-lab predict`."""

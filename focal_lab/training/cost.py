@@ -1,0 +1,97 @@
+"""What a configuration costs, without building its weights: parameters and multiply-accumulates."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from focal_lab.backbones.options import image_size
+from focal_lab.errors import UserError
+from focal_lab.tasks.base import Task
+from focal_lab.tasks.class_count import check_count, fill_in
+from focal_lab.tasks.evaluation_size import EvaluationSize, evaluation_size
+from focal_lab.training.cli import check_config
+from focal_lab.training.dotted_path import find_class as find_class
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What was counted of a configuration's network.
+
+    Attributes:
+        params: learned numbers.
+        gmacs: billions of multiply-accumulates for one input of the size at which it is evaluated.
+        evaluated: that size.
+    """
+
+    params: int
+    gmacs: float
+    evaluated: EvaluationSize
+
+
+def count_config(config: Mapping[str, Any]) -> Counted:
+    """Check a run's configuration and count its model at the size at which it is evaluated.
+
+    Args:
+        config: LightningCLI configuration of a run.
+
+    Raises:
+        UserError: a key or value that the classes do not take, or a backbone that cannot be built.
+    """
+    parsed = check_config(config)
+    module = _unweighted(parsed)
+    found = configured_size(module, parsed["data"])
+    params, gmacs = module.count(found.size)
+    return Counted(params, gmacs, found)
+
+
+def build_unweighted(config: Mapping[str, Any]) -> Any:
+    """Check a run's configuration and build its task on the meta device, where weights take no memory.
+
+    Raises:
+        UserError: a key or value that the classes do not take, or a backbone that cannot be built.
+    """
+    return _unweighted(check_config(config))
+
+
+def _unweighted(parsed: Mapping[str, Any]) -> Any:
+    model = parsed["model"]
+    fill_in(model, parsed.get("data") or {})
+    init_args = dict(model.get("init_args", {})) | {"backbone_checkpoint": None}
+    with torch.device("meta"):
+        built = find_class(model["class_path"])(**init_args)
+    data = find_class(parsed["data"]["class_path"]) if parsed.get("data") else None
+    if isinstance(built, Task) and isinstance(getattr(data, "num_classes", None), int):
+        check_count(
+            built.hparams["num_classes"], data
+        )  # such data have the same classes whatever their options
+    return built
+
+
+def configured_size(module: Task, data: Mapping[str, Any]) -> EvaluationSize:
+    """At what size a configuration evaluates.
+
+    Args:
+        module: the configuration's task.
+        data: the part `data` of a parsed LightningCLI configuration.
+
+    Raises:
+        UserError: the data neither says its images' size nor has images to look at.
+    """
+    kind = find_class(data["class_path"])
+    arguments = {**(data.get("init_args") or {}), **(data.get("dict_kwargs") or {})}
+    if any(hasattr(kind, name) for name in ("eval_transform", "evaluation_image_sizes")):
+        return evaluation_size(module, kind(**arguments))
+    size = arguments.get("image_size") or _default_size(kind)
+    if size is None:
+        raise UserError(f"{data['class_path']} does not say its image_size", key="data.init_args.image_size")
+    return EvaluationSize(module.network_size(image_size(size)), "options")
+
+
+def _default_size(kind: Any) -> Any:
+    """The default of the option `image_size`; a class may leave to its base what it does not name."""
+    found = (inspect.signature(base).parameters.get("image_size") for base in inspect.getmro(kind)[:-1])
+    parameter = next((one for one in found if one is not None), None)
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default

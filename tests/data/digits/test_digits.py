@@ -1,0 +1,333 @@
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from torch import nn
+
+from focal_lab.data.digits.classification import MEAN, STD, DigitsClassification, compose, draw_pass
+from focal_lab.data.digits.mnist5k import source_digits
+from focal_lab.data.digits.scene import render
+from focal_lab.errors import UserError
+
+SMALL = {"train_pictures": 200, "val_pictures": 60, "test_pictures": 70, "batch_size": 16}
+LOADERS = ["train", "val", "test", "predict"]
+
+
+def batches(data, loader):
+    return list(getattr(data, f"{loader}_dataloader")())
+
+
+def all_of(data, loader):
+    pictures, labels = zip(*batches(data, loader), strict=True)
+    return torch.cat(pictures), torch.cat(labels)
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_batches_are_normalised_pictures_with_their_labels(loader):
+    pictures, labels = batches(DigitsClassification(**SMALL), loader)[0]
+
+    assert pictures.shape == (16, 3, 28, 28)
+    assert pictures.dtype == torch.float32
+    assert pictures.is_contiguous()
+    assert labels.shape == (16,)
+    assert labels.dtype == torch.int64
+    assert set(labels.tolist()) <= set(range(10))
+    assert pictures.min() == pytest.approx((0 - MEAN) / STD)
+    assert pictures.max() == pytest.approx((1 - MEAN) / STD)
+
+
+def test_constants_are_those_of_the_default_training_pictures():
+    pictures, _ = compose("train", 0, 12800, image_size=28, pieces=4)
+
+    assert pictures.mean() / 255 == pytest.approx(MEAN, abs=5e-4)
+    assert pictures.std() / 255 == pytest.approx(STD, abs=5e-4)
+
+
+def test_one_item_equals_its_row_of_a_batch():
+    dataset = DigitsClassification(**SMALL).pictures("val")
+
+    picture, label = dataset[5]
+    batch_pictures, batch_labels = dataset.__getitems__([9, 5])
+
+    assert picture.shape == (3, 28, 28)
+    assert label.dtype == torch.int64
+    assert torch.equal(batch_pictures[1], picture)
+    assert torch.equal(batch_labels[1], label)
+
+
+def test_labels_are_the_class_of_the_digit_on_top():
+    pictures, labels = compose("val", 0, 500, image_size=28, pieces=0)
+    digits = source_digits("val")
+    # On its own, a digit's strongest channel is its handwriting.
+    written = {image.tobytes(): label for image, label in zip(digits.images, digits.labels, strict=True)}
+
+    assert [written[picture.max(axis=0).tobytes()] for picture in pictures] == labels.tolist()
+
+
+def test_classification_pictures_are_scenes():
+    pictures, labels = compose("test", 3, 520, image_size=33, pieces=5)
+    digits = source_digits("test")
+
+    for index in (0, 77, 499, 500, 519):
+        scene = draw_pass("test", 3, index // 500, image_size=33, pieces=5).scene(index % 500)
+        assert np.array_equal(pictures[index], render(scene, digits))
+        assert labels[index] == digits.labels[scene.objects[0].digit]
+        assert len(scene.pieces) == 5
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_worker_processes_change_nothing(loader):
+    alone = all_of(DigitsClassification(**SMALL), loader)
+    with_two = all_of(DigitsClassification(**SMALL, num_workers=2), loader)
+
+    assert torch.equal(alone[0], with_two[0])
+    assert torch.equal(alone[1], with_two[1])
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_batch_size_changes_only_where_batches_end(loader):
+    sixteen = all_of(DigitsClassification(**SMALL), loader)
+    ten = all_of(DigitsClassification(**{**SMALL, "batch_size": 10}), loader)
+    shared = min(len(sixteen[1]), len(ten[1]))
+
+    assert torch.equal(sixteen[0][:shared], ten[0][:shared])
+    assert torch.equal(sixteen[1][:shared], ten[1][:shared])
+
+
+def test_a_picture_does_not_depend_on_how_many_there_are():
+    few, few_labels = compose("val", 0, 30, image_size=28, pieces=4)
+    many, many_labels = compose("val", 0, 1200, image_size=28, pieces=4)
+
+    assert np.array_equal(few, many[:30])
+    assert np.array_equal(few_labels, many_labels[:30])
+
+
+def test_seeds_change_training_pictures_and_leave_evaluation_alone():
+    zero, one = DigitsClassification(**SMALL, seed=0), DigitsClassification(**SMALL, seed=1)
+
+    assert not torch.equal(zero.pictures("train").pictures, one.pictures("train").pictures)
+    for split in ("val", "test"):
+        assert torch.equal(zero.pictures(split).pictures, one.pictures(split).pictures)
+        assert torch.equal(zero.pictures(split).labels, one.pictures(split).labels)
+
+
+def test_evaluation_pictures_are_the_same_everywhere():
+    # Fails when a NumPy release draws other numbers: then results from before and after do not compare, and
+    # the release belongs on the list of excluded versions.
+    checksums = {
+        split: zlib.crc32(compose(split, 0, 100, image_size=28, pieces=4)[0].tobytes())
+        for split in ("val", "test")
+    }
+
+    assert checksums == {"val": 2043606901, "test": 909248014}
+
+
+def test_pictures_of_different_passes_and_splits_differ():
+    pictures, _ = compose("val", 0, 1500, image_size=28, pieces=4)
+    first, second = (draw_pass("val", 0, number, image_size=28, pieces=0) for number in (0, 1))
+    other_split = draw_pass("test", 0, 0, image_size=28, pieces=0)
+
+    assert len({picture.tobytes() for picture in pictures}) == 1500
+    assert not np.array_equal(first.objects[0].digit, second.objects[0].digit)
+    assert not np.array_equal(first.objects[0].digit, other_split.objects[0].digit)
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+def test_every_source_digit_is_shown_equally_often(passes):
+    shown = [
+        draw_pass("val", 0, number, image_size=28, pieces=0).objects[0].digit for number in range(passes)
+    ]
+
+    assert np.bincount(np.concatenate(shown), minlength=500).tolist() == [passes] * 500
+
+
+def test_a_count_between_two_passes_shows_each_digit_once_or_twice():
+    pictures, _ = compose("val", 0, 700, image_size=28, pieces=0)
+    shown = [picture.max(axis=0).tobytes() for picture in pictures]
+
+    assert {shown.count(image.tobytes()) for image in source_digits("val").images} == {1, 2}
+
+
+def test_pieces_are_of_other_digits_of_the_same_split():
+    batch = draw_pass("val", 0, 0, image_size=28, pieces=6)
+
+    assert len(batch.pieces) == 6
+    for layer in batch.pieces:
+        assert (layer.digit != batch.objects[0].digit).all()
+        assert layer.digit.min() >= 0
+        assert layer.digit.max() < 500
+
+
+def test_more_pieces_only_add_clutter():
+    none, four = (draw_pass("val", 0, 0, image_size=40, pieces=pieces) for pieces in (0, 4))
+
+    assert [none.scene(index).objects for index in range(50)] == [
+        four.scene(index).objects for index in range(50)
+    ]
+    assert not none.pieces
+    assert len(four.pieces) == 4
+    shares = [
+        (compose("val", 0, 500, image_size=28, pieces=pieces)[0].max(axis=1) > 0).mean()
+        for pieces in (0, 2, 4, 8)
+    ]
+    assert shares == sorted(set(shares))
+
+
+def test_no_pieces_leave_the_plain_digit():
+    pictures, _ = compose("val", 0, 20, image_size=28, pieces=0)
+    shown = draw_pass("val", 0, 0, image_size=28, pieces=0).objects[0]
+
+    for index, picture in enumerate(pictures):
+        written = source_digits("val").images[shown.digit[index]]
+        for channel, strength in zip(picture, shown.colour[index], strict=True):
+            assert np.array_equal(channel, np.rint(written * (strength / 255)))
+
+
+def test_larger_canvases_place_the_digit_at_random():
+    shown = draw_pass("val", 0, 0, image_size=56, pieces=0).objects[0]
+
+    assert (shown.top.min(), shown.top.max()) == (0, 28)
+    assert (shown.left.min(), shown.left.max()) == (0, 28)
+    assert compose("val", 0, 3, image_size=56, pieces=2)[0].shape == (3, 3, 56, 56)
+
+
+def test_training_is_shuffled_anew_each_epoch_from_the_seed():
+    data, again, other = (DigitsClassification(**SMALL, seed=seed) for seed in (0, 0, 1))
+    loader, loader_again, loader_other = (each.train_dataloader() for each in (data, again, other))
+
+    epochs, epochs_again, epochs_other = (
+        [torch.cat([labels for _, labels in each]) for _ in range(2)]
+        for each in (loader, loader_again, loader_other)
+    )
+
+    assert not torch.equal(epochs[0], epochs[1])
+    assert not torch.equal(epochs[0], epochs_other[0])
+    assert all(torch.equal(one, same) for one, same in zip(epochs, epochs_again, strict=True))
+    assert not torch.equal(epochs[0], data.pictures("train").labels[: len(epochs[0])])
+
+
+def test_the_last_incomplete_batch_is_dropped_in_training_only():
+    data = DigitsClassification(**SMALL)
+
+    assert [len(labels) for _, labels in batches(data, "train")] == [16] * 12
+    assert [len(labels) for _, labels in batches(data, "test")] == [16] * 4 + [6]
+
+
+@pytest.mark.parametrize(
+    ("stage", "splits"),
+    [("fit", {"train", "val"}), ("validate", {"val"}), ("test", {"test"}), ("predict", {"test"})],
+)
+def test_setup_composes_what_the_stage_needs(stage, splits):
+    data = DigitsClassification(**SMALL)
+    assert not data._made
+
+    data.setup(stage)
+
+    assert set(data._made) == splits
+    composed = dict(data._made)
+    data.setup(stage)
+    assert data._made == composed
+
+
+def test_classes_are_known_before_anything_is_composed():
+    data = DigitsClassification()
+
+    assert data.num_classes == 10
+    assert data.class_names == ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
+    assert not data._made
+
+
+def test_nothing_in_a_fresh_data_module_hinders_spawning_processes():
+    # torch.Generator pickles through shared memory that only the first of several processes can open.
+    assert not any(isinstance(value, torch.Generator) for value in vars(DigitsClassification()).values())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("pieces", -1, r"-1 is out of range \(use 0 or more\)"),
+        ("image_size", 27, r"27 is out of range \(use 28 or more\)"),
+        ("train_pictures", 0, r"0 is out of range \(use 1 or more\)"),
+        ("val_pictures", 0, r"0 is out of range"),
+        ("test_pictures", 0, r"0 is out of range"),
+        ("batch_size", 0, r"0 is out of range"),
+        ("num_workers", -1, r"-1 is out of range"),
+        ("seed", -1, r"-1 is out of range"),
+        ("train_pictures", 63, r"63 is out of range \(use batch_size, 64"),
+    ],
+)
+def test_options_out_of_range_are_named(option, value, message):
+    with pytest.raises(UserError, match=rf"^data\.init_args\.{option}: {message}"):
+        DigitsClassification(**{option: value})
+
+
+class RecordingModule(LightningModule):
+    """Trains one weight and remembers the labels that it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 10)
+        self.labels = []
+
+    def training_step(self, batch):
+        pictures, labels = batch
+        self.labels += labels.tolist()
+        return nn.functional.cross_entropy(self.layer(pictures.mean(dim=(2, 3))), labels)
+
+    def validation_step(self, batch):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def fit(folder, epochs, ckpt_path=None):
+    """Train on the small data and save a checkpoint; returns the labels in the order they were seen."""
+    trainer = Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module = RecordingModule()
+    trainer.fit(module, datamodule=DigitsClassification(**SMALL), ckpt_path=ckpt_path)
+    trainer.save_checkpoint(folder / "end.ckpt")
+    return module.labels
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_resumed_run_sees_the_pictures_of_an_uninterrupted_one(tmp_path):
+    uninterrupted = fit(tmp_path, epochs=3)
+
+    before = fit(tmp_path, epochs=1)
+    after = fit(tmp_path, epochs=3, ckpt_path=tmp_path / "end.ckpt")
+
+    assert len(uninterrupted) == 3 * 192
+    assert before + after == uninterrupted
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_checkpoints_hold_the_options_as_plain_values(tmp_path):
+    fit(tmp_path, epochs=1)
+
+    checkpoint = torch.load(tmp_path / "end.ckpt", weights_only=True)
+
+    assert checkpoint["datamodule_hyper_parameters"] == {
+        **SMALL,
+        "pieces": 4,
+        "image_size": 28,
+        "num_workers": 0,
+        "seed": None,
+    }
+
+
+def test_without_a_seed_of_its_own_the_data_follows_the_run(monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+    followed, chosen = DigitsClassification(**SMALL), DigitsClassification(**SMALL, seed=7)
+    other = DigitsClassification(**SMALL, seed=8)
+    assert torch.equal(followed.pictures("train").pictures, chosen.pictures("train").pictures)
+    assert not torch.equal(followed.pictures("train").pictures, other.pictures("train").pictures)

@@ -1,0 +1,65 @@
+"""The embedded detection scenes: labels fit the pictures, and pictures depend on what they should alone."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from focal_lab.data.digits.detection import DigitsDetection
+from focal_lab.errors import UserError
+
+SMALL: dict[str, Any] = {
+    "train_pictures": 24,
+    "val_pictures": 8,
+    "test_pictures": 8,
+    "batch_size": 4,
+    "seed": 3,
+}
+
+
+def test_boxes_lie_tightly_around_masks_that_do_not_overlap() -> None:
+    counts = set()
+    for picture, target in (DigitsDetection(**SMALL).pictures("train")[i] for i in range(24)):
+        masks = target["masks"]
+        assert picture.shape == (3, 96, 96)
+        assert picture.dtype == torch.float32
+        assert len(target["boxes"]) == len(target["labels"]) == len(masks)
+        assert masks.sum(0).max() == 1
+        for box, mask in zip(target["boxes"].int().tolist(), masks, strict=True):
+            rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+            assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        counts.add(len(masks))
+    assert counts <= {1, 2, 3, 4, 5, 6}
+    assert len(counts) >= 4
+
+
+def test_a_picture_depends_on_seed_and_number_alone() -> None:
+    few, many = DigitsDetection(**SMALL), DigitsDetection(**SMALL | {"train_pictures": 100, "batch_size": 2})
+    other = DigitsDetection(**SMALL | {"seed": 4})
+    for split in ("train", "val"):
+        one, same = few.pictures(split)[5], many.pictures(split)[5]
+        assert torch.equal(one[0], same[0])
+        assert all(torch.equal(one[1][name], same[1][name]) for name in one[1])
+        assert torch.equal(one[0], other.pictures(split)[5][0]) == (split == "val")
+
+
+def test_batches_are_lists_and_go_on_in_order_after_a_resume() -> None:
+    data = DigitsDetection(**SMALL)
+    pictures, targets = next(iter(data.train_dataloader()))
+    assert len(pictures) == len(targets) == 4
+    state = data.state_dict()
+    expected = [int(t["image_id"]) for _, batch in data.train_dataloader() for t in batch]
+    resumed = DigitsDetection(**SMALL)
+    resumed.load_state_dict(state)
+    assert [int(t["image_id"]) for _, batch in resumed.train_dataloader() for t in batch] == expected
+    assert sorted(expected) == list(range(24))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("largest", 97), ("smallest", 7), ("max_overlap", 1.0), ("train_pictures", 3), ("most_digits", 0)],
+)
+def test_options_out_of_range_are_refused(option: str, value: float) -> None:
+    with pytest.raises(UserError, match="out of range") as error:
+        DigitsDetection(**SMALL | {option: value})
+    assert error.value.key == f"data.init_args.{option}"

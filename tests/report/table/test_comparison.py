@@ -1,0 +1,131 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+from support.finished_runs import FakePlan, finish, make_plan, run_id
+
+from focal_lab.report.formats.grid import table_sections
+from focal_lab.report.formats.render import flat_rows, table_text
+from focal_lab.report.table.build import build_table
+from focal_lab.report.table.model import Comparison, Table
+
+TOP1S = {0: (80.0, 81.5, 80.5), 1: (84.0, 86.5, 84.5), 2: (80.5, 81.0, 80.0), 3: (75.0, 77.5, 75.5)}
+
+
+def world(out: Path, top1s: dict[int, tuple[float, ...]] = TOP1S, **asked: Any) -> FakePlan:
+    factors = {"backbone": ["Swin-Tiny", "Focal-Tiny"], "window_size": ["7", "14"]}
+    plan = make_plan(factors, paper="table8_window_size", columns=("params", "top1", "loss"), **asked)
+    for cell, values in top1s.items():
+        for seed, top1 in enumerate(values):
+            finish(out, run_id(cell, seed), metrics={"top1": top1, "loss": 3 - top1 / 50})
+    return plan
+
+
+def compared(table: Table, key: str = "top1") -> list[Comparison | None]:
+    return [row.entries[key].compared for row in table.rows]
+
+
+def test_every_row_is_tested_against_the_first_with_holms_correction(out: Path) -> None:
+    first, *others = compared(build_table(world(out), out))
+    assert first is None
+    p_values = [stats.ttest_rel(TOP1S[cell], TOP1S[0]).pvalue for cell in (1, 2, 3)]
+    assert [found.p for found in others if found] == pytest.approx(p_values)
+    order = sorted(range(3), key=lambda index: p_values[index])
+    expected = [0.0] * 3
+    for rank, index in enumerate(order):
+        floor = max((expected[other] for other in order[:rank]), default=0.0)
+        expected[index] = max(floor, min(1.0, p_values[index] * (3 - rank)))
+    assert [found.p_holm for found in others if found] == pytest.approx(expected)
+    assert [found.verdict for found in others if found] == ["better", "within noise", "worse"]
+    assert [found.published for found in others if found] == pytest.approx([0.9, 1.0, 1.1])
+
+
+def test_a_lower_loss_is_better(out: Path) -> None:
+    verdicts = [found.verdict for found in compared(build_table(world(out), out), "loss") if found]
+    assert verdicts == ["better", "within noise", "worse"]
+
+
+def test_parameters_are_not_tested(out: Path) -> None:
+    assert compared(build_table(world(out), out), "params") == [None] * 4
+
+
+def test_a_baseline_may_be_one_level(out: Path) -> None:
+    table = build_table(world(out, baseline={"window_size": "7"}), out)
+    assert [row.baseline for row in table.rows] == [None, 0, None, 2]
+    second = table.rows[3].entries["top1"].compared
+    assert second is not None
+    assert second.difference == pytest.approx(-4.5)
+    (section,) = table_sections(table)
+    assert [strip.heading for strip in section.strips][2] == "baseline"
+
+
+def test_a_baseline_that_is_no_row_compares_nothing(out: Path) -> None:
+    table = build_table(world(out, baseline={"window_size": "28"}), out)
+    assert compared(table) == [None] * 4
+    assert table_sections(table) == []
+
+
+def test_two_seeds_are_too_few_for_a_verdict_and_one_for_a_p_value(out: Path) -> None:
+    table = build_table(world(out, {0: (80.0, 81.0, 82.0), 1: (84.0, 85.5), 2: (84.0,)}), out)
+    _, two, one, none = compared(table)
+    assert two is not None
+    assert one is not None
+    assert none is not None
+    assert (two.n, two.p_holm, two.verdict) == (2, None, "too few seeds")
+    assert two.p is not None
+    assert (one.n, one.p, one.difference, one.verdict) == (1, None, 4.0, "too few seeds")
+    assert (none.n, none.difference) == (0, None)
+    assert any("fewer than 3" in note for note in table.notes)
+
+
+def test_cells_that_share_runs_are_one_comparison(out: Path) -> None:
+    plan = world(out)
+    shared = [replace(run, id=run_id(1, run.seed)) if run.cell is plan.cells[3] else run for run in plan.runs]
+    table = build_table(replace(plan, runs=tuple(shared)), out)
+    second, fourth = compared(table)[1], compared(table)[3]
+    assert second is not None
+    assert fourth is not None
+    assert (second.p_holm, second.verdict) == (fourth.p_holm, fourth.verdict)
+    assert second.p is not None
+    assert second.p_holm == pytest.approx(2 * second.p)
+
+
+def test_a_row_with_the_baselines_own_runs_says_so(out: Path) -> None:
+    plan = world(out)
+    shared = [replace(run, id=run_id(0, run.seed)) if run.cell is plan.cells[1] else run for run in plan.runs]
+    found = compared(build_table(replace(plan, runs=tuple(shared)), out))[1]
+    assert found is not None
+    assert (found.verdict, found.difference) == ("same runs", None)
+
+
+def test_rows_of_different_pictures_are_marked_and_not_compared(out: Path) -> None:
+    plan = world(out)
+    for cell in (2, 3):
+        for seed in range(3):
+            identity = {"network": {"img_size": [56, 56]}}
+            finish(out, run_id(cell, seed), metrics={"top1": 80 + seed, "loss": 1}, identity=identity)
+    table = build_table(plan, out)
+    assert [row.data for row in table.rows] == ["", "", "img_size 56-56", "img_size 56-56"]
+    assert [found.verdict for found in compared(table) if found] == ["better", "other data", "other data"]
+    assert any(note.startswith("Rows have different pictures") for note in table.notes)
+    assert "img_size 56-56" in table_text(table)
+
+
+def test_a_baseline_named_on_purpose_is_compared_across_pictures(out: Path) -> None:
+    plan = world(out, baseline={"backbone": "Swin-Tiny", "window_size": "7"})
+    for seed in range(3):
+        finish(out, run_id(3, seed), metrics={"top1": 90 + seed}, identity={"network": {"img_size": [56]}})
+    found = compared(build_table(plan, out))[3]
+    assert found is not None
+    assert found.n == 3
+
+
+def test_the_flat_rows_hold_the_comparison(out: Path) -> None:
+    rows = flat_rows(build_table(world(out), out))
+    assert rows[0]["top1_verdict"] is None
+    assert rows[1]["top1_baseline"] == "Swin-Tiny / 7"
+    assert rows[1]["top1_delta"] == pytest.approx(4.333, abs=1e-3)
+    assert rows[1]["top1_diff"] == pytest.approx(85 - 82.1)
+    assert len({tuple(row) for row in rows}) == 1

@@ -1,0 +1,126 @@
+"""Runs as a sweep leaves them, with event files as Lightning writes them, and TensorBoard's own readers."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+from support.finished_runs import FakePlan, finish, make_plan
+from tensorboard import context
+from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+from tensorboard.compat.proto import summary_pb2
+from tensorboard.plugins import base_plugin
+from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups, plugin_data_pb2
+
+from focal_lab.report.tensorboard.events import Record, event_file, picture, plugin_value, scalar
+from focal_lab.sweep.plan.manifest import Manifest, write_manifest
+from focal_lab.training.history_file import Point, write_history
+
+STEPS = (5, 10)
+# one grey pixel
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+)
+
+
+def train(out: Path, run: str, top1: float = 87.5, *, finished: bool = True, **changes: Any) -> None:
+    """A run's event file with Lightning's own HParams entry in it, its curves, and its result."""
+    folder = out / run
+    folder.mkdir(parents=True, exist_ok=True)
+    records = [Record(scalar("train/loss", 1 / step), step) for step in STEPS]
+    records += [Record(scalar("val/top1", 8 * step), step - 1) for step in STEPS]
+    records.append(Record(picture("val/picture_0", PNG, 1, 1), STEPS[-1]))
+    if finished:
+        records += [Record(scalar("test/top1", top1), STEPS[-1]), *lightnings_entry()]
+    name = "events.out.tfevents.1700000000.machine.1.0"
+    (folder / name).write_bytes(event_file(records))
+    (folder / "config.yaml").write_text("seed_everything: 0\n")
+    points = [
+        Point(step / 5, step, {"train/loss": 1 / step, "val/top1": top1 - 10 + step, "lr": 0.1})
+        for step in STEPS
+    ]
+    write_history(folder, points)
+    if finished:
+        finish(out, run, metrics={"top1": top1, "top5": 99.0, "loss": 0.4}, **changes)
+
+
+def lightnings_entry() -> list[Record]:
+    """The row and the columns that every run's own event file asks for."""
+    row = plugin_data_pb2.SessionStartInfo()
+    row.hparams["backbone"].string_value = "focal_micro"
+    row.hparams["lr"].number_value = 0.003
+    columns = api_pb2.Experiment(hparam_infos=[api_pb2.HParamInfo(name="lr")])
+    data = {
+        "_hparams_/experiment": plugin_data_pb2.HParamsPluginData(experiment=columns),
+        "_hparams_/session_start_info": plugin_data_pb2.HParamsPluginData(session_start_info=row),
+    }
+    return [Record(plugin_value(tag, "hparams", part.SerializeToString())) for tag, part in data.items()]
+
+
+def swept(out: Path, name: str = "window_size", seeds: int = 2, **factors: list[str]) -> FakePlan:
+    """A sweep that was run in `out`: its plan's manifest, the note of it, and all its runs."""
+    plan = make_plan(factors or {"window_size": ["7", "14"]}, seeds=range(seeds), name=name)
+    note(out, plan)
+    for place, run in enumerate(plan.runs):
+        train(out, run.id, 80.0 + place, seed=run.seed)
+    return plan
+
+
+def note(out: Path, plan: FakePlan, path: str = "gone.yaml") -> None:
+    """What a sweep notes of itself; its file is gone, so that there is no table."""
+    from focal_lab.sweep.plan.cells import Cell
+    from focal_lab.sweep.plan.runs import Run
+
+    runs = tuple(
+        Run(run.id, Cell(run.cell.labels, {}), run.task, run.seed, {"seed_everything": run.seed}, {})
+        for run in plan.runs
+    )
+    name = plan.sweep.name
+    write_manifest(out, Manifest(f"{name}-digits-1", name, "digits", name, runs))
+    (out / "sweeps").mkdir(exist_ok=True)
+    noted = {"path": path, "study": f"{name}-digits-1", "suite": "digits", "seeds": [0, 1], "set": []}
+    (out / "sweeps" / f"{name}.json").write_text(json.dumps(noted))
+
+
+def read_tree(root: Path) -> dict[str, dict[str, list[tuple[int, Any]]]]:
+    """Run -> tag -> (step, value), as TensorBoard reads a folder: files by name, links followed."""
+    found: dict[str, dict[str, list[tuple[int, Any]]]] = {}
+    for path in sorted(root.rglob("events.out.tfevents.*")):
+        tags = found.setdefault(str(path.parent.relative_to(root)), {})
+        for event in LegacyEventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                tags.setdefault(value.tag, []).append((event.step, content(value)))
+    return found
+
+
+def content(value: summary_pb2.Summary.Value) -> Any:
+    """A number, the text, or the message itself."""
+    kind = value.WhichOneof("value")
+    if kind == "simple_value":
+        return value.simple_value
+    if kind == "tensor" and value.tensor.string_val:
+        return value.tensor.string_val[0]
+    return value
+
+
+def hparams_rows(root: Path) -> tuple[Any, dict[str, tuple[dict[str, str], dict[str, float]]]]:
+    """Columns, and row -> (hyperparameters, metrics), as TensorBoard's own plugin answers its browser."""
+    reader = plugin_event_multiplexer.EventMultiplexer(
+        size_guidance={"tensors": 10, "scalars": 0}, tensor_size_guidance={"scalars": 1000, "hparams": 0}
+    )
+    reader.AddRunsFromDirectory(str(root))
+    reader.Reload()
+    provider = data_provider.MultiplexerDataProvider(reader, str(root))
+    backend = backend_context.Context(base_plugin.TBContext(data_provider=provider))
+    asking = context.RequestContext()
+    described = backend.hparams_metadata(asking, "")
+    columns = backend.experiment_from_metadata(asking, "", True, described, None)
+    request = api_pb2.ListSessionGroupsRequest(allowed_statuses=range(4), slice_size=1000)
+    groups = list_session_groups.Handler(asking, backend, "", request).run().session_groups
+    rows = {}
+    for group in groups:
+        values = {name: value.string_value for name, value in group.hparams.items()}
+        rows[group.name] = (values, {value.name.tag: value.value for value in group.metric_values})
+        assert len(group.sessions) == 1
+    return columns, rows

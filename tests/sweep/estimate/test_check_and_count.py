@@ -1,0 +1,110 @@
+"""Checking and counting a plan."""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from support.fake_processes import MACHINE, FakeProcesses
+from support.small_project import write, write_sweep
+
+from focal_lab.errors import UserError
+from focal_lab.sweep.estimate.check_and_count import Checked, check_here, check_plan
+from focal_lab.sweep.plan.plan import Plan, make_plan
+from focal_lab.sweep.worker.protocol import WarmProcesses
+
+pytestmark = pytest.mark.usefixtures("project")
+
+OUT = Path("runs")
+
+
+def check(plan: Plan, processes: FakeProcesses, out: Path | None = OUT) -> Checked:
+    return check_plan(plan, cast(WarmProcesses, processes), out)
+
+
+def many(**keys: Any) -> Plan:
+    rates = {f"lr{i}": {"model.lr": 0.1 * (i + 1)} for i in range(30)}
+    return make_plan(write_sweep(**{"factors": {"rate": rates, "window_size": [7, 14]}} | keys))
+
+
+def test_a_worker_asks_whether_each_data_set_is_on_its_machine() -> None:
+    plan = make_plan(write_sweep(tasks=["classification", "detection"], seeds=3))
+    processes = FakeProcesses()
+    check_here(plan.runs, cast(WarmProcesses, processes))
+    (order,) = processes.checks
+    assert (len(order.configs), order.counted) == (1, frozenset())
+    for lacking in (FakeProcesses(absent={0: "/data: does not exist"}), FakeProcesses(wrong={0: "no GPU"})):
+        with pytest.raises(UserError, match=r"(/data: does not exist|no GPU), for (7|14)"):
+            check_here(plan.runs, cast(WarmProcesses, lacking))
+    check_here([], cast(WarmProcesses, processes))
+    assert len(processes.checks) == 1
+
+
+def test_every_run_has_the_cost_of_its_network() -> None:
+    plan, processes = make_plan(write_sweep()), FakeProcesses()
+    checked = check(plan, processes)
+    assert checked.machine == MACHINE
+    assert checked.devices == 0
+    assert [checked.costs[run.id].params for run in plan.runs] == [1_000_000] * 2 + [1_000_001] * 2
+
+
+def test_few_configurations_are_all_checked_and_many_are_covered() -> None:
+    processes = FakeProcesses()
+    check(make_plan(write_sweep()), processes)
+    check(many(), processes)
+    assert [len(order.configs) for order in processes.checks] == [2, 30]
+    assert [len(order.counted) for order in processes.checks] == [2, 0]
+
+
+def test_counts_are_kept_beside_the_runs() -> None:
+    plan, processes = many(), FakeProcesses()
+    first = check(plan, processes)
+    second = check(plan, processes)
+    assert [len(order.counted) for order in processes.checks] == [2, 0]
+    assert first.costs == second.costs
+    check(plan, processes, None)
+    assert len(processes.checks[-1].counted) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"schema": 1}', '{"schema": 1, "entries": 7}', '{"schema": 9, "entries": {}}', "\x00"],
+)
+def test_a_damaged_file_of_counts_is_as_good_as_none(text: str) -> None:
+    plan, processes = many(), FakeProcesses()
+    write("runs/counts.json", text)
+    check(plan, processes)
+    assert len(processes.checks[0].counted) == 2
+    assert len(json.loads((OUT / "counts.json").read_text())["entries"]) == 2
+
+
+def test_damaged_counts_and_those_of_another_version_are_counted_again() -> None:
+    plan, processes = many(), FakeProcesses()
+    check(plan, processes)
+    raw = json.loads((OUT / "counts.json").read_text())
+    first, second = raw["entries"]
+    raw["entries"] = {first: {"params": "x", "gmacs": 1}, f"{second}9": raw["entries"][second]}
+    write("runs/counts.json", json.dumps(raw))
+    check(plan, processes)
+    assert len(processes.checks[-1].counted) == 2
+
+
+def test_a_folder_that_cannot_be_written_costs_time_only() -> None:
+    write("file", "")
+    processes = FakeProcesses()
+    check(many(), processes, Path("file/runs"))
+    check(many(), processes, Path("file/runs"))
+    assert [len(order.counted) for order in processes.checks] == [2, 2]
+
+
+def test_what_is_wrong_names_the_cell() -> None:
+    with pytest.raises(UserError, match=r"^sweeps/small\.yaml: model\.lr: -1 is not positive, for 14$"):
+        check(make_plan(write_sweep()), FakeProcesses({1: "model.lr: -1 is not positive"}))
+
+
+def test_code_that_is_not_ours_is_counted_every_time() -> None:
+    plan = make_plan(write_sweep(), overrides=["model.class_path=mine.Model"])
+    processes = FakeProcesses()
+    check(plan, processes)
+    check(plan, processes)
+    assert [len(order.counted) for order in processes.checks] == [2, 2]

@@ -1,0 +1,246 @@
+"""How long runs are expected to take."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from support.fake_processes import MACHINE, MEASURED, FakeProcesses
+from support.small_project import write, write_sweep
+
+from focal_lab.sweep.engine.slots import Places
+from focal_lab.sweep.estimate.run_time import Estimates, estimate_runs
+from focal_lab.sweep.plan.plan import Plan, make_plan
+from focal_lab.sweep.plan.runs import Run
+from focal_lab.sweep.run_folder.result import Result, read_result, write_record
+from focal_lab.sweep.worker.protocol import WarmProcesses
+
+pytestmark = pytest.mark.usefixtures("project")
+
+OUT = Path("runs")
+# 5 to start, 2 epochs of 100 steps and a validation of 10 batches, the test of 20 batches
+TWO_EPOCHS = 5.0 + 2 * (100 * 0.1 + 10 * 0.05 + 0.5) + 1.0 + 20 * 0.05
+
+
+def estimate(
+    plan: Plan,
+    processes: FakeProcesses | None = None,
+    results: dict[str, Result] | None = None,
+    places: Places | None = None,
+    told: list[str] | None = None,
+) -> Estimates:
+    return estimate_runs(
+        plan.distinct_runs,
+        results or {},
+        places or Places(1, 2),
+        MACHINE,
+        OUT,
+        cast(WarmProcesses, processes),
+        (told if told is not None else []).append,
+    )
+
+
+def result_of(run: Run, seconds: int, **changes: Any) -> Result:
+    result = Result(
+        run=run.id,
+        task=run.task,
+        seed=run.seed,
+        metrics={"top1": 50.0},
+        params=1,
+        gmacs=1.0,
+        train_seconds=1.0,
+        images_per_second=1.0,
+        peak_memory_mb=555.0,
+        config_hash=run.config_hash,
+        config=run.config,
+        identity=run.identity,
+        versions={},
+        git={},
+        hardware=MACHINE.hardware,
+        started="2026-01-01T00:00:00+00:00",
+        finished=f"2026-01-01T00:{seconds // 60:02d}:{seconds % 60:02d}+00:00",
+    )
+    return replace(result, **changes)
+
+
+def test_a_run_takes_what_its_measured_parts_add_up_to() -> None:
+    plan = make_plan(write_sweep())
+    found = estimate(plan, FakeProcesses())
+    assert found.seconds == {run.id: pytest.approx(TWO_EPOCHS) for run in plan.runs}
+    assert {one.memory_mb for one in found.runs.values()} == {700.0}
+    assert not found.problems
+
+
+def test_steps_count_their_accumulated_batches_and_bring_validations_with_them() -> None:
+    assert MEASURED.seconds("epochs", 3) - MEASURED.seconds("epochs", 2) == pytest.approx(11.0)
+    assert MEASURED.seconds("steps", 200) == pytest.approx(TWO_EPOCHS)
+    assert replace(MEASURED, accumulated=2).seconds("steps", 100) == pytest.approx(TWO_EPOCHS)
+    endless = replace(MEASURED, batches=float("inf"))
+    assert endless.seconds("steps", 100) == pytest.approx(5.0 + 10.0 + 1.0 + 1.0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "seconds"),
+    [
+        ("trainer.max_epochs=0", 5.0 + 1.0 + 20 * 0.05),
+        ("trainer.max_steps=0", 5.0 + 1.0 + 20 * 0.05),
+        ("trainer.max_steps=100000", TWO_EPOCHS),  # two epochs are fewer
+        ("trainer.max_time={seconds: 3}", 5.0 + 3.0 + 1.0 + 20 * 0.05),
+    ],
+)
+def test_whichever_limit_comes_first_decides_the_time(setting: str, seconds: float) -> None:
+    plan = make_plan(write_sweep(factors={"window_size": [7]}, seeds=1), overrides=[setting])
+    assert list(estimate(plan, FakeProcesses()).seconds.values()) == [pytest.approx(seconds)]
+
+
+def test_each_shape_is_measured_once_and_remembered() -> None:
+    path = write_sweep(factors={"window_size": [7, 14], "lr": {"a": {}, "b": {"model.lr": 0.2}}})
+    processes, told = FakeProcesses(), list[str]()
+    estimate(make_plan(path), processes, told=told)
+    assert len(processes.measured) == 2
+    assert told == ["measuring a few steps of 2 kinds of runs"]
+    again = estimate(make_plan(path), processes, told=told)
+    assert len(processes.measured) == 2
+    assert len(told) == 1
+    assert len(again.runs) == 8
+    assert len(estimate(make_plan(path)).runs) == 8
+    assert estimate(make_plan(path), places=Places(2, 1)).runs == {}
+
+
+def test_as_many_are_measured_at_a_time_as_will_be_trained() -> None:
+    processes = FakeProcesses()
+    factors = {"window_size": [7, 14], "border": ["mask", "wrap"]}
+    found = estimate(make_plan(write_sweep(factors=factors)), processes, places=Places(3, 4))
+    shapes = len({str(order.config["model"]) for order in processes.measured})
+    assert len(processes.measured) == 3 * -(-shapes // 3)
+    assert {order.threads for order in processes.measured} == {4}
+    assert len(found.runs) == len(make_plan(write_sweep(factors=factors)).distinct_runs)
+
+
+def test_each_measurement_has_a_gpu_of_its_own() -> None:
+    processes = FakeProcesses()
+    estimate(make_plan(write_sweep()), processes, places=Places(2, 1, ("4", "7")))
+    assert [order.devices for order in processes.measured] == ["4", "7"]
+
+
+def test_what_cannot_be_measured_is_told_once_a_reason() -> None:
+    plan = make_plan(write_sweep())
+    found = estimate(plan, FakeProcesses(failed="data.root: no such folder"))
+    assert found.runs == {}
+    assert [run.cell.name for run in found.problems["data.root: no such folder"]] == ["7", "14"]
+    dead = estimate(plan, FakeProcesses(dies=True))
+    assert list(dead.problems) == ["its process died (exit status -9)"]
+
+
+def test_runs_whose_data_are_not_here_are_not_measured() -> None:
+    plan = make_plan(write_sweep())
+    processes, first = FakeProcesses(), plan.distinct_runs[0]
+    absent = [run.id for run in plan.runs if run.cell == first.cell]
+    args: Any = (plan.distinct_runs, {}, Places(1, 2), MACHINE, OUT, processes)
+    found = estimate_runs(*args, absent=absent)
+    assert len(processes.measured) == 1
+    assert found.runs.keys() == {run.id for run in plan.runs} - set(absent)
+    assert not found.problems
+
+
+def test_nothing_is_measured_unless_asked_for() -> None:
+    plan = make_plan(write_sweep())
+    assert estimate(plan).runs == {}
+    assert not OUT.exists()
+
+
+def test_finished_runs_count_more_than_measured_steps_and_are_scaled_by_their_length() -> None:
+    plan = make_plan(write_sweep(seeds=3))
+    done = plan.distinct_runs[0]
+    found = estimate(plan, results={done.id: result_of(done, 70)})
+    others = [run.id for run in plan.runs if run.cell == done.cell and run.id != done.id]
+    assert found.seconds == dict.fromkeys([done.id, *others], 70.0)
+    assert {one.memory_mb for one in found.runs.values()} == {555.0}
+    longer = make_plan(write_sweep(seeds=3), overrides=["trainer.max_epochs=4"])
+    write_record(OUT / done.id, result_of(done, 70))
+    assert set(estimate(longer).seconds.values()) == {140.0}
+
+
+def slow_and_finished(seconds: int, **changes: Any) -> tuple[Plan, FakeProcesses, Run]:
+    """A plan of two networks on a machine that is five times as slow just now; the first one has a result."""
+    plan = make_plan(write_sweep(seeds=1))
+    done = plan.distinct_runs[0]
+    write_record(OUT / done.id, result_of(done, seconds, **changes))
+    processes = FakeProcesses()
+    processes.slowness = 5.0
+    return plan, processes, done
+
+
+@pytest.mark.parametrize("seconds", [30, 60])
+def test_measured_steps_are_corrected_by_what_runs_of_another_network_took(seconds: int) -> None:
+    plan, processes, done = slow_and_finished(seconds)
+    (result, told), other = (read_result(OUT / done.id), list[str]()), plan.distinct_runs[1]
+    assert result is not None
+    found = estimate(plan, processes, {done.id: result}, told=told)
+    assert found.seconds == {done.id: seconds, other.id: pytest.approx(seconds)}
+    assert (found.runs[other.id].source, found.runs[other.id].finished) == ("measured", 1)
+    assert found.runs[other.id].memory_mb == 700.0
+    assert told == ["measuring a few steps of 1 kind of runs, and of finished ones to correct them by"]
+    assert len(processes.measured) == 2
+    again = estimate(plan, processes, {done.id: result}, told=told)
+    assert again.runs == found.runs
+    assert len(processes.measured) == 2
+
+
+def test_a_measurement_older_than_the_first_finished_run_is_made_again_beside_it() -> None:
+    plan = make_plan(write_sweep(seeds=1))
+    processes = FakeProcesses()
+    processes.slowness = 5.0
+    assert list(estimate(plan, processes).seconds.values()) == [pytest.approx(5 * TWO_EPOCHS)] * 2
+    done, other = plan.distinct_runs
+    # a result of another sweep in the same folder
+    write_record(OUT / done.id, result_of(done, 30))
+    lone = make_plan(write_sweep(factors={"window_size": [14]}, seeds=1))
+    assert estimate(lone, processes).seconds == {other.id: pytest.approx(30.0)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "setting"),
+    [({"hardware": "1 x Cray"}, ""), ({}, "trainer.max_epochs=3"), ({}, "data.train_pictures=77")],
+)
+def test_runs_elsewhere_of_other_length_or_on_other_data_correct_nothing(
+    changes: dict[str, Any], setting: str
+) -> None:
+    _, processes, _ = slow_and_finished(30, **changes)
+    sweep = write_sweep(factors={"window_size": [14]}, seeds=1)
+    plan = make_plan(sweep, overrides=[setting] if setting else [])
+    found = estimate(plan, processes)
+    assert [one.finished for one in found.runs.values()] == [0]
+    assert len(processes.measured) == 1
+
+
+def test_a_finished_run_that_cannot_be_measured_again_corrects_nothing() -> None:
+    plan, processes, done = slow_and_finished(30)
+    processes.failed = "no such folder"
+    found = estimate(plan, processes)
+    assert [run.cell.name for run in found.problems["no such folder"]] == ["14"]
+    assert found.seconds == {done.id: 30.0}
+
+
+def test_a_resumed_run_took_as_long_as_all_its_attempts() -> None:
+    plan = make_plan(write_sweep(seeds=2))
+    done = plan.distinct_runs[0]
+    found = estimate(plan, results={done.id: result_of(done, 10, train_seconds=90.0)})
+    assert set(found.seconds.values()) == {90.0}
+
+
+def test_runs_of_other_machines_and_damaged_ones_tell_nothing() -> None:
+    plan = make_plan(write_sweep(seeds=2))
+    done = plan.distinct_runs[0]
+    assert list(estimate(plan, results={done.id: result_of(done, 70, hardware="1 x Cray")}).runs) == [done.id]
+    write_record(OUT / done.id, result_of(done, 70, identity={}, config={}))
+    write("runs/other/result.json", "{")
+    assert not estimate(make_plan(write_sweep(seeds=[8]))).runs
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"schema": 1, "entries": {"x": 7}}'])
+def test_a_damaged_file_of_measurements_is_as_good_as_none(text: str) -> None:
+    write("runs/measured.json", text)
+    processes = FakeProcesses()
+    assert len(estimate(make_plan(write_sweep()), processes).runs) == 4
+    assert len(processes.measured) == 2

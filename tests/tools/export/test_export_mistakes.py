@@ -1,0 +1,115 @@
+"""Mistakes with `focal-lab export` are told in one line, and nothing is left behind."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from support.trained_run import train
+
+from focal_lab import cli
+from focal_lab.errors import UserError
+from focal_lab.tools.export.verify import Difference, check
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    train(folder / "classes", "Classification", "test_resnet")
+    train(folder / "pixels", "Segmentation", "test_resnet")
+    return folder
+
+
+ONNX, TIMM = ["--to", "onnx"], ["--to", "timm"]
+MISTAKES = {
+    "no such checkpoint": (["missing.ckpt", *ONNX], "missing.ckpt: there is no such file or folder"),
+    "no such run": (["0123abcd", *ONNX], "0123abcd: there is no such file or folder"),
+    "weights alone": (
+        ["weights.pth", *TIMM],
+        "weights.pth: holds weights alone and does not say of which task",
+    ),
+    "another file": (["notes.ckpt", *TIMM], "notes.ckpt: cannot be read as weights"),
+    "no average": (["classes", *TIMM, "--weights", "ema"], "--weights: "),
+    "half a batch": (["classes", *ONNX, "--batch", "0.5"], "--batch: '0.5' is no number of pictures"),
+    "no picture": (["classes", *ONNX, "--batch", "0"], "--batch: '0' is no number of pictures"),
+    "no size": (["classes", *ONNX, "--image-size", "0", "28"], "--image-size: 0 28: use 1 or more"),
+    "an odd size": (
+        ["pixels", *ONNX, "--image-size", "60", "64"],
+        "--image-size: 60 64 are no multiples of 32 (use 64 64)",
+    ),
+    "no tolerance": (["classes", *TIMM, "--tolerance", "0"], "--tolerance: 0 is not more than 0"),
+    "an opset of timm": (
+        ["classes", *TIMM, "--opset", "18"],
+        "--opset: is of onnx; leave it out with --to timm",
+    ),
+    "an opset that is too old": (
+        ["classes", *ONNX, "--opset", "3"],
+        "--opset: the graph cannot be brought to 3; torch writes ",
+    ),
+    "a batch of timm": (["classes", *TIMM, "--batch", "2"], "--batch: is of a graph's input"),
+    "a card of onnx": (
+        ["classes", *ONNX, "--license", "mit"],
+        "--license: is for the model card of --to timm",
+    ),
+    "a file there": (
+        ["classes", *ONNX, "-o", "notes.ckpt"],
+        "notes.ckpt: --output: exists (overwrite it with",
+    ),
+    "a folder there": (["classes", *ONNX, "-o", "full", "--force"], "full: --output: is a folder"),
+    "a file for a folder": (
+        ["classes", *TIMM, "-o", "notes.ckpt", "--force"],
+        "notes.ckpt: --output: is not a folder",
+    ),
+    "no folder": (["classes", *TIMM, "-o", "no/where"], "no/where: --output: the folder no does not exist"),
+    "another's folder": (
+        ["classes", *TIMM, "-o", "full", "--force"],
+        "full: --output: holds other files, too",
+    ),
+    "another network": (
+        ["changed.ckpt", *TIMM],
+        "changed.ckpt: its weights are of another network than its own",
+    ),
+}
+
+
+@pytest.mark.parametrize(("argv", "message"), list(MISTAKES.values()), ids=list(MISTAKES))
+def test_a_mistake_is_told_in_one_line(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    argv: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("notes.ckpt").write_text("no checkpoint", encoding="utf-8")
+    Path("full").mkdir()
+    Path("full/thesis.txt").touch()
+    torch.save({"layers.0.weight": torch.zeros(2)}, "weights.pth")
+    state = torch.load(trained / "classes/checkpoints/best.ckpt", weights_only=True)
+    state["hyper_parameters"]["num_classes"] = 11
+    torch.save(state, "changed.ckpt")
+    before = sorted(Path().rglob("*"))
+    checkpoint = trained / argv[0] if (trained / argv[0]).is_dir() else argv[0]
+    assert cli.main(["export", str(checkpoint), *argv[1:]]) == cli.USER_ERROR
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.removeprefix("focal-lab: ").startswith(message)
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_packages_that_are_missing_are_named_with_the_way_to_install_them(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("focal_lab.tools.export.graph._NEEDED", ("onnx", "no_such_package"))
+    assert cli.main(["export", str(trained / "classes"), *ONNX]) == cli.USER_ERROR
+    line = capsys.readouterr().err.strip()
+    assert line == "focal-lab: --to: onnx needs no_such_package (pip install 'focal-lab[export]')"
+
+
+@pytest.mark.parametrize("largest", [2e-4, float("inf"), float("nan")])
+def test_a_difference_beyond_rounding_is_refused(largest: float) -> None:
+    check([Difference("noise", "logits", 0.9e-4, 1.0)])
+    with pytest.raises(UserError, match="computes something else than the module on noise"):
+        check([Difference("noise", "logits", 0.0, 1.0), Difference("noise", "scores", largest, 1.0)])

@@ -1,0 +1,62 @@
+"""Models are timed in turns; what is timed is what was promised."""
+
+import torch
+from torch import nn
+
+from focal_lab.tools.profile.throughput import WARM_UPS, best_device, make_pass, measure_speed, synchronizer
+
+DEVICE = torch.device("cpu")
+
+
+def test_models_take_turns_and_each_round_starts_with_another() -> None:
+    calls: list[str] = []
+    passes = [lambda name=name: calls.append(name) for name in "abc"]
+    speeds = measure_speed(passes, 8, rounds=3, synchronize=synchronizer(DEVICE), least_seconds=0)
+    assert "".join(calls) == "aabbcc" + "abc" + "bca" + "cab"
+    assert [len(speed.rounds) for speed in speeds] == [3, 3, 3]
+
+
+def test_the_ratio_of_the_first_model_to_itself_is_one() -> None:
+    speeds = measure_speed(
+        [lambda: None, lambda: None], 1, rounds=5, synchronize=synchronizer(DEVICE), least_seconds=0
+    )
+    assert speeds[0].relative == 1
+    assert speeds[1].relative > 0
+
+
+def test_the_speed_is_the_median_of_the_rounds() -> None:
+    (speed,) = measure_speed([lambda: None], 4, rounds=3, synchronize=synchronizer(DEVICE), least_seconds=0)
+    assert speed.images_per_second == sorted(speed.rounds)[1]
+
+
+def test_short_passes_are_repeated_so_that_an_interval_lasts() -> None:
+    calls = []
+    measure_speed(
+        [lambda: calls.append(1)], 1, rounds=1, synchronize=synchronizer(DEVICE), least_seconds=0.01
+    )
+    assert len(calls) > WARM_UPS + 1
+
+
+def test_inference_runs_in_eval_mode_without_gradients() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, 3)).train()
+    graphs = []
+    model.register_forward_hook(lambda module, inputs, output: graphs.append(output.requires_grad))
+    make_pass(model, torch.zeros(2, 3, 2, 2), training=False)()
+    assert graphs == [False]
+    assert not model.training
+
+
+def test_a_training_step_goes_backward_and_drops_its_gradients() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval()
+    seen = []
+    weight = model[1].weight
+    weight.register_post_accumulate_grad_hook(lambda parameter: seen.append(parameter.grad.norm().item()))
+    make_pass(model, torch.ones(2, 3, 2, 2), training=True)()
+    assert model.training
+    assert len(seen) == 1
+    assert seen[0] > 0
+    assert weight.grad is None
+
+
+def test_the_device_is_a_gpu_if_there_is_one() -> None:
+    assert best_device().type == ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,3 @@
+"""Trainings leave nothing behind."""
+
+from support.isolation import isolated as isolated
