@@ -5,17 +5,24 @@ import json
 from pathlib import Path
 from typing import Any
 
-from support.finished_runs import FakePlan, finish, make_plan
 from tensorboard import context
 from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.compat.proto import summary_pb2
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins import base_plugin
-from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups, plugin_data_pb2
+from tensorboard.plugins.hparams import (
+    api_pb2,
+    backend_context,
+    list_session_groups,
+    metadata,
+    plugin_data_pb2,
+)
 
-from focal_lab.report.tensorboard.events import Record, event_file, picture, plugin_value, scalar
+from focal_lab.report.tensorboard.log_dir import event, scalar, write_events
 from focal_lab.sweep.plan.manifest import Manifest, write_manifest
 from focal_lab.training.history_file import Point, write_history
+from support.finished_runs import FakePlan, finish, make_plan
 
 STEPS = (5, 10)
 # one grey pixel
@@ -28,13 +35,14 @@ def train(out: Path, run: str, top1: float = 87.5, *, finished: bool = True, **c
     """A run's event file with Lightning's own HParams entry in it, its curves, and its result."""
     folder = out / run
     folder.mkdir(parents=True, exist_ok=True)
-    records = [Record(scalar("train/loss", 1 / step), step) for step in STEPS]
-    records += [Record(scalar("val/top1", 8 * step), step - 1) for step in STEPS]
-    records.append(Record(picture("val/picture_0", PNG, 1, 1), STEPS[-1]))
+    events = [scalar("train/loss", 1 / step, step) for step in STEPS]
+    events += [scalar("val/top1", 8 * step, step - 1) for step in STEPS]
+    image = summary_pb2.Summary.Image(width=1, height=1, colorspace=4, encoded_image_string=PNG)
+    events.append(event(summary_pb2.Summary.Value(tag="val/picture_0", image=image), STEPS[-1]))
     if finished:
-        records += [Record(scalar("test/top1", top1), STEPS[-1]), *lightnings_entry()]
-    name = "events.out.tfevents.1700000000.machine.1.0"
-    (folder / name).write_bytes(event_file(records))
+        events += [scalar("test/top1", top1, STEPS[-1]), *lightnings_entry()]
+    with open(folder / "events.out.tfevents.1700000000.machine.1.0", "wb") as stream:
+        write_events(stream, events)
     (folder / "config.yaml").write_text("seed_everything: 0\n")
     points = [
         Point(step / 5, step, {"train/loss": 1 / step, "val/top1": top1 - 10 + step, "lr": 0.1})
@@ -45,7 +53,7 @@ def train(out: Path, run: str, top1: float = 87.5, *, finished: bool = True, **c
         finish(out, run, metrics={"top1": top1, "top5": 99.0, "loss": 0.4}, **changes)
 
 
-def lightnings_entry() -> list[Record]:
+def lightnings_entry() -> list[Event]:
     """The row and the columns that every run's own event file asks for."""
     row = plugin_data_pb2.SessionStartInfo()
     row.hparams["backbone"].string_value = "focal_micro"
@@ -55,7 +63,10 @@ def lightnings_entry() -> list[Record]:
         "_hparams_/experiment": plugin_data_pb2.HParamsPluginData(experiment=columns),
         "_hparams_/session_start_info": plugin_data_pb2.HParamsPluginData(session_start_info=row),
     }
-    return [Record(plugin_value(tag, "hparams", part.SerializeToString())) for tag, part in data.items()]
+    return [
+        event(summary_pb2.Summary.Value(tag=tag, metadata=metadata.create_summary_metadata(part)))
+        for tag, part in data.items()
+    ]
 
 
 def swept(out: Path, name: str = "window_size", seeds: int = 2, **factors: list[str]) -> FakePlan:
@@ -88,9 +99,9 @@ def read_tree(root: Path) -> dict[str, dict[str, list[tuple[int, Any]]]]:
     found: dict[str, dict[str, list[tuple[int, Any]]]] = {}
     for path in sorted(root.rglob("events.out.tfevents.*")):
         tags = found.setdefault(str(path.parent.relative_to(root)), {})
-        for event in LegacyEventFileLoader(str(path)).Load():
-            for value in event.summary.value:
-                tags.setdefault(value.tag, []).append((event.step, content(value)))
+        for one in LegacyEventFileLoader(str(path)).Load():
+            for value in one.summary.value:
+                tags.setdefault(value.tag, []).append((one.step, content(value)))
     return found
 
 

@@ -1,208 +1,166 @@
-"""Two runs side by side, for a terminal."""
+"""Two runs side by side as text."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from focal_lab.report.diff.compare import CurvePair, Section, Side, Value, compare, curve_pairs
+from focal_lab.report.diff.compare import ComparedRun, CurvePair, Value, compare, curve_pairs
 from focal_lab.report.table.test_sets import differences
 from focal_lab.sweep.spec.columns import COLUMNS
 from focal_lab.utils.text_table import TextColumn, aligned
 
 _BOLD, _RED, _GREEN = "1", "31", "32"
-_VERDICTS = {"better": _GREEN, "worse": _RED}
+_STYLES = {"better": _GREEN, "worse": _RED, "failed": _RED, "corrupt": _RED}
 # metrics before costs
 _ORDER = sorted(COLUMNS, key=lambda name: COLUMNS[name].task is None)
-_BARS = "▁▂▃▄▅▆▇█"
-_MOST_EPOCHS, _MOST_BARS, _TABLED = 10, 40, 2
-_UNKNOWN = "-"
+_MAX_EPOCHS, _MAX_CURVES = 10, 2
 
 
-def diff_text(first: Side, second: Side, width: int | None = None, *, color: bool = False) -> str:
-    """What two runs differ in, one section under the other; what is the same is counted.
+def diff_text(
+    first: ComparedRun, second: ComparedRun, width: int | None = None, *, color: bool = False
+) -> str:
+    """The differences of two runs, section by section; what is the same is counted.
 
     Args:
-        first: the run that the other is compared with.
-        second: the other; differences are second minus first.
-        width: columns of the terminal; None for as wide as it takes.
+        first: run to compare with.
+        second: the other run; differences are second minus first.
+        width: columns of the terminal; None: as wide as necessary.
         color: use ANSI escape codes.
     """
-    heads = _heads(first, second)
-    parts = [_about(first, second, heads, width, color)]
-    sections = {
-        "Configuration": compare(first.config, second.config),
-        "Network": compare(first.network, second.network),
-        "Environment": compare(first.environment, second.environment),
-    }
-    known = {
-        "Configuration": bool(first.config and second.config),
-        "Network": bool(first.network and second.network),
-        "Environment": bool(first.environment and second.environment),
-    }
-    for title in ("Configuration", "Network"):
-        parts.append(_settings(title, sections[title], heads, width, color, known=known[title]))
-    parts.append(_metrics(first, second, heads, width, color))
-    parts.append(_curves(first, second, heads, width, color))
-    parts.append(
-        _settings("Environment", sections["Environment"], heads, width, color, known=known["Environment"])
-    )
-    return "\n".join(part for part in parts if part)
+    return _Text(first, second, width, color).text()
 
 
-def sparkline(values: Sequence[float], low: float, high: float) -> str:
-    """Values as bars, from `low` to `high`; long curves are thinned out."""
-    shown = _thinned(range(len(values)), _MOST_BARS)
-    span = high - low
-    return "".join(
-        _BARS[min(len(_BARS) - 1, int((values[i] - low) / span * len(_BARS)) if span else 3)] for i in shown
-    )
+@dataclass(frozen=True)
+class _Text:
+    first: ComparedRun
+    second: ComparedRun
+    width: int | None
+    color: bool
 
-
-def _about(first: Side, second: Side, heads: Sequence[str], width: int | None, color: bool) -> str:
-    rows: dict[str, tuple[Value, Value]] = {
-        "cell": (", ".join(first.labels.values()) or None, ", ".join(second.labels.values()) or None),
-        "task": (first.task, second.task),
-        "seed": (first.seed, second.seed),
-        "sweeps": (", ".join(first.sweeps) or None, ", ".join(second.sweeps) or None),
-        "state": (first.state, second.state),
-        "reason": (first.reason, second.reason),
-        "last line": (first.last_line, second.last_line),
-        "started": (first.started, second.started),
-        "finished": (first.finished, second.finished),
-    }
-    known = {name: pair for name, pair in rows.items() if pair != (None, None)}
-    return _pairs("run", known, heads, width, color, folds=True)
-
-
-def _settings(
-    title: str, section: Section, heads: Sequence[str], width: int | None, color: bool, *, known: bool
-) -> str:
-    if not section.different and not section.same:
-        return ""
-    if not known and not section.same:
-        lacking = [
-            head
-            for i, head in enumerate(heads)
-            if all(pair[i] is None for pair in section.different.values())
+    def text(self) -> str:
+        sections = [
+            self._about(),
+            self._settings("Configuration", self.first.configuration, self.second.configuration),
+            self._settings("Network", self.first.network, self.second.network),
+            self._metrics(),
+            self._curves(),
+            self._settings("Environment", self.first.environment, self.second.environment),
         ]
-        return _title(title, f"{' and '.join(lacking)}: nothing is known of it", color)
-    count = len(section.different)
-    told = f"{count} {'differs' if count == 1 else 'differ'}, {section.same} {_be(section.same)} the same"
-    if not count:
-        return _title(title, f"all {section.same} are the same", color)
-    return _title(title, told, color) + _pairs("setting", section.different, heads, width, color)
+        return "\n".join(section for section in sections if section)
 
+    @property
+    def _names(self) -> tuple[str, str]:
+        """IDs; runs of two folders may have the same."""
+        if self.first.run != self.second.run:
+            return self.first.run, self.second.run
+        return f"{self.first.run} (1)", f"{self.second.run} (2)"
 
-def _metrics(first: Side, second: Side, heads: Sequence[str], width: int | None, color: bool) -> str:
-    known = {*first.metrics, *second.metrics}
-    names = [*(name for name in _ORDER if name in known), *sorted(known.difference(COLUMNS))]
-    if not names:
-        return _title("Metrics", "neither run has a result", color)
-    rows = [(name, first.metrics.get(name), second.metrics.get(name)) for name in names]
-    apart = differences(second.tested_on, first.tested_on) if first.task == second.task else []
-    judged = ["" if apart else _judged(*row) for row in rows]
-    columns = [
-        TextColumn("metric", [COLUMNS[name].title if name in COLUMNS else name for name in names]),
-        TextColumn(heads[0], [_number(name, one) for name, one, _ in rows], right=True),
-        TextColumn(heads[1], [_number(name, other) for name, _, other in rows], right=True),
-        TextColumn("difference", [_difference(*row) for row in rows], right=True),
-        TextColumn("second is", judged, style=lambda cell: _VERDICTS.get(cell, "")),
-    ]
-    told = "on the test split, one run each: no telling a difference from noise" if _both(rows) else ""
-    if apart:
-        told = f"these do not compare: {heads[1]} was tested on {' and '.join(apart)} than {heads[0]}"
-    return _title("Metrics", told or "on the test split", color) + aligned(columns, width, color=color)
+    def _about(self) -> str:
+        columns = []
+        for about in (self.first.about, self.second.about):
+            cell, sweeps = ", ".join(about["labels"].values()) or None, ", ".join(about["sweeps"]) or None
+            columns.append({"cell": cell, **about, "sweeps": sweeps})
+        names = [
+            name for name in columns[0] if name != "labels" and any(c[name] is not None for c in columns)
+        ]
+        rows = {name.replace("_", " "): (columns[0][name], columns[1][name]) for name in names}
+        return self._pairs("run", rows, folds=True)
 
+    def _settings(self, title: str, first: Mapping[str, Value], second: Mapping[str, Value]) -> str:
+        found = compare(first, second)
+        count = len(found.different)
+        if not count:
+            return self._title(title, f"all {found.same} are the same") if found.same else ""
+        unknown = [name for name, known in zip(self._names, (first, second), strict=True) if not known]
+        if unknown:
+            return self._title(title, f"unknown for {unknown[0]}")
+        differ, are = "differs" if count == 1 else "differ", "is" if found.same == 1 else "are"
+        heading = self._title(title, f"{count} {differ}, {found.same} {are} the same")
+        return heading + self._pairs("setting", found.different)
 
-def _curves(first: Side, second: Side, heads: Sequence[str], width: int | None, color: bool) -> str:
-    lacking = [head for head, side in zip(heads, (first, second), strict=True) if not side.points]
-    if lacking:
-        return _title("Curves", f"{' and '.join(lacking)} left none", color)
-    pairs = [pair for pair in curve_pairs(first, second) if pair.epochs]
-    if not pairs:
-        return _title("Curves", "no epoch in common", color)
-    longest = max(pairs, key=lambda pair: len(pair.epochs))
-    told = f"{len(longest.epochs)} common epochs; bars of a curve have one scale"
-    return (
-        _title("Curves", told, color)
-        + _bars(pairs, heads, width, color)
-        + "\n"
-        + _epochs(pairs[:_TABLED], heads, width, color)
-    )
+    def _metrics(self) -> str:
+        known = {*self.first.metrics, *self.second.metrics}
+        names = [*(name for name in _ORDER if name in known), *sorted(known.difference(COLUMNS))]
+        if not names:
+            return self._title("Metrics", "neither run has a result")
+        rows = [(name, self.first.metrics.get(name), self.second.metrics.get(name)) for name in names]
+        first, second = self._names
+        apart = []
+        if self.first.about["task"] == self.second.about["task"]:
+            apart = differences(self.second.tested_on, self.first.tested_on)
+        note = "on the test split"
+        if apart:
+            note = f"not comparable: {second} was tested on {' and '.join(apart)} than {first}"
+        elif any(one is not None and other is not None for _, one, other in rows):
+            note += ", one run each: a difference may be noise"
+        return self._title("Metrics", note) + self._table(
+            TextColumn("metric", [COLUMNS[name].title if name in COLUMNS else name for name in names]),
+            TextColumn(first, [_number(name, one) for name, one, _ in rows], right=True),
+            TextColumn(second, [_number(name, other) for name, _, other in rows], right=True),
+            TextColumn("difference", [_difference(*row) for row in rows], right=True),
+            TextColumn("second is", ["" if apart else _verdict(*row) for row in rows], style=_style),
+        )
 
-
-def _bars(pairs: Sequence[CurvePair], heads: Sequence[str], width: int | None, color: bool) -> str:
-    names: list[str] = []
-    runs, lines, ends = [], [], []
-    for pair in pairs:
-        low, high = min(*pair.first, *pair.second), max(*pair.first, *pair.second)
-        for head, values in zip(heads, (pair.first, pair.second), strict=True):
-            names.append("" if names and head == heads[1] else pair.name)
-            runs.append(head)
-            lines.append(sparkline(values, low, high))
-            ends.append(f"{values[0]:.4g} to {values[-1]:.4g}")
-    columns = [
-        TextColumn("curve", names),
-        TextColumn("run", runs),
-        TextColumn("", lines),
-        TextColumn("", ends),
-    ]
-    return aligned(columns, width, color=color)
-
-
-def _epochs(pairs: Sequence[CurvePair], heads: Sequence[str], width: int | None, color: bool) -> str:
-    epochs = sorted({epoch for pair in pairs for epoch in pair.epochs})
-    shown = [epochs[i] for i in _thinned(range(len(epochs)), _MOST_EPOCHS)]
-    columns = [TextColumn("epoch", [f"{epoch:g}" for epoch in shown], right=True)]
-    for pair in pairs:
-        values = {
-            epoch: (one, other)
-            for epoch, one, other in zip(pair.epochs, pair.first, pair.second, strict=True)
+    def _curves(self) -> str:
+        runs = zip(self._names, (self.first, self.second), strict=True)
+        if without := [name for name, run in runs if not run.points]:
+            return self._title("Curves", f"none of {' and '.join(without)}")
+        pairs = [pair for pair in curve_pairs(self.first, self.second) if pair.epochs]
+        if not pairs:
+            return self._title("Curves", "no epoch in common")
+        ends: dict[str, tuple[Value, Value]] = {
+            pair.name: (_ends(pair.first), _ends(pair.second)) for pair in pairs
         }
-        for place, head in enumerate(heads):
-            cells = [f"{values[epoch][place]:.4g}" if epoch in values else "" for epoch in shown]
-            columns.append(TextColumn(f"{pair.name} {head}", cells, right=True))
-        cells = [f"{values[epoch][1] - values[epoch][0]:+.4g}" if epoch in values else "" for epoch in shown]
-        columns.append(TextColumn("difference", cells, right=True))
-    return aligned(columns, width, color=color)
+        count = max(len(pair.epochs) for pair in pairs)
+        heading = self._title("Curves", f"{count} common epochs")
+        return f"{heading}{self._pairs('curve', ends)}\n{self._epochs(pairs[:_MAX_CURVES])}"
+
+    def _epochs(self, pairs: Sequence[CurvePair]) -> str:
+        epochs = sorted({epoch for pair in pairs for epoch in pair.epochs})
+        count = min(len(epochs), _MAX_EPOCHS)
+        shown = [epochs[round(i * (len(epochs) - 1) / max(1, count - 1))] for i in range(count)]
+        columns = [TextColumn("epoch", [f"{epoch:g}" for epoch in shown], right=True)]
+        for pair in pairs:
+            first, second = (dict(zip(pair.epochs, run, strict=True)) for run in (pair.first, pair.second))
+            gain = {epoch: second[epoch] - first[epoch] for epoch in pair.epochs}
+            headings = [*(f"{pair.name} {name}" for name in self._names), "difference"]
+            for heading, values, form in zip(
+                headings, (first, second, gain), (".4g", ".4g", "+.4g"), strict=True
+            ):
+                cells = [format(values[epoch], form) if epoch in values else "" for epoch in shown]
+                columns.append(TextColumn(heading, cells, right=True))
+        return self._table(*columns)
+
+    def _pairs(self, heading: str, rows: Mapping[str, tuple[Value, Value]], *, folds: bool = False) -> str:
+        values = [
+            TextColumn(name, [_word(pair[place]) for pair in rows.values()], folds=folds, style=_style)
+            for place, name in enumerate(self._names)
+        ]
+        return self._table(TextColumn(heading, list(rows)), *values)
+
+    def _table(self, *columns: TextColumn) -> str:
+        return aligned(columns, self.width, color=self.color)
+
+    def _title(self, title: str, note: str) -> str:
+        return f"\033[{_BOLD}m{title}\033[0m: {note}\n" if self.color else f"{title}: {note}\n"
 
 
-def _pairs(
-    heading: str,
-    rows: Mapping[str, tuple[Value, Value]],
-    heads: Sequence[str],
-    width: int | None,
-    color: bool,
-    *,
-    folds: bool = False,
-) -> str:
-    columns = [
-        TextColumn(heading, list(rows)),
-        TextColumn(heads[0], [_word(one) for one, _ in rows.values()], folds=folds, style=_state_style),
-        TextColumn(heads[1], [_word(other) for _, other in rows.values()], folds=folds, style=_state_style),
-    ]
-    return aligned(columns, width, color=color)
-
-
-def _heads(first: Side, second: Side) -> tuple[str, str]:
-    """Ids; folders of two places may have runs of one id."""
-    if first.run != second.run:
-        return first.run, second.run
-    return f"{first.run} (1)", f"{second.run} (2)"
-
-
-def _title(title: str, told: str, color: bool) -> str:
-    shown = f"\033[{_BOLD}m{title}\033[0m" if color else title
-    return f"{shown}: {told}\n"
+def _style(cell: str) -> str:
+    return _STYLES.get(cell, "")
 
 
 def _word(value: Value) -> str:
     if value is None:
-        return _UNKNOWN
+        return "-"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _ends(values: Sequence[float]) -> str:
+    return f"{values[0]:.4g} to {values[-1]:.4g}"
 
 
 def _number(name: str, value: float | None) -> str:
     if value is None:
-        return _UNKNOWN
+        return "-"
     return f"{value:.{COLUMNS[name].digits}f}" if name in COLUMNS else f"{value:.4g}"
 
 
@@ -215,27 +173,8 @@ def _difference(name: str, one: float | None, other: float | None) -> str:
     return f"{other - one:+.2g}" if tiny else f"{other - one:+.{digits}f}"
 
 
-def _judged(name: str, one: float | None, other: float | None) -> str:
-    """Costs are not judged: a run on a busy machine is no worse."""
+def _verdict(name: str, one: float | None, other: float | None) -> str:
+    """For metrics only: costs depend on what else the machine does."""
     if name not in COLUMNS or COLUMNS[name].task is None or one is None or other is None or one == other:
         return ""
     return "better" if (other > one) == COLUMNS[name].higher_is_better else "worse"
-
-
-def _both(rows: Sequence[tuple[str, float | None, float | None]]) -> bool:
-    return any(one is not None and other is not None for _, one, other in rows)
-
-
-def _state_style(cell: str) -> str:
-    return _RED if cell in ("failed", "corrupt") else ""
-
-
-def _thinned(places: range, most: int) -> list[int]:
-    """At most so many of them, the first and the last always."""
-    if len(places) <= most:
-        return list(places)
-    return sorted({round(i * (len(places) - 1) / (most - 1)) for i in range(most)})
-
-
-def _be(count: int) -> str:
-    return "is" if count == 1 else "are"

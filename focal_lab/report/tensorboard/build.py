@@ -1,168 +1,198 @@
-"""The tree that TensorBoard is shown: `<sweep>/<cell> seed N/`, made from a folder of runs."""
+"""Fills the log directory: `<sweep>/<cell> seed N/` for runs, mean curves, tables and plots."""
 
-from collections.abc import Sequence
+import io
+import re
+import struct
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary, SummaryMetadata
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.util.tensor_util import make_tensor_proto
 
 from focal_lab.errors import UserError
-from focal_lab.report.tensorboard import hparams
-from focal_lab.report.tensorboard.curves import cells_of, layout, layout_record, mean_curves
-from focal_lab.report.tensorboard.events import event_file
-from focal_lab.report.tensorboard.log_dir import LAST, Tree, event_name
-from focal_lab.report.tensorboard.names import file_name, key_of
-from focal_lab.report.tensorboard.naming import ShownRun, ShownSweep
-from focal_lab.report.tensorboard.pages import plots_event, table_event
+from focal_lab.report.tensorboard.hparams import columns_event, end_events, start_events
+from focal_lab.report.tensorboard.log_dir import LAST, LogDir, digest, event, scalar
+from focal_lab.report.tensorboard.naming import ShownRun, ShownSweep, folder_name
 from focal_lab.sweep.run_folder.outcome import Outcome, State, read_outcome
 from focal_lab.sweep.run_folder.result import CONFIG_FILE
+from focal_lab.sweep.spec.columns import COLUMNS, MAIN
 from focal_lab.sweep.spec.sweep_file import TASKS
 from focal_lab.training.history_file import Point, read_history
 
-_EVENT_FILES = "events.out.tfevents.*"
+if TYPE_CHECKING:
+    from focal_lab.sweep.plan.plan import Plan
+
+_MEAN = "mean/"
+_LOSS, _RATE = "train/loss", "lr"
+_DOTS_PER_INCH = 110
+# GitHub's Markdown has more escapes than TensorBoard's.
+_ESCAPES = {"<": "&lt;", "&": "&amp;", "$": "$", "~": "~"}
 
 
 @dataclass(frozen=True)
-class _Known:
-    """What is in a run's folder.
+class _RunFiles:
+    """The content of a run's folder; times in seconds since 1970."""
 
-    Attributes:
-        changed: when the folder was last written to.
-        events: its own event files.
-        began, ended: seconds since 1970; `ended` is when something was written last.
-    """
-
-    changed: int
-    events: tuple[Path, ...]
+    events: list[Path]
     outcome: Outcome
-    points: tuple[Point, ...]
-    began: float
-    ended: float
+    points: list[Point]
+    started: float
+    changed: float
 
 
-class Board:
-    """Makes trees, again and again; of a folder that has not changed nothing is read twice.
+def fill(
+    log_dir: LogDir,
+    sweeps: Sequence[ShownSweep],
+    out: Path,
+    warnings: list[str],
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Bring a log directory up to date.
 
     Args:
-        out: the folder of the runs.
+        log_dir: to fill.
+        sweeps: to show.
+        out: folder of their runs.
+        warnings: takes a line for each sweep without a table.
+        stop: asked before each plot is drawn, which takes a second.
 
-    Attributes:
-        doubts: sweeps without a table and why; each once.
+    Raises:
+        UserError: the directory cannot be written to.
+        KeyboardInterrupt: `stop` returned true.
     """
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.doubts: dict[str, None] = {}
-        self._known: dict[str, _Known] = {}
-
-    def tree(self, sweeps: Sequence[ShownSweep]) -> Tree:
-        """The links and files that show these sweeps."""
-        tree = Tree()
-        means = False
-        for sweep in sweeps:
-            for run in sweep.runs:
-                self._add_run(tree, sweep.name, run)
-            means |= self._add_means(tree, sweep)
-            self._add_pages(tree, sweep)
-        self._add_overview(tree, sweeps, means=means)
-        return tree
-
-    def _add_run(self, tree: Tree, sweep: str, run: ShownRun) -> None:
-        known = self._look_at(run.id)
-        if known is None or not (known.events or known.outcome.result):
-            return
-        place = PurePosixPath(sweep, run.name)
-        values = hparams.session_values(sweep, run)
-        began = known.began
-        row = f"{run.name}, {sweep}"
-        tree.files[place / event_name(key_of("start", row, values, began))] = lambda: event_file(
-            hparams.session_start(row, values, began)
-        )
-        for path in known.events:
-            tree.links[place / path.name] = path
-        state, result = known.outcome.state, known.outcome.result
-        if hparams.has_ended(state):
-            step = known.points[-1].step if known.points else 0
-            ended = known.ended
-            key = key_of("end", str(state), step, result and (result.finished, result.metrics))
-            tree.files[place / event_name(key, LAST)] = lambda: event_file(
-                hparams.session_end(state, result, step, ended)
-            )
-
-    def _add_means(self, tree: Tree, sweep: ShownSweep) -> bool:
-        """Means of the cells that have several finished seeds; whether there are any."""
-        several = len({run.task for run in sweep.runs}) > 1
-        added = False
-        for (cell, task), runs in cells_of(sweep.runs).items():
-            seeds = [self._curves(run) for run in runs]
-            seeds = [points for points in seeds if points]
-            if len(seeds) < 2:
-                continue
-            name = f"{cell} mean of {len(seeds)} seeds" + (f" {task}" if several else "")
-            place = PurePosixPath(sweep.name, file_name(name)) / event_name(key_of("mean", task, seeds))
-            tree.files[place] = lambda task=task, seeds=seeds: event_file(mean_curves(task, seeds))  # type: ignore[misc]
-            added = True
-        return added
-
-    def _curves(self, run: ShownRun) -> tuple[Point, ...]:
-        known = self._look_at(run.id)
-        finished = known is not None and known.outcome.state is State.FINISHED
-        return known.points if known is not None and finished else ()
-
-    def _add_pages(self, tree: Tree, sweep: ShownSweep) -> None:
-        if sweep.plan is None:
-            return
-        from focal_lab.report.table.build import build_table
-
-        try:
-            table = build_table(sweep.plan, self.out)
-        except UserError as error:
-            self.doubts[f"{sweep.name} is shown without its table: {error}"] = None
-            return
-        looked_at = (self._look_at(run.id) for run in sweep.runs)
-        changed = max((known.ended for known in looked_at if known and known.outcome.result), default=0.0)
-        key, place = key_of(table), PurePosixPath(sweep.name)
-        tree.files[place / event_name(f"{key}.table")] = lambda: table_event(table, changed)
-        tree.slow[place / event_name(f"{key}.plots")] = lambda: plots_event(table, self.out, changed)
-
-    def _add_overview(self, tree: Tree, sweeps: Sequence[ShownSweep], *, means: bool) -> None:
-        """Columns of HParams and layout of Custom Scalars, in a folder whose name changes with them."""
-        there = {run.task for sweep in sweeps for run in sweep.runs}
-        columns = hparams.experiment(sweeps)
-        arranged = layout([task for task in TASKS if task in there], means=means)
-        key = key_of(
-            columns.SerializeToString(deterministic=True), arranged.SerializeToString(deterministic=True)
-        )
-        tree.files[PurePosixPath(f"overview {key[:6]}") / event_name(key)] = lambda: event_file(
-            [hparams.experiment_record(columns), layout_record(arranged)]
-        )
-
-    def _look_at(self, run: str) -> _Known | None:
-        """What is in a run's folder; None if it has just been removed."""
-        folder = self.out / run
-        try:
-            changed = folder.stat().st_mtime_ns
-        except OSError:
-            self._known.pop(run, None)
-            return None
-        known = self._known.get(run)
-        if known is None or known.changed != changed:
-            outcome = read_outcome(folder)
-            config = folder / CONFIG_FILE
-            begun = (config if config.exists() else folder).stat().st_mtime
-            known = self._known[run] = _Known(
-                changed,
-                tuple(sorted(folder.glob(_EVENT_FILES))),
-                outcome,
-                tuple(read_history(folder)),
-                _seconds(outcome.result.started if outcome.result else None, begun),
-                _seconds(outcome.result.finished if outcome.result else None, changed / 1e9),
-            )
-        return known
+    with log_dir.updating():
+        _fill(log_dir, sweeps, out, warnings, stop)
 
 
-def _seconds(moment: str | None, otherwise: float) -> float:
-    """Seconds since 1970 of a time in a record."""
+def _fill(
+    log_dir: LogDir,
+    sweeps: Sequence[ShownSweep],
+    out: Path,
+    warnings: list[str],
+    stop: Callable[[], bool],
+) -> None:
+    means = False
+    for sweep in sweeps:
+        files = {run.id: found for run in sweep.runs if (found := _read(out / run.id)) is not None}
+        for run in sweep.runs:
+            if run.id in files:
+                _add_run(log_dir, sweep.name, run, files[run.id])
+        means |= _add_means(log_dir, sweep, files)
+    tasks = {run.task for sweep in sweeps for run in sweep.runs}
+    overview = [columns_event(sweeps), _layout_event([task for task in TASKS if task in tasks], means=means)]
+    # a run is read once, so that its name has to change with its content
+    log_dir.write(f"overview {digest(overview)[:6]}", overview)
+    for sweep in sweeps:
+        if sweep.plan is not None:
+            _add_table(log_dir, sweep.name, sweep.plan, out, warnings, stop)
+
+
+def _read(folder: Path) -> _RunFiles | None:
+    """None if the folder has just been removed."""
     try:
-        return datetime.fromisoformat(moment).timestamp() if moment else otherwise
-    except ValueError:
-        return otherwise
+        changed = folder.stat().st_mtime
+        config = folder / CONFIG_FILE
+        started = config.stat().st_mtime if config.exists() else changed
+    except OSError:
+        return None
+    outcome, events = read_outcome(folder), sorted(folder.glob("events.out.tfevents.*"))
+    if outcome.result:
+        started = datetime.fromisoformat(outcome.result.started).timestamp()
+        changed = datetime.fromisoformat(outcome.result.finished).timestamp()
+    return _RunFiles(events, outcome, read_history(folder), started, changed)
+
+
+def _add_run(log_dir: LogDir, sweep: str, run: ShownRun, files: _RunFiles) -> None:
+    if not files.events and not files.outcome.result:
+        return
+    name = f"{sweep}/{run.name}"
+    log_dir.write(name, start_events(sweep, run, files.started))
+    for path in files.events:
+        log_dir.link(name, path)
+    if files.outcome.state is not State.MISSING:
+        step = files.points[-1].step if files.points else 0
+        log_dir.write(name, end_events(files.outcome, step, files.changed), LAST)
+
+
+def _add_means(log_dir: LogDir, sweep: ShownSweep, files: dict[str, _RunFiles]) -> bool:
+    """The mean curves of cells with several finished seeds; whether there are any."""
+    several = len({run.task for run in sweep.runs}) > 1
+    cells: dict[tuple[str, str], list[list[Point]]] = defaultdict(list)
+    for run in sweep.runs:
+        found = files.get(run.id)
+        if run.task and found and found.outcome.result and found.points:
+            cells[run.cell, run.task].append(found.points)
+    cells = {cell: seeds for cell, seeds in cells.items() if len(seeds) > 1}
+    for (cell, task), seeds in cells.items():
+        name = f"{cell} mean of {len(seeds)} seeds" + (f" {task}" if several else "")
+        log_dir.write(f"{sweep.name}/{folder_name(name)}", _mean_curves(task, seeds))
+    return bool(cells)
+
+
+def _mean_curves(task: str, seeds: Sequence[Sequence[Point]]) -> list[Event]:
+    """The main metric, loss and rate at the steps that all seeds have."""
+    by_step = [{point.step: point.values for point in points} for points in seeds]
+    events = []
+    for name in (f"val/{MAIN[task]}", _LOSS, _RATE):
+        for step in sorted(set.intersection(*map(set, by_step))):
+            values = [points[step][name] for points in by_step if name in points[step]]
+            if len(values) == len(seeds):
+                # Lightning's logger counts from 0
+                events.append(scalar(f"{_MEAN}{name}", sum(values) / len(values), max(0, step - 1)))
+    return events
+
+
+def _add_table(
+    log_dir: LogDir, sweep: str, plan: "Plan", out: Path, warnings: list[str], stop: Callable[[], bool]
+) -> None:
+    from focal_lab.report.formats.render import table_markdown
+    from focal_lab.report.plots import sweep_plots
+    from focal_lab.report.table.build import build_table
+
+    try:
+        table = build_table(plan, out)
+    except UserError as error:
+        warnings.append(f"{sweep} is shown without its table: {error}")
+        return
+    markdown = re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[0]), table_markdown(table))
+    log_dir.write(sweep, [_text_event("table", "text", markdown.encode())])
+
+    def draw() -> list[Event]:
+        events = []
+        for plot in sweep_plots(table, out):
+            if stop():
+                raise KeyboardInterrupt
+            stream = io.BytesIO()
+            plot.draw().savefig(stream, format="png", dpi=_DOTS_PER_INCH)
+            png = stream.getvalue()
+            width, height = struct.unpack(">II", png[16:24])
+            image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
+            events.append(event(Summary.Value(tag=f"plots/{plot.title}", image=image)))
+        return events
+
+    log_dir.write_lazily(sweep, f"plots-{digest(table)}", draw)
+
+
+def _layout_event(tasks: Sequence[str], *, means: bool) -> Event:
+    """The layout of Custom Scalars: metrics, loss and rate of all cells, then of all runs."""
+    charts = {f"{COLUMNS[MAIN[task]].title}, validation": f"val/{MAIN[task]}" for task in tasks}
+    charts |= {"Training loss": _LOSS, "Learning rate": _RATE}
+    layout: Any = layout_pb2.Layout()
+    for title, prefix in [*([("Cells: means over seeds", _MEAN)] if means else []), ("Runs", "")]:
+        category = layout.category.add(title=title)
+        for heading, tag in charts.items():
+            category.chart.add(title=heading).multiline.tag.append(f"^{prefix}{tag}$")
+    return _text_event("custom_scalars__config__", "custom_scalars", layout.SerializeToString())
+
+
+def _text_event(tag: str, plugin: str, content: bytes) -> Event:
+    """A string for a plugin; TensorBoard's own functions for this need TensorFlow."""
+    metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin))
+    metadata.data_class = DATA_CLASS_TENSOR
+    return event(Summary.Value(tag=tag, metadata=metadata, tensor=make_tensor_proto(content)))

@@ -1,183 +1,146 @@
-"""`focal-lab dashboard`: TensorBoard, grouped by sweep and named by cell, while runs come in."""
+"""`focal-lab dashboard`: all runs in TensorBoard, grouped by sweep and named by cell."""
 
 import argparse
 import hashlib
+import os
 import shlex
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from focal_lab.command_line import CommandParser, add_out
-from focal_lab.report.tensorboard.naming import FOLDER, OTHERS, ShownSweep, Sweeps, fingerprint
+from focal_lab.command_line import CommandParser, add_out, command
+from focal_lab.errors import UserError
+from focal_lab.report.tensorboard.build import fill
+from focal_lab.report.tensorboard.log_dir import LogDir
+from focal_lab.report.tensorboard.naming import OTHERS, read_sweeps
+from focal_lab.report.tensorboard.server import start_tensorboard
+from focal_lab.sweep.run_folder.outcome import run_folders
+from focal_lab.sweep.spec.sweep_file import find_sweep
 
-ALL = "all"
-# Seconds between two looks at the folder of runs.
-_INTERVAL = 3.0
-# As often as it took to look it waits before it looks again.
-_RESTS = 5
+_FOLDER = "tensorboard"
+_INTERVAL = 3.0  # seconds
+# Share of the time that may be spent on updates: of thousands of runs, one takes seconds.
+_BUSY = 0.2
 _LONGEST_NAME = 100
-# Of more folders than these TensorBoard's older tabs select none.
-_MOST_SELECTED = 40
-_CROWDED = (
-    "More than 40 are not selected by themselves in some tabs: filter them there (window_size/), "
-    "or name sweeps (focal-lab dashboard window_size)."
-)
 _EPILOG = """examples:
-  focal-lab dashboard                         all sweeps in runs/, and new runs as they come in
+  focal-lab dashboard                         all sweeps in runs/, and new runs as they appear
   focal-lab dashboard window_size depth       two sweeps
-  focal-lab dashboard --no-serve --out runs   only make the folder that tensorboard --logdir shows"""
+  focal-lab dashboard --no-serve --out runs   only write the log directory for tensorboard --logdir"""
 
 
 def main(argv: list[str]) -> int:
-    """Make the tree, then serve it until Ctrl-C; the exit status.
-
-    Args:
-        argv: what follows `focal-lab dashboard`.
+    """Write the log directory and serve it until Ctrl-C; the exit status.
 
     Raises:
-        UserError: no runs, no such sweep, the port is taken, or the tree cannot be written.
+        UserError: no runs, no such sweep, the port is taken, or the log directory cannot be written.
     """
     options = _parser().parse_args(argv)
     dashboard = Dashboard(options.out, options.sweeps)
-    dashboard.refresh(slow=options.no_serve)
     if options.no_serve:
-        dashboard.say_doubts()
+        dashboard.refresh()
         print(f"{dashboard.summary} in {dashboard.root}")
         print(f"tensorboard --logdir {shlex.quote(str(dashboard.root))}")
         return 0
-    from focal_lab.report.tensorboard.server import start_tensorboard
-
-    keeper = threading.Thread(target=dashboard.keep_fresh, name="dashboard", daemon=True)
-    with _terminated_like_interrupted():
-        with suppress(KeyboardInterrupt):
-            address = start_tensorboard(dashboard.root, options.host, options.port)
-            print(f"{dashboard.summary}: {address} (Ctrl-C ends it)", flush=True)
-            if dashboard.crowded:
-                print(_CROWDED, flush=True)
-            keeper.start()
-            # not join: one that is interrupted takes the thread for dead (bpo-45274)
-            dashboard.wait()
-        dashboard.stop()
-        if keeper.is_alive():  # the interpreter must not end below a thread that draws
-            keeper.join()
+    # Blocked, they wait for a safe moment: not while a plot is drawn or a file written.
+    signals = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        url = start_tensorboard(dashboard.root, options.host, options.port)
+        print(f"{dashboard.summary}: {url} (Ctrl-C to quit)", flush=True)
+        seconds = 0.0
+        while signal.sigtimedwait(signals, seconds) is None:
+            with suppress(KeyboardInterrupt):
+                seconds = dashboard.try_refresh(lambda: bool(signals & signal.sigpending()))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return 0
 
 
 class Dashboard:
-    """The tree of a folder of runs, kept up to date.
+    """The log directory of a folder of runs; each choice of sweeps has one of its own.
 
     Args:
-        out: the folder of the runs.
+        out: folder of the runs.
         wanted: sweep files or names; none: all.
-
-    Attributes:
-        root: the tree; one for each choice of sweeps, so that two dashboards do not undo each other's.
 
     Raises:
         UserError: no runs, or no such sweep.
     """
 
     def __init__(self, out: Path, wanted: Sequence[str] = ()) -> None:
-        from focal_lab.report.tensorboard.build import Board
-
         self.out = out
-        self.root = out / FOLDER / _choice(wanted)
-        self._sweeps = Sweeps(out, wanted)
-        self._board = Board(out)
-        self._shown: list[ShownSweep] = []
+        if out.exists() and not out.is_dir():
+            raise UserError("is not a folder", file=out)
+        if next(run_folders(out), None) is None:
+            state = "holds no runs yet" if out.exists() else "does not exist"
+            train = command("sweep", "sweeps/window_size.yaml", "--out", out)
+            raise UserError(f"{state} (train some: {train})", file=out)
+        self._wanted = [find_sweep(name) for name in dict.fromkeys(wanted)]
+        self.root = out / _FOLDER / _choice(self._wanted)
+        self._log_dir = LogDir(self.root)
+        self._reported: set[str] = set()
         self._seen: object = None
-        self._said: set[str] = set()
-        self._stopped = threading.Event()
+        self._sweeps = read_sweeps(out, self._wanted, [])
 
     @property
     def summary(self) -> str:
         """`18 runs of 2 sweeps`."""
-        runs = len({run.id for sweep in self._shown for run in sweep.runs})
-        sweeps = sum(sweep.name != OTHERS for sweep in self._shown)
-        of = f" of {_count(sweeps, 'sweep')}" if sweeps else ""
-        return f"{_count(runs, 'run')}{of}"
+        runs = len({run.id for sweep in self._sweeps for run in sweep.runs})
+        sweeps = sum(sweep.name != OTHERS for sweep in self._sweeps)
+        return _count(runs, "run") + (f" of {_count(sweeps, 'sweep')}" if sweeps else "")
 
-    @property
-    def crowded(self) -> bool:
-        """Whether there is more than TensorBoard selects by itself."""
-        return sum(len(sweep.runs) for sweep in self._shown) > _MOST_SELECTED
-
-    def refresh(self, *, slow: bool = True) -> bool:
-        """Bring the tree up to date; whether anything had changed.
-
-        Args:
-            slow: whether to draw plots.
+    def refresh(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Update the log directory; whether anything had changed.
 
         Raises:
-            UserError: as `Sweeps.read`, or the tree cannot be written.
+            UserError: as `read_sweeps` and `fill`.
         """
-        from focal_lab.report.tensorboard.log_dir import make_tree
-
-        seen = (fingerprint(self.out), slow)
+        seen = _fingerprint(self.out)
         if seen == self._seen:
             return False
-        self._shown = self._sweeps.read()
-        tree = self._board.tree(self._shown)
-        make_tree(self.root, tree, slow=lambda: slow and not self._stopped.is_set())
+        warnings: list[str] = []
+        self._sweeps = read_sweeps(self.out, self._wanted, warnings)
+        fill(self._log_dir, self._sweeps, self.out, warnings, stop)
         self._seen = seen
+        for warning in warnings:
+            self._report(warning)
         return True
 
-    def say_doubts(self) -> None:
-        """What could not be shown, and why; each once, on stderr."""
-        for doubt in (*self._sweeps.doubts, *self._board.doubts):
-            self._say(doubt)
+    def try_refresh(self, stop: Callable[[], bool] = lambda: False) -> float:
+        """Refresh, reporting each error once; the seconds to wait before the next time."""
+        started = time.monotonic()
+        try:
+            self.refresh(stop)
+        except Exception as error:  # the server survives a sweep file that is being edited
+            self._report(f"not up to date: {error or type(error).__name__}")
+        return max(_INTERVAL, (time.monotonic() - started) / _BUSY)
 
-    def keep_fresh(self, interval: float = _INTERVAL) -> None:
-        """Refresh every so many seconds until `stop`; what goes wrong is said once and tried again."""
-        while True:
-            began = time.monotonic()
-            try:
-                self.refresh()
-                self.say_doubts()
-            except Exception as error:  # a server outlives a sweep file that is being edited
-                self._say(f"not up to date: {error or type(error).__name__}")
-            # thousands of runs take seconds, which whoever trains them wants, too
-            if self._stopped.wait(max(interval, _RESTS * (time.monotonic() - began))):
-                return
-
-    def wait(self) -> None:
-        """Until `stop`."""
-        self._stopped.wait()
-
-    def stop(self) -> None:
-        """End `keep_fresh` after its current refresh."""
-        self._stopped.set()
-
-    def _say(self, problem: str) -> None:
-        if problem not in self._said:
-            self._said.add(problem)
+    def _report(self, problem: str) -> None:
+        if problem not in self._reported:
+            self._reported.add(problem)
             print(f"focal-lab: dashboard: {' '.join(problem.split())}", file=sys.stderr, flush=True)
 
 
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM ends the server as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _fingerprint(out: Path) -> object:
+    """Changes whenever a run or a record of a sweep appears, changes or goes."""
+    found = []
+    for folder in (out, out / "sweeps", out / "plans"):
+        with suppress(OSError), os.scandir(folder) as entries:  # missing, or just removed
+            # not the log directory itself, and no journal that grows with every step
+            relevant = [one for one in entries if one.name != _FOLDER and (folder != out or one.is_dir())]
+            found += sorted((one.path, one.stat().st_mtime_ns) for one in relevant)
+    return found
 
 
-def _choice(wanted: Sequence[str]) -> str:
-    names = sorted({Path(name).stem for name in wanted})
+def _choice(sweeps: Sequence[Path]) -> str:
+    names = sorted({path.stem for path in sweeps})
     chosen = "+".join(names)
     if len(chosen) > _LONGEST_NAME:
         return f"{len(names)}-sweeps-{hashlib.sha256(chosen.encode()).hexdigest()[:8]}"
-    return chosen or ALL
+    return chosen or "all"
 
 
 def _count(number: int, noun: str) -> str:
@@ -187,17 +150,19 @@ def _count(number: int, noun: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="focal-lab dashboard",
-        description="TensorBoard of all runs: curves by sweep and cell, HParams, pictures, tables and plots.",
+        description="Show runs in TensorBoard: curves by sweep and cell, HParams, images, tables and plots.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "sweeps", nargs="*", metavar="SWEEP", help="sweep files or their names (default: all)"
-    )
+    parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help="sweep files or names (default: all)")
     add_out(parser)
     parser.add_argument("--port", type=int, help="default: the first free one from 6006")
     parser.add_argument(
-        "--host", default="localhost", help="0.0.0.0: reachable from elsewhere (default: localhost)"
+        "--host", default="localhost", help="0.0.0.0: reachable from other machines (default: localhost)"
     )
-    parser.add_argument("--no-serve", action="store_true", help="only make the tree, and say how to show it")
+    parser.add_argument(
+        "--no-serve",
+        action="store_true",
+        help="only write the log directory and print the command to show it",
+    )
     return parser

@@ -1,125 +1,84 @@
-"""TensorBoard's HParams: a row a run, with the labels of its cell beside its final metrics.
+"""TensorBoard's HParams: one row per run with the labels of its cell and its final metrics.
 
-The plugin takes every folder with a `session_start_info` for a row, and the first description of a tag in a
-folder for the only one. Lightning's event file has a row of its own, of the model's arguments: a file that
-comes before it in the folder takes its place. Which columns there are is said once, in a folder of its own;
-the columns that each of Lightning's files asks for are hidden behind a tag of the same name.
+The plugin reads only the first value of a tag in a run. Lightning's event file has an HParams entry of its
+own, of the model's arguments, and a description of the columns; a file that comes first hides both. The
+columns are described once, in a run of their own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.plugins.hparams import api_pb2, metadata
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 
-from focal_lab.report.tensorboard.events import Record, plugin_value, scalar
+from focal_lab.report.table.long_table import COSTS
+from focal_lab.report.tensorboard.log_dir import event, scalar
 from focal_lab.report.tensorboard.naming import ShownRun, ShownSweep
-from focal_lab.sweep.run_folder.outcome import State
-from focal_lab.sweep.run_folder.result import Result
+from focal_lab.sweep.run_folder.outcome import Outcome, State
 from focal_lab.sweep.spec.columns import COLUMNS
 
-_PLUGIN, _NOBODYS_PLUGIN = "hparams", "focal_lab"
-_EXPERIMENT = "_hparams_/experiment"
-_START, _END = "_hparams_/session_start_info", "_hparams_/session_end_info"
-# what a factor may be called, too
-_OWN = ("sweep", "run", "task", "seed")
-_COSTS = ("params", "gmacs", "train_seconds", "images_per_second", "peak_memory_mb")
-_STATUS = {
-    State.FINISHED: api_pb2.STATUS_SUCCESS,
-    State.FAILED: api_pb2.STATUS_FAILURE,
-    State.CORRUPT: api_pb2.STATUS_FAILURE,
-    State.PRUNED: api_pb2.STATUS_FAILURE,
-}
 
-
-def session_values(sweep: str, run: ShownRun) -> dict[str, str]:
-    """The hyperparameters of a row: sweep, labels, seed, task and id of a run."""
-    values = {"sweep": sweep} | {_factor(name): label for name, label in run.factors.items()}
-    known = {"seed": run.seed, "task": run.task, "run": run.id}
-    return values | {name: str(value) for name, value in known.items() if value is not None}
-
-
-def session_start(name: str, values: Mapping[str, str], began: float) -> list[Record]:
-    """What has to come first in a run's folder.
-
-    Args:
-        name: of the row; rows of one name would be averaged.
-        values: the hyperparameters.
-        began: seconds since 1970.
-    """
-    info = plugin_data_pb2.SessionStartInfo(group_name=name, start_time_secs=began)
-    for factor, value in values.items():
-        info.hparams[factor].string_value = value
+def start_events(sweep: str, run: ShownRun, started: float) -> list[Event]:
+    """The row of a run; `started` in seconds since 1970."""
+    # rows of the same group name would be averaged
+    info = SessionStartInfo(group_name=f"{run.name}, {sweep}", start_time_secs=started)
+    for name, value in _hparams(sweep, run).items():
+        info.hparams[name].string_value = value
+    hidden = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="focal_lab"))
     return [
-        Record(_plugin_value(_START, plugin_data_pb2.HParamsPluginData(session_start_info=info)), time=began),
-        Record(plugin_value(_EXPERIMENT, _NOBODYS_PLUGIN, b""), time=began),
+        event(_value(metadata.SESSION_START_INFO_TAG, session_start_info=info), time=started),
+        event(
+            Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=hidden, tensor=metadata.NULL_TENSOR),
+            time=started,
+        ),
     ]
 
 
-def session_end(state: State, result: Result | None, step: int, ended: float) -> list[Record]:
-    """How a run ended: `test/<metric>` and `usage/<cost>`, if it has a result.
-
-    Args:
-        state: what became of it.
-        result: its numbers.
-        step: optimizer steps that it was trained for.
-        ended: seconds since 1970.
-    """
-    info = plugin_data_pb2.SessionEndInfo(status=_STATUS[state], end_time_secs=ended)
-    end = _plugin_value(_END, plugin_data_pb2.HParamsPluginData(session_end_info=info))
-    records = [Record(end, step, ended)]
-    if result is not None:
-        numbers = {f"test/{name}": value for name, value in result.metrics.items()}
-        numbers |= {_cost_tag(name): getattr(result, name) * COLUMNS[name].scale for name in _COSTS}
-        records += [Record(scalar(tag, value), step, ended) for tag, value in numbers.items()]
-    return records
+def end_events(outcome: Outcome, step: int, ended: float) -> list[Event]:
+    """How a run ended, with `test/<metric>` and `usage/<cost>` if it has a result."""
+    success = outcome.state is State.FINISHED
+    status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
+    info = SessionEndInfo(status=status, end_time_secs=ended)
+    events = [event(_value(metadata.SESSION_END_INFO_TAG, session_end_info=info), step, ended)]
+    if outcome.result is not None:
+        numbers = {f"test/{name}": value for name, value in outcome.result.metrics.items()}
+        numbers |= {_cost_tag(name): getattr(outcome.result, name) * COLUMNS[name].scale for name in COSTS}
+        events += [scalar(tag, value, step, ended) for tag, value in numbers.items()]
+    return events
 
 
-def has_ended(state: State) -> bool:
-    """Whether there is an end to tell of."""
-    return state in _STATUS
-
-
-def experiment(sweeps: Sequence[ShownSweep]) -> Any:
-    """Which columns the table of all these sweeps has: what they vary, then metrics and costs."""
-    rows = [session_values(sweep.name, run) for sweep in sweeps for run in sweep.runs]
-    names = dict.fromkeys(name for row in rows for name in row)
+def columns_event(sweeps: Sequence[ShownSweep]) -> Event:
+    """The columns of all rows: what the sweeps vary, then metrics and costs."""
+    rows = [_hparams(sweep.name, run) for sweep in sweeps for run in sweep.runs]
     tasks = {run.task for sweep in sweeps for run in sweep.runs}
-    made = api_pb2.Experiment()
-    for name in names:
-        made.hparam_infos.append(_column(name, [row[name] for row in rows if name in row]))
-    for column in COLUMNS.values():
-        if column.task in tasks:
-            made.metric_infos.append(_metric(f"test/{column.key}", column.title))
-    for name in _COSTS:
-        made.metric_infos.append(_metric(_cost_tag(name), COLUMNS[name].title))
-    return made
+    columns = api_pb2.Experiment()
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = sorted({row[name] for row in rows if name in row}, key=lambda value: (len(value), value))
+        info = columns.hparam_infos.add(name=name, type=api_pb2.DATA_TYPE_STRING)
+        info.domain_discrete.extend(values)
+        # columns that differ come first, and TensorBoard shows five at first
+        info.differs = len(values) > 1 and name not in ("sweep", "run")
+    metrics = {f"test/{column.key}": column for column in COLUMNS.values() if column.task in tasks}
+    for tag, column in (metrics | {_cost_tag(name): COLUMNS[name] for name in COSTS}).items():
+        columns.metric_infos.add(name=api_pb2.MetricName(tag=tag), display_name=column.title)
+    return event(_value(metadata.EXPERIMENT_TAG, experiment=columns))
 
 
-def experiment_record(made: Any) -> Record:
-    """The columns, for the one folder that tells them."""
-    return Record(_plugin_value(_EXPERIMENT, plugin_data_pb2.HParamsPluginData(experiment=made)))
-
-
-def _column(name: str, values: Sequence[str]) -> Any:
-    # the plugin sorts columns by whether they differ, and shows the first five
-    info = api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_STRING)
-    info.differs = len(set(values)) > 1 and name not in ("sweep", "run")
-    info.domain_discrete.extend(sorted(set(values), key=lambda value: (len(value), value)))
-    return info
-
-
-def _metric(tag: str, title: str) -> Any:
-    return api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=title)
-
-
-def _factor(name: str) -> str:
-    return f"factor.{name}" if name in _OWN else name
+def _hparams(sweep: str, run: ShownRun) -> dict[str, str]:
+    own = {"sweep": sweep, "seed": run.seed, "task": run.task, "run": run.id}
+    labels = {f"factor.{name}" if name in own else name: label for name, label in run.labels.items()}
+    values = {"sweep": sweep} | labels | own
+    return {name: str(value) for name, value in values.items() if value is not None}
 
 
 def _cost_tag(name: str) -> str:
-    """Sorted behind `test/` and `train/`: costs are points, not curves."""
     return f"usage/{name}" if COLUMNS[name].scale == 1 else f"usage/{name}_m"
 
 
-def _plugin_value(tag: str, data: Any) -> Any:
-    return plugin_value(tag, _PLUGIN, data.SerializeToString(deterministic=True))
+def _value(tag: str, **data: Any) -> Any:
+    content = HParamsPluginData(**data).SerializeToString(deterministic=True)
+    plugin_data = SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME, content=content)
+    description = SummaryMetadata(plugin_data=plugin_data)
+    return Summary.Value(tag=tag, metadata=description, tensor=metadata.NULL_TENSOR)

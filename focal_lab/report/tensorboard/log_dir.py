@@ -1,118 +1,107 @@
-"""A folder that is made to hold what it should: links to event files, and generated ones."""
+"""The log directory that TensorBoard reads: links to the runs' event files beside generated ones."""
 
+import hashlib
 import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from focal_lab.errors import UserError
 from focal_lab.utils.file_lock import FileLock
 
-# Ends the names of generated files: whatever else lies in the folder is left alone.
-MARK = ".focal-lab"
-# TensorBoard reads the files of a folder in the order of their names, which begin with seconds since 1970.
+# Suffix of generated files; other files in the directory are left alone.
+SUFFIX = ".focal-lab"
+# TensorBoard reads the files of a run in the order of their names, which begin with seconds since 1970.
 FIRST, LAST = 0, 9_999_999_999
-_TEMPORARY = ".making-"
 
 
-@dataclass
-class Tree:
-    """What a folder should hold.
-
-    Attributes:
-        links: place in the folder -> file that it shows.
-        files: place in the folder -> what makes its content; a file that is there is not made again, so
-            that a name must tell one content from another.
-        slow: the same, for what takes seconds to make.
-    """
-
-    links: dict[PurePosixPath, Path] = field(default_factory=dict)
-    files: dict[PurePosixPath, Callable[[], bytes]] = field(default_factory=dict)
-    slow: dict[PurePosixPath, Callable[[], bytes]] = field(default_factory=dict)
+def event(value: Any, step: int = 0, time: float = 0.0) -> Event:
+    """An event with one `Summary.Value`; `time` in seconds since 1970."""
+    return Event(wall_time=time, step=step, summary=Summary(value=[value]))
 
 
-def event_name(key: str, place: int = FIRST) -> str:
-    """The name of a generated event file.
-
-    Args:
-        key: tells its content from any other.
-        place: FIRST or LAST among the files of its folder.
-    """
-    return f"events.out.tfevents.{place:010d}.{key}{MARK}"
+def scalar(tag: str, value: float, step: int = 0, time: float = 0.0) -> Event:
+    """A scalar in the form that Lightning's logger writes."""
+    return event(Summary.Value(tag=tag, simple_value=value), step, time)
 
 
-def make_tree(root: Path, tree: Tree, *, slow: Callable[[], bool] = lambda: True) -> None:
-    """Add what is missing and remove what should no longer be there.
-
-    Others may do the same at the same time; readers see whole files only. Generated files come before the
-    links beside them.
-
-    Raises:
-        UserError: the folder cannot be written to.
-    """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        # relative, so that the runs can be moved with all that is in them
-        real, folders = root.resolve(), {path.parent: path.parent.resolve() for path in tree.links.values()}
-        with FileLock(root / ".lock"):
-            _remove_stale(root, tree)
-            for place, make in tree.files.items():
-                _write(root / place, make)
-            for place, target in tree.links.items():
-                shown = folders[target.parent] / target.name
-                _link(root / place, os.path.relpath(shown, (real / place).parent))
-            for place, make in tree.slow.items():
-                if slow():
-                    _write(root / place, make)
-    except OSError as error:
-        raise UserError(f"cannot be written to: {error.strerror}", file=error.filename or root) from error
+def write_events(stream: BinaryIO, events: Iterable[Event]) -> None:
+    """Write an event file."""
+    writer = RecordWriter(stream)
+    for one in (Event(file_version="brain.Event:2"), *events):
+        writer.write(one.SerializeToString(deterministic=True))
 
 
-def _write(path: Path, make: Callable[[], bytes]) -> None:
-    if not path.exists():
-        content = make()
-        _appear(path, lambda temporary: temporary.write_bytes(content))
+def digest(*values: object) -> str:
+    """Twelve hexadecimal digits of the hash of some values."""
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:12]
 
 
-def _link(path: Path, shown: str) -> None:
-    try:
-        if os.readlink(path) == shown:
+class LogDir:
+    """A log directory; several processes may update the same one."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._kept: set[Path] = set()
+
+    @contextmanager
+    def updating(self) -> Iterator[None]:
+        """Hold the lock; on success, remove earlier links and generated files that were not added again.
+
+        Raises:
+            UserError: the directory cannot be written to.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.root / ".lock"):
+                self._kept = set()
+                yield
+                self._remove_stale()
+        except OSError as error:
+            raise UserError(
+                f"cannot be written to: {error.strerror}", file=error.filename or self.root
+            ) from error
+
+    def link(self, run: str, target: Path) -> None:
+        """Link a file into a run; the link is relative, so that the folder of the runs can be moved."""
+        path = self._add(run, target.name)
+        relative = os.path.relpath(target.parent.resolve() / target.name, path.parent.resolve())
+        if not path.is_symlink() or os.readlink(path) != relative:
+            path.unlink(missing_ok=True)
+            path.symlink_to(relative)
+
+    def write(self, run: str, events: Sequence[Event], position: int = FIRST) -> None:
+        """Write events to a file of a run, FIRST or LAST among its files, unless it exists already."""
+        key = digest([one.SerializeToString(deterministic=True) for one in events])
+        self.write_lazily(run, key, lambda: events, position)
+
+    def write_lazily(
+        self, run: str, key: str, make: Callable[[], Sequence[Event]], position: int = FIRST
+    ) -> None:
+        """Like `write`, but the events are made only if there is no file with this key yet."""
+        path = self._add(run, f"events.out.tfevents.{position:010d}.{key}{SUFFIX}")
+        if path.exists():
             return
-    except OSError:  # not there, or no link
-        pass
-    _appear(path, lambda temporary: temporary.symlink_to(shown))
-
-
-def _appear(path: Path, make: Callable[[Path], object]) -> None:
-    """Make something under another name, and then give it its own."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    try:
-        make(temporary)
+        temporary = path.with_name(f".{path.name}")
+        with open(temporary, "wb") as stream:
+            write_events(stream, make())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
+    def _add(self, run: str, name: str) -> Path:
+        path = self.root / run / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._kept.add(path)
+        return path
 
-def _remove_stale(root: Path, tree: Tree) -> None:
-    wanted = {str(place) for place in (*tree.links, *tree.files, *tree.slow)}
-    for folder, names in _files(root):
-        for name in names:
-            path = folder / name
-            ours = path.is_symlink() or name.endswith(MARK) or name.startswith(_TEMPORARY)
-            if ours and str(path.relative_to(root)) not in wanted:
-                path.unlink(missing_ok=True)
-        if folder != root:
+    def _remove_stale(self) -> None:
+        for folder, _, names in os.walk(self.root, topdown=False):
+            for path in (Path(folder, name) for name in names):
+                if path not in self._kept and (path.is_symlink() or path.name.endswith(SUFFIX)):
+                    path.unlink(missing_ok=True)
             with suppress(OSError):  # not empty
-                folder.rmdir()
-
-
-def _files(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder with its files, the innermost first."""
-    for folder, inner, names in os.walk(root, topdown=False):
-        # a link to a folder is a file here: nothing beyond it is ours
-        links = [name for name in inner if os.path.islink(os.path.join(folder, name))]
-        yield Path(folder), [*names, *links]
+                os.rmdir(folder)

@@ -109,7 +109,7 @@ def test_a_diff_of_two_runs_judges_no_metric_of_other_images(
     two_rows(out, {"images": "ff"})
     assert diff([run_id(0, 0), run_id(1, 2)]) == 0
     text = capsys.readouterr().out
-    assert f"these do not compare: {run_id(1, 2)} was tested on other images than {run_id(0, 0)}" in text
+    assert f"not comparable: {run_id(1, 2)} was tested on other images than {run_id(0, 0)}" in text
     assert "better" not in text
     assert diff([run_id(0, 0), run_id(1, 1)]) == 0
     assert "better" in capsys.readouterr().out

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,10 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 from focal_lab.cli import main
 from focal_lab.errors import UserError
-from focal_lab.report.tensorboard.build import Board
+from focal_lab.report.tensorboard.build import fill
 from focal_lab.report.tensorboard.command import Dashboard
-from focal_lab.report.tensorboard.log_dir import Tree, make_tree
-from focal_lab.report.tensorboard.names import Names, file_name
-from focal_lab.report.tensorboard.naming import ShownRun, ShownSweep
+from focal_lab.report.tensorboard.log_dir import LogDir
+from focal_lab.report.tensorboard.naming import ShownRun, ShownSweep, folder_name, unique_names
 
 ROOT = Path("runs/tensorboard/all")
 OVERVIEW = "overview "
@@ -241,7 +241,7 @@ def test_several_starts_at_once_do_no_harm(out: Path) -> None:
         thread.join()
     assert wrong == []
     assert len(hparams_rows(ROOT)[1]) == 4
-    assert not list(ROOT.rglob(".making-*"))
+    assert not list(ROOT.rglob(".events*"))
 
 
 def test_a_refresh_shows_new_runs_and_a_new_sweep_and_does_nothing_without_news(out: Path) -> None:
@@ -264,25 +264,17 @@ def test_a_refresh_shows_new_runs_and_a_new_sweep_and_does_nothing_without_news(
     assert board.summary.endswith("of 2 sweeps")
 
 
-def test_what_goes_wrong_meanwhile_is_said_once_and_tried_again(
+def test_an_error_during_an_update_is_reported_once_and_the_update_repeated(
     out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     swept(out)
     board = Dashboard(out)
-    tried = threading.Semaphore(0)
 
-    def broken(**_: bool) -> bool:
-        tried.release()
+    def broken(stop: object) -> bool:
         raise UserError("is being edited", file="sweeps/a.yaml")
 
     monkeypatch.setattr(board, "refresh", broken)
-    thread = threading.Thread(target=board.keep_fresh, args=(0.001,))
-    thread.start()
-    for _ in range(3):
-        assert tried.acquire(timeout=30)
-    board.stop()
-    thread.join(timeout=30)
-    assert not thread.is_alive()
+    assert board.try_refresh() == board.try_refresh() == 3.0
     assert capsys.readouterr().err == "focal-lab: dashboard: not up to date: sweeps/a.yaml: is being edited\n"
 
 
@@ -292,7 +284,8 @@ def test_a_sweep_whose_file_is_gone_is_shown_without_its_table(
     swept(out)
     assert main(["dashboard", "--no-serve"]) == 0
     assert (
-        "window_size is shown without its table: gone.yaml: the sweep file is gone" in capsys.readouterr().err
+        "window_size is shown without its table: gone.yaml: the sweep file no longer exists"
+        in capsys.readouterr().err
     )
 
 
@@ -328,43 +321,39 @@ def test_a_tree_that_cannot_be_written_is_refused_in_one_line(
 
 
 def test_labels_become_names_of_folders() -> None:
-    assert file_name("a/b\n c") == "a-b c"
-    assert file_name("../x") == "-x"
-    assert file_name(" .. ") == "unnamed"
-    assert file_name("Größe 7") == "Größe 7"
-    long = file_name("ü" * 400)
+    assert folder_name("a/b\n c") == "a-b c"
+    assert folder_name("../x") == "-x"
+    assert folder_name(" .. ") == "unnamed"
+    assert folder_name("Größe 7") == "Größe 7"
+    long = folder_name("ü" * 400)
     assert len(long.encode()) <= 255
-    assert long != file_name("ü" * 401)
-    names = Names()
-    assert [names.take("a/b"), names.take("a-b"), names.take("a/b")] == ["a-b", "a-b (2)", "a-b (3)"]
+    assert long != folder_name("ü" * 401)
+    assert unique_names(["a/b", "a-b", "a/b"]) == ["a-b", "a-b (2)", "a-b (3)"]
 
 
-def test_what_is_slow_is_made_when_asked_for_and_kept_until_then(tmp_path: Path) -> None:
-    from pathlib import PurePosixPath
-
-    place = PurePosixPath("sweep/events.out.tfevents.0.a.focal-lab")
-    tree = Tree(slow={place: lambda: b"slow"})
-    make_tree(tmp_path, tree, slow=lambda: False)
-    assert not (tmp_path / place).exists()
-    make_tree(tmp_path, tree)
-    make_tree(tmp_path, tree, slow=lambda: False)
-    assert (tmp_path / place).read_bytes() == b"slow"
+def test_no_plot_is_drawn_after_a_request_to_stop(out: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fill_with_table(out, stop=lambda: True)
+    assert not any(tag.startswith("plots/") for tag in read_tree(ROOT)["window_size"])
+    fill_with_table(out)
+    assert any(tag.startswith("plots/") for tag in read_tree(ROOT)["window_size"])
 
 
-def table_world(out: Path, top1: float = 80.0) -> Tree:
+def fill_with_table(out: Path, top1: float = 80.0, stop: Callable[[], bool] = lambda: False) -> None:
     """Two finished cells with a table, one of its labels full of special characters."""
     plan = make_plan({"window_size": ["7", "<b>*|$~"]}, seeds=range(2), columns=("params", "gmacs", "top1"))
     for place, run in enumerate(plan.runs):
         train(out, run.id, top1 + place, seed=run.seed)
     runs = tuple(
-        ShownRun(run.id, f"{place}", " ".join(run.cell.labels.values()), run.cell.labels, run.task, run.seed)
+        ShownRun(run.id, f"{place}", run.cell.labels, run.task, run.seed)
         for place, run in enumerate(plan.runs)
     )
-    return Board(out).tree([ShownSweep("window_size", runs, plan)])  # type: ignore[arg-type]
+    shown = ShownSweep("window_size", runs, plan)  # type: ignore[arg-type]
+    fill(LogDir(ROOT), [shown], out, [], stop)
 
 
-def test_the_sweep_has_its_table_as_text_and_its_plots_as_pictures(out: Path) -> None:
-    make_tree(ROOT, table_world(out))
+def test_the_sweep_has_its_table_as_text_and_its_plots_as_images(out: Path) -> None:
+    fill_with_table(out)
     tags = read_tree(ROOT)["window_size"]
     ((_, markdown),) = tags.pop("table")
     shown = markdown_to_safe_html(markdown)
@@ -374,25 +363,25 @@ def test_the_sweep_has_its_table_as_text_and_its_plots_as_pictures(out: Path) ->
     assert tags
     for tag, ((_, value),) in tags.items():
         assert tag.startswith("plots/")
-        with Image.open(io.BytesIO(value.image.encoded_image_string)) as picture:
-            assert picture.size == (value.image.width, value.image.height)
+        with Image.open(io.BytesIO(value.image.encoded_image_string)) as image:
+            assert image.size == (value.image.width, value.image.height)
 
 
 def test_a_sweep_whose_table_cannot_be_made_is_shown_without_it(out: Path) -> None:
     plan = make_plan({"window_size": ["7"]}, seeds=(0,), columns=("nonsense",))
     train(out, plan.runs[0].id)
-    runs = (ShownRun(plan.runs[0].id, "7 seed 0", "7", {"window_size": "7"}, "classification", 0),)
-    board = Board(out)
-    make_tree(ROOT, board.tree([ShownSweep("window_size", runs, plan)]))  # type: ignore[arg-type]
+    runs = (ShownRun(plan.runs[0].id, "7 seed 0", {"window_size": "7"}, "classification", 0),)
+    warnings: list[str] = []
+    fill(LogDir(ROOT), [ShownSweep("window_size", runs, plan)], out, warnings)  # type: ignore[arg-type]
     assert folders() == {"window_size/7 seed 0"}
-    (doubt,) = board.doubts
-    assert "window_size is shown without its table: sweeps/window_size.yaml: columns: 'nonsense'" in doubt
+    (warning,) = warnings
+    assert "window_size is shown without its table: sweeps/window_size.yaml: columns: 'nonsense'" in warning
 
 
 def test_a_changed_result_replaces_table_and_plots(out: Path) -> None:
-    make_tree(ROOT, table_world(out))
+    fill_with_table(out)
     before = {path.name for path in (ROOT / "window_size").glob("events.*")}
-    make_tree(ROOT, table_world(out, 90.0))
+    fill_with_table(out, 90.0)
     after = {path.name for path in (ROOT / "window_size").glob("events.*")}
     assert len(before) == len(after) == 2
     assert not before & after
