@@ -43,7 +43,7 @@ class ComparedRun:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SettingDifferences:
     """Settings of two runs: name -> (first, second) where they differ, and how many are the same."""
 
     different: dict[str, tuple[Value, Value]]
@@ -101,7 +101,7 @@ def read_run(folder: Path) -> ComparedRun:
     )
 
 
-def compare(first: Mapping[str, Value], second: Mapping[str, Value]) -> Comparison:
+def compare(first: Mapping[str, Value], second: Mapping[str, Value]) -> SettingDifferences:
     """Compare two mappings; 1 and 1.0 are the same, 1 and true are not."""
     names = list(dict.fromkeys([*first, *second]))
     different = {}
@@ -110,7 +110,7 @@ def compare(first: Mapping[str, Value], second: Mapping[str, Value]) -> Comparis
         kinds = isinstance(one, bool) != isinstance(other, bool)
         if one != other or kinds or (name in first) != (name in second):
             different[name] = (one, other)
-    return Comparison(different, len(names) - len(different))
+    return SettingDifferences(different, len(names) - len(different))
 
 
 def curve_pairs(first: ComparedRun, second: ComparedRun) -> list[CurvePair]:

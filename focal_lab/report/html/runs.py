@@ -1,4 +1,4 @@
-"""What every run of a page was: its settings against the baseline's, its numbers, and why it failed."""
+"""The runs of a page: settings that differ from the baseline's, numbers, and the reasons of failures."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from focal_lab.report.formats.grid import NOTHING, row_name, runs_words
-from focal_lab.report.html.tables import Cell, Grid, Heading, word_cell
+from focal_lab.report.html.tables import HtmlCell, HtmlHeading, HtmlTable, word_cell
 from focal_lab.report.plots.style import heading
 from focal_lab.report.table.long_table import COSTS, flatten
-from focal_lab.report.table.model import PlannedRun, Table
+from focal_lab.report.table.model import PlannedRun, Row, Table
 from focal_lab.sweep.run_folder.outcome import Outcome, State, read_outcome
 from focal_lab.sweep.spec.columns import COLUMNS
 
@@ -18,16 +18,13 @@ if TYPE_CHECKING:
     from focal_lab.sweep.plan.plan import Plan
 
 _ESCAPE_CODE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-_MOST_LINES = 12
-_MOST_CHARACTERS = 240
-_MOST_FAILURES = 40
-# Settings that differ between the seeds of a cell, and nothing else does.
+_MAX_LINES, _MAX_CHARACTERS, _MAX_FAILURES = 12, 240, 40
+# The one setting that differs between the seeds of a cell.
 _SEED = "seed_everything"
-_ABSENT = "not set"
 
 
 @dataclass(frozen=True)
-class Setting:
+class ChangedSetting:
     """A setting that differs from the baseline's."""
 
     key: str
@@ -36,187 +33,141 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Part:
-    """The runs of a cell and a task that have the same settings.
-
-    Attributes:
-        against: the baseline's name; None for the baseline itself.
-        settings: where they differ; seeds are left out.
-    """
+class RunsOfTask:
+    """Runs of a cell and task with the same settings; `against`: the baseline, None for itself."""
 
     task: str
     against: str | None
-    settings: tuple[Setting, ...]
-    runs: Grid
+    settings: tuple[ChangedSetting, ...]
+    runs: HtmlTable
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """A row of the table and its runs."""
 
     name: str
-    words: Cell
-    parts: tuple[Part, ...]
+    words: HtmlCell
+    parts: tuple[RunsOfTask, ...]
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A run without a result, why, and the last lines that it printed."""
+class FailedRun:
+    """A run without a result, the reason, and the last lines that it printed."""
 
     title: str
     run: str
-    state: Cell
+    state: HtmlCell
     reason: str
-    lines: tuple[str, ...]
+    lines: list[str]
 
 
-def run_groups(table: Table, plan: "Plan", out: Path) -> list[Group]:
+def run_groups(table: Table, plan: "Plan", out: Path) -> list[RunGroup]:
     """A group for each row, in the table's order."""
-    outcomes = _outcomes(table, out)
+    outcomes = {run.run: read_outcome(out / run.run) for row in table.rows for run in row.runs}
     planned = {run.id: getattr(run, "config", None) or {} for run in plan.runs}
-    known = {name: _settings(outcome, planned.get(name, {})) for name, outcome in outcomes.items()}
+    settings = {name: _settings(outcome, planned.get(name, {})) for name, outcome in outcomes.items()}
+    first = next((row for row in table.rows if not row.reference), None)
     groups = []
     for index, row in enumerate(table.rows):
         if row.reference:
             continue
-        place = _baseline(table, index)
-        tasks = dict.fromkeys(run.task for run in row.runs)
-        parts = [
-            part
-            for number, task in enumerate(tasks)
-            for part in _parts(table, index, place, task, known, outcomes, out, f"runs-{index}-{number}")
-        ]
-        groups.append(Group(row_name(row), word_cell(runs_words(row)), tuple(parts)))
+        baseline = None if row.baseline is None else table.rows[row.baseline]
+        if baseline is None and all(other.baseline != index for other in table.rows):
+            baseline = first  # of a search, or where there is none
+        parts = []
+        for task in dict.fromkeys(run.task for run in row.runs):
+            for changed, runs in _alike(row, baseline or row, task, settings).items():
+                against = row_name(baseline) if baseline is not None and baseline is not row else None
+                grid = _run_table(f"runs-{index}-{len(parts)}", runs, outcomes, out)
+                parts.append(RunsOfTask(task, against, changed, grid))
+        groups.append(RunGroup(row_name(row), word_cell(runs_words(row)), tuple(parts)))
     return groups
 
 
-def problems(table: Table, out: Path) -> tuple[list[Problem], int]:
+def failed_runs(table: Table, out: Path) -> tuple[list[FailedRun], int]:
     """Runs that failed or whose result is damaged, and how many more there are than are shown."""
     from focal_lab.sweep.worker.protocol import last_lines
 
-    outcomes = _outcomes(table, out)
-    found = []
-    seen = set()
+    found: dict[str, FailedRun] = {}
     for row in table.rows:
         for run in row.runs:
-            if run.run in seen or run.state not in (State.FAILED, State.CORRUPT):
+            if run.run in found or run.state not in (State.FAILED, State.CORRUPT):
                 continue
-            seen.add(run.run)
-            failure = outcomes[run.run].failure
-            lines = list(failure.last_lines) if failure and failure.last_lines else last_lines(out / run.run)
-            clean = [line for line in map(_printed, lines) if line][-_MOST_LINES:]
+            failure = read_outcome(out / run.run).failure
+            lines = failure.last_lines if failure and failure.last_lines else last_lines(out / run.run)
+            clean = [line for line in map(_printed, lines) if line][-_MAX_LINES:]
             title = f"{row_name(row)}, {run.task}, seed {run.seed}"
-            found.append(Problem(title, run.run, word_cell(run.state), run.reason or "", tuple(clean)))
-    return found[:_MOST_FAILURES], max(0, len(found) - _MOST_FAILURES)
-
-
-def _outcomes(table: Table, out: Path) -> dict[str, Outcome]:
-    return {run.run: read_outcome(out / run.run) for row in table.rows for run in row.runs}
+            found[run.run] = FailedRun(title, run.run, word_cell(run.state), run.reason or "", clean)
+    return list(found.values())[:_MAX_FAILURES], max(0, len(found) - _MAX_FAILURES)
 
 
 def _settings(outcome: Outcome, planned: Mapping[str, Any]) -> dict[str, str]:
-    """What ran, or would have: dotted keys without the words that every configuration has."""
+    """The settings that ran, or would have, as dotted keys without `init_args`."""
     config = outcome.result.config if outcome.result else planned
     flat = {key: leaf for part in config for key, leaf in flatten(config[part], str(part)).items()}
-    return {key.replace(".init_args.", "."): _plain(value) for key, value in flat.items() if key != _SEED}
+    return {key.replace(".init_args.", "."): _as_yaml(value) for key, value in flat.items() if key != _SEED}
 
 
-def _plain(value: Any) -> str:
-    """As YAML writes it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
+def _as_yaml(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _printed(line: str) -> str:
-    """What a terminal shows in the end: no cursor movements, only the last state of a progress bar."""
+    """A line as a terminal shows it: no escape codes, only the last state of a progress bar."""
     text = _ESCAPE_CODE.sub("", line.rstrip().rpartition("\r")[2])
     text = "".join(letter if letter.isprintable() else " " for letter in text).rstrip()
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…"
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 1]}…"
 
 
-def _baseline(table: Table, index: int) -> int:
-    """The row whose settings a row is shown against; of a search, and where there is none, the first one."""
-    place = table.rows[index].baseline
-    if place is not None:
-        return place
-    is_one = any(row.baseline == index for row in table.rows)
-    return index if is_one else next(place for place, row in enumerate(table.rows) if not row.reference)
-
-
-def _parts(
-    table: Table,
-    index: int,
-    place: int,
-    task: str,
-    known: Mapping[str, dict[str, str]],
-    outcomes: Mapping[str, Outcome],
-    out: Path,
-    name: str,
-) -> list[Part]:
-    runs = [run for run in table.rows[index].runs if run.task == task]
-    theirs = [run for run in table.rows[place].runs if run.task == task]
-    alike: dict[tuple[Setting, ...], list[PlannedRun]] = {}
+def _alike(
+    row: Row, baseline: Row, task: str, settings: Mapping[str, dict[str, str]]
+) -> dict[tuple[ChangedSetting, ...], list[PlannedRun]]:
+    """Runs of a task by their difference from the baseline; those without known settings join the first."""
+    theirs = [run for run in baseline.runs if run.task == task]
+    alike: dict[tuple[ChangedSetting, ...], list[PlannedRun]] = {}
     unknown = []
-    for run in runs:
-        found = _difference(run, theirs, known)
-        if found is None:
+    for run in (run for run in row.runs if run.task == task):
+        # the baseline's run of the same seed, or the first one that is known
+        best = min(theirs, key=lambda other: (not settings[other.run], other.seed != run.seed), default=None)
+        mine, other = settings[run.run], settings[best.run] if best else {}
+        if not mine or not other:
             unknown.append(run)
-        else:
-            alike.setdefault(found, []).append(run)
-    # runs that left nothing behind are shown with their cell's others
+            continue
+        changed = tuple(
+            ChangedSetting(key, other.get(key, "not set"), mine.get(key, "not set"))
+            for key in dict.fromkeys([*other, *mine])
+            if mine.get(key) != other.get(key)
+        )
+        alike.setdefault(changed, []).append(run)
     alike.setdefault(next(iter(alike), ()), []).extend(unknown)
-    against = None if place == index else row_name(table.rows[place])
-    return [
-        Part(task, against, settings, _run_grid(f"{name}-{number}", members, outcomes, out))
-        for number, (settings, members) in enumerate(alike.items())
-    ]
+    return alike
 
 
-def _difference(
-    run: PlannedRun, theirs: Sequence[PlannedRun], known: Mapping[str, dict[str, str]]
-) -> tuple[Setting, ...] | None:
-    """Against the baseline's run of the same seed, or the first one that is known; None: nothing is."""
-    best = sorted(theirs, key=lambda other: (not known[other.run], other.seed != run.seed))
-    if not best or not known[run.run] or not known[best[0].run]:
-        return None
-    mine, other = known[run.run], known[best[0].run]
-    return tuple(
-        Setting(key, other.get(key, _ABSENT), mine.get(key, _ABSENT))
-        for key in dict.fromkeys([*other, *mine])
-        if mine.get(key) != other.get(key)
-    )
-
-
-def _run_grid(name: str, runs: Sequence[PlannedRun], outcomes: Mapping[str, Outcome], out: Path) -> Grid:
+def _run_table(
+    name: str, runs: Sequence[PlannedRun], outcomes: Mapping[str, Outcome], out: Path
+) -> HtmlTable:
     results = {run.run: outcomes[run.run].result for run in runs}
-    metrics = dict.fromkeys(key for result in results.values() if result for key in result.metrics)
-    keys = [*sorted(metrics, key=_place), *(COSTS if any(results.values()) else ())]
+    metrics = {key for result in results.values() if result for key in result.metrics}
+    keys = [*(key for key in COLUMNS if key in metrics), *sorted(metrics.difference(COLUMNS))]
+    keys += COSTS if any(results.values()) else ()
     titles = [heading(COLUMNS[key].title) if key in COLUMNS else key for key in keys]
-    headings = [Heading("seed", "measured", numeric=True), Heading("state", "state", numeric=False)]
-    headings += [Heading(title, "measured", numeric=True) for title in titles]
-    headings += [Heading("folder", "folder", numeric=False)]
+    headings = [HtmlHeading("seed", "measured", numeric=True), HtmlHeading("state", "state", numeric=False)]
+    headings += [HtmlHeading(title, "measured", numeric=True) for title in titles]
     rows = []
     for run in runs:
         result = results[run.run]
-        numbers: dict[str, float] = {}
-        if result:
-            numbers = result.metrics | {key: float(getattr(result, key)) for key in COSTS}
-        cells = [Cell(str(run.seed), float(run.seed)), word_cell(run.state)]
+        numbers = result.metrics | {key: float(getattr(result, key)) for key in COSTS} if result else {}
+        cells = [HtmlCell(str(run.seed), float(run.seed)), word_cell(run.state)]
         cells += [_number(key, numbers.get(key)) for key in keys]
-        rows.append((*cells, Cell(str(out / run.run))))
-    return Grid(name, "Runs", tuple(headings), tuple(rows))
+        rows.append((*cells, HtmlCell(str(out / run.run))))
+    return HtmlTable(name, "Runs", (*headings, HtmlHeading("folder", "folder", numeric=False)), tuple(rows))
 
 
-def _place(key: str) -> tuple[int, str]:
-    known = list(COLUMNS)
-    return (known.index(key) if key in COLUMNS else len(known)), key
-
-
-def _number(key: str, value: float | None) -> Cell:
+def _number(key: str, value: float | None) -> HtmlCell:
     if value is None:
-        return Cell(NOTHING)
+        return HtmlCell(NOTHING)
     column = COLUMNS.get(key)
-    return Cell(f"{value * column.scale:.{column.digits}f}" if column else f"{value:.4g}", value)
+    return HtmlCell(f"{value * column.scale:.{column.digits}f}" if column else f"{value:.4g}", value)

@@ -34,7 +34,7 @@ _BETTER_SIGNS = {"worse": "▼", "finished": "✓", "supported": "✓"}
 
 
 @dataclass(frozen=True)
-class Cell:
+class HtmlCell:
     """One cell: its words, the number behind them, and how it is marked.
 
     Attributes:
@@ -51,7 +51,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Heading:
+class HtmlHeading:
     """A column: its heading, its kind (label, measured, paper, state, verdict), whether numbers sort it."""
 
     text: str
@@ -60,22 +60,22 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Grid:
+class HtmlTable:
     """A table that can be sorted; `name` is unique on the page."""
 
     name: str
     caption: str
-    headings: tuple[Heading, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    headings: tuple[HtmlHeading, ...]
+    rows: tuple[tuple[HtmlCell, ...], ...]
 
 
-def main_grid(table: Table) -> Grid:
+def main_table(table: Table) -> HtmlTable:
     """The sweep's table."""
     strips = table_grid(table)
     return _grid("table", "Measured and published", strips, _main_values(table, strips))
 
 
-def section_grids(table: Table) -> list[Grid]:
+def section_tables(table: Table) -> list[HtmlTable]:
     """Rows against their baselines, and the parts of the claim; only what there is."""
     grids = []
     for section in table_sections(table):
@@ -86,30 +86,30 @@ def section_grids(table: Table) -> list[Grid]:
     return grids
 
 
-def word_cell(text: str, value: Value = None) -> Cell:
+def word_cell(text: str, value: Value = None) -> HtmlCell:
     """A cell that is marked by the gravest word in it."""
     for word in ("failed", "corrupt", "missing", "pruned"):
         if word in text:
-            return Cell(text, value, _TONES[word], _SIGNS[_TONES[word]])
+            return HtmlCell(text, value, _TONES[word], _SIGNS[_TONES[word]])
     tone = _TONES.get(text, "")
-    return Cell(text, value, tone, _BETTER_SIGNS.get(text, _SIGNS.get(tone, "")))
+    return HtmlCell(text, value, tone, _BETTER_SIGNS.get(text, _SIGNS.get(tone, "")))
 
 
-def _grid(name: str, caption: str, strips: Sequence[Strip], values: Sequence[Sequence[Value]]) -> Grid:
+def _grid(name: str, caption: str, strips: Sequence[Strip], values: Sequence[Sequence[Value]]) -> HtmlTable:
     headings, columns = [], []
     for strip, numbers in zip(strips, values, strict=True):
         if strip.kind == "label":
             numbers = _label_values(strip.cells)
         numeric = any(number is not None for number in numbers)
-        headings.append(Heading(heading(strip.heading), strip.kind, numeric))
+        headings.append(HtmlHeading(heading(strip.heading), strip.kind, numeric))
         marked = strip.kind != "label"
         columns.append(
             [
-                word_cell(text, number) if marked else Cell(text, number)
+                word_cell(text, number) if marked else HtmlCell(text, number)
                 for text, number in zip(_texts(strip), numbers, strict=True)
             ]
         )
-    return Grid(name, caption, tuple(headings), tuple(zip(*columns, strict=True)))
+    return HtmlTable(name, caption, tuple(headings), tuple(zip(*columns, strict=True)))
 
 
 def _texts(strip: Strip) -> Sequence[str]:

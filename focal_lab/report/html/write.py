@@ -1,19 +1,18 @@
-"""`focal-lab report SWEEP --format html`, `--open`, `--watch`: write the page, again and again if asked."""
+"""Writes the page of a sweep, once or while runs come in: `focal-lab report --format html`, `--watch`."""
 
 import argparse
 import gc
+import shlex
 import sys
 import time
 import webbrowser
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from focal_lab.errors import UserError
-from focal_lab.report.formats.grid import row_name
-from focal_lab.report.html.page import draw_plots, page, page_command
-from focal_lab.report.html.svg import Drawn
+from focal_lab.report.html.page import draw_plots, page
+from focal_lab.report.html.svg import InlinePlot
 from focal_lab.report.table.build import build_table
 from focal_lab.report.table.model import Table
 from focal_lab.sweep.run_folder.outcome import State
@@ -25,129 +24,49 @@ if TYPE_CHECKING:
     from focal_lab.sweep.plan.plan import Plan
 
 REPORTS = "reports"
-# Drawing takes a second or two; faster than this nobody reads.
+# Drawing takes a second or two.
 _SHORTEST = 1.0
-Fingerprint = tuple[tuple[str, str, tuple[int, ...]], ...]
-
-
-@dataclass
-class _Seen:
-    """What the plots were drawn from, and the plots."""
-
-    fingerprint: Fingerprint | None = None
-    plots: Sequence[Drawn] = ()
 
 
 def write_page(make_plan: Callable[[], "Plan"], out: Path, options: argparse.Namespace) -> int:
     """Write the page of a sweep; the exit status.
 
     Args:
-        make_plan: the plan as it is now; of a search it grows.
-        out: where the runs are.
+        make_plan: the current plan; that of a search grows.
+        out: folder of the runs.
         options: `output` (default: `<out>/reports/<sweep>.html`), `open`, `watch` (seconds or None),
-            `strict`; and `suite`, `tasks`, `seeds`, `set` as they were given, for the page to say.
+            `strict`, and `suite`, `tasks`, `seeds`, `set` as given by the user.
 
     Raises:
-        UserError: the sweep is wrong, seconds make no sense, or the file cannot be written.
+        UserError: the sweep or the number of seconds is invalid, or the file cannot be written.
     """
-    watch: float | None = options.watch
-    if watch is not None and not _SHORTEST <= watch < float("inf"):
-        raise UserError(f"{watch:g} is no number of seconds from {_SHORTEST:g} on", key="--watch")
-    seen = _Seen()
+    seconds: float | None = options.watch
+    if seconds is not None and not _SHORTEST <= seconds < float("inf"):
+        raise UserError(f"{seconds:g} is not a number of seconds from {_SHORTEST:g} on", key="--watch")
     plan = make_plan()
     target: Path = options.output or out / REPORTS / f"{plan.sweep.name}.html"
-    table, ended = _write(plan, out, target, options, seen, watch)
+    writer = _Writer(out, target, options)
+    ended = writer.write(plan, seconds)
     print(target.resolve().as_uri() if options.open else target, flush=True)
     if options.open and not webbrowser.open(target.resolve().as_uri()):
         print("focal-lab: found no browser; open the file by hand", file=sys.stderr)
-    if watch is not None and not ended:
-        table = _watch(make_plan, out, target, options, seen, watch)
-    return _strict(table) if options.strict else 0
+    if seconds is not None and not ended:
+        _watch(writer, make_plan, seconds)
+    return _strict(writer.table) if options.strict else 0
 
 
-def _watch(
-    make_plan: Callable[[], "Plan"],
-    out: Path,
-    target: Path,
-    options: argparse.Namespace,
-    seen: _Seen,
-    seconds: float,
-) -> Table:
-    """Write until all runs have ended, or Ctrl-C; the last page no longer loads itself again."""
-    print(f"watching: written every {seconds:g} s until all runs have ended; Ctrl-C ends it", file=sys.stderr)
+def _watch(writer: "_Writer", make_plan: Callable[[], "Plan"], seconds: float) -> None:
+    """Write until all runs have ended, or Ctrl-C; the last page does not reload itself."""
+    ended = False
+    print(f"watching: written every {seconds:g} s until all runs have ended; Ctrl-C to stop", file=sys.stderr)
     try:
-        while True:
-            # figures are full of cycles, and a report's command does without the collector
-            gc.collect()
+        while not ended:
+            gc.collect()  # figures have reference cycles, and a report's command disables the collector
             time.sleep(seconds)
-            table, ended = _write(make_plan(), out, target, options, seen, seconds)
-            if ended:
-                print("all runs have ended", file=sys.stderr)
-                return table
+            ended = writer.write(make_plan(), seconds)
+        print("all runs have ended", file=sys.stderr)
     except KeyboardInterrupt:
-        return _write(make_plan(), out, target, options, seen, None)[0]
-
-
-def _write(
-    plan: "Plan", out: Path, target: Path, options: argparse.Namespace, seen: _Seen, refresh: float | None
-) -> tuple[Table, bool]:
-    """Read everything again and write the page; the table, and whether all runs have ended.
-
-    A page of ended runs has no reason to load itself again.
-    """
-    table = build_table(plan, out)
-    fingerprint = _fingerprint(table, out)
-    if seen.fingerprint != fingerprint:
-        seen.plots = draw_plots(table, plan, out)
-        seen.fingerprint = fingerprint
-    ended = _have_ended(plan, table)
-    command = page_command(table, out, _given(options))
-    text = page(table, plan, out, refresh=None if ended else refresh, plots=seen.plots, command=command)
-    try:
-        write_atomic(target, text)
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror}", key="--output") from error
-    return table, ended
-
-
-def _have_ended(plan: "Plan", table: Table) -> bool:
-    """Whether every planned run has a result or a failure, and a search has all its runs."""
-    states = {run.run: run.state for row in table.rows for run in row.runs}
-    if State.MISSING in states.values():
-        return False
-    return plan.recipe is None or len(states) >= plan.recipe.trials
-
-
-def _fingerprint(table: Table, out: Path) -> Fingerprint:
-    """What plots depend on: which run is in which row and state, and when its curves were written."""
-    found = []
-    for row in table.rows:
-        for run in row.runs:
-            files = (RESULT_FILE, FAILURE_FILE, HISTORY_FILE)
-            written = tuple(_written(out / run.run / name) for name in files)
-            found.append((row_name(row), run.run, written))
-    return tuple(found)
-
-
-def _written(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-def _given(options: argparse.Namespace) -> list[str]:
-    """Options that say which runs the page is about."""
-    given: list[str] = []
-    if getattr(options, "suite", None):
-        given += ["--suite", options.suite]
-    if getattr(options, "tasks", None):
-        given += ["--tasks", *options.tasks]
-    if getattr(options, "seeds", None):
-        given += ["--seeds", str(options.seeds)]
-    for setting in getattr(options, "set", None) or []:
-        given += ["--set", setting]
-    return given
+        writer.write(make_plan(), None)
 
 
 def _strict(table: Table) -> int:
@@ -155,3 +74,48 @@ def _strict(table: Table) -> int:
     from focal_lab.report.table.strict import shortcomings
 
     return say_shortcomings(shortcomings(table))
+
+
+class _Writer:
+    """Writes the page, drawing plots only when a run has changed."""
+
+    table: Table
+
+    def __init__(self, out: Path, target: Path, options: argparse.Namespace) -> None:
+        self._out, self._target, self._options = out, target, options
+        self._seen: object = None
+        self._plots: Sequence[InlinePlot] = ()
+
+    def write(self, plan: "Plan", refresh: float | None) -> bool:
+        """Read everything again and write the page; whether all runs have ended."""
+        self.table = build_table(plan, self._out)
+        runs = {run.run: run.state for row in self.table.rows for run in row.runs}
+        seen = [
+            (tuple(row.labels.items()), [self._times(run.run) for run in row.runs]) for row in self.table.rows
+        ]
+        if seen != self._seen:
+            self._plots, self._seen = draw_plots(self.table, plan, self._out), seen
+        ended = State.MISSING not in runs.values() and (
+            plan.recipe is None or len(runs) >= plan.recipe.trials
+        )
+        refresh, command = None if ended else refresh, self._command(plan)
+        text = page(self.table, plan, self._out, refresh=refresh, plots=self._plots, command=command)
+        try:
+            write_atomic(self._target, text)
+        except OSError as error:
+            raise UserError(f"cannot write {self._target}: {error.strerror}", key="--output") from error
+        return ended
+
+    def _times(self, run: str) -> list[object]:
+        """The run and when its files were written."""
+        paths = [self._out / run / name for name in (RESULT_FILE, FAILURE_FILE, HISTORY_FILE)]
+        return [run, *(path.stat().st_mtime_ns if path.exists() else None for path in paths)]
+
+    def _command(self, plan: "Plan") -> str:
+        """The command that writes this page."""
+        options, words = self._options, ["focal-lab", "report", str(plan.sweep.path), "--format", "html"]
+        words += [] if self._out == Path("runs") else ["--out", str(self._out)]
+        words += ["--suite", options.suite] if options.suite else []
+        words += ["--tasks", *options.tasks] if options.tasks else []
+        words += ["--seeds", str(options.seeds)] if options.seeds else []
+        return shlex.join([*words, *(word for setting in options.set for word in ("--set", setting))])

@@ -1,34 +1,68 @@
-"""Plots of a sweep: only those for which there is data. Matplotlib is imported when one is drawn."""
+"""Plots of a sweep, each only if there is data for it. Matplotlib is imported when the first one is drawn."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from focal_lab.errors import UserError, one_of
 from focal_lab.report.plots.bars import bar_plots
 from focal_lab.report.plots.costs import cost_plots
 from focal_lab.report.plots.curves import curve_plots
 from focal_lab.report.plots.effects import effect_plots
-from focal_lab.report.plots.pareto import front_plots
+from focal_lab.report.plots.pareto import pareto_plots
 from focal_lab.report.plots.plot import Plot
-from focal_lab.report.plots.saving import FORMATS, save_plots
 from focal_lab.report.plots.tradeoff import tradeoff_plots
 from focal_lab.report.table.model import Table
 
-__all__ = ["FORMATS", "Plot", "save_plots", "sweep_plots"]
+FORMATS = ("png", "svg", "pdf")
 
 
 def sweep_plots(table: Table, out: Path, objectives: Mapping[str, str] | None = None) -> list[Plot]:
-    """The plots of a sweep, the most telling ones first; none before two cells have results.
+    """The plots of a sweep, the most informative first; none before two cells have results.
 
     Args:
         table: of the sweep.
-        out: where its runs are; curves and costs are read from there.
+        out: folder of its runs, from which curves and costs are read.
         objectives: of a search, column -> maximize or minimize; None: the main metric and GMACs.
     """
     return [
         *tradeoff_plots(table),
-        *front_plots(table, out, objectives),
+        *pareto_plots(table, out, objectives),
         *bar_plots(table),
         *effect_plots(table),
         *curve_plots(table, out),
         *cost_plots(table, out),
     ]
+
+
+def save_plots(
+    table: Table,
+    out: Path,
+    folder: Path,
+    formats: Sequence[str] = FORMATS,
+    objectives: Mapping[str, str] | None = None,
+) -> list[Path]:
+    """Write every plot of a sweep as `<sweep>-<plot>.<format>`; the files, in the order of the plots.
+
+    Args:
+        table: of the sweep.
+        out: folder of its runs.
+        folder: created if it does not exist.
+        formats: png (160 dots per inch), svg (text stays text), pdf.
+        objectives: of a search, column -> maximize or minimize.
+
+    Raises:
+        UserError: there is nothing to plot yet, no such format, or the folder cannot be written to.
+    """
+    for format in formats:
+        if format not in FORMATS:
+            raise UserError(f"{format!r} is not a format of plots (use {one_of(FORMATS)})")
+    plots = sweep_plots(table, out, objectives)
+    if not plots:
+        raise UserError(
+            f"{table.name}: nothing to plot yet: plots need two cells with results ({table.command})"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [path for plot in plots for path in plot.save(folder / f"{table.name}-{plot.name}", formats)]
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}", key="--plots") from error

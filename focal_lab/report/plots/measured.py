@@ -1,4 +1,4 @@
-"""What plots take from a table: its main numbers, and each network once."""
+"""The numbers that plots take from a table, each network once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,36 +10,28 @@ from focal_lab.report.table.model import Entry, Row, Table
 from focal_lab.report.table.statistics import LEAST_SEEDS, Sample
 from focal_lab.sweep.spec.columns import MAIN, Column
 
-# The paper's numbers are of this suite's data; beside those of another one they get axes of their own.
+# The suite with the paper's data; numbers of another one get axes of their own.
 _PAPERS_SUITE = "imagenet"
 
 
 @dataclass(frozen=True)
 class Network:
-    """A row that is no other row's double.
+    """A row with runs of its own, named after all rows that share them; its look is the same in all plots."""
 
-    Attributes:
-        index: of the row.
-        name: of the row and of those that share its runs.
-        look: the same one in all plots.
-    """
-
-    index: int
     name: str
     row: Row
     look: Look
 
 
 def networks(table: Table) -> list[Network]:
-    """The rows with runs of their own: neither doubles nor rows that only the paper has."""
+    """The rows with runs of their own, without the rows that only the paper has."""
     names = [row_name(row) for row in table.rows]
     for index, row in enumerate(table.rows):
         if row.same_as is not None:
             names[row.same_as] += f" = {names[index]}"
-    styles = looks(table)
     return [
-        Network(index, names[index], row, styles[index])
-        for index, row in enumerate(table.rows)
+        Network(name, row, look)
+        for name, row, look in zip(names, table.rows, looks(table), strict=True)
         if row.same_as is None and not row.reference
     ]
 
@@ -51,16 +43,11 @@ def own_rows(table: Table) -> list[Row]:
 
 def references(table: Table) -> list[Network]:
     """The rows that only the paper has."""
-    return [
-        Network(index, row_name(row), row, PLAIN) for index, row in enumerate(table.rows) if row.reference
-    ]
+    return [Network(row_name(row), row, PLAIN) for row in table.rows if row.reference]
 
 
 def looks(table: Table) -> list[Look]:
-    """The look of every row: a colour each; of many rows, a colour for each label of the first factor.
-
-    Rows that only the paper has are grey.
-    """
+    """Looks of the rows: its own colour, or of many rows that of its first label; the paper's are grey."""
     own = [index for index, row in enumerate(table.rows) if not row.reference]
     groups = [next(iter(table.rows[index].labels.values()), "") for index in own]
     distinct = list(dict.fromkeys(groups))
@@ -84,13 +71,13 @@ def main_columns(table: Table) -> list[Column]:
     ]
 
 
-def has(entry: Entry | None) -> bool:
+def has(entry: Entry) -> bool:
     """Whether there is a finite number."""
-    return entry is not None and entry.mean is not None and isfinite(entry.mean)
+    return entry.mean is not None and isfinite(entry.mean)
 
 
 def same_scale(table: Table) -> bool:
-    """Whether the paper's numbers are of the data that the runs saw."""
+    """Whether the paper used the same data as the runs."""
     return table.suite == _PAPERS_SUITE
 
 
@@ -101,12 +88,12 @@ def paper_words(table: Table) -> str:
 
 
 def interval(found: Entry | Sample) -> float | None:
-    """Half of the 95 % interval as it is drawn: from three seeds on; that of two is 12.7 standard errors."""
+    """Half of the 95 % interval; None for fewer than three seeds, which are not drawn."""
     return found.half_width if found.n >= LEAST_SEEDS else None
 
 
 def interval_words(entries: Sequence[Entry]) -> str:
-    """What the error bars are, or why there are none."""
+    """A sentence on the error bars, or on why there are none."""
     counts = sorted({entry.n for entry in entries if interval(entry) is not None})
     if not counts:
         return f"Fewer than {LEAST_SEEDS} seeds a cell: no intervals."
@@ -117,7 +104,7 @@ def interval_words(entries: Sequence[Entry]) -> str:
 
 
 def limits(entries: Sequence[Entry], margin: float = 0.08) -> tuple[float, float]:
-    """Where an axis begins and ends: all values and intervals."""
+    """The limits of an axis with all values and intervals."""
     ends: list[float] = []
     for entry in entries:
         if entry.mean is None:

@@ -1,10 +1,11 @@
-"""A plot: what it shows in words, and a function that draws it."""
+"""A plot: its texts and a function that draws it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from focal_lab.report.plots.style import settings
+from focal_lab.report.plots.style import put_title, settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,9 +17,9 @@ class Plot:
 
     Attributes:
         name: for file names; unique within a sweep.
-        title: what is shown.
-        caption: how to read it: marks, intervals, what was left out.
-        drawing: makes the figure; called by `draw` alone.
+        title: subject of the plot.
+        caption: explains marks and intervals, and mentions what was left out.
+        drawing: makes the figure; use `draw` instead.
     """
 
     name: str
@@ -27,13 +28,23 @@ class Plot:
     drawing: Callable[[], "Figure"] = field(repr=False, compare=False)
 
     def draw(self, *, titled: bool = True) -> "Figure":
-        """A new figure, sizes in inches, with the title on top; nothing global is changed."""
+        """A new figure, with the title on top; matplotlib's global state is not changed."""
         from matplotlib import rc_context
-
-        from focal_lab.report.plots.style import put_title
 
         with rc_context(settings()):
             figure = self.drawing()
             if titled:
                 put_title(figure, self.title)
         return figure
+
+    def save(self, stem: Path, formats: Iterable[str]) -> list[Path]:
+        """Write `<stem>.<format>` for each format; the same results give the same files."""
+        from matplotlib import rc_context
+
+        figure = self.draw()
+        paths = [stem.with_name(f"{stem.name}.{format}") for format in formats]
+        for path in paths:
+            dateless = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
+            with rc_context(settings()):
+                figure.savefig(path, metadata=dateless)
+        return paths

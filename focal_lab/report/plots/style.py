@@ -1,8 +1,8 @@
-"""How plots look: one palette, one width, labels that do not overlap. Matplotlib's object-oriented side only.
+"""Colours, sizes and helpers that all plots share, on matplotlib's object-oriented interface only.
 
-Colours are told apart by readers with any of the three colour blindnesses (smallest distance 14 in CIELAB
-after Machado et al. 2009), and every series has a marker and a dash pattern of its own besides. On a page,
-the colours are replaced by CSS variables (`focal_lab.report.html.svg`), so that they follow light and dark.
+The palette can be read with any of the three colour vision deficiencies (smallest distance 14 in CIELAB
+after Machado et al. 2009), and every series has its own marker and dash pattern. On a page, the colours are
+replaced by CSS variables (`focal_lab.report.html.svg`), so that they follow light and dark.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,10 @@ INK, MUTED, GRID, PAPER = "#1c2430", "#55606e", "#d9dee6", "#ffffff"
 SERIES = ("#0072b2", "#d55e00", "#139c78", "#cf6fb0", "#3b1f70", "#4a3c00")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
-# Inches: a telephone shows it whole, and 10 points stay readable there.
+# Inches: fits a phone, where 10 points stay readable.
 WIDTH = 5.6
 SMALL = 8.5
-_LONGEST = 34
-_RAISED = {"^b": "ᵇ", "^m": "ᵐ", "_50": "₅₀", "_75": "₇₅"}
-_RAISED |= {f"ᵇ_{size}": f"ᵇ{lowered}" for size, lowered in zip("SML", "ₛₘₗ", strict=True)}
+_SUPERSCRIPTS = {"^b": "ᵇ", "^m": "ᵐ", "_50": "₅₀", "_75": "₇₅", "ᵇ_S": "ᵇₛ", "ᵇ_M": "ᵇₘ", "ᵇ_L": "ᵇₗ"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Look:
     dashes: Any
 
 
-# of what is no series of ours
+# of rows that are not ours
 PLAIN = Look(MUTED, "o", "-")
 
 
@@ -45,7 +43,7 @@ def look(index: int) -> Look:
 
 
 def look_in_group(group: int, member: int, marker: int | None = None) -> Look:
-    """The look of a series that shares its colour with its group, and neither marker nor dashes."""
+    """The look of a series that shares the colour of its group, but neither marker nor dashes."""
     return Look(
         SERIES[group % len(SERIES)],
         _MARKERS[(group + member if marker is None else marker) % len(_MARKERS)],
@@ -54,12 +52,12 @@ def look_in_group(group: int, member: int, marker: int | None = None) -> Look:
 
 
 def settings() -> Any:
-    """Matplotlib's settings as a dictionary while something is drawn or written."""
+    """Matplotlib's settings for drawing and writing."""
     return {
         "font.family": ["DejaVu Sans"],
         "font.size": 10,
         "text.color": INK,
-        "text.parse_math": False,  # labels are not mathematics
+        "text.parse_math": False,  # labels may contain dollar signs
         "axes.edgecolor": MUTED,
         "axes.labelcolor": INK,
         "axes.linewidth": 0.8,
@@ -79,27 +77,25 @@ def settings() -> Any:
         "grid.linewidth": 0.8,
         "lines.linewidth": 1.6,
         "lines.markersize": 6,
+        "errorbar.capsize": 3,
+        "legend.frameon": False,
+        "legend.fontsize": SMALL,
         "figure.facecolor": PAPER,
         "axes.facecolor": "none",
         "svg.fonttype": "none",
         "svg.hashsalt": "focal-lab",
         "pdf.fonttype": 42,
-        "path.simplify": True,
         "path.simplify_threshold": 0.5,
         "savefig.dpi": 160,
     }
 
 
-def new_figure(height: float, width: float = WIDTH, *, arranged: bool = True) -> "Figure":
-    """An empty figure of that size in inches, with a canvas that can measure texts.
-
-    Args:
-        arranged: matplotlib finds room for labels; otherwise the caller does.
-    """
+def new_figure(height: float, width: float = WIDTH) -> "Figure":
+    """An empty figure of that size in inches, with a canvas that can measure texts."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained" if arranged else None)
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -112,64 +108,48 @@ def put_title(figure: "Figure", title: str) -> None:
 
     lines = textwrap.wrap(title, int(figure.get_figwidth() * 13))
     old = figure.get_figheight()
-    extra = 0.12 + 0.19 * len(lines)
-    share = old / (old + extra)
+    new = old + 0.12 + 0.19 * len(lines)
     engine = figure.get_layout_engine()
     if isinstance(engine, ConstrainedLayoutEngine):
-        engine.set(rect=(0, 0, 1, share))
+        engine.set(rect=(0, 0, 1, old / new))
     else:
         for axes in figure.axes:
             x, y, width, height = axes.get_position().bounds
-            axes.set_position((x, y * share, width, height * share))
-    figure.set_figheight(old + extra)
-    text = figure.text(0.0, 1.0, "\n".join(lines), ha="left", va="top", fontsize=11, fontweight="bold")
+            axes.set_position((x, y * old / new, width, height * old / new))
+    figure.set_figheight(new)
+    x, y = 0.06 / figure.get_figwidth(), 1 - 0.06 / new
+    text = figure.text(x, y, "\n".join(lines), ha="left", va="top", fontsize=11, fontweight="bold")
     text.set_in_layout(False)
     text.set_gid("title")
-    text.set_position((0.06 / figure.get_figwidth(), 1 - 0.06 / (old + extra)))
 
 
 def tidy(axes: "Axes", grid: str = "both") -> None:
-    """Light grid lines behind the data, no ticks that stick out."""
+    """Light grid lines behind the data, and no tick marks."""
     axes.grid(True, axis=grid)  # type: ignore[arg-type]
     axes.tick_params(length=0)
 
 
-def words(label: str, longest: int = _LONGEST) -> str:
-    """A label as a plot can show it: one line, not too long, printable."""
+def name_rows(axes: "Axes", names: Sequence[str], above: float = 0.55) -> None:
+    """One row for each name from top to bottom, at 0, 1, ..., for horizontal bars and intervals."""
+    axes.set_yticks(range(len(names)), [words(name, 26) for name in names])
+    axes.set_ylim(len(names) - 0.5, -above)
+    axes.spines["left"].set_visible(False)
+
+
+def note(axes: "Axes", text: str, x: float, y: float, **options: Any) -> None:
+    """A small text to the right of a point in data coordinates."""
+    options = {"xytext": (4, 0), "va": "center", "fontsize": SMALL} | options
+    axes.annotate(text, (x, y), textcoords="offset points", **options)
+
+
+def words(label: str, longest: int = 34) -> str:
+    """A label in one line, printable and not too long."""
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in label).split())
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def heading(title: str) -> str:
-    """A column's heading with the paper's raised letters: APᵇ."""
-    for plain, raised in _RAISED.items():
+    """A column's heading with the paper's superscripts: APᵇ."""
+    for plain, raised in _SUPERSCRIPTS.items():
         title = title.replace(plain, raised)
     return title
-
-
-def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions as close to the wanted ones as a gap between neighbours allows, in the order given.
-
-    Args:
-        wanted: where labels would like to be.
-        gap: least distance, in the same unit; smaller if there is no room for it.
-        low, high: between which they have to stay.
-    """
-    if not wanted:
-        return []
-    gap = min(gap, (high - low) / max(1, len(wanted) - 1))
-    order = sorted(range(len(wanted)), key=lambda index: wanted[index])
-    # pools of neighbours that touch: [mean of what their first one wants, how many]
-    pools: list[list[float]] = []
-    for rank, index in enumerate(order):
-        pools.append([wanted[index] - rank * gap, 1])
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            value, count = pools.pop()
-            before, many = pools[-1]
-            pools[-1] = [(before * many + value * count) / (many + count), many + count]
-    firsts = [value for value, count in pools for _ in range(int(count))]
-    last = high - (len(wanted) - 1) * gap
-    placed = [0.0] * len(wanted)
-    for rank, index in enumerate(order):
-        placed[index] = min(max(firsts[rank], low), last) + rank * gap
-    return placed

@@ -16,10 +16,10 @@ from support.plotted_runs import grid_plan, many_plan, search_plan, train
 
 from focal_lab.errors import UserError
 from focal_lab.report.html import write as page_command
-from focal_lab.report.html.attention_images import inspected
+from focal_lab.report.html.attention_images import attention_images
 from focal_lab.report.html.page import page
 from focal_lab.report.html.runs import run_groups
-from focal_lab.report.html.tables import main_grid, section_grids
+from focal_lab.report.html.tables import main_table, section_tables
 from focal_lab.report.html.write import write_page
 from focal_lab.report.table.build import build_table
 
@@ -88,7 +88,7 @@ def test_every_text_is_escaped(out: Path) -> None:
 
 def test_cells_hold_the_raw_number_that_sorts_them(out: Path, grid: FakePlan) -> None:
     table = build_table(grid, out)
-    main = main_grid(table)
+    main = main_table(table)
     place = [heading.text for heading in main.headings].index("Top-1 (%)")
     assert [row[place].value for row in main.rows] == [row.entries["top1"].mean for row in table.rows]
     assert [row[place + 1].value for row in main.rows] == [81.2, 82.1, 82.2, 82.3]
@@ -101,7 +101,7 @@ def test_cells_hold_the_raw_number_that_sorts_them(out: Path, grid: FakePlan) ->
 
 def test_comparisons_and_claims_hold_theirs(out: Path, grid: FakePlan) -> None:
     table = build_table(grid, out)
-    baseline, claim = section_grids(table)
+    baseline, claim = section_tables(table)
     assert (baseline.name, claim.name) == ("baseline", "claim")
     for section in (baseline, claim):
         numbers = {heading.text for heading in section.headings if heading.numeric}
@@ -114,7 +114,7 @@ def test_comparisons_and_claims_hold_theirs(out: Path, grid: FakePlan) -> None:
 
 
 def test_what_failed_is_marked_by_a_sign_a_word_and_a_tone(out: Path, mixed: FakePlan) -> None:
-    cells = [cell for row in main_grid(build_table(mixed, out)).rows for cell in row]
+    cells = [cell for row in main_table(build_table(mixed, out)).rows for cell in row]
     marks = {cell.text: (cell.tone, cell.sign) for cell in cells if cell.tone}
     assert marks["failed"] == ("bad", "✕")
     assert marks["missing"] == ("warn", "○")
@@ -228,7 +228,7 @@ def test_a_hundred_runs_are_less_than_two_megabytes(out: Path) -> None:
     assert len(html.encode()) < 500_000
 
 
-def picture(path: Path, width: int, height: int, *, noise: bool = False) -> None:
+def draw_image(path: Path, width: int, height: int, *, noise: bool = False) -> None:
     import numpy as np
     from PIL import Image
 
@@ -241,22 +241,22 @@ def picture(path: Path, width: int, height: int, *, noise: bool = False) -> None
     Image.fromarray(pixels.astype("uint8")).save(path)
 
 
-def test_pictures_of_an_inspected_run_stand_in_its_page(out: Path, grid: FakePlan) -> None:
+def test_images_of_an_inspected_run_are_in_its_page(out: Path, grid: FakePlan) -> None:
     folder = out / "inspect" / run_id(2, 0)
     for name in ("stage_1.png", "mass.png", "secret.png"):
-        picture(folder / name, 40, 30)
-    picture(out / "elsewhere.png", 40, 30)
-    assert inspected(build_table(grid, out), out) == ([], 0)  # still being written
+        draw_image(folder / name, 40, 30)
+    draw_image(out / "elsewhere.png", 40, 30)
+    assert attention_images(build_table(grid, out), out) == ([], 0)  # still being written
     listed = [
         {"file": "stage_1.png", "caption": EVIL},
         "mass.png",
         {"file": "../../elsewhere.png"},
         {"file": 7},
     ]
-    (folder / "inspect.json").write_text(json.dumps({"pictures": listed}))
-    (group,), left_out = inspected(build_table(grid, out), out)
+    (folder / "inspect.json").write_text(json.dumps({"images": listed}))
+    (group,), left_out = attention_images(build_table(grid, out), out)
     assert (group.name, group.run, left_out) == ("Focal-Tiny / 7", run_id(2, 0), 0)
-    assert [(one.caption, one.width, one.height) for one in group.pictures] == [
+    assert [(one.caption, one.width, one.height) for one in group.images] == [
         (EVIL, 40, 30),
         ("mass", 40, 30),
     ]
@@ -265,7 +265,7 @@ def test_pictures_of_an_inspected_run_stand_in_its_page(out: Path, grid: FakePla
     assert html.count('<img src="data:image/png;base64,') == 2
 
 
-def test_large_pictures_are_made_smaller_or_left_out_and_that_is_said(out: Path) -> None:
+def test_large_images_are_made_smaller_or_left_out_with_a_note(out: Path) -> None:
     from PIL import Image
 
     plan = many_plan()
@@ -273,19 +273,19 @@ def test_large_pictures_are_made_smaller_or_left_out_and_that_is_said(out: Path)
         finish(out, run_id(cell, 0))
         folder = out / "inspect" / run_id(cell, 0)
         for number in range(3):
-            picture(folder / f"{number}.png", 900, 600, noise=number == 2)
+            draw_image(folder / f"{number}.png", 900, 600, noise=number == 2)
         (folder / "inspect.json").write_text("{}")
-    (out / "inspect" / run_id(0, 0) / "0.png").write_bytes(b"no picture")
-    groups, left_out = inspected(build_table(plan, out), out)
-    shown = sum(len(group.pictures) for group in groups)
+    (out / "inspect" / run_id(0, 0) / "0.png").write_bytes(b"not an image")
+    groups, left_out = attention_images(build_table(plan, out), out)
+    shown = sum(len(group.images) for group in groups)
     assert shown + left_out == 60
     assert shown >= 39
     html = html_of(plan, out)
     assert len(html.encode()) < 2_000_000
-    assert f"{left_out} more pictures would make this page too large" in html
+    assert f"{left_out} more images would make this page too large" in html
     for group in groups:
-        for one in group.pictures:
-            raw = base64.b64decode(one.address.partition(",")[2])
+        for one in group.images:
+            raw = base64.b64decode(one.url.partition(",")[2])
             assert Image.open(io.BytesIO(raw)).size == (one.width, one.height)
 
 
@@ -293,12 +293,12 @@ def test_the_page_is_written_beside_the_runs_or_where_it_is_asked_for(
     out: Path, grid: FakePlan, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan: Any = grid
-    assert write_page(lambda: plan, out, options()) == 0
+    write_page(lambda: plan, out, options())
     assert capsys.readouterr().out == "runs/reports/window_size.html\n"
     given = options(
         output=Path("here/page.html"), seeds=3, set=["a=1"], tasks=["classification"], suite="digits"
     )
-    assert write_page(lambda: plan, out, given) == 0
+    write_page(lambda: plan, out, given)
     html = Path("here/page.html").read_text()
     assert "--format html --suite digits --tasks classification --seeds 3 --set a=1</code>" in html
     assert html.endswith("</html>\n") or html.endswith("</html>")
@@ -310,7 +310,7 @@ def test_a_page_that_cannot_be_written_is_a_users_error(out: Path, grid: FakePla
     with pytest.raises(UserError, match=r"^--output: cannot write taken/page.html: "):
         write_page(lambda: plan, out, options(output=Path("taken/page.html")))
     for seconds in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(UserError, match=r"^--watch: .* is no number of seconds from 1 on"):
+        with pytest.raises(UserError, match=r"^--watch: .* is not a number of seconds from 1 on"):
             write_page(lambda: plan, out, options(watch=seconds))
 
 
@@ -320,7 +320,7 @@ def test_open_shows_the_page_and_says_where_it_is(
     plan: Any = grid
     opened: list[str] = []
     monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) is not None)
-    assert write_page(lambda: plan, out, options(open=True)) == 0
+    write_page(lambda: plan, out, options(open=True))
     captured = capsys.readouterr()
     assert opened == [(out / "reports" / "window_size.html").resolve().as_uri()]
     assert captured.out.strip() == opened[0]
@@ -364,7 +364,7 @@ def test_watching_writes_until_the_last_run_has_ended_and_draws_only_what_change
             fail(out, run_id(1, 0))
 
     monkeypatch.setattr(page_command.time, "sleep", sleep)
-    assert write_page(lambda: plan, out, options(watch=2.0)) == 0
+    write_page(lambda: plan, out, options(watch=2.0))
     assert len(seen) == 4
     assert all('data-refresh="2.0"' in html for html in seen)
     assert "data-refresh" not in target.read_text().partition("<head>")[0]
@@ -379,7 +379,7 @@ def test_ctrl_c_ends_watching_with_a_page_that_rests(out: Path, monkeypatch: pyt
         raise KeyboardInterrupt
 
     monkeypatch.setattr(page_command.time, "sleep", interrupt)
-    assert write_page(lambda: plan, out, options(watch=5.0)) == 0
+    write_page(lambda: plan, out, options(watch=5.0))
     assert "data-refresh" not in (out / "reports" / "window_size.html").read_text().partition("<head>")[0]
 
 
@@ -392,14 +392,14 @@ def test_a_search_is_watched_until_all_its_trials_have_ended(
     plans = iter([part, part, whole])
     naps: list[float] = []
     monkeypatch.setattr(page_command.time, "sleep", naps.append)
-    assert write_page(lambda: next(plans), out, options(watch=1.0)) == 0
+    write_page(lambda: next(plans), out, options(watch=1.0))
     assert naps == [1.0, 1.0]
 
 
 def test_a_finished_sweep_is_not_watched(out: Path, grid: FakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
     plan: Any = grid
     monkeypatch.setattr(page_command.time, "sleep", lambda seconds: pytest.fail("nothing will come"))
-    assert write_page(lambda: plan, out, options(watch=5.0)) == 0
+    write_page(lambda: plan, out, options(watch=5.0))
 
 
 def test_the_pages_modules_import_neither_torch_nor_pandas() -> None:

@@ -2,7 +2,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from support.plotted_runs import grid_plan, many_plan, search_plan, train
 from focal_lab.errors import UserError
 from focal_lab.report.plots import Plot, save_plots, sweep_plots
 from focal_lab.report.plots.measured import looks
-from focal_lab.report.plots.pareto import Trial, pareto
-from focal_lab.report.plots.style import GRID, INK, MUTED, PAPER, SERIES, spread
+from focal_lab.report.plots.pareto import Proposal, pareto_front
+from focal_lab.report.plots.style import GRID, INK, MUTED, PAPER, SERIES
 from focal_lab.report.table.build import build_table
 from focal_lab.training.history_file import Point, write_history
 
@@ -211,16 +211,16 @@ def test_curves_are_means_of_finished_seeds_with_the_range_as_a_band(out: Path) 
 
 def test_the_front_is_what_no_other_trial_beats() -> None:
     points = [(1.0, 80.0), (2.0, 85.0), (2.0, 84.0), (3.0, 85.0), (0.5, 70.0)]
-    trials = [Trial(str(place), "", x, y) for place, (x, y) in enumerate(points)]
-    assert pareto(trials, "minimize", "maximize") == [4, 0, 1]
-    assert pareto(trials, "maximize", "maximize") == [3]
+    proposals = [Proposal(str(place), "", x, y) for place, (x, y) in enumerate(points)]
+    assert pareto_front(proposals, "minimize", "maximize") == [4, 0, 1]
+    assert pareto_front(proposals, "maximize", "maximize") == [3]
 
 
 def test_a_search_shows_its_front_and_no_bars(out: Path) -> None:
     plan = search_plan()
     train(plan, out, epochs=2)
     names = list(plots_of(plan, out))
-    assert names[0] == "front-top1-gmacs"
+    assert names[0] == "pareto-top1-gmacs"
     assert not any(name.startswith(("bars", "effects", "tradeoff", "curves")) for name in names)
 
 
@@ -288,15 +288,3 @@ def test_rows_of_few_cells_have_colours_of_their_own_and_of_many_their_groups(
     styles = looks(build_table(many_plan(), out))
     assert len({style.color for style in styles}) == 4
     assert len({(style.color, style.marker) for style in styles}) == 20
-
-
-@pytest.mark.parametrize("wanted", [[], [5.0], [1.0, 1.0, 1.0], [9.9, 9.8, 0.1], [0.0] * 40])
-def test_labels_are_spread_within_their_axis_in_their_order(wanted: list[float]) -> None:
-    placed = spread(wanted, 1.0, 0.0, 10.0)
-    assert len(placed) == len(wanted)
-    assert all(-1e-9 <= place <= 10 + 1e-9 for place in placed)
-    gap = min(1.0, 10 / max(1, len(wanted) - 1))
-    ordered = sorted(placed)
-    assert all(b - a >= gap - 1e-9 for a, b in pairwise(ordered))
-    ranks = sorted(range(len(wanted)), key=lambda place: wanted[place])
-    assert [placed[rank] for rank in ranks] == ordered
