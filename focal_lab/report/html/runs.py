@@ -75,7 +75,7 @@ def run_groups(table: Table, plan: "Plan", out: Path) -> list[RunGroup]:
         baseline = None if row.baseline is None else table.rows[row.baseline]
         if baseline is None and all(other.baseline != index for other in table.rows):
             baseline = first  # of a search, or where there is none
-        parts = []
+        parts: list[RunsOfTask] = []
         for task in dict.fromkeys(run.task for run in row.runs):
             for changed, runs in _alike(row, baseline or row, task, settings).items():
                 against = row_name(baseline) if baseline is not None and baseline is not row else None

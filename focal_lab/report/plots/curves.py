@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import fsum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from focal_lab.report.plots.measured import Network, networks
 from focal_lab.report.plots.plot import Plot
@@ -91,15 +91,15 @@ def _curve(network: Network, histories: Sequence[Sequence[Point]], key: str) -> 
 
 def _draw(panels: dict[str, list[Curve]]) -> "Figure":
     most = max(map(len, panels.values()))
-    figure = new_figure(max(2.2, 0.5 + 0.155 * most) * len(panels) + 0.35)
+    figure = new_figure(max(2.2, 0.4 + 0.18 * most) * len(panels) + 0.35)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    lines = {}
+    lines: dict[str, Any] = {}
     for panel, (title, curves) in zip(axes, panels.items(), strict=True):
         for curve in sorted(curves, key=lambda curve: -curve.mean[-1]):
             look = curve.look
             marker = look.marker if len(curve.epochs) <= 15 else None
             panel.fill_between(curve.epochs, curve.low, curve.high, color=look.color, alpha=0.14, linewidth=0)
-            style = {"color": look.color, "linestyle": look.dashes, "marker": marker, "markersize": 4}
+            style: Any = {"color": look.color, "linestyle": look.dashes, "marker": marker, "markersize": 4}
             (line,) = panel.plot(curve.epochs, curve.mean, **style)
             lines.setdefault(curve.name, line)
         panel.set_title(title)
@@ -107,7 +107,7 @@ def _draw(panels: dict[str, list[Curve]]) -> "Figure":
         tidy(panel)
     # in the order of the first panel's ends
     names = [words(name, 26) for name in lines]
-    figure.legend(lines.values(), names, loc="outside right upper", handlelength=2.6)
+    axes[0].legend(lines.values(), names, loc="upper left", bbox_to_anchor=(1.0, 1.03), handlelength=2.6)
     axes[-1].set_xlabel("epoch")
     axes[-1].xaxis.get_major_locator().set_params(integer=True, nbins=8)
     return figure

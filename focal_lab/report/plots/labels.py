@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from math import cos, hypot, radians, sin
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from focal_lab.report.plots.style import MUTED, SMALL
 
@@ -52,10 +52,11 @@ def label_points(
         # data coordinates: files have other resolutions than this measurement
         to_data = axes.transData.inverted().transform
         drawn.set_transform(axes.transData)
-        drawn.set_position(tuple(map(float, to_data((box[0] + unit, (box[1] + box[3]) / 2)))))
+        left, middle = to_data((box[0] + unit, (box[1] + box[3]) / 2))
+        drawn.set_position((float(left), float(middle)))
         if distance > 1:
             ends = to_data([(x, y), (min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3]))])
-            line = {"color": MUTED, "linewidth": 0.6, "zorder": 1.5}
+            line: Any = {"color": MUTED, "linewidth": 0.6, "zorder": 1.5}
             axes.plot(ends[:, 0], ends[:, 1], scalex=False, scaley=False, **line)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from math import hypot
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from focal_lab.report.plots.labels import Box, boxes_around, label_points
 from focal_lab.report.plots.measured import main_columns, networks, own_rows
@@ -107,7 +107,7 @@ def _draw(proposals: Sequence[Proposal], front: Sequence[int], x: str, y: str) -
     groups = list(dict.fromkeys(one.group for one in proposals))
     for index, one in enumerate(proposals):
         style, best = look(groups.index(one.group)), index in front
-        marks = {"marker": style.marker, "color": style.color, "markersize": 6 if best else 5}
+        marks: Any = {"marker": style.marker, "color": style.color, "markersize": 6 if best else 5}
         axes.plot(one.x, one.y, linestyle="none", markerfacecolor=style.color if best else "none", **marks)
     ends = [(proposals[index].x, proposals[index].y) for index in front]
     axes.plot([x for x, _ in ends], [y for _, y in ends], color=MUTED, linewidth=1.0, zorder=1)

@@ -138,8 +138,8 @@ def name_rows(axes: "Axes", names: Sequence[str], above: float = 0.55) -> None:
 
 def note(axes: "Axes", text: str, x: float, y: float, **options: Any) -> None:
     """A small text to the right of a point in data coordinates."""
-    options = {"xytext": (4, 0), "va": "center", "fontsize": SMALL} | options
-    axes.annotate(text, (x, y), textcoords="offset points", **options)
+    shown: Any = {"xytext": (4, 0), "va": "center", "fontsize": SMALL} | options
+    axes.annotate(text, (x, y), textcoords="offset points", **shown)
 
 
 def words(label: str, longest: int = 34) -> str:
