@@ -76,11 +76,12 @@ def run_groups(table: Table, plan: "Plan", out: Path) -> list[RunGroup]:
         if baseline is None and all(other.baseline != index for other in table.rows):
             baseline = first  # of a search, or where there is none
         parts: list[RunsOfTask] = []
-        for task in dict.fromkeys(run.task for run in row.runs):
-            for changed, runs in _alike(row, baseline or row, task, settings).items():
-                against = row_name(baseline) if baseline is not None and baseline is not row else None
-                grid = _run_table(f"runs-{index}-{len(parts)}", runs, outcomes, out)
-                parts.append(RunsOfTask(task, against, changed, grid))
+        against = row_name(baseline) if baseline is not None and baseline is not row else None
+        for place, task in enumerate(dict.fromkeys(run.task for run in row.runs)):
+            alike = _alike(row, baseline or row, task, settings)
+            for number, (changed, runs) in enumerate(alike.items()):
+                shown = _run_table(f"runs-{index}-{place}-{number}", runs, outcomes, out)
+                parts.append(RunsOfTask(task, against, changed, shown))
         groups.append(RunGroup(row_name(row), word_cell(runs_words(row)), tuple(parts)))
     return groups
 

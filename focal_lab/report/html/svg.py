@@ -18,9 +18,9 @@ _LINK = "{http://www.w3.org/1999/xlink}href"
 _DROPPED = {f"{_SVG}{name}" for name in ("metadata", "style", "title")}
 _COLORS = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--grid)", PAPER: "var(--surface)"}
 _COLORS |= {color: f"var(--series-{number})" for number, color in enumerate(SERIES, 1)}
-_NUMBER = re.compile(r"-?\d+\.\d{3,}")
-_NO_ROTATION = re.compile(r"rotate\(-?0 [^)]*\)")
-_REFERENCE = re.compile(r"url\(#([^)]+)\)")
+# IDs of marks and clip paths; nothing refers to the others.
+_HASHED = re.compile(r"[0-9a-f]{10}$")
+_LONG_NUMBER = re.compile(r"(-?\d+\.\d\d)\d+")
 
 
 @dataclass(frozen=True)
@@ -46,55 +46,40 @@ def inline_svg(figure: "Figure", name: str) -> str:
 
     Args:
         figure: drawn with the colours of `plots.style`.
-        name: prefix of IDs, unique on the page.
+        name: unique on the page; makes IDs unique.
     """
     from matplotlib import rc_context
 
     stream = io.BytesIO()
-    with rc_context(settings()):
+    with rc_context(settings() | {"svg.hashsalt": name}):
         figure.savefig(stream, format="svg", metadata={"Date": None}, facecolor="none")
     root = ElementTree.fromstring(stream.getvalue())
-    used = set(_REFERENCE.findall(stream.getvalue().decode()))
-    used |= {link.removeprefix("#") for part in root.iter() if (link := part.get(_LINK))}
-    _clean(root, used, name)
+    _clean(root)
     for key in ("width", "height", "version"):
-        root.attrib.pop(key, None)
+        del root.attrib[key]
     root.attrib |= {"role": "img", "aria-labelledby": f"{name}-title", "class": "plot"}
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _clean(part: ElementTree.Element, used: set[str], name: str) -> None:
-    """Drop what only matplotlib needs, shorten numbers, use the page's colours and unique IDs."""
+def _clean(part: ElementTree.Element) -> None:
+    """Drop what only matplotlib needs, shorten numbers, and use the page's colours and font."""
     part.tag = part.tag.removeprefix(_SVG)
     part.tail = None
     if part.tag != "text":
         part.text = None
-    link, identity = part.attrib.pop(_LINK, None), part.attrib.pop("id", None)
+    if link := part.attrib.pop(_LINK, None):
+        part.set("href", link)
+    if not _HASHED.search(part.get("id", "")):
+        part.attrib.pop("id", None)
     for key, value in part.attrib.items():
-        part.set(key, _value(key, value, name))
-    if not part.get("transform", "x"):
-        del part.attrib["transform"]
-    if link:
-        part.set("href", f"#{name}-{link.removeprefix('#')}")
-    if identity in used:
-        part.set("id", f"{name}-{identity}")
+        value = _LONG_NUMBER.sub(r"\1", " ".join(value.split()))
+        if key == "style":
+            value = re.sub(r"font-family: [^;]*;? ?", "", value)
+            for ours, theirs in _COLORS.items():
+                value = value.replace(ours, theirs)
+        part.set(key, value)
     for child in list(part):
         if child.tag in _DROPPED or (child.tag == f"{_SVG}g" and not len(child)):
             part.remove(child)
         else:
-            _clean(child, used, name)
-
-
-def _value(key: str, value: str, name: str) -> str:
-    value = _REFERENCE.sub(rf"url(#{name}-\1)", value)
-    value = _NUMBER.sub(lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), value)
-    if key == "transform":
-        return _NO_ROTATION.sub("", value).strip()
-    if key == "d":
-        return " ".join(value.split())
-    if key != "style":
-        return value
-    for ours, theirs in _COLORS.items():
-        value = value.replace(ours, theirs)
-    rules = [rule.strip() for rule in value.split(";") if "font-family" not in rule]
-    return ";".join(rule.replace(": ", ":") for rule in rules)
+            _clean(child)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from focal_lab.errors import UserError, one_of
 from focal_lab.report.plots.bars import bar_plots
-from focal_lab.report.plots.costs import cost_plots
 from focal_lab.report.plots.curves import curve_plots
 from focal_lab.report.plots.effects import effect_plots
 from focal_lab.report.plots.pareto import pareto_plots
@@ -21,7 +20,7 @@ def sweep_plots(table: Table, out: Path, objectives: Mapping[str, str] | None = 
 
     Args:
         table: of the sweep.
-        out: folder of its runs, from which curves and costs are read.
+        out: folder of its runs, from which curves are read.
         objectives: of a search, column -> maximize or minimize; None: the main metric and GMACs.
     """
     return [
@@ -30,7 +29,6 @@ def sweep_plots(table: Table, out: Path, objectives: Mapping[str, str] | None = 
         *bar_plots(table),
         *effect_plots(table),
         *curve_plots(table, out),
-        *cost_plots(table, out),
     ]
 
 

@@ -7,6 +7,8 @@ replaced by CSS variables (`focal_lab.report.html.svg`), so that they follow lig
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,43 +53,12 @@ def look_in_group(group: int, member: int, marker: int | None = None) -> Look:
     )
 
 
+@cache
 def settings() -> Any:
     """Matplotlib's settings for drawing and writing."""
-    return {
-        "font.family": ["DejaVu Sans"],
-        "font.size": 10,
-        "text.color": INK,
-        "text.parse_math": False,  # labels may contain dollar signs
-        "axes.edgecolor": MUTED,
-        "axes.labelcolor": INK,
-        "axes.linewidth": 0.8,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.axisbelow": True,
-        "axes.titlesize": 10,
-        "axes.titlelocation": "left",
-        "axes.labelsize": 9.5,
-        "xtick.color": MUTED,
-        "ytick.color": MUTED,
-        "xtick.labelcolor": INK,
-        "ytick.labelcolor": INK,
-        "xtick.labelsize": 9,
-        "ytick.labelsize": 9,
-        "grid.color": GRID,
-        "grid.linewidth": 0.8,
-        "lines.linewidth": 1.6,
-        "lines.markersize": 6,
-        "errorbar.capsize": 3,
-        "legend.frameon": False,
-        "legend.fontsize": SMALL,
-        "figure.facecolor": PAPER,
-        "axes.facecolor": "none",
-        "svg.fonttype": "none",
-        "svg.hashsalt": "focal-lab",
-        "pdf.fonttype": 42,
-        "path.simplify_threshold": 0.5,
-        "savefig.dpi": 160,
-    }
+    from matplotlib import rc_params_from_file
+
+    return rc_params_from_file(Path(__file__).with_name("plots.mplstyle"), use_default_template=False)
 
 
 def new_figure(height: float, width: float = WIDTH) -> "Figure":

@@ -41,7 +41,7 @@ def words_of(figure: Figure) -> list[str]:
 
 
 def test_a_finished_grid_has_every_plot_that_there_is_data_for(out: Path, grid: FakePlan) -> None:
-    names = ["tradeoff-top1", "bars-top1", "effects-top1", "curves-classification", "costs-classification"]
+    names = ["tradeoff-top1", "bars-top1", "effects-top1", "curves-classification"]
     assert list(plots_of(grid, out)) == names
 
 
@@ -56,7 +56,7 @@ def test_without_curves_and_with_one_factor_those_plots_are_left_out(out: Path) 
     plan = make_plan({"window_size": ["7", "14"]})
     for cell in range(2):
         finish(out, run_id(cell, 0))
-    assert list(plots_of(plan, out)) == ["tradeoff-top1", "bars-top1", "costs-classification"]
+    assert list(plots_of(plan, out)) == ["tradeoff-top1", "bars-top1"]
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_tasks_have_plots_of_their_own(out: Path) -> None:
     plan = grid_plan(tasks=("classification", "detection"), seeds=(0, 1))
     train(plan, out, epochs=3)
     names = set(plots_of(plan, out))
-    assert {"bars-top1", "bars-ap_box", "curves-detection", "costs-detection", "tradeoff-ap_box"} <= names
+    assert {"bars-top1", "bars-ap_box", "curves-detection", "tradeoff-ap_box"} <= names
 
 
 def test_pruned_and_failed_runs_do_not_disturb_the_others(out: Path) -> None:
