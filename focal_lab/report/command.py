@@ -58,7 +58,7 @@ def _report(options: argparse.Namespace) -> int:
     if options.plots is not None:
         _write_plots(plan, out, options.plots)
     if options.format == "html":
-        from focal_lab.report.html.write import write_page
+        from focal_lab.report.html.write_page import write_page
 
         return write_page(lambda: _plan(options), out, options)
     if options.long or options.format in ("csv", "parquet"):  # which have no notes

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from focal_lab._version import __version__
 from focal_lab.report.formats.grid import claim_words
 from focal_lab.report.html.attention_images import attention_images
-from focal_lab.report.html.runs import failed_runs, run_groups
+from focal_lab.report.html.run_details import failed_runs, run_groups
+from focal_lab.report.html.sortable import main_table, section_tables, word_cell
 from focal_lab.report.html.svg import InlinePlot, inline_plots
-from focal_lab.report.html.tables import main_table, section_tables, word_cell
 from focal_lab.report.plots import sweep_plots
 from focal_lab.report.table.claims import overall
 from focal_lab.report.table.model import Table

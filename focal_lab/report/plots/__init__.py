@@ -7,7 +7,7 @@ from focal_lab.errors import UserError, one_of
 from focal_lab.report.plots.bars import bar_plots
 from focal_lab.report.plots.curves import curve_plots
 from focal_lab.report.plots.effects import effect_plots
-from focal_lab.report.plots.pareto import pareto_plots
+from focal_lab.report.plots.pareto_front import pareto_plots
 from focal_lab.report.plots.plot import Plot
 from focal_lab.report.plots.tradeoff import tradeoff_plots
 from focal_lab.report.table.model import Table

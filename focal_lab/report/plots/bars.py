@@ -9,10 +9,10 @@ from focal_lab.report.plots.measured import (
     interval,
     interval_words,
     limits,
-    looks,
     main_columns,
     own_rows,
     paper_words,
+    row_styles,
     same_scale,
 )
 from focal_lab.report.plots.plot import Plot
@@ -56,8 +56,8 @@ def _draw(table: Table, column: Column, rows: Sequence[Row]) -> "Figure":
     low, high = limits(entries)
     if numbers and same_scale(table):
         low, high = min(low, *numbers), max(high, *numbers)
-    looked = zip(table.rows, looks(table), strict=True)
-    colors = [look.color for row, look in looked if not row.reference]
+    styles = zip(table.rows, row_styles(table), strict=True)
+    colors = [style.color for row, style in styles if not row.reference]
     _bars(axes[0], [entry.mean for entry in entries], low, high, colors, filled=True)
     for place, entry in enumerate(entries):
         _annotate(axes[0], place, entry, column, low)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from focal_lab.report.plots.measured import Network, networks
 from focal_lab.report.plots.plot import Plot
-from focal_lab.report.plots.style import Look, heading, new_figure, tidy, words
+from focal_lab.report.plots.style import SeriesStyle, heading, new_figure, tidy, words
 from focal_lab.report.table.model import Table
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import COLUMNS, MAIN
@@ -23,10 +23,10 @@ _LONG = 8
 
 
 @dataclass(frozen=True)
-class Curve:
+class CellCurve:
     """A value over the epochs: mean, lowest and highest seed of a cell."""
 
-    look: Look
+    style: SeriesStyle
     name: str
     epochs: list[float]
     mean: list[float]
@@ -48,7 +48,7 @@ def _plot(table: Table, out: Path, task: str) -> Plot | None:
         f"validation {heading(COLUMNS[MAIN[task]].title)}": f"val/{MAIN[task]}",
         "training loss": "train/loss",
     }
-    panels: dict[str, list[Curve]] = {}
+    panels: dict[str, list[CellCurve]] = {}
     for title, key in keys.items():
         pairs = zip(shown, histories, strict=True)
         curves = [curve for network, seeds in pairs if (curve := _curve(network, seeds, key))]
@@ -78,7 +78,7 @@ def _histories(network: Network, out: Path, task: str) -> list[list[Point]]:
     return [points for run in finished or runs if (points := read_history(out / run.run))]
 
 
-def _curve(network: Network, histories: Sequence[Sequence[Point]], key: str) -> Curve | None:
+def _curve(network: Network, histories: Sequence[Sequence[Point]], key: str) -> CellCurve | None:
     seeds = [{p.epoch: p.values[key] for p in points if key in p.values} for points in histories]
     seeds = [found for found in seeds if found]
     epochs = sorted(set.intersection(*map(set, seeds))) if seeds else []
@@ -86,20 +86,22 @@ def _curve(network: Network, histories: Sequence[Sequence[Point]], key: str) -> 
         return None
     values = [[found[epoch] for found in seeds] for epoch in epochs]
     means = [fsum(column) / len(column) for column in values]
-    return Curve(network.look, network.name, epochs, means, list(map(min, values)), list(map(max, values)))
+    return CellCurve(
+        network.style, network.name, epochs, means, list(map(min, values)), list(map(max, values))
+    )
 
 
-def _draw(panels: dict[str, list[Curve]]) -> "Figure":
+def _draw(panels: dict[str, list[CellCurve]]) -> "Figure":
     most = max(map(len, panels.values()))
     figure = new_figure(max(2.2, 0.4 + 0.18 * most) * len(panels) + 0.35)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     lines: dict[str, Any] = {}
     for panel, (title, curves) in zip(axes, panels.items(), strict=True):
         for curve in sorted(curves, key=lambda curve: -curve.mean[-1]):
-            look = curve.look
-            marker = look.marker if len(curve.epochs) <= 15 else None
-            panel.fill_between(curve.epochs, curve.low, curve.high, color=look.color, alpha=0.14, linewidth=0)
-            style: Any = {"color": look.color, "linestyle": look.dashes, "marker": marker, "markersize": 4}
+            color, dashes = curve.style.color, curve.style.dashes
+            marker = curve.style.marker if len(curve.epochs) <= 15 else None
+            panel.fill_between(curve.epochs, curve.low, curve.high, color=color, alpha=0.14, linewidth=0)
+            style: Any = {"color": color, "linestyle": dashes, "marker": marker, "markersize": 4}
             (line,) = panel.plot(curve.epochs, curve.mean, **style)
             lines.setdefault(curve.name, line)
         panel.set_title(title)
@@ -113,7 +115,7 @@ def _draw(panels: dict[str, list[Curve]]) -> "Figure":
     return figure
 
 
-def _limits(curves: Sequence[Curve]) -> tuple[float, float]:
+def _limits(curves: Sequence[CellCurve]) -> tuple[float, float]:
     start = max(curve.epochs[-1] for curve in curves) / 4
     values = [
         value

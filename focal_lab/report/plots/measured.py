@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from focal_lab.report.formats.grid import row_name
-from focal_lab.report.plots.style import PLAIN, SERIES, Look, look, look_in_group
+from focal_lab.report.plots.style import PLAIN, SERIES, SeriesStyle, group_style, series_style
 from focal_lab.report.table.model import Entry, Row, Table
 from focal_lab.report.table.statistics import LEAST_SEEDS, Sample
 from focal_lab.sweep.spec.columns import MAIN, Column
@@ -16,11 +16,11 @@ _PAPERS_SUITE = "imagenet"
 
 @dataclass(frozen=True)
 class Network:
-    """A row with runs of its own, named after all rows that share them; its look is the same in all plots."""
+    """A row with its own runs, named after all rows that share them; the style is the same in all plots."""
 
     name: str
     row: Row
-    look: Look
+    style: SeriesStyle
 
 
 def networks(table: Table) -> list[Network]:
@@ -30,8 +30,8 @@ def networks(table: Table) -> list[Network]:
         if row.same_as is not None:
             names[row.same_as] += f" = {names[index]}"
     return [
-        Network(name, row, look)
-        for name, row, look in zip(names, table.rows, looks(table), strict=True)
+        Network(name, row, style)
+        for name, row, style in zip(names, table.rows, row_styles(table), strict=True)
         if row.same_as is None and not row.reference
     ]
 
@@ -46,16 +46,16 @@ def references(table: Table) -> list[Network]:
     return [Network(row_name(row), row, PLAIN) for row in table.rows if row.reference]
 
 
-def looks(table: Table) -> list[Look]:
+def row_styles(table: Table) -> list[SeriesStyle]:
     """Looks of the rows: its own colour, or of many rows that of its first label; the paper's are grey."""
     own = [index for index, row in enumerate(table.rows) if not row.reference]
     groups = [next(iter(table.rows[index].labels.values()), "") for index in own]
     distinct = list(dict.fromkeys(groups))
     if len(own) <= len(SERIES) or not 1 < len(distinct) <= len(SERIES):
-        found = {index: look(place) for place, index in enumerate(own)}
+        found = {index: series_style(place) for place, index in enumerate(own)}
     else:
         found = {
-            index: look_in_group(distinct.index(group), groups[:place].count(group))
+            index: group_style(distinct.index(group), groups[:place].count(group))
             for place, (index, group) in enumerate(zip(own, groups, strict=True))
         }
     return [found.get(index, PLAIN) for index in range(len(table.rows))]

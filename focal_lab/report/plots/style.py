@@ -26,7 +26,7 @@ _SUPERSCRIPTS = {"^b": "ᵇ", "^m": "ᵐ", "_50": "₅₀", "_75": "₇₅", "�
 
 
 @dataclass(frozen=True)
-class Look:
+class SeriesStyle:
     """Colour, marker and dash pattern of a series."""
 
     color: str
@@ -35,18 +35,18 @@ class Look:
 
 
 # of rows that are not ours
-PLAIN = Look(MUTED, "o", "-")
+PLAIN = SeriesStyle(MUTED, "o", "-")
 
 
-def look(index: int) -> Look:
-    """The look of one of several series; different for the first 24."""
+def series_style(index: int) -> SeriesStyle:
+    """The style of one of several series; different for the first 24."""
     again = index // len(SERIES)
-    return look_in_group(index % len(SERIES), again, marker=index + again)
+    return group_style(index % len(SERIES), again, marker=index + again)
 
 
-def look_in_group(group: int, member: int, marker: int | None = None) -> Look:
-    """The look of a series that shares the colour of its group, but neither marker nor dashes."""
-    return Look(
+def group_style(group: int, member: int, marker: int | None = None) -> SeriesStyle:
+    """The style of a series that shares the colour of its group, but neither marker nor dashes."""
+    return SeriesStyle(
         SERIES[group % len(SERIES)],
         _MARKERS[(group + member if marker is None else marker) % len(_MARKERS)],
         _DASHES[member % len(_DASHES)],

@@ -1,7 +1,7 @@
 """Scatter plot of a metric against GMACs, measured and published."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from focal_lab.report.plots.labels import Box, boxes_around, label_points
 from focal_lab.report.plots.measured import (
@@ -71,13 +71,12 @@ def _draw(table: Table, column: Column, measured: Points, published: Points) -> 
         axes.set_xlabel(f"GMACs (10⁹ multiply-accumulates per image{where})")
         tidy(axes)
     for network, x, y in measured.values():
-        error, look = interval(network.row.entries[column.key]), network.look
-        panels[0].errorbar(
-            x, y, yerr=error, color=look.color, marker=look.marker, elinewidth=1.2, linestyle="none"
-        )
+        error, style = interval(network.row.entries[column.key]), network.style
+        marks: Any = {"color": style.color, "marker": style.marker, "linestyle": "none"}
+        panels[0].errorbar(x, y, yerr=error, elinewidth=1.2, **marks)
     for network, x, y in published.values():
-        style = {"color": network.look.color, "marker": network.look.marker, "markerfacecolor": PAPER}
-        panels[-1].plot(x, y, linestyle="none", markersize=7, **style)
+        marks = {"color": network.style.color, "marker": network.style.marker, "linestyle": "none"}
+        panels[-1].plot(x, y, markersize=7, markerfacecolor=PAPER, **marks)
     if apart:
         panels[0].set_title(f"measured (suite {words(table.suite)})")
         panels[1].set_title(f"published ({table.cite})")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from focal_lab.command_line import CommandParser, add_out, command
 from focal_lab.errors import UserError
-from focal_lab.report.tensorboard.build import fill
+from focal_lab.report.tensorboard.fill import fill
 from focal_lab.report.tensorboard.log_dir import LogDir
 from focal_lab.report.tensorboard.naming import OTHERS, read_sweeps
 from focal_lab.report.tensorboard.server import start_tensorboard

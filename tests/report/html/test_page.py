@@ -15,12 +15,12 @@ from support.finished_runs import FakePlan, config, fail, finish, make_plan, run
 from support.plotted_runs import grid_plan, many_plan, search_plan, train
 
 from focal_lab.errors import UserError
-from focal_lab.report.html import write as page_command
+from focal_lab.report.html import write_page as writing
 from focal_lab.report.html.attention_images import attention_images
 from focal_lab.report.html.page import page
-from focal_lab.report.html.runs import run_groups
-from focal_lab.report.html.tables import main_table, section_tables
-from focal_lab.report.html.write import write_page
+from focal_lab.report.html.run_details import run_groups
+from focal_lab.report.html.sortable import main_table, section_tables
+from focal_lab.report.html.write_page import write_page
 from focal_lab.report.table.build import build_table
 
 EVIL = """<script>alert("1")</script>&'{{ 7 * 7 }}"""
@@ -339,13 +339,13 @@ def test_strict_names_what_is_missing_and_exits_with_one(
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How often plots were drawn."""
     calls: list[int] = []
-    real = page_command.draw_plots
+    real = writing.draw_plots
 
     def draw(table: Any, plan: Any, out: Path) -> Any:
         calls.append(len(calls))
         return real(table, plan, out)
 
-    monkeypatch.setattr(page_command, "draw_plots", draw)
+    monkeypatch.setattr(writing, "draw_plots", draw)
     return calls
 
 
@@ -363,7 +363,7 @@ def test_watching_writes_until_the_last_run_has_ended_and_draws_only_what_change
         if len(seen) == 4:
             fail(out, run_id(1, 0))
 
-    monkeypatch.setattr(page_command.time, "sleep", sleep)
+    monkeypatch.setattr(writing.time, "sleep", sleep)
     write_page(lambda: plan, out, options(watch=2.0))
     assert len(seen) == 4
     assert all('data-refresh="2.0"' in html for html in seen)
@@ -378,7 +378,7 @@ def test_ctrl_c_ends_watching_with_a_page_that_rests(out: Path, monkeypatch: pyt
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(page_command.time, "sleep", interrupt)
+    monkeypatch.setattr(writing.time, "sleep", interrupt)
     write_page(lambda: plan, out, options(watch=5.0))
     assert "data-refresh" not in (out / "reports" / "window_size.html").read_text().partition("<head>")[0]
 
@@ -391,20 +391,20 @@ def test_a_search_is_watched_until_all_its_trials_have_ended(
     part = replace(whole, cells=whole.cells[:3], runs=whole.runs[:3])
     plans = iter([part, part, whole])
     naps: list[float] = []
-    monkeypatch.setattr(page_command.time, "sleep", naps.append)
+    monkeypatch.setattr(writing.time, "sleep", naps.append)
     write_page(lambda: next(plans), out, options(watch=1.0))
     assert naps == [1.0, 1.0]
 
 
 def test_a_finished_sweep_is_not_watched(out: Path, grid: FakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
     plan: Any = grid
-    monkeypatch.setattr(page_command.time, "sleep", lambda seconds: pytest.fail("nothing will come"))
+    monkeypatch.setattr(writing.time, "sleep", lambda seconds: pytest.fail("nothing will come"))
     write_page(lambda: plan, out, options(watch=5.0))
 
 
 def test_the_pages_modules_import_neither_torch_nor_pandas() -> None:
     import subprocess
 
-    code = "import sys, focal_lab.report.html.write; print(*sys.modules)"
+    code = "import sys, focal_lab.report.html.write_page; print(*sys.modules)"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"torch", "pandas", "matplotlib", "numpy", "jinja2", "optuna"}.isdisjoint(child.stdout.split())

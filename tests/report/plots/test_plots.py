@@ -15,8 +15,8 @@ from support.plotted_runs import grid_plan, many_plan, search_plan, train
 
 from focal_lab.errors import UserError
 from focal_lab.report.plots import Plot, save_plots, sweep_plots
-from focal_lab.report.plots.measured import looks
-from focal_lab.report.plots.pareto import Proposal, pareto_front
+from focal_lab.report.plots.measured import row_styles
+from focal_lab.report.plots.pareto_front import Proposal, pareto_front
 from focal_lab.report.plots.style import GRID, INK, MUTED, PAPER, SERIES
 from focal_lab.report.table.build import build_table
 from focal_lab.training.history_file import Point, write_history
@@ -284,7 +284,7 @@ def luminance(color: str) -> float:
 def test_rows_of_few_cells_have_colours_of_their_own_and_of_many_their_groups(
     out: Path, grid: FakePlan
 ) -> None:
-    assert len({style.color for style in looks(build_table(grid, out))}) == 4
-    styles = looks(build_table(many_plan(), out))
+    assert len({style.color for style in row_styles(build_table(grid, out))}) == 4
+    styles = row_styles(build_table(many_plan(), out))
     assert len({style.color for style in styles}) == 4
     assert len({(style.color, style.marker) for style in styles}) == 20

@@ -16,8 +16,8 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 from focal_lab.cli import main
 from focal_lab.errors import UserError
-from focal_lab.report.tensorboard.build import fill
 from focal_lab.report.tensorboard.command import Dashboard
+from focal_lab.report.tensorboard.fill import fill
 from focal_lab.report.tensorboard.log_dir import LogDir
 from focal_lab.report.tensorboard.naming import ShownRun, ShownSweep, folder_name, unique_names
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from focal_lab.report.formats.grid import NOTHING, row_name, runs_words
-from focal_lab.report.html.tables import HtmlCell, HtmlHeading, HtmlTable, word_cell
+from focal_lab.report.html.sortable import HtmlCell, HtmlHeading, HtmlTable, word_cell
 from focal_lab.report.plots.style import heading
 from focal_lab.report.table.long_table import COSTS, flatten
 from focal_lab.report.table.model import PlannedRun, Row, Table

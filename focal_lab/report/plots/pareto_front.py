@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from focal_lab.report.plots.labels import Box, boxes_around, label_points
 from focal_lab.report.plots.measured import main_columns, networks, own_rows
 from focal_lab.report.plots.plot import Plot
-from focal_lab.report.plots.style import INK, MUTED, SERIES, heading, look, new_figure, tidy, words
+from focal_lab.report.plots.style import INK, MUTED, SERIES, heading, new_figure, series_style, tidy, words
 from focal_lab.report.table.model import Table
 from focal_lab.sweep.run_folder.outcome import read_outcome
 from focal_lab.sweep.run_folder.result import COSTS, known_values, objective_values
@@ -106,14 +106,14 @@ def _draw(proposals: Sequence[Proposal], front: Sequence[int], x: str, y: str) -
     axes = figure.subplots()
     groups = list(dict.fromkeys(one.group for one in proposals))
     for index, one in enumerate(proposals):
-        style, best = look(groups.index(one.group)), index in front
+        style, best = series_style(groups.index(one.group)), index in front
         marks: Any = {"marker": style.marker, "color": style.color, "markersize": 6 if best else 5}
         axes.plot(one.x, one.y, linestyle="none", markerfacecolor=style.color if best else "none", **marks)
     ends = [(proposals[index].x, proposals[index].y) for index in front]
     axes.plot([x for x, _ in ends], [y for _, y in ends], color=MUTED, linewidth=1.0, zorder=1)
     if len(groups) > 1:
         for place, group in enumerate(groups):
-            style = look(place)
+            style = series_style(place)
             axes.plot([], [], linestyle="none", marker=style.marker, color=style.color, label=words(group))
         axes.legend(
             loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(3, len(groups)), fontsize=9, labelcolor=INK
