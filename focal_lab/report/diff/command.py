@@ -11,7 +11,7 @@ from typing import Any
 
 from focal_lab.command_line import CommandParser, add_out
 from focal_lab.errors import UserError
-from focal_lab.report.diff.compare import ComparedRun, compare, curve_pairs, read_run
+from focal_lab.report.diff.compare import ComparedRun, common_curves, compare, read_run
 from focal_lab.report.diff.text import diff_text
 from focal_lab.sweep.housekeeping.inventory import find_runs
 from focal_lab.sweep.run_folder.result import CONFIG_FILE, FAILURE_FILE, RESULT_FILE
@@ -53,11 +53,8 @@ def diff_json(first: ComparedRun, second: ComparedRun) -> str:
         found[section] = {"different": compared.different, "same": compared.same}
     found["metrics"] = {name: _pair(first.metrics.get(name), second.metrics.get(name)) for name in names}
     found["curves"] = {
-        pair.name: [
-            {"epoch": epoch, **_pair(one, other)}
-            for epoch, one, other in zip(pair.epochs, pair.first, pair.second, strict=True)
-        ]
-        for pair in curve_pairs(first, second)
+        name: [{"epoch": epoch, **_pair(one, other)} for epoch, one, other in points]
+        for name, points in common_curves(first, second).items()
     }
     return json.dumps(_finite(found), indent=2, ensure_ascii=False, allow_nan=False)
 

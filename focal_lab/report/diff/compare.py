@@ -16,6 +16,8 @@ from focal_lab.training.history_file import Point, read_history
 from focal_lab.utils.yaml import load_yaml
 
 Value = str | int | float | bool | None
+# epoch, first, second
+Points = tuple[float, float, float]
 _LOSS, _RATE = "train/loss", "lr"
 
 
@@ -48,16 +50,6 @@ class SettingDifferences:
 
     different: dict[str, tuple[Value, Value]]
     same: int
-
-
-@dataclass(frozen=True)
-class CurvePair:
-    """A value of two runs at the epochs that both have."""
-
-    name: str
-    epochs: tuple[float, ...]
-    first: tuple[float, ...]
-    second: tuple[float, ...]
 
 
 def read_run(folder: Path) -> ComparedRun:
@@ -113,19 +105,17 @@ def compare(first: Mapping[str, Value], second: Mapping[str, Value]) -> SettingD
     return SettingDifferences(different, len(names) - len(different))
 
 
-def curve_pairs(first: ComparedRun, second: ComparedRun) -> list[CurvePair]:
-    """The curves that both have, the main metric first, at their common epochs."""
+def common_curves(first: ComparedRun, second: ComparedRun) -> dict[str, list[Points]]:
+    """The curves that both runs have at their common epochs, the main metric first, then the loss."""
     ones, others = ({point.epoch: point.values for point in run.points} for run in (first, second))
-    names = {name for values in ones.values() for name in values}
-    names &= {name for values in others.values() for name in values}
+    curves: dict[str, list[Points]] = {}
+    for epoch in (epoch for epoch in ones if epoch in others):
+        for name in ones[epoch].keys() & others[epoch].keys():
+            curves.setdefault(name, []).append((epoch, ones[epoch][name], others[epoch][name]))
     main = [f"val/{MAIN[task]}" for run in (first, second) if (task := run.about["task"]) in MAIN]
     order = {name: place for place, name in enumerate([*main, _LOSS])}
-    pairs = []
-    for name in sorted(names, key=lambda name: (order.get(name, len(order)), name == _RATE, name)):
-        epochs = [epoch for epoch in ones if name in ones[epoch] and name in others.get(epoch, {})]
-        values = [tuple(run[epoch][name] for epoch in epochs) for run in (ones, others)]
-        pairs.append(CurvePair(name, tuple(epochs), values[0], values[1]))
-    return pairs
+    names = sorted(curves, key=lambda name: (order.get(name, len(order)), name == _RATE, name))
+    return {name: curves[name] for name in names}
 
 
 def flat_settings(value: Any, name: str = "") -> dict[str, Value]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from focal_lab.report.diff.compare import ComparedRun, CurvePair, Value, compare, curve_pairs
+from focal_lab.report.diff.compare import ComparedRun, Points, Value, common_curves, compare
 from focal_lab.report.table.test_sets import differences
 from focal_lab.sweep.spec.columns import COLUMNS
 from focal_lab.utils.text_table import TextColumn, aligned
@@ -104,30 +104,32 @@ class _Text:
         runs = zip(self._names, (self.first, self.second), strict=True)
         if without := [name for name, run in runs if not run.points]:
             return self._title("Curves", f"none of {' and '.join(without)}")
-        pairs = [pair for pair in curve_pairs(self.first, self.second) if pair.epochs]
-        if not pairs:
+        curves = common_curves(self.first, self.second)
+        if not curves:
             return self._title("Curves", "no epoch in common")
-        ends: dict[str, tuple[Value, Value]] = {
-            pair.name: (_ends(pair.first), _ends(pair.second)) for pair in pairs
-        }
-        count = max(len(pair.epochs) for pair in pairs)
-        heading = self._title("Curves", f"{count} common epochs")
-        return f"{heading}{self._pairs('curve', ends)}\n{self._epochs(pairs[:_MAX_CURVES])}"
+        ends: dict[str, tuple[Value, Value]] = {}
+        for name, points in curves.items():
+            (_, *first), (_, *last) = points[0], points[-1]
+            one, other = (f"{start:.4g} to {end:.4g}" for start, end in zip(first, last, strict=True))
+            ends[name] = (one, other)
+        heading = self._title("Curves", f"{max(map(len, curves.values()))} common epochs")
+        shown = dict(list(curves.items())[:_MAX_CURVES])
+        return f"{heading}{self._pairs('curve', ends)}\n{self._epochs(shown)}"
 
-    def _epochs(self, pairs: Sequence[CurvePair]) -> str:
-        epochs = sorted({epoch for pair in pairs for epoch in pair.epochs})
+    def _epochs(self, curves: Mapping[str, Sequence[Points]]) -> str:
+        epochs = sorted({point[0] for points in curves.values() for point in points})
         count = min(len(epochs), _MAX_EPOCHS)
         shown = [epochs[round(i * (len(epochs) - 1) / max(1, count - 1))] for i in range(count)]
         columns = [TextColumn("epoch", [f"{epoch:g}" for epoch in shown], right=True)]
-        for pair in pairs:
-            first, second = (dict(zip(pair.epochs, run, strict=True)) for run in (pair.first, pair.second))
-            gain = {epoch: second[epoch] - first[epoch] for epoch in pair.epochs}
-            headings = [*(f"{pair.name} {name}" for name in self._names), "difference"]
-            for heading, values, form in zip(
-                headings, (first, second, gain), (".4g", ".4g", "+.4g"), strict=True
-            ):
-                cells = [format(values[epoch], form) if epoch in values else "" for epoch in shown]
-                columns.append(TextColumn(heading, cells, right=True))
+        for name, points in curves.items():
+            cells = {epoch: (f"{a:.4g}", f"{b:.4g}", f"{b - a:+.4g}") for epoch, a, b in points}
+            headings = [*(f"{name} {run}" for run in self._names), "difference"]
+            columns += [
+                TextColumn(
+                    heading, [cells[epoch][i] if epoch in cells else "" for epoch in shown], right=True
+                )
+                for i, heading in enumerate(headings)
+            ]
         return self._table(*columns)
 
     def _pairs(self, heading: str, rows: Mapping[str, tuple[Value, Value]], *, folds: bool = False) -> str:
@@ -152,10 +154,6 @@ def _word(value: Value) -> str:
     if value is None:
         return "-"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _ends(values: Sequence[float]) -> str:
-    return f"{values[0]:.4g} to {values[-1]:.4g}"
 
 
 def _number(name: str, value: float | None) -> str:

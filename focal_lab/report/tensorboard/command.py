@@ -96,14 +96,15 @@ class Dashboard:
         """Update the log directory; whether anything had changed.
 
         Raises:
-            UserError: as `read_sweeps` and `fill`.
+            UserError: as `read_sweeps` and `LogDir.updating`.
         """
         seen = _fingerprint(self.out)
         if seen == self._seen:
             return False
         warnings: list[str] = []
         self._sweeps = read_sweeps(self.out, self._wanted, warnings)
-        fill(self._log_dir, self._sweeps, self.out, warnings, stop)
+        with self._log_dir.updating():
+            fill(self._log_dir, self._sweeps, self.out, warnings, stop)
         self._seen = seen
         for warning in warnings:
             self._report(warning)
@@ -126,13 +127,15 @@ class Dashboard:
 
 def _fingerprint(out: Path) -> object:
     """Changes whenever a run or a record of a sweep appears, changes or goes."""
-    found = []
+    found: list[tuple[str, int]] = []
     for folder in (out, out / "sweeps", out / "plans"):
         with suppress(OSError), os.scandir(folder) as entries:  # missing, or just removed
-            # not the log directory itself, and no journal that grows with every step
-            relevant = [one for one in entries if one.name != _FOLDER and (folder != out or one.is_dir())]
-            found += sorted((one.path, one.stat().st_mtime_ns) for one in relevant)
-    return found
+            for entry in entries:
+                # not the log directory itself, and no journal that grows with every step
+                hidden = entry.name == _FOLDER or entry.name.startswith(".")
+                if folder != out or (entry.is_dir() and not hidden):
+                    found.append((entry.path, entry.stat().st_mtime_ns))
+    return sorted(found)
 
 
 def _choice(sweeps: Sequence[Path]) -> str:

@@ -53,30 +53,18 @@ def fill(
     warnings: list[str],
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Bring a log directory up to date.
+    """Add everything that the log directory should have.
 
     Args:
-        log_dir: to fill.
+        log_dir: while it is updating.
         sweeps: to show.
         out: folder of their runs.
         warnings: takes a line for each sweep without a table.
         stop: asked before each plot is drawn, which takes a second.
 
     Raises:
-        UserError: the directory cannot be written to.
         KeyboardInterrupt: `stop` returned true.
     """
-    with log_dir.updating():
-        _fill(log_dir, sweeps, out, warnings, stop)
-
-
-def _fill(
-    log_dir: LogDir,
-    sweeps: Sequence[ShownSweep],
-    out: Path,
-    warnings: list[str],
-    stop: Callable[[], bool],
-) -> None:
     means = False
     for sweep in sweeps:
         files = {run.id: found for run in sweep.runs if (found := _read(out / run.id)) is not None}

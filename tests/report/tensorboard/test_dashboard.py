@@ -349,7 +349,9 @@ def fill_with_table(out: Path, top1: float = 80.0, stop: Callable[[], bool] = la
         for place, run in enumerate(plan.runs)
     )
     shown = ShownSweep("window_size", runs, plan)  # type: ignore[arg-type]
-    fill(LogDir(ROOT), [shown], out, [], stop)
+    log_dir = LogDir(ROOT)
+    with log_dir.updating():
+        fill(log_dir, [shown], out, [], stop)
 
 
 def test_the_sweep_has_its_table_as_text_and_its_plots_as_images(out: Path) -> None:
@@ -372,7 +374,9 @@ def test_a_sweep_whose_table_cannot_be_made_is_shown_without_it(out: Path) -> No
     train(out, plan.runs[0].id)
     runs = (ShownRun(plan.runs[0].id, "7 seed 0", {"window_size": "7"}, "classification", 0),)
     warnings: list[str] = []
-    fill(LogDir(ROOT), [ShownSweep("window_size", runs, plan)], out, warnings)  # type: ignore[arg-type]
+    log_dir, sweep = LogDir(ROOT), ShownSweep("window_size", runs, plan)  # type: ignore[arg-type]
+    with log_dir.updating():
+        fill(log_dir, [sweep], out, warnings)
     assert folders() == {"window_size/7 seed 0"}
     (warning,) = warnings
     assert "window_size is shown without its table: sweeps/window_size.yaml: columns: 'nonsense'" in warning
