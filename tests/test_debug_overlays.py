@@ -26,7 +26,7 @@ EXPERIMENTS = [
 ]
 SMALL = [
     *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
-    *("--data.train_pictures=256", "--data.val_pictures=32", "--data.batch_size=32"),
+    *("--data.num_train_images=256", "--data.num_val_images=32", "--data.batch_size=32"),
     *("--model.backbone_options.embed_dim=8", "--model.backbone_options.depths=[1,1,1,1]"),
 ]
 CSV_FILES = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=."]

@@ -59,7 +59,7 @@ def with_data(config: dict[str, Any], worlds: Mapping[str, Path]) -> dict[str, A
     """The configuration with images to evaluate: few of the digits, or ours in place of large data sets."""
     data = config["data"]
     task = config["model"]["class_path"].rpartition(".")[2]
-    options = {"val_pictures": 2, "batch_size": 1} if "digits" in data["class_path"] else {"num_workers": 0}
+    options = {"num_val_images": 2, "batch_size": 1} if "Digits" in data["class_path"] else {"num_workers": 0}
     if "coco" in data["class_path"]:
         options = coco_options(worlds[task])
     elif "segmentation_folder" in data["class_path"]:

@@ -79,7 +79,7 @@ def test_the_cost_on_top_of_an_experiment_is_that_of_its_settings(path: Path) ->
     if steps:
         data = config["data"]["init_args"]
         assert int(steps[2]) == data["batch_size"]
-        assert int(steps[1]) == epochs * (data["train_pictures"] // data["batch_size"])
+        assert int(steps[1]) == epochs * (data["num_train_images"] // data["batch_size"])
 
 
 @by_path

@@ -13,7 +13,8 @@ from pkgutil import resolve_name
 from typing import Any, ClassVar
 
 import torch
-from jsonargparse import ArgumentError
+import yaml
+from jsonargparse import ArgumentError, get_loader, set_loader
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -21,6 +22,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
 from focal_lab.command_line import did_you_mean
+from focal_lab.data.option_names import current_arguments, current_config
 from focal_lab.errors import UserError
 from focal_lab.tasks.class_count import fill_in
 from focal_lab.training.callbacks import DivergedError, LogLearningRate, ReseedEachEpoch, StopWhenDiverged
@@ -39,6 +41,9 @@ from focal_lab.utils.yaml import load_yaml
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 try_int_before_float()
+# every YAML that jsonargparse reads, whichever option names the file
+_read_yaml = get_loader("yaml")
+set_loader("yaml", lambda text: current_config(_read_yaml(text)), exceptions=(yaml.YAMLError,))
 
 
 class FocalCLI(LightningCLI):
@@ -75,9 +80,13 @@ class FocalCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuse a checkpoint or a seed that cannot be used; Lightning opens the file right after this."""
-        if not isinstance(args, Mapping):
+        if isinstance(args, Mapping):
+            args = current_config(args)
+        else:
+            args = current_arguments(args)
             for file in _config_files(args):
-                load_yaml(file)  # stricter than jsonargparse: of a key that stands twice it takes the last
+                # stricter than jsonargparse: of a key that stands twice it takes the last
+                current_config(load_yaml(file), file)
         try:
             with _no_command_line():
                 super().parse_arguments(parser, args)

@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
 
+from focal_lab.data.option_names import current_options
 from focal_lab.errors import UserError
 from focal_lab.tasks.optimizer import Recipe
 from focal_lab.training.callbacks import ReseedEachEpoch
@@ -55,6 +56,8 @@ def changes(checkpoint: Mapping[str, Any], module: Any, data: Any, options: Mapp
         ("data", "datamodule_hyper_parameters", data),
     ):
         noted, given = checkpoint.get(key) or {}, dict(getattr(owner, "hparams", {}))
+        if prefix == "data":
+            noted = current_options(noted, noted.get("_class_path"))
         pairs.append((_named(prefix, noted), _named(prefix, given)))
     found: dict[str, str] = {}
     for before, now in pairs:

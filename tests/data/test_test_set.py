@@ -138,12 +138,12 @@ def test_segmentation_names_each_mask(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [DigitsClassification, DigitsDetection, DigitsSegmentation])
 def test_embedded_digits_are_those_of_their_options(kind: Any) -> None:
     def made(**options: Any) -> dict[str, Any]:
-        return described(kind(**{"test_pictures": 7, "train_pictures": 8, "batch_size": 2} | options))
+        return described(kind(**{"num_test_images": 7, "num_train_images": 8, "batch_size": 2} | options))
 
     first = made()
-    assert made(train_pictures=16, batch_size=3, seed=5, num_workers=1) == first
+    assert made(num_train_images=16, batch_size=3, seed=5, num_workers=1) == first
     assert "images" in differing(made(pieces=0), first)
-    assert "images" in differing(made(test_pictures=6), first)
+    assert "images" in differing(made(num_test_images=6), first)
 
 
 def test_a_test_of_some_batches_names_their_images(pictures: Path) -> None:

@@ -22,7 +22,7 @@ model:
     warmup_epochs: 1
 data:
   class_path: focal_lab.data.DigitsClassification
-  init_args: {batch_size: 32, train_pictures: 128, val_pictures: 32, test_pictures: 32}
+  init_args: {batch_size: 32, num_train_images: 128, num_val_images: 32, num_test_images: 32}
 """
 SWEEP = """\
 title: stress

@@ -40,7 +40,12 @@ def tiny_config(
         },
         "data": {
             "class_path": "focal_lab.data.DigitsClassification",
-            "init_args": {"batch_size": 32, "train_pictures": 64, "val_pictures": 48, "test_pictures": 48}
+            "init_args": {
+                "batch_size": 32,
+                "num_train_images": 64,
+                "num_val_images": 48,
+                "num_test_images": 48,
+            }
             | (data or {}),
         },
     }

@@ -23,14 +23,14 @@ BLOCK = {
 NARROW = {"embed_dim": 8, "depths": [1, 1, 1, 1]}
 FOCAL = "focal_micro_patch2_window7_28"
 _TASKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "Classification": ({"num_classes": 10}, {"train_pictures": 64, "batch_size": 32}),
+    "Classification": ({"num_classes": 10}, {"num_train_images": 64, "batch_size": 32}),
     "Detection": (
         {"num_classes": 10, "method": "retinanet", "pyramid_channels": 32, "warmup_steps": 0},
-        {"train_pictures": 4, "batch_size": 2, "image_size": 64, "largest": 36},
+        {"num_train_images": 4, "batch_size": 2, "image_size": 64, "largest": 36},
     ),
     "Segmentation": (
         {"num_classes": 11, "decoder": "fpn", "decoder_channels": 32, "warmup_steps": 0, "test_size": None},
-        {"train_pictures": 4, "batch_size": 2, "image_size": 64, "largest": 36},
+        {"num_train_images": 4, "batch_size": 2, "image_size": 64, "largest": 36},
     ),
 }
 
@@ -63,7 +63,7 @@ def train(folder: Path, task: str, backbone: str, options: dict[str, Any] | None
             "class_path": "focal_lab.data.DigitsClassification"
             if task == "Classification"
             else f"focal_lab.data.Digits{task}",
-            "init_args": data | {"val_pictures": 4, "test_pictures": 4},
+            "init_args": data | {"num_val_images": 4, "num_test_images": 4},
         },
     }
     folder.mkdir(parents=True)

@@ -30,7 +30,7 @@ model:
     warmup_steps: 0
 data:
   class_path: focal_lab.data.DigitsDetection
-  init_args: {image_size: 64, batch_size: 2, train_pictures: 2, val_pictures: 2, test_pictures: 2}
+  init_args: {image_size: 64, batch_size: 2, num_train_images: 2, num_val_images: 2, num_test_images: 2}
 """
 SEGMENTATION = """\
 trainer: {max_epochs: 1}
@@ -49,7 +49,7 @@ model:
     warmup_steps: 0
 data:
   class_path: focal_lab.data.DigitsSegmentation
-  init_args: {image_size: 64, batch_size: 2, train_pictures: 2, val_pictures: 2, test_pictures: 2}
+  init_args: {image_size: 64, batch_size: 2, num_train_images: 2, num_val_images: 2, num_test_images: 2}
 """
 TASKS = ("--tasks", "classification", "detection")
 

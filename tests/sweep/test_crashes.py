@@ -23,7 +23,7 @@ __all__ = ["killed", "tiny"]  # fixtures
 
 Commands = list[subprocess.Popen[str]]
 # a training of some seconds: 10 epochs of 4 steps
-LONG = {"trainer.max_epochs": 10, "data.train_pictures": 128, "model.warmup_epochs": 1}
+LONG = {"trainer.max_epochs": 10, "data.num_train_images": 128, "model.warmup_epochs": 1}
 FACTORS = {"window_size": [7]}
 
 

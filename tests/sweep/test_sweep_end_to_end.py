@@ -28,7 +28,7 @@ model:
     lr: 3e-3
 data:
   class_path: focal_lab.data.DigitsClassification
-  init_args: {batch_size: 32, train_pictures: 64, val_pictures: 32, test_pictures: 32}
+  init_args: {batch_size: 32, num_train_images: 64, num_val_images: 32, num_test_images: 32}
 """
 CLASS = "focal_lab.data.DigitsClassification"
 LONG = "trainer.max_epochs=500"
@@ -172,7 +172,7 @@ def test_a_failing_run_is_recorded_and_the_others_go_on(tiny: Path) -> None:
 def test_a_sweep_killed_with_its_whole_group_goes_on_where_it_was(
     tiny: Path, killed: list[subprocess.Popen[str]]
 ) -> None:
-    levels = {"short": {"data.train_pictures": 64}, "long": {"data.train_pictures": 3200}}
+    levels = {"short": {"data.num_train_images": 64}, "long": {"data.num_train_images": 3200}}
     path = str(write_sweep(factors={"length": levels}, seeds=1, columns=["top1"]))
     runs = {run.cell.labels["length"]: tiny / run.id for run in make_plan(Path(path)).runs}
     process = start(killed, path, "--workers", "1")

@@ -44,7 +44,7 @@ def folders(root: Path, **options: Any) -> LightningDataModule:
 
 def digits(kind: Any, side: int) -> LightningDataModule:
     more = {} if kind is DigitsClassification else {"largest": 40}
-    made: LightningDataModule = kind(image_size=side, val_pictures=2, batch_size=1, **more)
+    made: LightningDataModule = kind(image_size=side, num_val_images=2, batch_size=1, **more)
     return made
 
 

@@ -21,9 +21,9 @@ def short(task: str) -> dict[str, Any]:
     config = load_yaml(EXPERIMENTS / f"{task}.yaml")
     config["trainer"] |= {"max_epochs": 1, "log_every_n_steps": 1, "accelerator": "cpu"}
     config["data"]["init_args"] |= {
-        "train_pictures": 8,
-        "val_pictures": SHOWN,
-        "test_pictures": 4,
+        "num_train_images": 8,
+        "num_val_images": SHOWN,
+        "num_test_images": 4,
         "batch_size": 4,
     }
     warmup = "warmup_epochs" if task == "classification" else "warmup_steps"

@@ -27,11 +27,11 @@ def test_a_training_says_what_it_was_tested_on(limit: int | None, count: int) ->
     config = tiny_config(
         trainer={"max_epochs": 1, "limit_train_batches": 1}
         | ({} if limit is None else {"limit_test_batches": limit}),
-        data={"batch_size": 4, "test_pictures": 7, "val_pictures": 4},
+        data={"batch_size": 4, "num_test_images": 7, "num_val_images": 4},
     )
     told = train(config, Path("run")).tested_on
     assert told["count"] == count
-    listed = list(DigitsClassification(test_pictures=7).test_images())
+    listed = list(DigitsClassification(num_test_images=7).test_images())
     assert told["images"] == digests(listed[:count], ())["images"]
     assert told["labels"] == digests(listed[:count], ())["labels"]
     assert told["classes"] == digests([], [str(digit) for digit in range(10)])["classes"]
@@ -69,12 +69,12 @@ def test_images_with_an_id_are_counted(task: str) -> None:
     init_args: Any = model["init_args"]
     options = {"embed_dim": 8, "depths": [1, 1, 1, 1]}
     init_args |= {"backbone": "focal_micro_patch2_window7_28", "backbone_options": options}
-    data = {"image_size": 32, "smallest": 12, "largest": 20, "test_pictures": 7, "val_pictures": 2}
+    data = {"image_size": 32, "smallest": 12, "largest": 20, "num_test_images": 7, "num_val_images": 2}
     config |= {
         "model": model,
         "data": {
             "class_path": f"focal_lab.data.Digits{task}",
-            "init_args": data | {"batch_size": 2, "train_pictures": 4},
+            "init_args": data | {"batch_size": 2, "num_train_images": 4},
         },
     }
     assert train(config, Path("run")).tested_on["count"] == 7
@@ -114,9 +114,9 @@ class SameNumber(torch.utils.data.Dataset[Any]):
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_images_of_one_number_are_refused_where_only_one_would_count(task: str, split: str) -> None:
-    size = {"image_size": 32, "smallest": 12, "largest": 20, "val_pictures": 3, "test_pictures": 3}
+    size = {"image_size": 32, "smallest": 12, "largest": 20, "num_val_images": 3, "num_test_images": 3}
     data: Any = {"detection": DigitsDetection, "segmentation": DigitsSegmentation}[task](
-        **size, train_pictures=8
+        **size, num_train_images=8
     )
     loader = torch.utils.data.DataLoader(SameNumber(data.pictures(split)), 2, collate_fn=as_lists)
     model = find_class(MODELS[task]["class_path"])(**MODELS[task]["init_args"], num_classes=11)

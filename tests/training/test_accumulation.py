@@ -89,7 +89,7 @@ def test_without_the_option_a_batch_is_a_step() -> None:
 def test_an_incomplete_last_step_is_said(group: int, said: int, caplog: pytest.LogCaptureFixture) -> None:
     config = tiny_config(
         trainer={"accumulate_grad_batches": group, "max_epochs": 1, "limit_val_batches": 0},
-        data={"train_pictures": 96},
+        data={"num_train_images": 96},
     )
     made: Any = build(config, Path("run"))
     with caplog.at_level("INFO"):

@@ -28,7 +28,7 @@ def test_the_points_of_a_shorter_epoch_are_fractions() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_a_training_that_was_stopped_goes_on_with_its_curves(steps: int) -> None:
-    config = tiny_config(data={"train_pictures": 128})  # 4 steps an epoch
+    config = tiny_config(data={"num_train_images": 128})  # 4 steps an epoch
     train(config, Path("whole"))
     asked = itertools.count(1)
     with pytest.raises(Stopped):

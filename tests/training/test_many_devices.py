@@ -71,7 +71,7 @@ def test_two_processes_go_on_from_an_epoch_bit_for_bit(root: Path) -> None:
 
 def test_two_processes_judge_every_embedded_digit_once() -> None:
     trainer = TWO | {"max_epochs": 1, "num_sanity_val_steps": 0}
-    config = tiny_config(trainer=trainer, data={"val_pictures": 21, "batch_size": 8})
+    config = tiny_config(trainer=trainer, data={"num_val_images": 21, "batch_size": 8})
     first, second = in_processes(2, fit, config, Path("two"))
     assert [first["judged"], second["judged"]] == [[11], [10]]
     assert first["metrics"] == second["metrics"]

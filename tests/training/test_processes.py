@@ -19,7 +19,7 @@ CONFIG = tiny_config(
         "log_every_n_steps": 2,
         "num_sanity_val_steps": 2,
     },
-    data={"train_pictures": 128, "val_pictures": 64, "test_pictures": 64, "batch_size": 16},
+    data={"num_train_images": 128, "num_val_images": 64, "num_test_images": 64, "batch_size": 16},
     options={"drop_path_rate": 0.3},
     mixup=0.8,
 )

@@ -15,7 +15,7 @@ from focal_lab.training.fit import Stopped, Trained, build, latest_checkpoint, t
 RUN = Path("run")
 LAST, BEST, STOPPED = (RUN / f"checkpoints/{name}.ckpt" for name in ("last", "best", "stopped"))
 # 4 steps an epoch, 2 batches of validation and of test; everything random that there is
-DATA = {"train_pictures": 128, "val_pictures": 64, "test_pictures": 64}
+DATA = {"num_train_images": 128, "num_val_images": 64, "num_test_images": 64}
 # how often `stop` is asked: 2 batches of sanity check, then 2 epochs of 4 + 2, then 2 of the test
 SANITY, TRAIN, VALIDATION, TEST = (1, 2), (3, 4, 5, 6, 9, 10, 11, 12), (7, 8, 13, 14), (15, 16)
 

@@ -14,7 +14,7 @@ from support.recorded_fit import in_processes
 
 COUNT = 7
 TWO = {"devices": 2, "strategy": "ddp"}
-SCENES = {"image_size": 32, "smallest": 12, "largest": 20, "test_pictures": COUNT, "num_workers": 0}
+SCENES = {"image_size": 32, "smallest": 12, "largest": 20, "num_test_images": COUNT, "num_workers": 0}
 
 
 def _pictures(root: Path, prefix: str = "") -> None:
@@ -79,7 +79,7 @@ def data_of(kind: str, root: Path) -> tuple[str, str, dict[str, Any]]:
             },
         )
     if kind == "digits":
-        return "classification", "DigitsClassification", {"test_pictures": COUNT}
+        return "classification", "DigitsClassification", {"num_test_images": COUNT}
     task = {"scenes": "detection", "semantic scenes": "segmentation"}[kind]
     return task, f"Digits{task.capitalize()}", SCENES
 

@@ -2,9 +2,10 @@
 
 import os
 import zlib
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from lightning import LightningDataModule
@@ -13,23 +14,31 @@ from torch.utils.data import DataLoader, Dataset
 from focal_lab.data.classification.samplers import EvaluationSampler
 from focal_lab.data.digits.mnist5k import NUM_CLASSES, Split, source_digits
 from focal_lab.data.option_checks import check, check_least
+from focal_lab.data.option_names import RENAMED, current_options
 
 # Validation and test pictures do not depend on the run's seed: all runs are judged by the same ones.
 _EVALUATION_SEED = 0
 
 # options that say how many pictures there are and how they are batched, not what is on them
 _NOT_DRAWN = {
-    *("train_pictures", "val_pictures", "test_pictures", "batch_size", "num_workers", "seed"),
+    *("num_train_images", "num_val_images", "num_test_images", "batch_size", "num_workers", "seed"),
     *("persistent_workers", "pin_memory", "prefetch_factor"),
 }
 
 D = TypeVar("D", bound=Dataset[Any])
 
 
-class EmbeddedData(LightningDataModule, ABC, Generic[D]):
+class _AcceptsOldNames(ABCMeta):
+    """Classes whose options may be given under their old names."""
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        return super().__call__(*args, **current_options(options))
+
+
+class EmbeddedData(LightningDataModule, Generic[D], metaclass=_AcceptsOldNames):
     """Pictures of handwritten digits: how many there are, in which order they come, how they are batched.
 
-    A data set saves its options as hyperparameters, `train_pictures`, `val_pictures`, `test_pictures`,
+    A data set saves its options as hyperparameters, `num_train_images`, `num_val_images`, `num_test_images`,
     `batch_size`, `num_workers` and `seed` among them, and then calls `begin`.
     """
 
@@ -40,6 +49,15 @@ class EmbeddedData(LightningDataModule, ABC, Generic[D]):
     # which is right only where the task counts pictures once, by their `image_id`
     fills_up = False
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, **options: Any) -> Self:
+        """Lightning's, which by itself ignores the options that an older checkpoint names otherwise."""
+        state = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
+        noted = state.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        old = {RENAMED[name]: value for name, value in noted.items() if name in RENAMED}
+        made: Self = super().load_from_checkpoint(checkpoint_path, **{**old, **options})
+        return made
+
     def begin(self) -> None:
         """Check the options that all embedded data sets have.
 
@@ -49,13 +67,13 @@ class EmbeddedData(LightningDataModule, ABC, Generic[D]):
         options = self.hparams
         check_least(
             options,
-            dict.fromkeys(("train_pictures", "val_pictures", "test_pictures", "batch_size"), 1)
+            dict.fromkeys(("num_train_images", "num_val_images", "num_test_images", "batch_size"), 1)
             | {"num_workers": 0, "seed": 0},
         )
         check(
-            "train_pictures",
-            options["train_pictures"],
-            options["train_pictures"] >= options["batch_size"],
+            "num_train_images",
+            options["num_train_images"],
+            options["num_train_images"] >= options["batch_size"],
             f"use batch_size, {options['batch_size']}, or more",
         )
         self.batch_size, self.num_workers = options["batch_size"], options["num_workers"]
@@ -77,7 +95,7 @@ class EmbeddedData(LightningDataModule, ABC, Generic[D]):
         """The pictures of a split, made at the first call."""
         if split not in self._made:
             seed = self.seed if split == "train" else _EVALUATION_SEED
-            self._made[split] = self.make(split, seed, self.hparams[f"{split}_pictures"])
+            self._made[split] = self.make(split, seed, self.hparams[f"num_{split}_images"])
         return self._made[split]
 
     def setup(self, stage: str) -> None:
@@ -109,7 +127,7 @@ class EmbeddedData(LightningDataModule, ABC, Generic[D]):
         }
         source = f"{zlib.crc32(digits.images.tobytes()):08x}"
         known = getattr(self.pictures("test"), "labels", None)  # of scenes they would have to be composed
-        labels = [""] * self.hparams["test_pictures"] if known is None else known.tolist()
+        labels = [""] * self.hparams["num_test_images"] if known is None else known.tolist()
         for index, label in enumerate(labels):
             yield f"{source} {sorted(drawn.items())} {index}", str(label)
 

@@ -45,9 +45,9 @@ class DigitsClassification(EmbeddedData["PictureDataset"]):
     Args:
         pieces: how many 8 px crops of other digits lie under the digit; 0 leaves it alone on black.
         image_size: side of the picture in px; in a larger one the digit stays 28 px wide, at a random place.
-        train_pictures: how many different training pictures there are; an epoch shows each once.
-        val_pictures: how many validation pictures.
-        test_pictures: how many test pictures.
+        num_train_images: how many different training pictures there are; an epoch shows each once.
+        num_val_images: how many validation pictures.
+        num_test_images: how many test pictures.
         batch_size: pictures per batch and process. The last incomplete training batch is dropped.
         num_workers: processes that prepare batches. A batch costs less than a millisecond: 0 is the fastest.
         seed: chooses the training pictures and their order; None for the seed of the run (`seed_everything`).
@@ -65,9 +65,9 @@ class DigitsClassification(EmbeddedData["PictureDataset"]):
         self,
         pieces: int = 4,
         image_size: int = 28,
-        train_pictures: int = 12800,
-        val_pictures: int = 1000,
-        test_pictures: int = 2000,
+        num_train_images: int = 12800,
+        num_val_images: int = 1000,
+        num_test_images: int = 2000,
         batch_size: int = 64,
         num_workers: int = 0,
         seed: int | None = None,

@@ -40,9 +40,9 @@ class DigitsScenes(EmbeddedData[D]):
         largest: greatest side of a digit's square, px.
         max_overlap: share of the smaller of two squares that the other may cover.
         pieces: how many 8 px crops of other digits lie under them.
-        train_pictures: how many different training pictures there are; an epoch shows each once.
-        val_pictures: how many validation pictures.
-        test_pictures: how many test pictures.
+        num_train_images: how many different training pictures there are; an epoch shows each once.
+        num_val_images: how many validation pictures.
+        num_test_images: how many test pictures.
         batch_size: pictures per batch and process. The last incomplete training batch is dropped.
         num_workers: processes that prepare batches; composing a picture takes about a millisecond, once.
         seed: chooses the training pictures and their order; None for the seed of the run (`seed_everything`).
@@ -64,9 +64,9 @@ class DigitsScenes(EmbeddedData[D]):
         largest: int = 40,
         max_overlap: float = 0.15,
         pieces: int = 4,
-        train_pictures: int = 3000,
-        val_pictures: int = 200,
-        test_pictures: int = 500,
+        num_train_images: int = 3000,
+        num_val_images: int = 200,
+        num_test_images: int = 500,
         batch_size: int = 8,
         num_workers: int = 0,
         seed: int | None = None,

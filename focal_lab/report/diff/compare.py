@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from focal_lab.data.option_names import recorded_config
 from focal_lab.errors import UserError
 from focal_lab.report.table.long_table import COSTS
 from focal_lab.sweep.housekeeping.inventory import RUNNING, is_running, read_needs
@@ -132,7 +133,7 @@ def flat_settings(value: Any, name: str = "") -> dict[str, Value]:
 
 def _planned_settings(folder: Path) -> dict[str, Value]:
     try:
-        return flat_settings(load_yaml(folder / CONFIG_FILE))
+        return flat_settings(recorded_config(load_yaml(folder / CONFIG_FILE)))
     except (OSError, UserError):
         return {}
 

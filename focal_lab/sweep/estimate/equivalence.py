@@ -29,7 +29,9 @@ _SWITCHES = frozenset(
     {"mixup", "cutmix", "dropout", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate"}
 )
 # How many images data serve, and how, not how large they are.
-_SERVED = frozenset({"batch_size", "num_workers", "seed", "train_pictures", "val_pictures", "test_pictures"})
+_SERVED = frozenset(
+    {"batch_size", "num_workers", "seed", "num_train_images", "num_val_images", "num_test_images"}
+)
 # How long a run is, and what it tells meanwhile.
 _LENGTH = frozenset({"max_epochs", "max_steps", "min_epochs", "min_steps", "max_time"})
 

@@ -13,7 +13,11 @@ from typing import Any
 # Our own classes are known by their names alone: a module may move. For a class that is renamed: new -> old.
 RENAMED_CLASSES: dict[str, str] = {}
 # An option that is renamed: (class, by its old name, and option) -> old option.
-RENAMED_OPTIONS: dict[tuple[str, str], str] = {}
+RENAMED_OPTIONS: dict[tuple[str, str], str] = {
+    (f"Digits{task}", f"num_{split}_images"): f"{split}_pictures"
+    for task in ("Classification", "Detection", "Segmentation")
+    for split in ("train", "val", "test")
+}
 # An option that a class of ours gained: (class, option) -> the value that means what the class did before.
 ADDED_OPTIONS: dict[tuple[str, str], Any] = {}
 # A class of ours that moved: old dotted path -> new one, for configurations of results from before.
@@ -145,18 +149,22 @@ def normal_options(info: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
         given: its converted options.
     """
     defaults = info["defaults"]
+
+    def old_name(option: str) -> str:
+        names = (RENAMED_OPTIONS.get((base, option)) for base in info["bases"])
+        return next((name for name in names if name), option)
+
     if not info["ours"]:
         return {
-            key: value
+            old_name(key): value
             for key, value in given.items()
             if key not in defaults or not same(value, defaults[key])
         }
     name, options = str(info["name"]), {**defaults, **given}
-    named = {(name, str(key)): value for key, value in options.items()}
     return {
-        RENAMED_OPTIONS.get(key, key[1]): value
-        for key, value in named.items()
-        if key not in ADDED_OPTIONS or not same(value, ADDED_OPTIONS[key])
+        old_name(key): value
+        for key, value in options.items()
+        if (name, key) not in ADDED_OPTIONS or not same(value, ADDED_OPTIONS[name, key])
     }
 
 

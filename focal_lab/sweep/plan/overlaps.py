@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
 
+from focal_lab.data.option_names import RENAMED
 from focal_lab.errors import UserError
 from focal_lab.sweep.plan.cells import design_cells
 from focal_lab.sweep.plan.runs import for_task, is_for_one_task, setting_key
@@ -137,9 +138,10 @@ def path_of(name: str, task: str) -> tuple[str, ...]:
     """The key of a setting for a task, without `init_args`; empty for another task's or an unknown one."""
     own = for_task(name, task)
     try:
-        return tuple(part for part in setting_key(own or "").split(".") if part != "init_args")
+        path = tuple(part for part in setting_key(own or "").split(".") if part != "init_args")
     except UserError:  # is reported where it is set
         return ()
+    return (path[0], RENAMED[path[1]]) if path[0] == "data" and path[1] in RENAMED else path
 
 
 def _has(value: Any, names: tuple[str, ...]) -> bool:

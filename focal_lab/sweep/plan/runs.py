@@ -10,6 +10,7 @@ from typing import Any
 from focal_lab.backbones.options import OPTION_NAMES, resolve_stages
 from focal_lab.backbones.options import identity as network_identity
 from focal_lab.backbones.presets import find_preset, preset_options
+from focal_lab.data.option_names import current_name
 from focal_lab.errors import UserError, one_of
 from focal_lab.sweep.identity.identity_table import RATES
 from focal_lab.sweep.identity.run_ids import IDENTITY_VERSION as IDENTITY_VERSION
@@ -155,13 +156,21 @@ def setting_key(name: str) -> str:
     return f"{_INIT[section]}.{rest}"
 
 
+def _current_key(key: str, config: Mapping[str, Any]) -> str:
+    """A key without the old name of a data option, unless the user's own data module calls an option so."""
+    section, _, option = key.rpartition(".")
+    if section != _INIT["data"]:
+        return key
+    return f"{section}.{current_name(option, config['data'].get('class_path'))}"
+
+
 def _set(config: dict[str, Any], name: str, value: Any) -> None:
     """Set a key; mappings on the way to it are copied, because other cells share them.
 
     Raises:
         UserError: no such setting, or it lies in what is no mapping.
     """
-    *parents, last = setting_key(name).split(".")
+    *parents, last = _current_key(setting_key(name), config).split(".")
     target = config
     for parent in parents:
         inner = target.get(parent)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, get_origin
 
+from focal_lab.data.option_names import recorded_config
 from focal_lab.errors import UserError
 from focal_lab.sweep.spec.columns import MAIN
 from focal_lab.training.history_file import read_history
@@ -96,7 +97,7 @@ class Result:
             raise ValueError("has metrics that are no numbers")
         values = {name: raw[name] for name, _ in _KINDS[cls.__name__]}
         _check_types(cls, values)
-        return cls(**values)
+        return cls(**values | {"config": recorded_config(values["config"])})
 
 
 @dataclass(frozen=True)

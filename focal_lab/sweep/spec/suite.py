@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from focal_lab.data.option_names import current_config
 from focal_lab.errors import UserError, one_of
 from focal_lab.utils.yaml import load_yaml
 
@@ -41,7 +42,7 @@ class Suite:
             raise UserError(
                 f"suite {self.name} has no experiment for {task} (it has {one_of(there)})", file=path
             )
-        config = load_yaml(path)
+        config = current_config(load_yaml(path), path)
         for part in ("model", "data"):
             section = config.get(part)
             if not isinstance(section, dict) or "class_path" not in section:

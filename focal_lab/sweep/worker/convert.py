@@ -88,7 +88,14 @@ def _describe(owner: str) -> dict[str, Any] | None:
         kinds[name] = _kind(kind)
         converted = _converted(owner, name, action.default)
         defaults[name] = _plain(action.default) if converted is None else converted[0]
-    return {"name": stable_name(cls), "ours": is_ours(cls), "defaults": defaults, "kinds": kinds}
+    bases = [stable_name(base) for base in getattr(cls, "__mro__", (cls,)) if is_ours(base)]
+    return {
+        "name": stable_name(cls),
+        "ours": is_ours(cls),
+        "bases": bases,
+        "defaults": defaults,
+        "kinds": kinds,
+    }
 
 
 def _kind(hint: Any) -> str:

@@ -15,6 +15,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from focal_lab.backbones.options import Size
+from focal_lab.data.option_names import current_options
 from focal_lab.errors import UserError
 from focal_lab.sweep.housekeeping.inventory import find_runs
 from focal_lab.sweep.run_folder.result import CONFIG_FILE
@@ -230,6 +231,7 @@ def data_of(state: Mapping[str, Any], run: Path | None) -> tuple[LightningDataMo
     module, _, name = path.rpartition(".")
     try:
         kind = getattr(import_module(module), name)
+        options = current_options(options, path)
         # pictures are looked at one by one, in this process
         options |= {key: 0 for key in ("num_workers",) if key in options}
         options |= {key: False for key in ("check_masks",) if key in options}

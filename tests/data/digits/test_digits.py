@@ -11,7 +11,7 @@ from focal_lab.data.digits.mnist5k import source_digits
 from focal_lab.data.digits.scene import render
 from focal_lab.errors import UserError
 
-SMALL = {"train_pictures": 200, "val_pictures": 60, "test_pictures": 70, "batch_size": 16}
+SMALL = {"num_train_images": 200, "num_val_images": 60, "num_test_images": 70, "batch_size": 16}
 LOADERS = ["train", "val", "test", "predict"]
 
 
@@ -249,13 +249,13 @@ def test_nothing_in_a_fresh_data_module_hinders_spawning_processes():
     [
         ("pieces", -1, r"-1 is out of range \(use 0 or more\)"),
         ("image_size", 27, r"27 is out of range \(use 28 or more\)"),
-        ("train_pictures", 0, r"0 is out of range \(use 1 or more\)"),
-        ("val_pictures", 0, r"0 is out of range"),
-        ("test_pictures", 0, r"0 is out of range"),
+        ("num_train_images", 0, r"0 is out of range \(use 1 or more\)"),
+        ("num_val_images", 0, r"0 is out of range"),
+        ("num_test_images", 0, r"0 is out of range"),
         ("batch_size", 0, r"0 is out of range"),
         ("num_workers", -1, r"-1 is out of range"),
         ("seed", -1, r"-1 is out of range"),
-        ("train_pictures", 63, r"63 is out of range \(use batch_size, 64"),
+        ("num_train_images", 63, r"63 is out of range \(use batch_size, 64"),
     ],
 )
 def test_options_out_of_range_are_named(option, value, message):

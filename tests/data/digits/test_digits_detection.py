@@ -9,9 +9,9 @@ from focal_lab.data.digits.detection import DigitsDetection
 from focal_lab.errors import UserError
 
 SMALL: dict[str, Any] = {
-    "train_pictures": 24,
-    "val_pictures": 8,
-    "test_pictures": 8,
+    "num_train_images": 24,
+    "num_val_images": 8,
+    "num_test_images": 8,
     "batch_size": 4,
     "seed": 3,
 }
@@ -34,7 +34,10 @@ def test_boxes_lie_tightly_around_masks_that_do_not_overlap() -> None:
 
 
 def test_a_picture_depends_on_seed_and_number_alone() -> None:
-    few, many = DigitsDetection(**SMALL), DigitsDetection(**SMALL | {"train_pictures": 100, "batch_size": 2})
+    few, many = (
+        DigitsDetection(**SMALL),
+        DigitsDetection(**SMALL | {"num_train_images": 100, "batch_size": 2}),
+    )
     other = DigitsDetection(**SMALL | {"seed": 4})
     for split in ("train", "val"):
         one, same = few.pictures(split)[5], many.pictures(split)[5]
@@ -57,7 +60,7 @@ def test_batches_are_lists_and_go_on_in_order_after_a_resume() -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("largest", 97), ("smallest", 7), ("max_overlap", 1.0), ("train_pictures", 3), ("most_digits", 0)],
+    [("largest", 97), ("smallest", 7), ("max_overlap", 1.0), ("num_train_images", 3), ("most_digits", 0)],
 )
 def test_options_out_of_range_are_refused(option: str, value: float) -> None:
     with pytest.raises(UserError, match="out of range") as error:

@@ -8,9 +8,9 @@ from focal_lab.data.digits.detection import DigitsDetection
 from focal_lab.data.digits.segmentation import DigitsSegmentation
 
 SMALL: dict[str, Any] = {
-    "train_pictures": 24,
-    "val_pictures": 8,
-    "test_pictures": 8,
+    "num_train_images": 24,
+    "num_val_images": 8,
+    "num_test_images": 8,
     "batch_size": 4,
     "seed": 3,
 }

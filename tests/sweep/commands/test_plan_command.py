@@ -14,7 +14,7 @@ from focal_lab.sweep.plan.plan import make_plan
 pytestmark = pytest.mark.usefixtures("project")
 
 PLAN = [sys.executable, "-m", "focal_lab.cli", "plan"]
-TINY = ["--set", "data.train_pictures=256", "--set", "data.batch_size=32"]
+TINY = ["--set", "data.num_train_images=256", "--set", "data.batch_size=32"]
 LOADED = """
 import sys
 from focal_lab.sweep.commands.plan import plan_command

@@ -133,5 +133,5 @@ def test_words_of_its_own_make_a_configuration_count() -> None:
 def test_a_network_with_the_datas_classes_is_counted_for_its_data() -> None:
     roots = [run_of("model.num_classes=null", f"data.root={root}").config for root in ("here", "there")]
     assert count_key(roots[0]) != count_key(roots[1])
-    given = [run_of(f"data.train_pictures={count}").config for count in (64, 128)]
+    given = [run_of(f"data.num_train_images={count}").config for count in (64, 128)]
     assert count_key(given[0]) == count_key(given[1])

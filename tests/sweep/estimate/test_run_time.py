@@ -201,7 +201,7 @@ def test_a_measurement_older_than_the_first_finished_run_is_made_again_beside_it
 
 @pytest.mark.parametrize(
     ("changes", "setting"),
-    [({"hardware": "1 x Cray"}, ""), ({}, "trainer.max_epochs=3"), ({}, "data.train_pictures=77")],
+    [({"hardware": "1 x Cray"}, ""), ({}, "trainer.max_epochs=3"), ({}, "data.num_train_images=77")],
 )
 def test_runs_elsewhere_of_other_length_or_on_other_data_correct_nothing(
     changes: dict[str, Any], setting: str

@@ -33,8 +33,8 @@ def configuration(**changes: Any) -> dict[str, Any]:
     [
         ({"data__batch_size": 0}, "data.init_args.batch_size: 0 is out of range"),
         ({"data__batch_size": 1.5}, "data.batch_size: Expected a int"),
-        ({"data__train_pictures": 0}, "data.init_args.train_pictures: 0 is out of range"),
-        ({"data__val_pictures": 0}, "data.init_args.val_pictures: 0 is out of range"),
+        ({"data__num_train_images": 0}, "data.init_args.num_train_images: 0 is out of range"),
+        ({"data__num_val_images": 0}, "data.init_args.num_val_images: 0 is out of range"),
         ({"data__num_workers": -1}, "data.init_args.num_workers: -1 is out of range"),
         ({"model__backbone_checkpoint": "no.pt"}, "model.backbone_checkpoint: no.pt: is not a file"),
         ({"trainer__accelerator": "gpu"}, "trainer.accelerator: gpu: this machine has none"),
@@ -122,5 +122,5 @@ class Looks(CocoDataModule):
 )
 def test_data_that_are_not_on_this_machine_are_named(kind: str, told: str | None) -> None:
     config = configuration()
-    rooted = {} if "digits" in kind else {"root": "nowhere"}
+    rooted = {} if "Digits" in kind else {"root": "nowhere"}
     assert absent_data(config | {"data": {"class_path": kind, "init_args": rooted}}) == told

@@ -61,7 +61,7 @@ def quiet_trainer(**options: Any) -> Trainer:
 
 
 def test_a_few_epochs_lower_the_loss() -> None:
-    data = DigitsClassification(batch_size=32, train_pictures=64, val_pictures=64, pieces=0)
+    data = DigitsClassification(batch_size=32, num_train_images=64, num_val_images=64, pieces=0)
     task = tiny_task(lr=3e-3)
     trainer = quiet_trainer(max_epochs=10)
     (before,) = trainer.validate(task, data, verbose=False)
@@ -101,7 +101,7 @@ def test_top5_is_the_share_of_labels_among_the_five_likeliest() -> None:
 
 
 def test_metrics_start_anew_after_an_evaluation() -> None:
-    data = DigitsClassification(batch_size=32, val_pictures=48)
+    data = DigitsClassification(batch_size=32, num_val_images=48)
     task, trainer = tiny_task(), quiet_trainer()
     first = trainer.validate(task, data, verbose=False)
     assert trainer.validate(task, data, verbose=False) == first
@@ -220,7 +220,7 @@ def test_a_size_that_the_backbone_does_not_take_is_told() -> None:
     ],
 )
 def test_model_and_data_that_do_not_fit_are_told_before_training(model: dict[str, Any], message: str) -> None:
-    data = DigitsClassification(batch_size=32, train_pictures=64, val_pictures=32)
+    data = DigitsClassification(batch_size=32, num_train_images=64, num_val_images=32)
     with pytest.raises(UserError) as caught:
         quiet_trainer(max_epochs=1).fit(tiny_task(**model), data)
     assert str(caught.value).startswith(message)
@@ -245,7 +245,7 @@ def test_a_warmup_of_one_epoch_lasts_as_many_steps_as_an_epoch_has(
     task.on_before_optimizer_step = lambda optimizer: rates.append(  # type: ignore[method-assign]
         optimizer.param_groups[0]["lr"]
     )
-    data = DigitsClassification(batch_size=4, train_pictures=16, val_pictures=4)
+    data = DigitsClassification(batch_size=4, num_train_images=16, num_val_images=4)
     quiet_trainer(limit_val_batches=0, **trainer).fit(task, data)
     assert len(rates) == total
     assert rates[:steps] == pytest.approx([1e-3 * step / steps for step in range(steps)])
@@ -255,7 +255,7 @@ def test_a_warmup_of_one_epoch_lasts_as_many_steps_as_an_epoch_has(
 
 @pytest.mark.parametrize("trainer", [{"max_epochs": -1}, {"max_epochs": 2, "limit_train_batches": 0}])
 def test_a_training_without_a_number_of_steps_is_refused(trainer: dict[str, Any]) -> None:
-    data = DigitsClassification(batch_size=4, train_pictures=16, val_pictures=4)
+    data = DigitsClassification(batch_size=4, num_train_images=16, num_val_images=4)
     with pytest.raises(UserError, match=r"^trainer\.max_epochs: a cosine needs a number of steps, not "):
         quiet_trainer(**trainer).fit(tiny_task(), data)
 

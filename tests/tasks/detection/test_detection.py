@@ -28,7 +28,7 @@ def small_task(method: str, **model: Any) -> Detection:
 
 
 def small_data(**options: Any) -> DigitsDetection:
-    counts = {"train_pictures": 4, "val_pictures": 2, "test_pictures": 2, "batch_size": 2}
+    counts = {"num_train_images": 4, "num_val_images": 2, "num_test_images": 2, "batch_size": 2}
     return DigitsDetection(**counts | {"image_size": 64, "largest": 32, "seed": 0} | options)
 
 

@@ -48,7 +48,13 @@ def trainer(folder: Path, **options: Any) -> Trainer:
 
 def test_validation_pictures_with_truth_and_answer_are_in_tensorboard(tmp_path: Path) -> None:
     data = DigitsDetection(
-        image_size=64, largest=32, train_pictures=2, val_pictures=10, test_pictures=1, batch_size=2, seed=0
+        image_size=64,
+        largest=32,
+        num_train_images=2,
+        num_val_images=10,
+        num_test_images=1,
+        batch_size=2,
+        seed=0,
     )
     trainer(tmp_path, num_sanity_val_steps=1).fit(small_task("mask_rcnn"), data)
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0})

@@ -49,7 +49,7 @@ def small_task(decoder: str = "upernet", backbone: str = "focal_micro", **model:
 
 
 def small_data(**options: Any) -> DigitsSegmentation:
-    counts = {"train_pictures": 4, "val_pictures": 2, "test_pictures": 2, "batch_size": 2}
+    counts = {"num_train_images": 4, "num_val_images": 2, "num_test_images": 2, "batch_size": 2}
     return DigitsSegmentation(**counts | {"image_size": 64, "largest": 32, "seed": 0} | options)
 
 
@@ -87,7 +87,7 @@ def test_every_decoder_is_trained_and_reports_its_metrics(decoder: str) -> None:
 
 
 def test_a_few_pictures_are_learned_by_heart() -> None:
-    data = small_data(train_pictures=4, batch_size=4)
+    data = small_data(num_train_images=4, batch_size=4)
     task = small_task("upernet", lr=3e-3, dropout=0.0)
     trainer = quiet_trainer(max_epochs=40, limit_val_batches=0)
     trainer.fit(task, data)
@@ -234,7 +234,7 @@ def trainer_with_pictures(folder: Path) -> Trainer:
 
 
 def test_validation_pictures_with_truth_and_answer_are_in_tensorboard(tmp_path: Path) -> None:
-    trainer_with_pictures(tmp_path).fit(small_task(), small_data(val_pictures=3))
+    trainer_with_pictures(tmp_path).fit(small_task(), small_data(num_val_images=3))
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0})
     events.Reload()
     assert sorted(events.Tags()["images"]) == [f"val/picture_{i}" for i in range(3)]

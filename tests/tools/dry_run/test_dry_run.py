@@ -35,7 +35,7 @@ def dry_run(
 ) -> dict[str, str]:
     """The table's rows; on the way, that nothing was left on the disk."""
     pictures = 256 if task == "classification" else 16
-    sizes = [f"--data.train_pictures={pictures}", "--data.val_pictures=16"]
+    sizes = [f"--data.num_train_images={pictures}", "--data.num_val_images=16"]
     argv = ["fit", "--config", str(DIGITS / f"{task}.yaml"), *sizes, *TINY, *CPU, *options, "--dry_run"]
     assert cli.main(argv) == status
     assert list(Path().iterdir()) == []
@@ -120,7 +120,7 @@ def test_a_training_that_goes_on_takes_the_time_of_what_is_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = ["--config", str(DIGITS / "classification.yaml"), *TINY, *CPU]
-    sizes = ["--data.train_pictures=128", "--data.val_pictures=16", "--trainer.enable_progress_bar=false"]
+    sizes = ["--data.num_train_images=128", "--data.num_val_images=16", "--trainer.enable_progress_bar=false"]
     assert cli.main(["fit", *config, *sizes, f"--trainer.default_root_dir={tmp_path}/trained"]) == 0
     (last,) = tmp_path.rglob("last.ckpt")
     told = dry_run(capsys, "--trainer.max_epochs=5", f"--ckpt_path={last}")

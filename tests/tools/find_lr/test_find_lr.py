@@ -19,7 +19,7 @@ from focal_lab.tools.find_lr.curve import Curve, Smoothed, steps_between
 
 EXPERIMENT = ROOT / "experiments/digits/classification.yaml"
 TINY = ["--model.backbone_options.embed_dim=8", "--model.backbone_options.depths=[1,1,1,1]"]
-SMALL = ["--data.train_pictures=256", "--data.batch_size=16", "--trainer.accelerator=cpu"]
+SMALL = ["--data.num_train_images=256", "--data.batch_size=16", "--trainer.accelerator=cpu"]
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +126,7 @@ def test_lightnings_own_search_fails_with_our_schedule() -> None:
     task = Classification(
         "focal_micro_patch2_window7_28", {"embed_dim": 8, "depths": [1, 1, 1, 1]}, num_classes=10
     )
-    data = DigitsClassification(train_pictures=64, batch_size=16, val_pictures=16)
+    data = DigitsClassification(num_train_images=64, batch_size=16, num_val_images=16)
     options = {"enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
     trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, **options)  # type: ignore[arg-type]
     with pytest.raises(AttributeError, match="step_update"):

@@ -19,17 +19,17 @@ from focal_lab.tools.inspect.source import open_source
 
 SMALL = {
     "trainer.max_epochs": 1,
-    "classification.data.train_pictures": 64,
-    "classification.data.val_pictures": 32,
-    "classification.data.test_pictures": 32,
+    "classification.data.num_train_images": 64,
+    "classification.data.num_val_images": 32,
+    "classification.data.num_test_images": 32,
     "classification.model.warmup_epochs": 0,
-    "detection.data.train_pictures": 8,
-    "detection.data.val_pictures": 4,
-    "detection.data.test_pictures": 4,
+    "detection.data.num_train_images": 8,
+    "detection.data.num_val_images": 4,
+    "detection.data.num_test_images": 4,
     "detection.model.warmup_steps": 0,
-    "segmentation.data.train_pictures": 8,
-    "segmentation.data.val_pictures": 4,
-    "segmentation.data.test_pictures": 4,
+    "segmentation.data.num_train_images": 8,
+    "segmentation.data.num_val_images": 4,
+    "segmentation.data.num_test_images": 4,
     "segmentation.model.warmup_steps": 0,
 }
 TASKS = ("classification", "detection", "segmentation")

@@ -1,0 +1,125 @@
+"""Old names of data options, which are still accepted.
+
+Standard library only: plans are made without torch.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from focal_lab.errors import UserError
+
+# old -> new
+RENAMED = {f"{split}_pictures": f"num_{split}_images" for split in ("train", "val", "test")}
+
+
+def current_name(option: str, class_path: object = None) -> str:
+    """The name that a data option has now; the first use of an old one prints a note.
+
+    Args:
+        option: without `data.`.
+        class_path: the data module, where it is known: one of the user's own may have an option of that name.
+    """
+    if option not in RENAMED or _takes(str(class_path), option):
+        return option
+    _note(option)
+    return RENAMED[option]
+
+
+def current_options(
+    options: Mapping[str, Any], class_path: object = None, file: Path | None = None
+) -> dict[str, Any]:
+    """Options of a data module under their current names.
+
+    Raises UserError if an option is given under both names.
+    """
+    found: dict[str, Any] = {}
+    for option, value in options.items():
+        name = current_name(option, class_path)
+        if name != option and name in options:
+            raise _both(option, f"data.{option}", file)
+        found[name] = value
+    return found
+
+
+def current_config(config: Any, file: Path | None = None) -> Any:
+    """A configuration, or its data section alone, with the current names of data options.
+
+    Raises UserError if an option is given under both names.
+    """
+    if not isinstance(config, Mapping):
+        return config
+    found = dict(config)
+    for subcommand in {"fit", "validate", "test", "predict"} & found.keys():
+        found[subcommand] = current_config(found[subcommand], file)
+    if isinstance(found.get("data"), Mapping):
+        found["data"] = _section(found["data"], file)
+    return _section(found, file) if {"class_path", "init_args"} & found.keys() else found
+
+
+def recorded_config(config: Any) -> Any:
+    """The configuration of an earlier run with the current names: no note, and nothing is imported."""
+    data = config.get("data") if isinstance(config, Mapping) else None
+    if not isinstance(data, Mapping) or not isinstance(data.get("init_args"), Mapping):
+        return config
+    if not str(data.get("class_path")).startswith("focal_lab."):
+        return config
+    named = {RENAMED.get(name, name): value for name, value in data["init_args"].items()}
+    return {**config, "data": {**data, "init_args": named}}
+
+
+def current_arguments(arguments: Sequence[str]) -> list[str]:
+    """A command line such as `--data.train_pictures=64` with the current names.
+
+    Raises UserError if an option is given under both names.
+    """
+    found = list(arguments)
+    pairs = [argument.partition("=")[::2] for argument in found]
+    given = {
+        option: value or following for (option, value), following in zip(pairs, [*found[1:], ""], strict=True)
+    }
+    path = given.get("--data.class_path") or given.get("--data")
+    for place, (option, _) in enumerate(pairs):
+        section, _, name = option.rpartition(".")
+        if section not in ("--data", "--data.init_args"):
+            continue
+        new = current_name(name, path)
+        if new != name and {f"--data.{new}", f"--data.init_args.{new}"} & given.keys():
+            raise _both(name, option, None)
+        found[place] = f"{section}.{new}{found[place].removeprefix(option)}"
+    return found
+
+
+def _section(section: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
+    path = section.get("class_path")
+    found = current_options(section, path, file)
+    for part in ("init_args", "dict_kwargs"):
+        if isinstance(found.get(part), Mapping):
+            found[part] = current_options(found[part], path, file)
+    return found
+
+
+def _both(option: str, key: str, file: Path | None) -> UserError:
+    return UserError(f"is the old name of {RENAMED[option]}, which is set, too", file=file, key=key)
+
+
+@cache
+def _takes(class_path: str, option: str) -> bool:
+    """Whether a data module of the user's own has an option that is called by an old name of ours."""
+    module, _, name = class_path.rpartition(".")
+    if not module or module.partition(".")[0] == "focal_lab":
+        return False
+    try:
+        bases = getattr(import_module(module), name).__mro__
+    except Exception:  # it runs the user's code; what is wrong with it is reported where it is used
+        return False
+    return any("__init__" in vars(base) and option in signature(base.__init__).parameters for base in bases)
+
+
+@cache
+def _note(option: str) -> None:
+    print(f"data.{option} is now called data.{RENAMED[option]}", file=sys.stderr)
