@@ -86,7 +86,7 @@ def test_only_settings_that_differ_are_listed_and_the_others_are_counted(
     assert line_of(text, "uncommitted changes")[2:] == ["false", "true"]
 
 
-def test_metrics_have_their_difference_and_costs_are_not_judged(
+def test_metrics_have_their_difference_and_costs_have_no_verdict(
     pair: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = diff(capsys, ONE, OTHER)
@@ -106,7 +106,9 @@ def test_curves_are_compared_at_the_epochs_that_both_have(
     assert "91" not in text.partition("Curves")[2]
 
 
-def test_a_long_curve_is_thinned_out_and_its_ends_stay(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_a_long_curve_some_epochs_and_both_ends_are_shown(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for run in (ONE, OTHER):
         finish(out, run)
         curve(out, run, [float(epoch) for epoch in range(300)])
@@ -115,9 +117,7 @@ def test_a_long_curve_is_thinned_out_and_its_ends_stay(out: Path, capsys: pytest
     assert (epochs[0], epochs[-1], len(epochs)) == (1, 300, 10)
 
 
-def test_runs_without_common_epochs_or_without_curves_say_so(
-    out: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_curves_and_common_epochs_are_reported(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     finish(out, ONE)
     finish(out, OTHER)
     curve(out, ONE, [50.0])
@@ -126,7 +126,7 @@ def test_runs_without_common_epochs_or_without_curves_say_so(
     assert "Curves: no epoch in common" in diff(capsys, ONE, OTHER)
 
 
-def test_an_unfinished_run_says_why_and_is_compared_as_far_as_it_came(
+def test_an_unfinished_run_has_its_reason_and_is_compared_as_far_as_possible(
     pair: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fail(pair, "cla000200000")
@@ -171,7 +171,7 @@ def test_runs_are_found_by_prefix_and_by_folder(
         ((ONE, OTHER, "--out", "missing"), f"there is no run {ONE} in missing"),
     ],
 )
-def test_a_name_that_is_no_single_run_is_refused_in_one_line(
+def test_a_name_of_no_run_or_of_several_is_refused_in_one_line(
     pair: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
     assert message in refused(capsys, *arguments)
@@ -212,7 +212,7 @@ def on_a_terminal(**environment: str) -> str:
     return text.decode()
 
 
-def test_colour_is_for_terminals_and_not_for_those_who_do_not_want_it(
+def test_colour_is_used_on_terminals_unless_no_color_is_set(
     pair: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "\033[32mbetter\033[0m" in on_a_terminal()

@@ -99,7 +99,7 @@ def test_cells_hold_the_raw_number_that_sorts_them(out: Path, grid: FakePlan) ->
     assert 'data-value="28.288354"' in html_of(grid, out)
 
 
-def test_comparisons_and_claims_hold_theirs(out: Path, grid: FakePlan) -> None:
+def test_comparisons_and_claims_hold_their_raw_numbers(out: Path, grid: FakePlan) -> None:
     table = build_table(grid, out)
     baseline, claim = section_tables(table)
     assert (baseline.name, claim.name) == ("baseline", "claim")
@@ -122,7 +122,7 @@ def test_what_failed_is_marked_by_a_sign_a_word_and_a_tone(out: Path, mixed: Fak
     assert marks["1/3: 1 failed, 1 corrupt"] == ("bad", "✕")
 
 
-def test_failures_tell_their_reason_and_last_lines(out: Path, mixed: FakePlan) -> None:
+def test_failures_have_their_reason_and_last_lines(out: Path, mixed: FakePlan) -> None:
     (out / run_id(2, 2) / "log.txt").write_text("\x1b[31mred\x1b[0m\ndisk full\n\n")
     html = html_of(mixed, out)
     section = html[html.index('id="failures"') : html.index('id="runs"')]
@@ -134,7 +134,9 @@ def test_failures_tell_their_reason_and_last_lines(out: Path, mixed: FakePlan) -
     assert "red\ndisk full</pre>" in section
 
 
-def test_runs_tell_what_differs_from_the_baselines_run_of_their_task(out: Path, grid: FakePlan) -> None:
+def test_runs_list_the_settings_that_differ_from_the_baseline_of_their_task(
+    out: Path, grid: FakePlan
+) -> None:
     groups = run_groups(build_table(grid, out), grid, out)  # type: ignore[arg-type]
     assert [group.name for group in groups] == [
         "Swin-Tiny / 7",
@@ -177,7 +179,7 @@ def test_settings_of_a_run_without_a_result_are_those_planned(out: Path) -> None
     assert [(setting.baseline, setting.value) for setting in part.settings] == [("7", "14")]
 
 
-def test_rows_that_only_the_paper_has_are_no_cells(out: Path) -> None:
+def test_published_rows_are_not_cells(out: Path) -> None:
     plan = make_plan({"backbone": ["Swin-Tiny", "Focal-Tiny"]}, paper="table2_imagenet1k", seeds=(0,))
     train(plan, out, epochs=2)
     html = html_of(plan, out)
@@ -186,14 +188,14 @@ def test_rows_that_only_the_paper_has_are_no_cells(out: Path) -> None:
     assert "ResNet-50" in html
 
 
-def test_an_empty_sweep_is_a_page_too(out: Path) -> None:
+def test_an_empty_sweep_has_a_page(out: Path) -> None:
     html = html_of(grid_plan(), out, plots=None)
     assert "0</b> of 12 runs finished" in html
     assert "<svg" not in html
     assert "too few seeds" in html
 
 
-def test_a_search_is_a_page_with_its_front(out: Path) -> None:
+def test_the_page_of_a_search_has_its_pareto_front(out: Path) -> None:
     plan = search_plan()
     train(plan, out, epochs=2)
     html = html_of(plan, out, plots=None)
@@ -201,7 +203,7 @@ def test_a_search_is_a_page_with_its_front(out: Path) -> None:
     assert "12</b> of 12 runs finished" in html
 
 
-def test_metrics_are_called_alike_in_headings_comparisons_and_runs(out: Path) -> None:
+def test_metrics_have_the_same_names_in_headings_comparisons_and_runs(out: Path) -> None:
     plan = grid_plan(tasks=("detection",), expect=(), columns=("ap_box", "ap50_box"))
     for run in plan.runs:
         metrics = {"ap_box": 40.0 + run.seed, "ap50_box": 60.0, "ap_small_box": 20.0}
@@ -212,7 +214,7 @@ def test_metrics_are_called_alike_in_headings_comparisons_and_runs(out: Path) ->
     assert ">APᵇₛ</th>" in html
 
 
-def test_only_a_watched_page_loads_itself_again(out: Path, grid: FakePlan) -> None:
+def test_only_a_watched_page_reloads_itself(out: Path, grid: FakePlan) -> None:
     for refresh, is_there in ((None, False), (10.0, True)):
         html = html_of(grid, out, refresh=refresh)
         assert ('http-equiv="refresh"' in html) is is_there
@@ -372,7 +374,9 @@ def test_watching_writes_until_the_last_run_has_ended_and_draws_only_what_change
     assert "all runs have ended" in capsys.readouterr().err
 
 
-def test_ctrl_c_ends_watching_with_a_page_that_rests(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_watching_with_a_page_that_does_not_reload(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan: Any = make_plan({"window_size": ["7", "14"]}, seeds=(0,))
 
     def interrupt(seconds: float) -> None:

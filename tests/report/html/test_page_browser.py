@@ -99,7 +99,7 @@ def grid(out: Path) -> FakePlan:
     return plan
 
 
-def test_a_page_of_a_hundred_runs_is_quiet_alone_and_soon_there(
+def test_a_page_of_a_hundred_runs_loads_without_errors_or_requests(
     out: Path, browser: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = many_plan()
@@ -157,7 +157,7 @@ def test_rows_without_a_number_stay_last(out: Path, mixed: FakePlan, browser: An
         assert [word[0].isdigit() for word in column] == [True] * 3 + [False] * 3
 
 
-def test_a_telephone_scrolls_tables_and_not_the_page(out: Path, browser: Any) -> None:
+def test_a_phone_scrolls_tables_and_not_the_page(out: Path, browser: Any) -> None:
     plan = many_plan(seeds=2)
     train(plan, out, epochs=3)
     fail(out, run_id(19, 1), last="x" * 500)
@@ -171,7 +171,7 @@ def test_a_telephone_scrolls_tables_and_not_the_page(out: Path, browser: Any) ->
     assert boxes > 0
 
 
-def test_a_telephone_shows_the_verdicts_of_a_claim_without_scrolling(
+def test_a_phone_shows_the_verdicts_of_a_claim_without_scrolling(
     out: Path, grid: FakePlan, browser: Any
 ) -> None:
     shown = Shown(browser, written(grid, out), viewport={"width": 390, "height": 844}, is_mobile=True)
@@ -229,7 +229,7 @@ def test_plots_have_names_and_ids_of_their_own(out: Path, grid: FakePlan, browse
     assert dangling == []
 
 
-def test_paper_shows_everything(out: Path, grid: FakePlan, browser: Any) -> None:
+def test_print_shows_everything(out: Path, grid: FakePlan, browser: Any) -> None:
     shown = Shown(browser, written(grid, out), color_scheme="dark")
     folder = shown.tab.get_by_text(f"runs/{run_id(3, 0)}")
     assert not folder.is_visible()
@@ -240,7 +240,7 @@ def test_paper_shows_everything(out: Path, grid: FakePlan, browser: Any) -> None
     assert shown.tab.pdf(format="A4").startswith(b"%PDF")
 
 
-def test_paper_does_not_break_the_words_of_a_state(out: Path, browser: Any) -> None:
+def test_print_does_not_break_lines_within_a_state(out: Path, browser: Any) -> None:
     plan = grid_plan(tasks=("detection",), seeds=(0,), expect=(), columns=("ap_box",))
     names = ["ap_box", "ap50_box", "ap75_box", "ap_mask", "ap50_mask", "ap75_mask"]
     for run in plan.runs:
@@ -259,7 +259,7 @@ def test_paper_does_not_break_the_words_of_a_state(out: Path, browser: Any) -> N
     assert lines == [1] * 4
 
 
-def test_labels_are_words_and_never_run(out: Path, browser: Any) -> None:
+def test_labels_are_shown_as_text_and_never_executed(out: Path, browser: Any) -> None:
     plan = grid_plan(factors={"backbone": [EVIL, "b"], EVIL: ["7", "14"]}, expect=(), claim=EVIL, paper=None)
     train(plan, out, epochs=2)
     (out / run_id(1, 0) / "result.json").unlink()
@@ -274,7 +274,7 @@ def test_labels_are_words_and_never_run(out: Path, browser: Any) -> None:
     assert EVIL in shown.tab.locator("blockquote").inner_text()
 
 
-def test_without_scripts_everything_is_there_and_nothing_pretends_to_sort(
+def test_without_scripts_everything_is_visible_and_no_heading_sorts(
     out: Path, grid: FakePlan, browser: Any
 ) -> None:
     shown = Shown(browser, written(grid, out), java_script_enabled=False)
@@ -284,7 +284,7 @@ def test_without_scripts_everything_is_there_and_nothing_pretends_to_sort(
     assert shown.tab.get_by_text(f"runs/{run_id(0, 0)}").is_visible()
 
 
-def test_a_watched_page_comes_back_as_its_reader_left_it(out: Path, grid: FakePlan, browser: Any) -> None:
+def test_a_watched_page_keeps_its_state_when_it_reloads(out: Path, grid: FakePlan, browser: Any) -> None:
     path = written(grid, out, refresh=1.5)
     shown = Shown(browser, path)
     assert shown.tab.locator("#watching").inner_text() == "watching"
@@ -313,7 +313,7 @@ def test_a_watched_page_comes_back_as_its_reader_left_it(out: Path, grid: FakePl
     assert shown.column("table", 1) == ["14", "14", "7", "7"]
 
 
-def test_a_page_that_nobody_writes_any_more_says_so(out: Path, grid: FakePlan, browser: Any) -> None:
+def test_a_page_that_is_no_longer_rewritten_says_so(out: Path, grid: FakePlan, browser: Any) -> None:
     path = written(grid, out, refresh=1.0)
     text = path.read_text(encoding="utf-8")
     path.write_text(re.sub(r'data-written="\d+"', 'data-written="1000"', text), encoding="utf-8")

@@ -31,6 +31,14 @@ def grid(out: Path) -> FakePlan:
     return plan
 
 
+@pytest.fixture
+def pair(out: Path) -> FakePlan:
+    """Two cells, which have three plots."""
+    plan = make_plan({"window_size": ["7", "14"]})
+    train(plan, out, epochs=2)
+    return plan
+
+
 def plots_of(plan: Any, out: Path) -> dict[str, Plot]:
     objectives = plan.recipe and plan.recipe.search.objectives
     return {plot.name: plot for plot in sweep_plots(build_table(plan, out), out, objectives)}
@@ -66,32 +74,32 @@ def test_every_plot_is_written_in_every_format(out: Path, plan: FakePlan) -> Non
     train(plan, out)
     table = build_table(plan, out)
     objectives = plan.recipe and plan.recipe.search.objectives  # type: ignore[attr-defined]
-    written = save_plots(table, out, Path("pictures"), objectives=objectives)
+    written = save_plots(table, out, Path("plots"), objectives=objectives)
     assert len(written) == 3 * len(plots_of(plan, out)) > 0
     for path in written:
         assert path.name.startswith(f"{table.name}-")
         assert path.read_bytes().startswith(MAGIC[path.suffix[1:]])
 
 
-def test_the_same_results_give_the_same_files(out: Path, grid: FakePlan) -> None:
-    table = build_table(grid, out)
+def test_the_same_results_give_the_same_files(out: Path, pair: FakePlan) -> None:
+    table = build_table(pair, out)
     first, second = (save_plots(table, out, Path(name), ["svg", "pdf"]) for name in ("a", "b"))
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
-def test_what_cannot_be_written_is_a_users_error(out: Path, grid: FakePlan) -> None:
+def test_plots_that_cannot_be_written_are_a_users_error(out: Path, grid: FakePlan) -> None:
     table = build_table(grid, out)
     with pytest.raises(UserError, match=r"'gif' is not a format of plots \(use png, svg or pdf\)"):
-        save_plots(table, out, Path("pictures"), ["gif"])
+        save_plots(table, out, Path("plots"), ["gif"])
     Path("taken").touch()
     with pytest.raises(UserError, match=r"^--plots: cannot write to taken: "):
         save_plots(table, out, Path("taken"), ["png"])
     with pytest.raises(UserError, match="nothing to plot yet"):
-        save_plots(build_table(grid, Path("empty")), Path("empty"), Path("pictures"))
+        save_plots(build_table(grid, Path("empty")), Path("empty"), Path("plots"))
 
 
 @pytest.mark.parametrize("plan", [grid_plan(), many_plan(seeds=3), search_plan()], ids=["4", "20", "search"])
-def test_no_text_lies_over_another_or_outside_the_figure(out: Path, plan: FakePlan) -> None:
+def test_no_text_overlaps_another_or_leaves_the_figure(out: Path, plan: FakePlan) -> None:
     train(plan, out)
     for plot in plots_of(plan, out).values():
         figure = plot.draw()
@@ -123,7 +131,7 @@ def _is_inside(text: Text) -> bool:
     return True
 
 
-def test_labels_are_no_mathematics(out: Path) -> None:
+def test_labels_are_not_parsed_as_math(out: Path) -> None:
     plan = make_plan({"f": ["$x^2$", "a_b$", "$\\broken{"]}, seeds=(0, 1))
     train(plan, out)
     for plot in plots_of(plan, out).values():
@@ -132,7 +140,7 @@ def test_labels_are_no_mathematics(out: Path) -> None:
         assert "$" in "".join(words_of(figure))
 
 
-def test_measured_and_published_have_axes_of_their_own_unless_they_saw_the_same_data(
+def test_measured_and_published_have_axes_of_their_own_unless_the_data_are_the_same(
     out: Path, grid: FakePlan
 ) -> None:
     panels = {name: len(plot.draw().axes) for name, plot in plots_of(grid, out).items()}
@@ -209,14 +217,14 @@ def test_curves_are_means_of_finished_seeds_with_the_range_as_a_band(out: Path) 
     assert {50.0, 54.0, 60.0, 70.0} <= set(heights.tolist())
 
 
-def test_the_front_is_what_no_other_trial_beats() -> None:
+def test_the_pareto_front_has_the_proposals_that_no_other_beats() -> None:
     points = [(1.0, 80.0), (2.0, 85.0), (2.0, 84.0), (3.0, 85.0), (0.5, 70.0)]
     proposals = [Proposal(str(place), "", x, y) for place, (x, y) in enumerate(points)]
     assert pareto_front(proposals, "minimize", "maximize") == [4, 0, 1]
     assert pareto_front(proposals, "maximize", "maximize") == [3]
 
 
-def test_a_search_shows_its_front_and_no_bars(out: Path) -> None:
+def test_a_search_shows_its_pareto_front_and_no_bars(out: Path) -> None:
     plan = search_plan()
     train(plan, out, epochs=2)
     names = list(plots_of(plan, out))
@@ -244,9 +252,9 @@ def test_pruned_and_failed_runs_do_not_disturb_the_others(out: Path) -> None:
     assert "bars-top1" in plots_of(plan, out)
 
 
-def test_drawing_changes_no_global_setting_and_imports_no_pyplot(out: Path, grid: FakePlan) -> None:
+def test_drawing_changes_no_global_setting_and_imports_no_pyplot(out: Path, pair: FakePlan) -> None:
     before = dict(matplotlib.rcParams)
-    save_plots(build_table(grid, out), out, Path("pictures"))
+    save_plots(build_table(pair, out), out, Path("plots"))
     assert dict(matplotlib.rcParams) == before
     code = (
         "import json, sys; from pathlib import Path; from focal_lab.report.plots import sweep_plots\n"
@@ -262,7 +270,7 @@ def test_drawing_changes_no_global_setting_and_imports_no_pyplot(out: Path, grid
 
 
 @pytest.mark.parametrize("color", SERIES)
-def test_series_stand_out_from_paper_and_texts_can_be_read(color: str) -> None:
+def test_series_and_texts_have_enough_contrast(color: str) -> None:
     assert contrast(color, PAPER) >= 3
     assert contrast(INK, PAPER) >= 7
     assert contrast(MUTED, PAPER) >= 4.5

@@ -83,9 +83,7 @@ def test_a_run_of_two_sweeps_is_under_each(out: Path, capsys: pytest.CaptureFixt
     assert rows["small seed 0, sizes"][1] == rows["7 seed 0, window_size"][1]
 
 
-def test_tasks_are_told_apart_where_a_sweep_has_several(
-    out: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tasks_are_named_if_a_sweep_has_several(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = make_plan({"window_size": ["7"]}, seeds=(0,), tasks=("classification", "detection"))
     note(out, plan)
     for run in plan.runs:
@@ -103,7 +101,7 @@ def test_runs_of_no_sweep_are_shown_apart(out: Path, capsys: pytest.CaptureFixtu
     assert (values["backbone"], values["depths"]) == ("focal_micro", "[1, 1, 2, 1]")
 
 
-def test_hparams_have_one_row_a_run_with_labels_and_real_final_metrics(
+def test_hparams_have_one_row_per_run_with_labels_and_real_final_metrics(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = swept(out, backbone=["Swin", "Focal"], window_size=["7", "14"])
@@ -192,7 +190,7 @@ def test_the_layout_compares_cells_and_runs(out: Path, capsys: pytest.CaptureFix
     }
 
 
-def test_what_is_gone_is_removed_and_what_is_not_ours_stays(
+def test_stale_files_are_removed_and_foreign_files_kept(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = swept(out, seeds=1)
@@ -244,7 +242,7 @@ def test_several_starts_at_once_do_no_harm(out: Path) -> None:
     assert not list(ROOT.rglob(".events*"))
 
 
-def test_a_refresh_shows_new_runs_and_a_new_sweep_and_does_nothing_without_news(out: Path) -> None:
+def test_a_refresh_shows_new_runs_and_a_new_sweep_and_does_nothing_without_changes(out: Path) -> None:
     swept(out, seeds=1)
     board = Dashboard(out)
     assert board.refresh()
@@ -312,7 +310,7 @@ def test_bad_arguments_are_refused_in_one_line(out: Path, capsys: pytest.Capture
     assert "--host: cannot listen on no such host" in refused(capsys, "--host", "no such host")
 
 
-def test_a_tree_that_cannot_be_written_is_refused_in_one_line(
+def test_a_log_directory_that_cannot_be_written_is_refused_in_one_line(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     swept(out)

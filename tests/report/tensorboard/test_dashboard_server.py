@@ -1,4 +1,4 @@
-"""TensorBoard itself, on a free port of this machine, asked as a browser asks it."""
+"""The dashboard on a free port, with the requests of a browser."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from support.events_of_runs import PNG, note, swept, train
 from support.finished_runs import finish, make_plan
 
 from focal_lab.cli import main
+from focal_lab.sweep.plan.plan import Plan
 from focal_lab.sweep.plan.plan import make_plan as plan_of
 from focal_lab.sweep.run_folder.result import write_record
 
@@ -29,7 +30,7 @@ PATIENCE = 120.0
 
 @contextmanager
 def served(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A dashboard in a process of its own, and its address."""
+    """A dashboard process and its URL."""
     command = [sys.executable, "-m", "focal_lab.cli", "dashboard", "--port", "0", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -50,14 +51,14 @@ def ask(address: str, path: str, body: Any = None) -> Any:
 
 
 def until(known: Callable[[], Any]) -> Any:
-    """What a question is answered with, once it is: TensorBoard reads in the background."""
+    """The first true result: TensorBoard reads in the background."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         found = known()
         if found:
             return found
         time.sleep(0.2)
-    raise AssertionError("TensorBoard has not found what it was asked for")
+    raise AssertionError("TensorBoard has not found it in time")
 
 
 def rows(address: str) -> dict[str, dict[str, float]]:
@@ -78,7 +79,7 @@ def rows(address: str) -> dict[str, dict[str, float]]:
 
 
 def children(process: int) -> list[int]:
-    """Processes that a process has started and that live."""
+    """The living child processes of a process."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -97,7 +98,7 @@ def alive(process: int) -> bool:
         return False
 
 
-def test_tensorboard_answers_with_runs_hparams_pictures_and_layout(out: Path) -> None:
+def test_tensorboard_serves_runs_hparams_images_and_layout(out: Path) -> None:
     plan = swept(out)
     with served() as (_, address):
         names = until(lambda: ask(address, "/data/runs"))
@@ -122,7 +123,7 @@ def test_tensorboard_answers_with_runs_hparams_pictures_and_layout(out: Path) ->
         assert [value for _, _, value in drawn["tag_to_events"]["val/top1"]] == [40.0, 80.0]
 
 
-def test_a_run_that_ends_while_it_is_looked_at_appears(out: Path) -> None:
+def test_a_run_that_ends_while_the_server_runs_appears(out: Path) -> None:
     swept(out, seeds=1)
     with served() as (_, address):
         until(lambda: len(rows(address)) == 2)
@@ -134,12 +135,18 @@ def test_a_run_that_ends_while_it_is_looked_at_appears(out: Path) -> None:
         assert found == pytest.approx(95.0)
 
 
+@pytest.fixture(scope="module")
+def real_plan() -> Plan:
+    with chdir(ROOT):
+        return plan_of(Path("sweeps/window_size.yaml"))
+
+
 @pytest.fixture
-def real_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Finished runs of a sweep of the project, in whose folder the test works."""
+def real_sweep(real_plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Finished runs of a sweep of the project, whose folder is the working directory."""
     monkeypatch.chdir(ROOT)
     out = tmp_path / "runs"
-    for place, run in enumerate(plan_of(Path("sweeps/window_size.yaml")).runs):
+    for place, run in enumerate(real_plan.runs):
         train(out, run.id, finished=False)
         result = finish(tmp_path, "elsewhere0", metrics={"top1": 80.0 + place}, seed=run.seed)
         write_record(out / run.id, replace(result, run=run.id))
@@ -157,7 +164,7 @@ def test_a_sweep_has_its_table_and_then_its_plots(real_sweep: Path) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.7])
-def test_it_ends_in_order_while_it_draws(real_sweep: Path, seconds: float) -> None:
+def test_sigterm_ends_it_cleanly_while_it_draws(real_sweep: Path, seconds: float) -> None:
     with served("window_size", "--out", str(real_sweep)) as (process, _):
         time.sleep(seconds)
         process.send_signal(signal.SIGTERM)
@@ -166,7 +173,7 @@ def test_it_ends_in_order_while_it_draws(real_sweep: Path, seconds: float) -> No
 
 
 @pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_it_ends_with_all_that_it_has_started(out: Path, word: signal.Signals) -> None:
+def test_no_child_process_outlives_it(out: Path, word: signal.Signals) -> None:
     swept(out)
     with served() as (process, _):
         started = children(process.pid)
