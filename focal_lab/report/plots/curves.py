@@ -60,7 +60,7 @@ def _plot(table: Table, out: Path, task: str) -> Plot | None:
     caption = (
         "Lines: mean over seeds; bands: from the lowest to the highest seed."
         if several
-        else "One seed a cell."
+        else "One seed per cell."
     )
     if any(len(curve.epochs) >= _LONG for curves in panels.values() for curve in curves):
         caption += " The axes begin where the first quarter of the epochs ends."

@@ -47,7 +47,7 @@ def references(table: Table) -> list[Network]:
 
 
 def row_styles(table: Table) -> list[SeriesStyle]:
-    """Looks of the rows: its own colour, or of many rows that of its first label; the paper's are grey."""
+    """Style of each row: its own colour, or of many rows that of the first label; published rows are grey."""
     own = [index for index, row in enumerate(table.rows) if not row.reference]
     groups = [next(iter(table.rows[index].labels.values()), "") for index in own]
     distinct = list(dict.fromkeys(groups))
@@ -96,7 +96,7 @@ def interval_words(entries: Sequence[Entry]) -> str:
     """A sentence on the error bars, or on why there are none."""
     counts = sorted({entry.n for entry in entries if interval(entry) is not None})
     if not counts:
-        return f"Fewer than {LEAST_SEEDS} seeds a cell: no intervals."
+        return f"Fewer than {LEAST_SEEDS} seeds per cell: no intervals."
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     fewer = any(0 < entry.n < LEAST_SEEDS for entry in entries)
     none = f" None where there are fewer than {LEAST_SEEDS}." if fewer else ""

@@ -4,7 +4,7 @@
   const tables = [...document.querySelectorAll("table.sortable")];
   const compare = new Intl.Collator("en", { numeric: true, sensitivity: "base" }).compare;
 
-  // The rows of a table in the order of one column; those without a value stay last, equal ones as they were.
+  // Sort a table by one column; rows without a value come last, and the sort is stable.
   function sort(table, index, direction) {
     const body = table.tBodies[0];
     table.original ??= [...body.rows];
@@ -47,7 +47,7 @@
     });
   }
 
-  // On paper everything is open.
+  // Print everything.
   let closed = [];
   const open = () => {
     closed = [...document.querySelectorAll("details:not([open])")];
@@ -57,7 +57,7 @@
   addEventListener("beforeprint", open);
   addEventListener("afterprint", close);
 
-  // While the page is rewritten it loads itself again, and looks as its reader left it.
+  // A page that is being rewritten reloads itself and keeps its state.
   const seconds = Number(root.dataset.refresh ?? 0);
   const name = "focal-lab:" + location.pathname + ":" + root.dataset.name;
   const parts = () => [...document.querySelectorAll("details")];
@@ -92,7 +92,7 @@
           state.sides[table.id] = table.closest(".scroll").scrollLeft;
         }
         state.open = parts().filter((part) => part.open).map((part) => part.id);
-        try { sessionStorage.setItem(name, JSON.stringify(state)); } catch { /* it starts at the top, then */ }
+        try { sessionStorage.setItem(name, JSON.stringify(state)); } catch { /* without storage, the state is lost */ }
         location.reload();
       }, 1000 * seconds);
     }
