@@ -1,4 +1,4 @@
-"""Runs as a sweep leaves them, with event files as Lightning writes them, and TensorBoard's own readers."""
+"""Runs of a sweep with event files as Lightning writes them, and TensorBoard's own readers."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ PNG = base64.b64decode(
 
 
 def train(out: Path, run: str, top1: float = 87.5, *, finished: bool = True, **changes: Any) -> None:
-    """A run's event file with Lightning's own HParams entry in it, its curves, and its result."""
+    """Write a run's event file with Lightning's own HParams entry, its curves and its result."""
     folder = out / run
     folder.mkdir(parents=True, exist_ok=True)
     events = [scalar("train/loss", 1 / step, step) for step in STEPS]
@@ -54,7 +54,7 @@ def train(out: Path, run: str, top1: float = 87.5, *, finished: bool = True, **c
 
 
 def lightnings_entry() -> list[Event]:
-    """The row and the columns that every run's own event file asks for."""
+    """The HParams row and columns that Lightning writes to every event file."""
     row = plugin_data_pb2.SessionStartInfo()
     row.hparams["backbone"].string_value = "focal_micro"
     row.hparams["lr"].number_value = 0.003
@@ -70,7 +70,7 @@ def lightnings_entry() -> list[Event]:
 
 
 def swept(out: Path, name: str = "window_size", seeds: int = 2, **factors: list[str]) -> FakePlan:
-    """A sweep that was run in `out`: its plan's manifest, the note of it, and all its runs."""
+    """A sweep that was run in `out`: manifest, record and all runs."""
     plan = make_plan(factors or {"window_size": ["7", "14"]}, seeds=range(seeds), name=name)
     note(out, plan)
     for place, run in enumerate(plan.runs):
@@ -79,7 +79,7 @@ def swept(out: Path, name: str = "window_size", seeds: int = 2, **factors: list[
 
 
 def note(out: Path, plan: FakePlan, path: str = "gone.yaml") -> None:
-    """What a sweep notes of itself; its file is gone, so that there is no table."""
+    """Write the record of a sweep; its file does not exist, so that it has no table."""
     from focal_lab.sweep.plan.cells import Cell
     from focal_lab.sweep.plan.runs import Run
 
@@ -106,7 +106,7 @@ def read_tree(root: Path) -> dict[str, dict[str, list[tuple[int, Any]]]]:
 
 
 def content(value: summary_pb2.Summary.Value) -> Any:
-    """A number, the text, or the message itself."""
+    """The number, the text, or the whole message."""
     kind = value.WhichOneof("value")
     if kind == "simple_value":
         return value.simple_value
@@ -116,7 +116,7 @@ def content(value: summary_pb2.Summary.Value) -> Any:
 
 
 def hparams_rows(root: Path) -> tuple[Any, dict[str, tuple[dict[str, str], dict[str, float]]]]:
-    """Columns, and row -> (hyperparameters, metrics), as TensorBoard's own plugin answers its browser."""
+    """Columns, and row -> (hyperparameters, metrics), as TensorBoard's plugin reads them."""
     reader = plugin_event_multiplexer.EventMultiplexer(
         size_guidance={"tensors": 10, "scalars": 0}, tensor_size_guidance={"scalars": 1000, "hparams": 0}
     )

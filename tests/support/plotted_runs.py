@@ -1,4 +1,4 @@
-"""Worlds with everything that plots and pages show: curves, costs, spreads between cells and seeds."""
+"""Plans with finished runs: curves, costs, and spreads between cells and seeds."""
 
 import math
 import random
@@ -26,14 +26,14 @@ def grid_plan(**changes: Any) -> FakePlan:
 
 
 def many_plan(cells: int = 20, seeds: int = 5) -> FakePlan:
-    """A plan of 20 cells whose names are as bad as names can be."""
+    """A plan of 20 cells with awkward names."""
     backbones = ["Swin-Tiny", "Focal-Tiny", "<script>alert('x')</script>", '$x^2$ & "co"']
     factors = {"backbone": backbones, "window_size": [str(7 * n) for n in range(1, cells // 4 + 1)]}
     return make_plan(factors, name="many", seeds=range(seeds), columns=("params", "gmacs", "top1"))
 
 
 def search_plan(trials: int = 12) -> FakePlan:
-    """A search's plan with two objectives, all of whose runs are known."""
+    """The plan of a search with two objectives."""
     labels = ["Swin-Tiny", "Focal-Tiny"]
     factors = {"backbone": labels, "model.lr": [f"{0.001 * n:g}" for n in range(1, trials // 2 + 1)]}
     plan = make_plan(factors, name="learning_rate", seeds=(0,), columns=("params", "gmacs", "top1"))
