@@ -27,7 +27,7 @@ class ComparedRun:
     """One of the two runs; what is unknown is None or empty.
 
     Attributes:
-        about: state (a State, or `running`), task, seed, sweeps, labels, reason, last_line, and times.
+        about: task, seed, sweeps, labels, state (a State, or `running`), reason, last_line, and times.
         configuration: setting -> value.
         network: the options of a focal backbone as resolved, stage by stage.
         environment: versions, commits and hardware.
@@ -63,11 +63,11 @@ def read_run(folder: Path) -> ComparedRun:
         task, seed = record.task, record.seed
     running = outcome.state is not State.FINISHED and is_running(folder)
     about = {
-        "state": RUNNING if running else str(outcome.state),
         "task": task,
         "seed": seed,
         "sweeps": list(needs.sweeps.get(folder.name, ())),
         "labels": labels,
+        "state": RUNNING if running else str(outcome.state),
         "reason": None if running else outcome.reason,
         "last_line": None if running else outcome.last_line,
         "started": result.started if result else None,

@@ -112,7 +112,8 @@ class _Text:
             (_, *first), (_, *last) = points[0], points[-1]
             one, other = (f"{start:.4g} to {end:.4g}" for start, end in zip(first, last, strict=True))
             ends[name] = (one, other)
-        heading = self._title("Curves", f"{max(map(len, curves.values()))} common epochs")
+        count = max(map(len, curves.values()))
+        heading = self._title("Curves", f"{count} common epoch{'' if count == 1 else 's'}")
         shown = dict(list(curves.items())[:_MAX_CURVES])
         return f"{heading}{self._pairs('curve', ends)}\n{self._epochs(shown)}"
 
