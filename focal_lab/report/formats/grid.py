@@ -1,22 +1,23 @@
-"""From numbers to words: a table, or the long table's main columns, as a grid of strings.
+"""A table, or the main columns of the long table, as a grid of strings.
 
-Terminal and Markdown show the same grid, so they cannot disagree.
+Text, Markdown, LaTeX and HTML show this grid, so they cannot disagree.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from focal_lab.report.table.claims import overall
-from focal_lab.report.table.long_table import LongRow, long_columns
-from focal_lab.report.table.model import COUNTED, Answer, Comparison, Entry, Row, Table
+from focal_lab.report.table.model import NOTHING, Answer, Table
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import COLUMNS, Column
 
-# heading of a column of metrics' titles
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Heading of a column of metrics' titles.
 METRIC = "metric"
-NOTHING = "–"  # noqa: RUF001  (the dash that papers print)
-# The settings that tell runs apart are shown, as long as there is room for them.
+# The long table shows the settings in which runs differ, up to as many as fit.
 _MOST_SETTINGS = 3
 _OPTION = "model.backbone_options."
 # The first metric of each task.
@@ -27,11 +28,19 @@ _HEADLINES = frozenset(
 
 @dataclass(frozen=True)
 class Strip:
-    """One column of a grid: its heading, its cells, and what they are, for alignment and colour."""
+    """One column of a grid.
+
+    Attributes:
+        kind: decides alignment and colour.
+        numbers: those behind the cells, None where a cell has none; empty for labels and words.
+        task: whose metric it is; None if it is not a metric.
+    """
 
     heading: str
     cells: tuple[str, ...]
     kind: Literal["label", "measured", "paper", "state", "verdict"]
+    numbers: tuple[float | None, ...] = ()
+    task: str | None = None
 
 
 # Kinds of strips that hold words; numbers are aligned at the right.
@@ -40,114 +49,100 @@ WORDS = frozenset({"label", "state", "verdict"})
 
 @dataclass(frozen=True)
 class Section:
-    """A grid under a heading of its own."""
+    """A grid below the table, under a heading of its own."""
 
     heading: str
     strips: list[Strip]
 
 
-def table_sections(table: Table) -> list[Section]:
-    """What stands under the table: rows against their baselines, and the claim's parts."""
-    sections = []
-    if any(entry.compared for row in table.rows for entry in row.entries.values()):
-        sections.append(_comparisons(table))
-    if table.answers:
-        sections.append(_answers(table))
-    return sections
-
-
 def table_grid(table: Table) -> list[Strip]:
-    """The columns of a sweep's table: labels, each measurement with the paper's number to its right, runs."""
-    rows = table.rows
-    strips = [
-        Strip(factor.replace("_", " "), tuple(row.labels.get(factor, NOTHING) for row in rows), "label")
-        for factor in table.factors
-    ]
-    if any(row.data for row in rows):
-        strips.append(Strip("data", tuple(row.data or NOTHING for row in rows), "label"))
+    """The columns of a sweep's table: labels, each measurement and to its right the paper's number, runs."""
+    frame = table.frame
+    strips = _label_strips(frame)
+    if frame["data"].notna().any():
+        strips.append(Strip("data", _words(frame["data"]), "label"))
     for column in table.columns:
-        strips += _column_strips(column, [row.entries[column.key] for row in rows])
-    return [*strips, Strip("Runs", tuple(runs_words(row) for row in rows), "state")]
+        strips += _column_strips(column, frame[column.key])
+    return [*strips, Strip("Runs", _words(frame["runs"]), "state", _numbers(frame["finished"]))]
 
 
-def _column_strips(column: Column, entries: Sequence[Entry]) -> list[Strip]:
-    """One to three strips: measured, published and the difference; without the task only the paper's."""
-    words = tuple(NOTHING if entry.published is None else str(entry.published) for entry in entries)
-    published = any(entry.published is not None for entry in entries)
-    if published and all(entry.status == "not planned" for entry in entries):
-        return [Strip(f"{column.title} paper", words, "paper")]
-    measured = Strip(column.title, tuple(entry_words(entry, column) for entry in entries), "measured")
-    if not published:
-        return [measured]
-    paper = Strip("paper", words, "paper")
-    if column.task is None or all(entry.difference is None for entry in entries):
-        return [measured, paper]
-    return [measured, paper, Strip("diff", tuple(_signed(e.difference, column) for e in entries), "paper")]
+def table_sections(table: Table) -> list[Section]:
+    """What follows the table: rows against their baselines, and the parts of the claim."""
+    return [*_comparisons(table), *([_claim(table.answers)] if table.answers else [])]
 
 
-def _signed(value: float | None, column: Column | None, half_width: float | None = None) -> str:
-    """`+1.2`, or `+1.2 ± 0.8`."""
-    if value is None:
-        return NOTHING
-    digits = column.digits if column else 1
-    words = f"{round(value, digits) + 0.0:+.{digits}f}"
-    return words if half_width is None else f"{words} ± {half_width:.{digits}f}"
-
-
-def _comparisons(table: Table) -> Section:
-    """A line for each row and metric: long, because a table as wide as that is read by nobody."""
-    found = [
-        (row, column, comparison)
-        for column in table.columns
-        for row in table.rows
-        if (comparison := row.entries[column.key].compared) is not None
+def _label_strips(frame: "pd.DataFrame") -> list[Strip]:
+    return [
+        Strip(str(name).replace("_", " "), _words(frame.index.get_level_values(name)), "label")
+        for name in frame.index.names
+        if name is not None
     ]
-    baselines = {comparison.baseline for _, _, comparison in found}
-    one = len(baselines) == 1
-    strips = [
-        Strip(
-            factor.replace("_", " "), tuple(row.labels.get(factor, NOTHING) for row, _, _ in found), "label"
-        )
-        for factor in table.factors
-    ]
-    if not one:
-        names = tuple(row_name(table.rows[comparison.baseline]) for _, _, comparison in found)
-        strips.append(Strip("baseline", names, "label"))
-    if len({column.key for _, column, _ in found}) > 1:
-        strips.append(Strip(METRIC, tuple(column.title for _, column, _ in found), "label"))
-        heading = "Against the baseline"
+
+
+def _column_strips(column: Column, part: "pd.DataFrame") -> list[Strip]:
+    """Measured, published and their difference; only the published number if the task was not run."""
+    paper = Strip("paper", _words(part["paper"]), "paper", _numbers(part["paper"]))
+    measured = Strip(column.title, _words(part["shown"]), "measured", _numbers(part["mean"]))
+    difference = _signed_strip("diff", "paper", part["diff"], [column] * len(part))
+    if part["paper"].isna().all():
+        strips = [measured]
+    elif (part["shown"] == NOTHING).all():
+        strips = [replace(paper, heading=f"{column.title} paper")]
+    elif column.task is None or part["diff"].isna().all():
+        strips = [measured, paper]
     else:
-        heading = f"{found[0][1].title} against the baseline"
-    differences = tuple(_signed(c.difference, column, c.half_width) for _, column, c in found)
-    strips.append(Strip("difference", differences, "measured"))
-    if any(comparison.published is not None for _, _, comparison in found):
-        strips.append(Strip("paper", tuple(_signed(c.published, column) for _, column, c in found), "paper"))
+        strips = [measured, paper, difference]
+    return [replace(strip, task=column.task) for strip in strips]
+
+
+def _comparisons(table: Table) -> list[Section]:
+    """A line for each row and metric: a table with so many columns more would be too wide to read."""
+    import pandas as pd
+
+    frame = table.frame
+    parts = [frame[column.key].assign(key=column.key) for column in table.columns if column.task]
+    found = pd.concat([part.dropna(subset="verdict") for part in parts]) if parts else frame[:0]
+    if found.empty:
+        return []
+    columns = [COLUMNS[key] for key in found["key"]]
+    strips = _label_strips(found)
+    baselines, metrics = found["baseline"].unique(), found["key"].unique()
+    if len(baselines) > 1:
+        strips.append(Strip("baseline", _words(found["baseline"]), "label"))
+    if len(metrics) > 1:
+        strips.append(Strip(METRIC, tuple(column.title for column in columns), "label"))
+    strips.append(_signed_strip("difference", "measured", found["delta"], columns, found["delta_ci95"]))
+    if found["delta_paper"].notna().any():
+        strips.append(_signed_strip("paper", "paper", found["delta_paper"], columns))
+    p_values = _numbers(found["p_holm"])
     strips += [
-        Strip("n", tuple(str(comparison.n) for _, _, comparison in found), "measured"),
-        Strip("p", tuple(_p_words(comparison) for _, _, comparison in found), "measured"),
-        Strip("verdict", tuple(comparison.verdict for _, _, comparison in found), "verdict"),
+        Strip("n", _words(found["pairs"]), "measured", _numbers(found["pairs"])),
+        Strip("p", tuple(map(_p_words, p_values)), "measured", p_values),
+        Strip("verdict", _words(found["verdict"]), "verdict"),
     ]
-    where = f" {row_name(table.rows[baselines.pop()])}" if one else ""
-    return Section(f"{heading}{where}", strips)
+    which = "Against" if len(metrics) > 1 else f"{columns[0].title} against"
+    return [Section(f"{which} the baseline{f' {baselines[0]}' if len(baselines) == 1 else ''}", strips)]
 
 
-def _p_words(comparison: Comparison) -> str:
-    if comparison.p_holm is None:
-        return NOTHING
-    return "< 0.001" if comparison.p_holm < 0.001 else f"{comparison.p_holm:.3f}"
+def _p_words(p: float | None) -> str:
+    return NOTHING if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _answers(table: Table) -> Section:
-    titles = {column.key: column for column in COLUMNS.values()}
-    answers = table.answers
-    strips = [Strip("comparison", tuple(answer.text for answer in answers), "label")]
-    differences = tuple(_signed(a.difference, titles[a.metric], a.half_width) for a in answers)
-    strips.append(Strip("margin", differences, "measured"))
-    if any(answer.published is not None for answer in answers):
-        strips.append(Strip("paper", tuple(_signed(a.published, titles[a.metric]) for a in answers), "paper"))
+def _claim(answers: Sequence[Answer]) -> Section:
+    columns = [COLUMNS[answer.metric] for answer in answers]
+    margins, widths = [answer.difference for answer in answers], [answer.half_width for answer in answers]
+    published = [answer.published for answer in answers]
+    probabilities = tuple(answer.probability for answer in answers)
+    strips = [
+        Strip("comparison", tuple(answer.text for answer in answers), "label"),
+        _signed_strip("margin", "measured", margins, columns, widths),
+    ]
+    if any(number is not None for number in published):
+        strips.append(_signed_strip("paper", "paper", published, columns))
+    counts = [answer.n for answer in answers]
     strips += [
-        Strip("n", tuple(str(answer.n) for answer in answers), "measured"),
-        Strip("probability", tuple(probability_words(answer.probability) for answer in answers), "measured"),
+        Strip("n", _words(counts), "measured", _numbers(counts)),
+        Strip("probability", tuple(map(probability_words, probabilities)), "measured", probabilities),
         Strip("verdict", tuple(answer.verdict for answer in answers), "verdict"),
     ]
     return Section(f"Does the claim hold? {claim_words(answers)}", strips)
@@ -165,7 +160,7 @@ def claim_words(answers: Sequence[Answer]) -> str:
 
 
 def probability_words(probability: float | None) -> str:
-    """`61 %`; never 0 or 100, which no number of seeds shows."""
+    """`61 %`; never 0 or 100, which no number of seeds can show."""
     if probability is None:
         return NOTHING
     if probability < 0.01:
@@ -173,64 +168,63 @@ def probability_words(probability: float | None) -> str:
     return "> 99 %" if probability > 0.99 else f"{100 * probability:.0f} %"
 
 
-def row_name(row: Row) -> str:
-    """`Focal-Tiny / 14`."""
-    return " / ".join(row.labels.values())
+def long_grid(runs: "pd.DataFrame") -> list[Strip]:
+    """The main columns of the long table: which run, and its results. The CSV has all of them."""
+    labels = runs.attrs["labels"]
+    metrics = [key for key in runs.columns if key in _HEADLINES and key not in labels]
+    settings = [] if labels else _differing_settings(runs)
+    costs = ["params", "gmacs", "train_seconds"]
+    shown = ["run", *labels, *settings, "task", "seed", "state", *metrics, *costs]
+    return [_long_strip(key, runs[key], None if key in labels else COLUMNS.get(key)) for key in shown]
 
 
-def entry_words(entry: Entry, column: Column) -> str:
-    """`87.4 ± 0.6`, `87.4 (n=1)` where more seeds were planned, or why there is no number.
-
-    What follows ± is half of the 95 % interval.
-    """
-    if entry.mean is None:
-        return NOTHING if entry.status == "not planned" else entry.status
-    words = f"{entry.mean:.{column.digits}f}"
-    if entry.half_width is not None:
-        words += f" ± {entry.half_width:.{column.digits}f}"
-    partial = entry.n < entry.planned and column.key not in COUNTED
-    return f"{words} (n={entry.n})" if partial else words
-
-
-def runs_words(row: Row) -> str:
-    """`3/3`, or `1/3: 1 failed, 1 missing`: finished of planned runs, and what became of the others."""
-    if row.reference:
-        return "paper only"
-    words = f"{row.states[State.FINISHED]}/{len(row.runs)}"
-    if row.same_as is not None:
-        words += " shared"
-    rest = [f"{row.states[state]} {state}" for state in State if state is not State.FINISHED]
-    others = ", ".join(part for part in rest if not part.startswith("0 "))
-    return f"{words}: {others}" if others else words
-
-
-def long_grid(rows: Sequence[LongRow], labels: Sequence[str] = ()) -> list[Strip]:
-    """The main columns of the long table: which run, and what came out. All of them are in the CSV."""
-    found = long_columns(rows, labels)
-    metrics = [key for key in found if key in _HEADLINES]
-    settings = [] if labels else _telling_settings(rows)
-    shown = ["run", *labels, *settings, "task", "seed", "state", *metrics, "params", "gmacs", "train_seconds"]
-    return [_long_strip(key, rows, is_label=key in labels) for key in shown]
-
-
-def _telling_settings(rows: Sequence[LongRow]) -> list[str]:
-    """The backbone, and what else differs between the runs that say it, its options first."""
-    known = [row for row in rows if row["state"] == State.FINISHED]
-    keys = dict.fromkeys(key for row in known for key in row if key.startswith("model."))
-    differing = [key for key in keys if len({repr(row.get(key)) for row in known}) > 1]
+def _differing_settings(runs: "pd.DataFrame") -> list[str]:
+    """The backbone, and other settings in which finished runs differ, options of the backbone first."""
+    known = runs[runs["state"] == State.FINISHED]
+    keys = [key for key in runs.columns if key.startswith("model.")]
+    differing = [key for key in keys if len(set(map(repr, known[key].tolist()))) > 1]
     backbone = [key for key in keys if key == "model.backbone"]
     options = [key for key in differing if key.startswith(_OPTION)]
     return list(dict.fromkeys(backbone + options + differing))[:_MOST_SETTINGS]
 
 
-def _long_strip(key: str, rows: Iterable[LongRow], *, is_label: bool) -> Strip:
-    column = None if is_label else COLUMNS.get(key)
-    heading = column.title if column else key.removeprefix(_OPTION).removeprefix("model.").replace("_", " ")
-    cells = tuple(_long_words(row.get(key), column) for row in rows)
-    return Strip(heading, cells, "measured" if column else "state" if key == "state" else "label")
+def _long_strip(key: str, values: "pd.Series[Any]", column: Column | None) -> Strip:
+    if column is None:
+        heading = key.removeprefix(_OPTION).removeprefix("model.").replace("_", " ")
+        return Strip(heading, _words(values), "state" if key == "state" else "label")
+    numbers = _numbers(values)
+    scaled = [None if number is None else number * column.scale for number in numbers]
+    words = (NOTHING if number is None else f"{number:.{column.digits}f}" for number in scaled)
+    return Strip(column.title, tuple(words), "measured")
 
 
-def _long_words(value: Any, column: Column | None) -> str:
-    if value is None:
-        return NOTHING
-    return f"{value * column.scale:.{column.digits}f}" if column else str(value)
+def _signed_strip(
+    heading: str,
+    kind: Literal["measured", "paper"],
+    values: Iterable[float | None],
+    columns: Sequence[Column],
+    half_widths: Iterable[float | None] | None = None,
+) -> Strip:
+    """Differences such as `+1.2`, or `+1.2 ± 0.8`."""
+    numbers = _numbers(values)
+    widths = _numbers(half_widths) if half_widths is not None else [None] * len(numbers)
+    words = []
+    for number, width, column in zip(numbers, widths, columns, strict=True):
+        spread = "" if width is None else f" ± {width:.{column.digits}f}"
+        # adding 0.0 turns -0.0 into 0.0
+        rounded = None if number is None else round(number, column.digits) + 0.0
+        words.append(NOTHING if rounded is None else f"{rounded:+.{column.digits}f}{spread}")
+    return Strip(heading, tuple(words), kind, numbers)
+
+
+def _words(values: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(NOTHING if value is None else str(value) for value in _numbers(values))
+
+
+def _numbers(values: Iterable[Any]) -> tuple[Any, ...]:
+    """As Python objects, None for what is missing."""
+    import pandas as pd
+
+    series = pd.Series(values)
+    both = zip(series.tolist(), series.isna(), strict=True)
+    return tuple(None if missing else value for value, missing in both)

@@ -1,27 +1,33 @@
-"""The formats of a sweep's table and of the long table; each is a function from data to text."""
+"""The formats of a sweep's table and of the long table of runs.
 
-import csv
+CSV and Parquet are pandas'. Text, Markdown and LaTeX are ours: pandas' writers and its Styler cannot wrap
+headings without breaking numbers, write Markdown without padding, or group columns with partial rules.
+"""
+
 import io
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from focal_lab.report.formats.grid import WORDS, Strip, long_grid, row_name, table_grid, table_sections
+from focal_lab.errors import UserError
+from focal_lab.report.formats.grid import WORDS, Strip, long_grid, table_grid, table_sections
 from focal_lab.report.formats.latex import long_latex, table_latex
 from focal_lab.report.formats.terminal import heading_text, note_text, strips_text
-from focal_lab.report.table.long_table import LongRow, long_columns
-from focal_lab.report.table.model import Entry, Table
+from focal_lab.report.table.model import Table
 from focal_lab.report.table.notes import long_notes
-from focal_lab.sweep.run_folder.outcome import State
-from focal_lab.sweep.spec.columns import Column
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Every character that can start something in Markdown, inside a table's cell or a list item; $ and ~ are
 # GitHub's mathematics and strike-through.
 _MARKDOWN = {ord(character): f"\\{character}" for character in "\\`*_[]<>|~$&"}
 # A terminal shows the latest runs; nobody scrolls through thousands.
 _MOST_LONG_ROWS = 200
+# Columns of `Table.frame` that repeat others in words, or that only the comparisons show.
+_NOT_FLAT = frozenset({"shown", "pairs", "delta_paper"})
 
 
 def table_text(table: Table, width: int | None = None, *, color: bool = False) -> str:
@@ -29,11 +35,11 @@ def table_text(table: Table, width: int | None = None, *, color: bool = False) -
 
     Args:
         table: what to show.
-        width: columns of the terminal; None for as wide as it takes, as a pipe wants it.
+        width: columns of the terminal; None: wrap nothing, as for a pipe.
         color: use ANSI escape codes.
     """
-    head = heading_text(_title(table), table.claim and f"Claim: {table.claim}", width, color=color)
-    text = head + strips_text(table_grid(table), width, color=color)
+    text = heading_text(table.full_title, table.claim and f"Claim: {table.claim}", width, color=color)
+    text += strips_text(table_grid(table), width, color=color)
     for section in table_sections(table):
         text += "\n" + heading_text(section.heading, None, width, color=color)
         text += strips_text(section.strips, width, color=color)
@@ -43,117 +49,99 @@ def table_text(table: Table, width: int | None = None, *, color: bool = False) -
 def table_markdown(table: Table) -> str:
     """For a README or a pull request."""
     claim = f"Claim: {_markdown(table.claim)}\n\n" if table.claim else ""
-    text = f"### {_markdown(_title(table))}\n\n{claim}{_markdown_strips(table_grid(table))}"
+    text = f"### {_markdown(table.full_title)}\n\n{claim}{_markdown_strips(table_grid(table))}"
     for section in table_sections(table):
         text += f"\n{_markdown(section.heading)}\n\n{_markdown_strips(section.strips)}"
-    notes = "".join(f"- {_markdown(note)}\n" for note in table.notes)
-    return f"{text}\n{notes}"
+    return f"{text}\n{_markdown_list(table.notes)}"
 
 
-def table_csv(table: Table) -> str:
-    """For programs: a line a row, numbers in full; see `flat_rows`."""
-    rows = flat_rows(table)
-    return _csv([list(rows[0]), *(row.values() for row in rows)] if rows else [])
-
-
-def flat_rows(table: Table) -> list[dict[str, Any]]:
-    """A row as flat values with equal keys.
-
-    Factors, then for each column `top1_mean, _sd, _ci95` (half of the interval)`, _n, _paper, _diff`
-    (measured minus the paper's), for metrics `_baseline, _delta` (row minus baseline)`, _delta_ci95, _p,
-    _p_holm, _verdict`, then counts of runs.
-    """
-    rows = []
-    for row in table.rows:
-        flat: dict[str, Any] = {factor: row.labels.get(factor) for factor in table.factors}
-        for column in table.columns:
-            flat |= _flat_entry(column, row.entries[column.key], table)
-        counts = {str(state): row.states.get(state, 0) for state in State}
-        rows.append(flat | {"data": row.data or None, "planned": len(row.runs)} | counts)
-    return rows
-
-
-def _flat_entry(column: Column, entry: Entry, table: Table) -> dict[str, Any]:
-    flat: dict[str, Any] = {
-        "mean": entry.mean,
-        "sd": entry.sd,
-        "ci95": entry.half_width,
-        "n": entry.n,
-        "paper": entry.published,
-        "diff": entry.difference,
-    }
-    if column.task is not None:
-        compared = entry.compared
-        flat |= {
-            "baseline": row_name(table.rows[compared.baseline]) if compared else None,
-            "delta": compared.difference if compared else None,
-            "delta_ci95": compared.half_width if compared else None,
-            "p": compared.p if compared else None,
-            "p_holm": compared.p_holm if compared else None,
-            "verdict": compared.verdict if compared else None,
-        }
-    return {f"{column.key}_{name}": value for name, value in flat.items()}
+def flat_table(table: Table) -> "pd.DataFrame":
+    """`Table.frame` with one line of headings: labels, `top1_mean, top1_sd, ...`, data, counts of runs."""
+    frame = table.frame
+    chosen = [key for key in frame.columns if key[1] not in _NOT_FLAT and key[0] != "runs"]
+    flat = frame[chosen].set_axis(["_".join(filter(None, key)) for key in chosen], axis=1)
+    # a factor must not hide a column
+    names = [f"factor.{name}" if name in flat.columns else name for name in frame.index.names]
+    return flat.rename_axis(names).reset_index(drop=not table.factors)
 
 
 def table_json(table: Table) -> str:
-    """Everything the table knows, down to each seed's value and each run's state."""
+    """Everything the table knows, down to the value of each seed and the state of each run."""
     return _json(asdict(table))
 
 
-def long_text(
-    rows: Sequence[LongRow], labels: Sequence[str] = (), width: int | None = None, *, color: bool = False
-) -> str:
-    """The main columns of the long table for a terminal, the latest runs if there are very many."""
-    shown, notes = list(rows), []
-    if len(shown) > _MOST_LONG_ROWS:
-        latest = sorted(rows, key=lambda row: str(row.get("finished") or ""))[-_MOST_LONG_ROWS:]
-        chosen = {id(row) for row in latest}
-        shown = [row for row in rows if id(row) in chosen]
-        notes.append(f"The latest {len(shown)} of {len(rows)} runs; all of them: --format csv.")
-    notes += long_notes(shown)
-    return strips_text(long_grid(shown, labels), width, color=color) + note_text(notes, width)
+def long_text(runs: "pd.DataFrame", width: int | None = None, *, color: bool = False) -> str:
+    """The main columns of the long table for a terminal; the latest runs if there are very many."""
+    notes = []
+    if len(runs) > _MOST_LONG_ROWS:
+        latest = runs["finished"].fillna("").sort_values(kind="stable").index[-_MOST_LONG_ROWS:]
+        notes.append(f"The latest {len(latest)} of {len(runs)} runs; all of them: --format csv.")
+        runs = runs.loc[latest.sort_values()]
+    notes += long_notes(runs)
+    return strips_text(long_grid(runs), width, color=color) + note_text(notes, width)
 
 
-def long_markdown(rows: Sequence[LongRow], labels: Sequence[str] = ()) -> str:
+def long_markdown(runs: "pd.DataFrame") -> str:
     """The main columns of the long table, all rows."""
-    notes = "".join(f"- {_markdown(note)}\n" for note in long_notes(rows))
-    return _markdown_strips(long_grid(rows, labels)) + (f"\n{notes}" if notes else "")
+    notes = _markdown_list(long_notes(runs))
+    return _markdown_strips(long_grid(runs)) + (f"\n{notes}" if notes else "")
 
 
-def long_csv(rows: Sequence[LongRow], labels: Sequence[str] = ()) -> str:
-    """Everything that is known about each run, one line a run; unknown is empty."""
-    columns = long_columns(rows, labels)
-    return _csv([columns, *([row.get(key) for key in columns] for row in rows)])
-
-
-def long_json(rows: Sequence[LongRow], labels: Sequence[str] = ()) -> str:
+def long_json(runs: "pd.DataFrame") -> str:
     """A list of objects with equal keys; unknown is null."""
-    columns = long_columns(rows, labels)
-    return _json([{key: row.get(key) for key in columns} for row in rows])
+    return _json(runs.astype(object).where(runs.notna(), None).to_dict("records"))
 
 
-TABLE_FORMATS: dict[str, Callable[[Table], str]] = {
+def csv(frame: "pd.DataFrame") -> str:
+    """Every column, numbers in full; what is missing is empty."""
+    floats = frame.select_dtypes("float64")
+    short = frame.assign(**{name: _shortest(floats[name]) for name in floats})
+    return short.to_csv(index=False, lineterminator="\n")
+
+
+def parquet(frame: "pd.DataFrame") -> bytes:
+    """Every column with its type.
+
+    Raises:
+        UserError: pyarrow, which writes it, is not installed.
+    """
+    # a setting that is a number in one run and a word in another
+    objects = frame.select_dtypes(object)
+    mixed = [name for name in objects if len({type(value) for value in objects[name].dropna()}) > 1]
+    stream = io.BytesIO()
+    try:
+        frame.astype(dict.fromkeys(mixed, "str")).to_parquet(stream, engine="pyarrow", index=False)
+    except ImportError as error:
+        raise UserError(
+            "parquet needs pyarrow (pip install 'focal-lab[parquet]'; or --format csv)", key="--format"
+        ) from error
+    return stream.getvalue()
+
+
+TABLE_FORMATS: dict[str, Callable[[Table], str | bytes]] = {
     "text": table_text,
     "markdown": table_markdown,
     "latex": table_latex,
-    "csv": table_csv,
+    "csv": lambda table: csv(flat_table(table)),
     "json": table_json,
+    "parquet": lambda table: parquet(flat_table(table)),
 }
-LONG_FORMATS: dict[str, Callable[[Sequence[LongRow], Sequence[str]], str]] = {
+LONG_FORMATS: dict[str, Callable[["pd.DataFrame"], str | bytes]] = {
     "text": long_text,
     "markdown": long_markdown,
     "latex": long_latex,
-    "csv": long_csv,
+    "csv": csv,
     "json": long_json,
+    "parquet": parquet,
 }
-
-
-def _title(table: Table) -> str:
-    return f"{table.title} (the paper's {table.cite})" if table.cite else table.title
 
 
 def _markdown(text: str) -> str:
     return " ".join(text.split()).translate(_MARKDOWN)
+
+
+def _markdown_list(notes: Iterable[str]) -> str:
+    return "".join(f"- {_markdown(note)}\n" for note in notes)
 
 
 def _markdown_strips(strips: Sequence[Strip]) -> str:
@@ -163,10 +151,14 @@ def _markdown_strips(strips: Sequence[Strip]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _csv(lines: Iterable[Iterable[Any]]) -> str:
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(lines)
-    return stream.getvalue()
+def _shortest(values: "pd.Series[float]") -> "pd.Series[float]":
+    """Numbers that torch computed in float32 in the fewest digits that give that float32: 82.7, not
+    82.70000457763672."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        single = values.to_numpy().astype(np.float32)
+    return values.where(single != values, single.astype(str).astype(float))
 
 
 def _json(value: Any) -> str:
@@ -174,7 +166,7 @@ def _json(value: Any) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null."""
+    """JSON has neither NaN nor infinity: null."""
     if isinstance(value, dict):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

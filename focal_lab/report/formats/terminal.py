@@ -1,8 +1,9 @@
-"""Grids and sentences for a terminal; as plain text for a pipe."""
+"""Grids and notes for a terminal, or as plain text for a pipe."""
 
 import os
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 from focal_lab.report.formats.grid import WORDS, Strip
 from focal_lab.utils.text_table import TextColumn, aligned
@@ -18,9 +19,9 @@ def strips_text(strips: Sequence[Strip], width: int | None, *, color: bool) -> s
 
     Args:
         strips: the columns.
-        width: fold headings, and words about runs, to fit this; numbers and labels are never broken, so a
-            terminal that is too narrow for them gets longer lines. None: fold nothing.
-        color: use ANSI escape codes.
+        width: headings and descriptions of runs are wrapped to fit this; numbers and labels are not, so
+            lines may still be longer. None: wrap nothing.
+        color: use ANSI escape codes, unless NO_COLOR is set.
     """
     columns = [
         TextColumn(
@@ -28,7 +29,7 @@ def strips_text(strips: Sequence[Strip], width: int | None, *, color: bool) -> s
             strip.cells,
             right=strip.kind not in WORDS,
             folds=strip.kind == "state",
-            style=_style_of(strip.kind),
+            style=partial(_style, strip.kind),
         )
         for strip in strips
     ]
@@ -44,21 +45,17 @@ def heading_text(title: str, subtitle: str | None, width: int | None, *, color: 
 
 
 def note_text(notes: Iterable[str], width: int | None) -> str:
-    """Footnotes as a list under an empty line; nothing when there are none."""
-    lines = [
-        textwrap.fill(
-            " ".join(note.split()), width or _NOTE_WIDTH, initial_indent="- ", subsequent_indent="  "
-        )
-        for note in notes
-    ]
+    """Footnotes as a list below an empty line; empty without notes."""
+    wrap = partial(textwrap.fill, width=width or _NOTE_WIDTH, initial_indent="- ", subsequent_indent="  ")
+    lines = [wrap(" ".join(note.split())) for note in notes]
     return "\n".join(["", *lines, ""]) if lines else ""
 
 
-def _style_of(kind: str) -> Callable[[str], str]:
+def _style(kind: str, cell: str) -> str:
     if kind == "paper":
-        return lambda cell: _DIM
+        return _DIM
     if kind == "verdict":
-        return lambda cell: _VERDICTS.get(cell, "")
-    if kind not in ("measured", "state"):
-        return lambda cell: ""
-    return lambda cell: next((color for word, color in _COLORS.items() if word in cell), "")
+        return _VERDICTS.get(cell, "")
+    if kind in ("measured", "state"):
+        return next((color for word, color in _COLORS.items() if word in cell), "")
+    return ""

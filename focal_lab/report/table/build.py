@@ -1,4 +1,4 @@
-"""A sweep's table: the plan's cells as rows, measured numbers with their spread beside the published ones."""
+"""Builds a sweep's table: the plan's cells as rows, measured numbers beside the published ones."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from focal_lab.errors import UserError
 from focal_lab.report.published.layouts import Layout, Published, find_layout, published_values
-from focal_lab.report.table.claims import answer_claims
+from focal_lab.report.table.claims import claim_answer
 from focal_lab.report.table.comparison import compare_rows, find_baselines
 from focal_lab.report.table.left_out import left_out
 from focal_lab.report.table.model import COUNTED, Entry, PlannedRun, Row, Status, Table
@@ -16,40 +16,44 @@ from focal_lab.report.table.notes import table_notes
 from focal_lab.report.table.provenance import describe_data, provenance_of
 from focal_lab.report.table.reference_rows import with_references
 from focal_lab.report.table.statistics import sample
-from focal_lab.report.table.test_sets import mixed_tests, untold
+from focal_lab.report.table.test_sets import mixed_tests
 from focal_lab.sweep.plan.pareto import front_sentence
-from focal_lab.sweep.run_folder.outcome import Outcome, State, read_outcome
+from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.run_folder.result import Result
 from focal_lab.sweep.spec.columns import Column, find_column
 
 if TYPE_CHECKING:
     from focal_lab.sweep.plan.plan import Plan
-    from focal_lab.sweep.plan.runs import Run
 
 
 def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
-    """The table of a plan from what lies in `out`; nothing there is written.
+    """The table of a plan, from the runs in `out`; writes nothing.
 
     Args:
-        command: trains what is missing; None for the plan's own, which knows only what makes the plan.
+        plan: which runs, in which rows.
+        out: the folder of the runs.
+        command: trains what is missing; None for the plan's own, which has only the options that select runs.
 
     Raises:
         UserError: the sweep names a published table or a column that does not exist.
     """
     sweep = plan.sweep
     layout, columns = _layout_and_columns(plan)
-    costs_task = _costs_task(layout, sweep.tasks)
-    outcomes = {run.id: read_outcome(out / run.id) for run in plan.runs}
+    # the task whose networks the published table counts; the sweep's first one if it does not run that
+    costs_task = layout.counted_task if layout and layout.counted_task in sweep.tasks else sweep.tasks[0]
+    results: dict[str, Result] = {}
     runs_of: dict[tuple[str, ...], list[PlannedRun]] = defaultdict(list)
     for run in plan.runs:
-        runs_of[tuple(run.cell.labels.values())].append(_planned_run(run, outcomes[run.id]))
-    results = {name: outcome.result for name, outcome in outcomes.items() if outcome.result}
+        found = read_outcome(out / run.id)
+        if found.result is not None:
+            results[run.id] = found.result
+        planned = PlannedRun(run.id, run.task, run.seed, found.state, found.reason, found.last_line)
+        runs_of[tuple(run.cell.labels.values())].append(planned)
     first_row: dict[frozenset[str], int] = {}
     rows = []
     for index, cell in enumerate(plan.cells):
         runs = runs_of[tuple(cell.labels.values())]
         first = first_row.setdefault(frozenset(run.run for run in runs), index)
-        same_as = first if runs and first != index else None
         paper = published_values(layout, cell.labels) if layout else None
         numbers = [_entry(column, costs_task, runs, results, paper, layout) for column in columns]
         states = Counter(run.state for run in runs)
@@ -60,12 +64,15 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
                 states={str(state): states[state] for state in State},
                 runs=tuple(runs),
                 in_paper=paper is not None,
-                same_as=same_as,
+                same_as=first if runs and first != index else None,
             )
         )
     if layout is not None and layout.others:
         rows = with_references(rows, layout, sweep.columns)
-    compared = _compared(plan, rows, columns, results)
+    rows = _compared(plan, rows, columns, results)
+    order = None
+    if plan.recipe is not None:
+        order = front_sentence(plan.front, plan.recipe.search.objectives, len(results))
     table = Table(
         name=sweep.name,
         title=sweep.title,
@@ -79,46 +86,13 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
         seeds=tuple(dict.fromkeys(run.seed for run in plan.runs)),
         factors=tuple(dict.fromkeys(factor for cell in plan.cells for factor in cell.labels)),
         columns=columns,
-        rows=tuple(compared),
+        rows=tuple(rows),
         notes=(),
-        provenance=replace(
-            provenance_of(list(results.values())),
-            mixed_tests=tuple(_mixed_tests(compared, list(results.values()))),
-            untold_tests=untold(list(results.values())),
-        ),
-        order=_order(plan, len(results)),
-        answers=answer_claims(compared, sweep.expectations, results),
+        provenance=provenance_of(list(results.values()), mixed_tests(rows, results)),
+        order=order,
+        answers=tuple(claim_answer(rows, part, results) for part in sweep.expectations),
     )
     return replace(table, notes=(*table_notes(table), *left_out(plan, out)))
-
-
-def _mixed_tests(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
-    """What was not tested on what the other rows of the same data were."""
-    places = {run.run: (row, run) for row in reversed(rows) for run in row.runs}
-    names = {
-        name: f"{' / '.join(row.labels.values())}, seed {run.seed} ({name})"
-        for name, (row, run) in places.items()
-    }
-    return mixed_tests(results, {name: row.data for name, (row, _) in places.items()}, names)
-
-
-def _compared(
-    plan: "Plan", rows: Sequence[Row], columns: Sequence[Column], results: Mapping[str, Result]
-) -> list[Row]:
-    """The rows with their baselines; a search has none unless its file names one."""
-    found = [[results[run.run] for run in row.runs if run.run in results] for row in rows]
-    baselines: list[int | None] = [None] * len(rows)
-    if plan.recipe is None or plan.sweep.baseline:
-        baselines = find_baselines(rows, plan.sweep.baseline)
-    described = zip(rows, baselines, describe_data(found), strict=True)
-    rows = [replace(row, baseline=baseline, data=data) for row, baseline, data in described]
-    return compare_rows(rows, columns, across_data=bool(plan.sweep.baseline), results=results)
-
-
-def _order(plan: "Plan", trained: int) -> str | None:
-    if plan.recipe is None:
-        return None
-    return front_sentence(plan.front, plan.recipe.search.objectives, trained)
 
 
 def _layout_and_columns(plan: "Plan") -> tuple[Layout | None, tuple[Column, ...]]:
@@ -132,15 +106,19 @@ def _layout_and_columns(plan: "Plan") -> tuple[Layout | None, tuple[Column, ...]
         raise UserError(error.message, file=sweep.path, key=key) from None
 
 
-def _costs_task(layout: Layout | None, tasks: Sequence[str]) -> str:
-    """The task whose networks the published table counts; the sweep's first one where it lacks that."""
-    if layout is not None and layout.counted_task in tasks:
-        return layout.counted_task
-    return tasks[0]
-
-
-def _planned_run(run: "Run", outcome: Outcome) -> PlannedRun:
-    return PlannedRun(run.id, run.task, run.seed, outcome.state, outcome.reason, outcome.last_line)
+def _compared(
+    plan: "Plan", rows: Sequence[Row], columns: Sequence[Column], results: Mapping[str, Result]
+) -> list[Row]:
+    """The rows with their baselines; a search has none unless its file names one."""
+    baselines: list[int | None] = [None] * len(rows)
+    if plan.recipe is None or plan.sweep.baseline:
+        baselines = find_baselines(rows, plan.sweep.baseline)
+    data = describe_data([[results[run.run] for run in row.runs if run.run in results] for row in rows])
+    rows = [
+        replace(row, baseline=baseline, data=words)
+        for row, baseline, words in zip(rows, baselines, data, strict=True)
+    ]
+    return compare_rows(rows, columns, results, across_data=bool(plan.sweep.baseline))
 
 
 def _entry(
@@ -151,31 +129,27 @@ def _entry(
     paper: Published | None,
     layout: Layout | None,
 ) -> Entry:
-    """What every run has (parameters, times) is taken from the runs of one task."""
+    """One number; what every run has (parameters, times) is taken from the runs of one task."""
     task = column.task or costs_task
     runs = [run for run in runs if run.task == task]
     found = {run.seed: _value(results[run.run], column) for run in runs if run.run in results}
     values = {seed: value for seed, value in found.items() if value is not None}
     counted = column.key in COUNTED
-    # of what is counted only the mean is wanted
-    found_in = sample(list(values.values())[: 1 if counted else None])
+    # what is counted has no spread
+    over_seeds = sample(list(values.values())[: 1 if counted else None])
+    published = paper.values.get(column.key) if paper is not None else None
+    if counted and layout is not None and task != layout.counted_task:
+        published = None  # a published count is of another task's networks
     return Entry(
-        mean=found_in.mean,
-        sd=found_in.sd,
-        half_width=found_in.half_width,
+        mean=over_seeds.mean,
+        sd=over_seeds.sd,
+        half_width=over_seeds.half_width,
         n=len(values),
         planned=len(runs),
-        published=_published(column, task, paper, layout),
-        status=_status([run.state for run in runs], measured=bool(values)),
+        published=published,
+        status="measured" if values else _status({run.state for run in runs}),
         values=values,
     )
-
-
-def _published(column: Column, task: str, paper: Published | None, layout: Layout | None) -> float | None:
-    """The paper counts one task's networks in a table; beside another's its counts mean nothing."""
-    if paper is None or layout is None or (column.key in COUNTED and task != layout.counted_task):
-        return None
-    return paper.values.get(column.key)
 
 
 def _value(result: Result, column: Column) -> float | None:
@@ -184,15 +158,15 @@ def _value(result: Result, column: Column) -> float | None:
     return value if value is None or column.scale == 1 else round(value * column.scale, 9)
 
 
-def _status(states: Sequence[State], *, measured: bool) -> Status:
-    if measured:
-        return "measured"
-    if not states:
-        return "not planned"
-    if State.FAILED in states:
-        return "failed"
-    if State.PRUNED in states:
-        return "pruned"
-    if State.CORRUPT in states:
-        return "corrupt"
-    return "missing" if State.MISSING in states else "not reported"
+def _status(states: set[State]) -> Status:
+    """The most severe state of runs without a value."""
+    severe: dict[State, Status] = {
+        State.FAILED: "failed",
+        State.PRUNED: "pruned",
+        State.CORRUPT: "corrupt",
+        State.MISSING: "missing",
+    }
+    return next(
+        (words for state, words in severe.items() if state in states),
+        "not reported" if states else "not planned",
+    )

@@ -1,4 +1,4 @@
-"""Does the claim hold? Each of its comparisons of cells, answered by the seeds that all of them have."""
+"""Whether a sweep's claim holds: each part is tested on the seeds that all of its cells have."""
 
 from collections.abc import Mapping, Sequence
 from math import fsum
@@ -11,41 +11,36 @@ from focal_lab.sweep.spec.claim_grammar import Expectation
 from focal_lab.sweep.spec.columns import COLUMNS
 
 
-def answer_claims(
-    rows: Sequence[Row], expectations: Sequence[Expectation], results: Mapping[str, Result] | None = None
-) -> tuple[Answer, ...]:
-    """What the rows say to each part of a claim, in the claim's order.
+def overall(answers: Sequence[Answer]) -> tuple[ClaimVerdict, float | None]:
+    """The claim as a whole: supported if all parts are, contradicted if one is.
 
-    Args:
-        rows: of the table.
-        expectations: the parts.
-        results: of the finished runs; cells whose runs were tested on other images are not compared.
-    """
-    return tuple(_answer(rows, expectation, results or {}) for expectation in expectations)
-
-
-def overall(
-    answers: Sequence[Answer],
-) -> tuple[ClaimVerdict, float | None]:
-    """All parts together: supported if all are, contradicted if one is; at most this probable.
-
-    Parts share cells and seeds, so their probabilities do not multiply; the whole is never more probable than
-    its least probable part.
+    Parts share cells and seeds, so their probabilities do not multiply. The probability returned is that of
+    the least probable part, which bounds the whole from above; None if one of them is unknown.
     """
     known = [answer.probability for answer in answers if answer.probability is not None]
     probability = min(known) if len(known) == len(answers) and known else None
-    if any(answer.verdict == "contradicted" for answer in answers):
+    verdicts = {answer.verdict for answer in answers}
+    if "contradicted" in verdicts:
         return "contradicted", probability
-    if answers and all(answer.verdict == "supported" for answer in answers):
-        return "supported", probability
-    return "undecided", probability
+    return "supported" if verdicts == {"supported"} else "undecided", probability
 
 
-def _answer(rows: Sequence[Row], expectation: Expectation, results: Mapping[str, Result]) -> Answer:
-    contrasts = [] if _apart(rows, expectation, results) else _contrasts(rows, expectation)
+def claim_answer(rows: Sequence[Row], expectation: Expectation, results: Mapping[str, Result]) -> Answer:
+    """Test one part of a claim.
+
+    Args:
+        rows: of the table.
+        expectation: the part.
+        results: of the finished runs; cells whose runs were tested on different images are not compared.
+    """
+    cells = [
+        (weight, [row for row in rows if labels.items() <= row.labels.items()])
+        for weight, labels in expectation.terms
+    ]
+    contrasts = _contrasts(cells, expectation) if _comparable(cells, expectation.metric, results) else []
     found = sample(contrasts)
-    probability = probability_positive(contrasts)
-    if found.sd == 0 and found.mean == 0:  # equal, as far as these pictures can tell
+    probability = probability_positive(found)
+    if found.sd == 0 and found.mean == 0:  # equal, as far as the test images can show
         probability = 0.0 if expectation.strict else 1.0
     verdict: ClaimVerdict = "undecided"
     if probability is not None and probability >= 1 - ALPHA:
@@ -60,32 +55,30 @@ def _answer(rows: Sequence[Row], expectation: Expectation, results: Mapping[str,
         half_width=found.half_width,
         probability=probability,
         verdict=verdict,
-        published=_published(rows, expectation),
+        published=_published(cells, expectation),
     )
 
 
-def _apart(rows: Sequence[Row], expectation: Expectation, results: Mapping[str, Result]) -> bool:
-    """Whether cells of the same data were tested on different images, labels or classes."""
-    task = COLUMNS[expectation.metric].task if expectation.metric in COLUMNS else None
-    cells = [row for _, labels in expectation.terms for row in _cells(rows, labels)]
-    return task is not None and any(
-        conflicting(tests_of([row for row in cells if row.data == data], task, results))
-        for data in {row.data for row in cells}
+_Cells = Sequence[tuple[float, Sequence[Row]]]
+
+
+def _comparable(cells: _Cells, metric: str, results: Mapping[str, Result]) -> bool:
+    """Whether cells of the same data were tested on the same images, labels and classes."""
+    task = COLUMNS[metric].task if metric in COLUMNS else None
+    rows = [row for _, term in cells for row in term]
+    return task is None or not any(
+        conflicting(tests_of([row for row in rows if row.data == data], task, results))
+        for data in {row.data for row in rows}
     )
 
 
-def _contrasts(rows: Sequence[Row], expectation: Expectation) -> list[float]:
-    """The comparison's difference, seed by seed; none when a cell is missing."""
-    weighted: list[tuple[float, Mapping[int, float]]] = []
-    for weight, labels in expectation.terms:
-        cells = _cells(rows, labels)
-        if not cells:
-            return []
-        for row in cells:
-            entry = row.entries.get(expectation.metric)
-            if entry is None:
-                return []
-            weighted.append((weight / len(cells), entry.values))
+def _contrasts(cells: _Cells, expectation: Expectation) -> list[float]:
+    """The comparison's difference for each seed; empty if a cell is missing."""
+    if not all(term and all(expectation.metric in row.entries for row in term) for _, term in cells):
+        return []
+    weighted = [
+        (weight / len(term), row.entries[expectation.metric].values) for weight, term in cells for row in term
+    ]
     seeds = set.intersection(*(set(values) for _, values in weighted))
     return [
         fsum([expectation.constant, *(weight * values[seed] for weight, values in weighted)])
@@ -93,19 +86,12 @@ def _contrasts(rows: Sequence[Row], expectation: Expectation) -> list[float]:
     ]
 
 
-def _published(rows: Sequence[Row], expectation: Expectation) -> float | None:
+def _published(cells: _Cells, expectation: Expectation) -> float | None:
     parts = [expectation.constant]
-    for weight, labels in expectation.terms:
-        cells = _cells(rows, labels)
-        numbers = [
-            row.entries[expectation.metric].published for row in cells if expectation.metric in row.entries
-        ]
-        known = [number for number in numbers if number is not None]
-        if not known or len(known) < len(cells):
+    for weight, term in cells:
+        entries = [row.entries.get(expectation.metric) for row in term]
+        known = [entry.published for entry in entries if entry and entry.published is not None]
+        if not known or len(known) < len(term):
             return None
         parts.append(weight * fsum(known) / len(known))
     return round(fsum(parts), 9)
-
-
-def _cells(rows: Sequence[Row], labels: Mapping[str, str]) -> list[Row]:
-    return [row for row in rows if labels.items() <= row.labels.items()]

@@ -1,10 +1,10 @@
-"""Rows against their baselines: paired tests, corrected for how many there are."""
+"""Comparisons of rows with their baselines: paired tests, corrected for their number."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from focal_lab.report.table.model import Comparison, Entry, Row
-from focal_lab.report.table.statistics import ALPHA, LEAST_SEEDS, Paired, Verdict, holm, paired
+from focal_lab.report.table.model import Comparison, Row
+from focal_lab.report.table.statistics import ALPHA, LEAST_SEEDS, Verdict, holm, p_value, sample
 from focal_lab.report.table.test_sets import conflicting, tests_of
 from focal_lab.sweep.run_folder.result import Result
 from focal_lab.sweep.spec.columns import Column
@@ -15,10 +15,10 @@ def find_baselines(rows: Sequence[Row], baseline: Mapping[str, Mapping[str, str]
 
     Args:
         rows: of the table.
-        baseline: factor -> label -> the baseline's label; none: the first row is everybody's.
+        baseline: factor -> label -> the baseline's label; empty: the first row is the baseline of all.
 
     Returns:
-        None for rows that are baselines themselves, and where the baseline is no row of the table.
+        None for rows that are baselines themselves, and where the baseline is not a row of the table.
     """
     own = [index for index, row in enumerate(rows) if not row.reference]
     if not baseline:
@@ -33,44 +33,33 @@ def find_baselines(rows: Sequence[Row], baseline: Mapping[str, Mapping[str, str]
 
 
 def compare_rows(
-    rows: Sequence[Row],
-    columns: Sequence[Column],
-    *,
-    across_data: bool,
-    results: Mapping[str, Result] | None = None,
+    rows: Sequence[Row], columns: Sequence[Column], results: Mapping[str, Result], *, across_data: bool
 ) -> list[Row]:
     """Compare every metric of every row with the row's baseline.
 
     Args:
         rows: of the table; `baseline` and `data` are set.
         columns: those of a task are compared, parameters and times are not.
-        across_data: also where a row and its baseline have different pictures.
         results: of the finished runs, which say what they were tested on.
+        across_data: also compare rows with baselines that have different data.
     """
     changed = [dict(row.entries) for row in rows]
     for column in columns:
         if column.task is None:
             continue
         compared = {
-            index: _compare(rows, index, row.baseline, column, across_data, results or {})
+            index: _compare(row, row.baseline, rows[row.baseline], column, results, across_data)
             for index, row in enumerate(rows)
             if row.baseline is not None and row.entries[column.key].planned
         }
         for index, comparison in _corrected(compared, rows, column).items():
-            entry = changed[index][column.key]
-            changed[index][column.key] = replace(entry, compared=comparison)
+            changed[index][column.key] = replace(changed[index][column.key], compared=comparison)
     return [replace(row, entries=entries) for row, entries in zip(rows, changed, strict=True)]
 
 
 def _compare(
-    rows: Sequence[Row],
-    index: int,
-    place: int,
-    column: Column,
-    across_data: bool,
-    results: Mapping[str, Result],
+    row: Row, place: int, baseline: Row, column: Column, results: Mapping[str, Result], across_data: bool
 ) -> Comparison:
-    row, baseline = rows[index], rows[place]
     mine, theirs = row.entries[column.key], baseline.entries[column.key]
     verdict: Verdict | None = None
     if [run.run for run in row.runs] == [run.run for run in baseline.runs]:
@@ -79,43 +68,40 @@ def _compare(
         verdict = "other data"
     elif row.data == baseline.data and conflicting(tests_of((row, baseline), column.task or "", results)):
         verdict = "other test set"
-    found = Paired(0, None, None, None) if verdict else paired(mine.values, theirs.values)
+    pairs = [] if verdict else [mine.values[s] - theirs.values[s] for s in mine.values if s in theirs.values]
+    found = sample(pairs)
+    published = None
+    if mine.published is not None and theirs.published is not None:
+        published = round(mine.published - theirs.published, 9)
     return Comparison(
         baseline=place,
         n=found.n,
-        difference=found.difference,
+        difference=found.mean,
         half_width=found.half_width,
-        p=found.p,
+        p=p_value(found),
         p_holm=None,
-        published=_published(mine, theirs),
+        published=published,
         verdict=verdict or "too few seeds",
     )
-
-
-def _published(mine: Entry, theirs: Entry) -> float | None:
-    if mine.published is None or theirs.published is None:
-        return None
-    return round(mine.published - theirs.published, 9)
 
 
 def _corrected(
     compared: Mapping[int, Comparison], rows: Sequence[Row], column: Column
 ) -> dict[int, Comparison]:
     """Holm's correction over the column; rows that share their runs are one comparison."""
-    family = [
-        index
+    family = {
+        index: comparison.p
         for index, comparison in compared.items()
         if comparison.p is not None and comparison.n >= LEAST_SEEDS and rows[index].same_as is None
-    ]
-    p_values = [comparison.p for index in family if (comparison := compared[index]).p is not None]
-    corrected = dict(zip(family, holm(p_values), strict=True))
-    answers = dict(compared)
+    }
+    corrected = dict(zip(family, holm(list(family.values())), strict=True))
+    found = dict(compared)
     for index, comparison in compared.items():
         same_as = rows[index].same_as
         p_holm = corrected.get(index if same_as is None else same_as)
-        if p_holm is not None and comparison.difference is not None and comparison.p is not None:
+        if p_holm is not None and comparison.difference is not None:
             verdict: Verdict = "within noise"
             if p_holm < ALPHA:
                 verdict = "better" if (comparison.difference > 0) == column.higher_is_better else "worse"
-            answers[index] = replace(comparison, p_holm=p_holm, verdict=verdict)
-    return answers
+            found[index] = replace(comparison, p_holm=p_holm, verdict=verdict)
+    return found

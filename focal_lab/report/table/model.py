@@ -1,34 +1,47 @@
-"""What a table is made of: plain data that every renderer and every statistic reads.
+"""A sweep's table: typed records with every statistic, and the DataFrame that all formats show.
 
 Numbers are in the unit of the column's heading.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 from focal_lab.report.table.statistics import Verdict
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import Column
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 # Equal for every seed of a cell: counted, not measured, so they have neither spread nor n.
 COUNTED = frozenset({"params", "gmacs"})
+NOTHING = "–"  # noqa: RUF001  (the dash that papers print)
+# Columns of `Table.frame` -> attributes of an Entry, and of a Comparison.
+_NUMBERS = {
+    **{"mean": "mean", "sd": "sd", "ci95": "half_width", "n": "n"},
+    **{"paper": "published", "diff": "difference"},
+}
+_COMPARED = {
+    **{"delta": "difference", "delta_ci95": "half_width", "delta_paper": "published"},
+    **{"p": "p", "p_holm": "p_holm", "verdict": "verdict"},
+}
 ClaimVerdict = Literal["supported", "contradicted", "undecided"]
 Status = Literal["measured", "failed", "pruned", "corrupt", "missing", "not reported", "not planned"]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A number against the one of the row's baseline, by the seeds that both have.
+    """A metric against the one of the row's baseline, paired by seed.
 
     Attributes:
-        baseline: index of the row that it is compared with.
+        baseline: index of the baseline's row.
         n: seeds that both have.
-        difference: mean of row minus baseline; None without a seed.
-        half_width: of its 95 % t-interval; None for fewer than two seeds.
-        p: of the paired t-test, two-sided; None for fewer than two seeds.
-        p_holm: corrected for all comparisons of this column (Holm).
-        published: the same difference between the paper's numbers; None where it lacks one.
-        verdict: in words; by `p_holm` below 0.05.
+        difference: mean of row minus baseline; None without a common seed.
+        half_width: half of its 95 % t-interval; None for fewer than two seeds.
+        p: of the paired two-sided t-test; None for fewer than two seeds.
+        p_holm: corrected for all comparisons of this column (Holm); decides the verdict at 0.05.
+        published: the same difference between published numbers; None if one of them is unknown.
     """
 
     baseline: int
@@ -46,15 +59,15 @@ class Entry:
     """One number of the table.
 
     Attributes:
-        mean: over the seeds that have a value; None when none has.
-        sd: sample standard deviation over those seeds; None for fewer than two, and for what is counted.
-        half_width: of the 95 % t-interval of the mean; None where `sd` is.
-        n: how many seeds have a value.
-        planned: how many were planned; 0 when the sweep does not run the column's task.
-        published: the paper's number; None where it has none.
-        status: measured, or why there is no mean: the gravest thing that happened to the planned runs.
-        values: seed -> value, what mean and sd are made of.
-        compared: with the row's baseline; None in the baseline's own row, and for what is no metric.
+        mean: over the seeds that have a value; None if none has.
+        sd: sample standard deviation; None for fewer than two seeds, and for what is counted.
+        half_width: half of the 95 % t-interval of the mean; None where `sd` is.
+        n: seeds that have a value.
+        planned: seeds that were planned; 0 if the sweep does not run the column's task.
+        published: the paper's number; None if it has none.
+        status: measured, or the most severe reason why no run has a value.
+        values: seed -> value.
+        compared: with the row's baseline; None for baselines and for columns that are not metrics.
     """
 
     mean: float | None
@@ -69,13 +82,13 @@ class Entry:
 
     @property
     def difference(self) -> float | None:
-        """Measured minus published; None where one of them is missing."""
+        """Measured minus published; None if one of them is missing."""
         return None if self.mean is None or self.published is None else self.mean - self.published
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a row and what became of it; `reason` and `last_line` say why it did not finish."""
+    """One run of a row and its outcome; `reason` and `last_line` say why it did not finish."""
 
     run: str
     task: str
@@ -87,19 +100,18 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Row:
-    """One cell of the plan.
+    """One cell of the plan, or a row of the published table.
 
     Attributes:
         labels: factor -> level label.
         entries: column key -> number.
-        states: state -> how many of the row's runs are in it; all four states are there.
-        runs: the row's runs, in the plan's order.
+        states: state -> how many of the row's runs are in it; has all states.
+        runs: in the plan's order.
         in_paper: whether the published table has this row.
-        same_as: index of the earlier row that the very same runs belong to, because the two cells have the
-            same effective configuration; None otherwise.
-        baseline: index of the row that this one is compared with; None for the baseline itself.
-        data: the row's pictures, where not all rows have the same: `img_size 28-28`; else empty.
-        reference: a row of the paper that the sweep does not train; it has no runs.
+        same_as: index of an earlier row with the same effective configuration, hence the same runs.
+        baseline: index of the row that this one is compared with; None for baselines.
+        data: what is particular about the row's data, such as `img_size 28-28`; empty if all rows agree.
+        reference: a published row that the sweep does not train; it has no runs.
     """
 
     labels: dict[str, str]
@@ -115,17 +127,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the measured numbers say to one part of a claim.
+    """Result of one part of a claim.
 
     Attributes:
         text: the comparison, as in the sweep file.
         n: seeds that all its cells have.
-        difference: how much more the left side is than the right one is asked to be, in the metric's unit and
-            in the sense of the claim; None without a seed.
-        half_width: of its 95 % t-interval; None for fewer than two seeds.
-        probability: that it holds, given these seeds; None for fewer than two.
+        difference: left side minus what is asked of it, in the metric's unit; positive if the claim holds.
+        half_width: half of its 95 % t-interval; None for fewer than two seeds.
+        probability: that the claim holds, given these seeds; None for fewer than two.
         verdict: supported from 95 %, contradicted below 5 %.
-        published: the same difference between the paper's numbers; None where it lacks one.
+        published: the same difference between published numbers; None if one of them is unknown.
     """
 
     text: str
@@ -140,18 +151,18 @@ class Answer:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the finished runs of a table come from: what -> how many runs.
+    """Where the finished runs of a table come from: value -> number of runs.
 
     Attributes:
-        commits: of the code; None is code outside a checkout.
-        dirty: runs of code with changes that were not committed.
+        commits: of the code; "no commit" is code outside a checkout.
+        dirty: runs of code with uncommitted changes.
         versions: package -> version -> runs.
-        hardware: what they were trained on.
-        counted_at: task -> size of the inputs whose GMACs are counted, `800 x 1280 px` -> what says so.
         last_epoch: task -> runs tested after the last epoch, because validation images are reported.
-        mixed_tests: a sentence on each group of runs that was not tested on what the others were.
-        parts: setting, such as `trainer.limit_test_batches=2` -> runs that it let see a part of their images.
-        untold_tests: how many of several runs do not say what they were tested on.
+        mixed_tests: a sentence for each group of runs that was tested on something else than the others.
+        untold_tests: runs that do not say what they were tested on; 0 for a single run.
+        counted_at: task -> input size at which GMACs are counted, `800 x 1280 px` -> where that comes from.
+        parts: setting that restricts evaluation to a part of the images,
+            such as `trainer.limit_test_batches=2` -> runs.
     """
 
     commits: dict[str, int]
@@ -167,18 +178,17 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Table:
-    """What a report says about a sweep.
+    """A sweep's table.
 
     Attributes:
         name: the sweep file's stem.
-        suite: what the runs were trained on.
+        command: trains what is missing.
         cite, setting: the published table and what it was measured on; None without one.
         tasks: whose metrics it shows.
         costs_task: whose runs give parameters, times and memory.
-        command: trains what is missing.
-        notes: sentences that belong under the table.
-        order: what the order of a search's rows means; None for a design, whose order is the paper's.
-        answers: what the numbers say to each part of the claim.
+        notes: sentences below the table.
+        order: how the rows of a search are sorted; None for a design, whose order is the plan's.
+        answers: one for each part of the claim.
     """
 
     name: str
@@ -198,3 +208,92 @@ class Table:
     provenance: Provenance
     order: str | None = None
     answers: tuple[Answer, ...] = ()
+
+    @property
+    def full_title(self) -> str:
+        """`Impact of the window size (the paper's table 8)`."""
+        return f"{self.title} (the paper's {self.cite})" if self.cite else self.title
+
+    @cached_property
+    def frame(self) -> "pd.DataFrame":
+        """The table as a DataFrame; text, Markdown, LaTeX, CSV, Parquet and HTML show parts of it.
+
+        The index has the labels, one level per factor. Columns have two levels: the column's key, and `shown`
+        (what reports print), `mean`, `sd`, `ci95` (half of the 95 % interval), `n`, `paper` or `diff` (mean
+        minus paper). Metrics also have the comparison with the row's baseline: `baseline`, `delta`,
+        `delta_ci95`, `delta_paper`, `p`, `p_holm`, `verdict`, and the number of `pairs`. Columns without a
+        second level are `data`, the counts of runs, and the same in words as `runs`. `attrs` has the units,
+        notes, claims and provenance.
+        """
+        import pandas as pd
+
+        cells: dict[tuple[str, str], list[Any]] = {}
+        for column in self.columns:
+            entries = [row.entries[column.key] for row in self.rows]
+            cells[column.key, "shown"] = [entry_words(entry, column) for entry in entries]
+            for name, attribute in _NUMBERS.items():
+                cells[column.key, name] = [getattr(entry, attribute) for entry in entries]
+            if column.task is None:
+                continue
+            compared = [entry.compared for entry in entries]
+            cells[column.key, "baseline"] = [
+                row_name(self.rows[found.baseline]) if found else None for found in compared
+            ]
+            for name, attribute in _COMPARED.items():
+                cells[column.key, name] = [getattr(found, attribute, None) for found in compared]
+            cells[column.key, "pairs"] = [found.n if found else 0 for found in compared]
+        cells["data", ""] = [row.data or None for row in self.rows]
+        cells["planned", ""] = [len(row.runs) for row in self.rows]
+        for state in State:
+            cells[str(state), ""] = [row.states[state] for row in self.rows]
+        cells["runs", ""] = [runs_words(row) for row in self.rows]
+        frame = pd.DataFrame(cells)
+        labels = [[row.labels.get(factor) for row in self.rows] for factor in self.factors]
+        if len(labels) == 1:
+            frame.index = pd.Index(labels[0], name=self.factors[0])
+        elif labels:
+            frame.index = pd.MultiIndex.from_arrays(labels, names=self.factors)
+        frame.attrs = {
+            **{"name": self.name, "title": self.full_title, "claim": self.claim, "suite": self.suite},
+            "units": {column.key: column.unit for column in self.columns},
+            "notes": list(self.notes),
+            "claims": [asdict(answer) for answer in self.answers],
+            "provenance": asdict(self.provenance),
+        }
+        return frame
+
+
+def row_name(row: Row) -> str:
+    """`Focal-Tiny / 14`."""
+    return " / ".join(row.labels.values())
+
+
+def entry_words(entry: Entry, column: Column) -> str:
+    """`87.4 ± 0.6`, `87.4 (n=1)` if more seeds were planned, or why there is no number.
+
+    What follows ± is half of the 95 % interval.
+    """
+    if entry.mean is None:
+        return NOTHING if entry.status == "not planned" else entry.status
+    words = f"{entry.mean:.{column.digits}f}"
+    if entry.half_width is not None:
+        words += f" ± {entry.half_width:.{column.digits}f}"
+    partial = entry.n < entry.planned and column.key not in COUNTED
+    return f"{words} (n={entry.n})" if partial else words
+
+
+def runs_words(row: Row) -> str:
+    """`3/3`, or `1/3: 1 failed, 1 missing`: finished of planned runs, and the states of the others."""
+    if row.reference:
+        return "paper only"
+    words = f"{row.states[State.FINISHED]}/{len(row.runs)}"
+    if row.same_as is not None:
+        words += " shared"
+    others = ", ".join(unfinished(row))
+    return f"{words}: {others}" if others else words
+
+
+def unfinished(row: Row) -> list[str]:
+    """`["1 failed", "1 missing"]`."""
+    states = [state for state in State if state is not State.FINISHED and row.states[state]]
+    return [f"{row.states[state]} {state}" for state in states]

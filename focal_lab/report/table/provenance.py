@@ -1,4 +1,4 @@
-"""Where results come from: code, versions, machines, pictures."""
+"""Provenance of results: code, versions, machines, and the data they were measured on."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,15 +9,14 @@ from focal_lab.report.table.model import Provenance
 from focal_lab.sweep.estimate.counted_size import pixels
 from focal_lab.sweep.run_folder.result import Result
 
-# They change how fast pictures come, not which.
+# Settings that change how fast images are loaded, not which.
 _ONLY_SPEED = frozenset({"batch_size", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor"})
 _NO_COMMIT = "no commit"
 _CLASS = "data.class"
 
 
-def provenance_of(results: Sequence[Result]) -> Provenance:
-    """Commits, versions and hardware of finished runs, the most frequent first."""
-    commits = Counter(_commits(result) for result in results)
+def provenance_of(results: Sequence[Result], mixed_tests: tuple[str, ...] = ()) -> Provenance:
+    """Commits, versions and hardware of finished runs, most frequent first."""
     counted: dict[str, dict[str, str]] = {}
     for result in results:
         if len(result.image_size) == 2:
@@ -28,58 +27,60 @@ def provenance_of(results: Sequence[Result]) -> Provenance:
         name: Counter(result.versions[name] for result in results if name in result.versions)
         for name in packages
     }
+    untold = sum("images" not in result.tested_on for result in results)
     return Provenance(
-        commits=dict(commits.most_common()),
+        commits=dict(Counter(map(_commits, results)).most_common()),
         dirty=sum(any(state.get("dirty") for state in _states(result)) for result in results),
         versions={name: dict(found.most_common()) for name, found in versions.items()},
         counted_at=counted,
         hardware=dict(Counter(result.hardware for result in results).most_common()),
         parts=dict(Counter(part for result in results for part in _parts(result))),
         last_epoch=dict(Counter(result.task for result in results if result.evaluated.get("split") == "val")),
+        mixed_tests=mixed_tests,
+        untold_tests=untold if len(results) > 1 else 0,
     )
 
 
 def _parts(result: Result) -> list[str]:
-    """Settings by which a run was evaluated on a part of its images; 1.0 is all, and 1 is one batch."""
+    """Settings by which a run was evaluated on a part of its images; 1.0 is all, but 1 is one batch."""
     trainer = result.config.get("trainer") or {}
-    limits = {key: trainer.get(f"limit_{key}_batches") for key in ("test", "val")}
-    found = [
-        f"trainer.limit_{key}_batches={value}"
+    limits = {f"limit_{key}_batches": trainer.get(f"limit_{key}_batches") for key in ("test", "val")}
+    found = {
+        key: value
         for key, value in limits.items()
         if value is not None and not (isinstance(value, float) and value == 1)
-    ]
-    return found + [
-        f"trainer.{key}={trainer[key]}" for key in ("overfit_batches", "fast_dev_run") if trainer.get(key)
-    ]
+    }
+    found |= {key: trainer[key] for key in ("overfit_batches", "fast_dev_run") if trainer.get(key)}
+    return [f"trainer.{key}={value}" for key, value in found.items()]
 
 
 def _states(result: Result) -> list[Mapping[str, Any]]:
-    """Of our repository and of those of the user's own code."""
+    """Git states of our repository and of those of the user's own code."""
     return [result.git, *result.git.get("user_code", [])]
 
 
 def _commits(result: Result) -> str:
-    """Our commit, and for each repository of the user's own code its name and commit."""
+    """Our commit, then the folder and commit of each repository of the user's own code."""
     ours, *others = _states(result)
-    told = [f"{state['folder']} {str(state['commit'] or _NO_COMMIT)[:12]}" for state in others]
+    named = [f"{state['folder']} {str(state['commit'] or _NO_COMMIT)[:12]}" for state in others]
     commit = str(ours.get("commit") or _NO_COMMIT)
-    return ", ".join([commit[:12] if told else commit, *told])
+    return ", ".join([commit[:12] if named else commit, *named])
 
 
 def short_commit(commit: str) -> str:
-    """The beginning of a commit; several with their names are short already."""
+    """The first 12 digits of a commit; a list of several is short already."""
     return commit if ", " in commit else commit[:12]
 
 
 def describe_data(rows: Sequence[Sequence[Result]]) -> list[str]:
-    """What is particular about the pictures of each row's runs; empty everywhere if all have the same.
+    """Settings of the data that differ between rows, for each row; empty everywhere if all have the same.
 
     Args:
         rows: the finished runs of each row.
     """
-    # the runs of a row and task differ in their seeds only: one of them tells
     described = []
     for row in rows:
+        # the runs of a row and task differ only in their seeds: one of them is enough
         one_a_task = {result.task: result for result in row}
         described.append(
             {key: value for result in one_a_task.values() for key, value in _data(result).items()}

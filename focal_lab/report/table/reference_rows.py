@@ -1,4 +1,4 @@
-"""Rows of the paper that a sweep does not train, among those that it does: in the paper's order."""
+"""Rows of the published table that a sweep does not train, inserted in the paper's order."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,11 +7,9 @@ from focal_lab.report.published.layouts import Layout, published_rows, published
 from focal_lab.report.table.model import Entry, Row
 from focal_lab.sweep.run_folder.outcome import State
 
-_NO_STATES = {str(state): 0 for state in State}
-
 
 def with_references(rows: Sequence[Row], layout: Layout, keys: Sequence[str]) -> list[Row]:
-    """The rows, and those of the published table that they lack.
+    """The rows and those of the published table that they lack.
 
     Args:
         rows: those of the sweep.
@@ -19,8 +17,8 @@ def with_references(rows: Sequence[Row], layout: Layout, keys: Sequence[str]) ->
         keys: columns of the sweep's table.
 
     Returns:
-        In the paper's order; rows that the paper does not have come last. As they are, where the sweep varies
-        something else than the published table.
+        In the paper's order, rows that the paper does not have last; the rows themselves if the sweep varies
+        other factors than the published table.
     """
     if not rows or rows[0].labels.keys() != layout.factors.keys():
         return list(rows)
@@ -33,8 +31,8 @@ def with_references(rows: Sequence[Row], layout: Layout, keys: Sequence[str]) ->
         values = {key: found.values[key] for key in keys if key in found.values}
         if found.place not in taken and values:
             entries = {key: Entry(None, None, None, 0, 0, values.get(key), "not planned", {}) for key in keys}
-            reference = Row(labels, entries, _NO_STATES, (), in_paper=True, same_as=None, reference=True)
-            placed.append((found.place, reference))
+            states = {str(state): 0 for state in State}
+            placed.append((found.place, Row(labels, entries, states, (), True, None, reference=True)))
     placed.sort(key=lambda pair: pair[0])
     places = {id(row): index for index, (_, row) in enumerate(placed)}
     return [

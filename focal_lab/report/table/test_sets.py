@@ -1,35 +1,33 @@
-"""Whether results were tested on the same images, labels and classes; only such numbers compare."""
+"""Whether runs were tested on the same images, labels and classes; only then do their metrics compare."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from focal_lab.report.table.model import Row
 from focal_lab.sweep.run_folder.result import Result
 
-if TYPE_CHECKING:
-    from focal_lab.report.table.model import Row
-
 TestSet = Mapping[str, Any]
-_NAMED = 5  # runs, in a sentence
+_NAMED = 5  # runs listed by name in a sentence
 
 
 def test_set_name(test: TestSet) -> str | None:
-    """The same for tests of the same images, labels and classes; None where that is not known."""
+    """A short digest, equal for the same images, labels and classes; None if that is unknown."""
     if "images" not in test:
         return None
-    # with a letter: programs that read a CSV would take 61939680 or 1e939680 for a number
+    # the letter keeps programs that read a CSV from taking 61939680 or 1e939680 for a number
     return f"t{blake2b(repr(sorted(test.items())).encode(), digest_size=4).hexdigest()}"
 
 
 def conflicting(tests: Iterable[TestSet]) -> bool:
-    """Whether two of them differ in what both of them say."""
+    """Whether two of them have different values for the same key."""
     known: dict[str, Any] = {}
     return any(known.setdefault(key, value) != value for test in tests for key, value in test.items())
 
 
 def differences(test: TestSet, other: TestSet) -> list[str]:
-    """In what a test set differs from another one, in words; what only one of them says does not count."""
+    """How a test set differs from another one, in words; keys that only one of them has do not count."""
     differ = {key for key in test.keys() & other.keys() if test[key] != other[key]}
     found = []
     if "count" in differ:
@@ -40,50 +38,37 @@ def differences(test: TestSet, other: TestSet) -> list[str]:
         found.append("other classes")
     elif "classes" in differ:
         found.append("another order of classes")
-    # of other images or classes labels are others anyway
+    # other images or classes imply other labels
     if "labels" in differ and not differ & {"images", "class_names"}:
         found.append("other labels")
     return found
 
 
-def tests_of(rows: Iterable["Row"], task: str, results: Mapping[str, Result]) -> list[TestSet]:
+def tests_of(rows: Iterable[Row], task: str, results: Mapping[str, Result]) -> list[TestSet]:
     """The test sets of the finished runs of some rows and a task."""
-    return [
-        results[run.run].tested_on
-        for row in rows
-        for run in row.runs
-        if run.task == task and run.run in results
-    ]
+    runs = [run for row in rows for run in row.runs if run.task == task and run.run in results]
+    return [results[run.run].tested_on for run in runs]
 
 
-def mixed_tests(
-    results: Sequence[Result], group: Mapping[str, Hashable], names: Mapping[str, str]
-) -> list[str]:
-    """Sentences on runs that were not tested on what the others of their task and group were.
-
-    Args:
-        results: finished runs.
-        group: run -> what its data is meant to be; those of different data on purpose are in groups apart.
-        names: run -> what to call it; its id where there is none.
-    """
-    alike: dict[tuple[str, Hashable], list[Result]] = defaultdict(list)
-    for result in results:
-        alike[result.task, group.get(result.run)].append(result)
-    return [
+def mixed_tests(rows: Sequence[Row], results: Mapping[str, Result]) -> tuple[str, ...]:
+    """Sentences on runs that were tested on something else than the others of their task and data."""
+    names: dict[str, str] = {}
+    alike: dict[tuple[str, Hashable], dict[str, Result]] = defaultdict(dict)
+    for row in rows:
+        for run in row.runs:
+            if run.run in results and run.run not in names:
+                names[run.run] = f"{' / '.join(row.labels.values())}, seed {run.seed} ({run.run})"
+                alike[run.task, row.data][run.run] = results[run.run]
+    return tuple(
         sentence
         for (task, _), runs in alike.items()
-        if conflicting(run.tested_on for run in runs)
-        for sentence in _sentences(task, runs, names)
-    ]
-
-
-def untold(results: Sequence[Result]) -> int:
-    """How many results do not say what they were tested on; 0 where there is nothing to compare."""
-    return sum("images" not in result.tested_on for result in results) if len(results) > 1 else 0
+        if conflicting(run.tested_on for run in runs.values())
+        for sentence in _sentences(task, list(runs.values()), names)
+    )
 
 
 def _sentences(task: str, runs: Sequence[Result], names: Mapping[str, str]) -> Iterable[str]:
-    """One for each other test set, compared with that of most runs."""
+    """One for each test set but the most frequent, with which it is compared."""
     sets: dict[tuple[tuple[str, Any], ...], list[Result]] = defaultdict(list)
     for run in runs:
         if run.tested_on:
@@ -100,6 +85,5 @@ def _sentences(task: str, runs: Sequence[Result], names: Mapping[str, str]) -> I
 
 
 def _named(runs: Sequence[Result], names: Mapping[str, str]) -> str:
-    told = [names.get(run.run, run.run) for run in runs[:_NAMED]]
     more = f" and {len(runs) - _NAMED} more" if len(runs) > _NAMED else ""
-    return f"{', '.join(told)}{more}"
+    return ", ".join(names[run.run] for run in runs[:_NAMED]) + more

@@ -26,6 +26,11 @@ class Column:
     digits: int = 1
     higher_is_better: bool = True
 
+    @property
+    def unit(self) -> str:
+        """`%` of `Top-1 (%)`; empty for what has none in its heading."""
+        return self.title.partition("(")[2].removesuffix(")")
+
 
 _ALL = (
     Column("params", "#Params (M)", scale=1e-6, digits=2),
