@@ -11,6 +11,7 @@ import pytest
 from support import ROOT
 from support.finished_runs import FakePlan, finish
 
+from focal_lab.command_line import take_every_character
 from focal_lab.errors import UserError
 from focal_lab.report.command import FORMATS, main, print_table
 
@@ -113,10 +114,13 @@ def test_a_terminal_gets_colours_and_its_width(
     assert max(map(len, pipe.getvalue().splitlines())) > 100
 
 
-def test_an_ascii_only_output_gets_ascii(out: Path, mixed: FakePlan) -> None:
+def test_an_ascii_only_output_gets_ascii(out: Path, mixed: FakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
-    print_table(mixed, out, file=stream)
+    monkeypatch.setattr(sys, "stdout", stream)
+    take_every_character()
+    print_table(mixed, out)
+    stream.flush()
     assert b"85.5 +- 6.4 (n=2)" in raw.getvalue()
 
 
@@ -124,7 +128,7 @@ def test_a_closed_pipe_is_no_error(out: Path) -> None:
     for number in range(300):
         (out / f"r{number}").mkdir()
         (out / f"r{number}" / "config.yaml").touch()
-    code = "from focal_lab.report.command import main; raise SystemExit(main(['--format', 'json']))"
+    code = "from focal_lab.cli import main; raise SystemExit(main(['report', '--format', 'json']))"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert child.stdout is not None
     child.stdout.close()
@@ -205,7 +209,7 @@ def test_a_report_imports_nothing_heavy(out: Path) -> None:
     cheap, modules = json.loads(child.stdout.splitlines()[-1])
     assert cheap == []
     assert "focal_lab.report.table.build" in modules
-    heavy = {"torch", "lightning", "timm", "optuna", "scipy", "numpy", "pandas"}
+    heavy = {"torch", "lightning", "timm", "optuna", "scipy", "matplotlib"}
     assert heavy.isdisjoint(modules)
 
 
@@ -246,11 +250,11 @@ def test_a_file_gets_what_would_be_printed(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["window_size", "--format", "parquet"], "--format: parquet is no text; say where to"),
-        (["--format", "html"], "the page is one of a sweep"),
+        (["window_size", "--format", "parquet"], "--format: parquet is not text; name a file"),
+        (["--format", "html"], "the page shows one sweep"),
         (["--strict"], "--strict needs a SWEEP"),
         (["window_size", "--open", "--format", "csv"], "--open and --watch show the page"),
-        (["window_size", "--long", "--format", "html"], "--long: is a table of runs"),
+        (["window_size", "--long", "--format", "html"], "--long: prints a table of runs"),
         (["window_size", "-o", "runs/cla000000000/result.json/x.md"], "--output: cannot write"),
     ],
 )

@@ -62,7 +62,7 @@ def table_grid(table: Table) -> list[Strip]:
     if frame["data"].notna().any():
         strips.append(Strip("data", _words(frame["data"]), "label"))
     for column in table.columns:
-        strips += _column_strips(column, frame[column.key])
+        strips += _column_strips(column, frame[[column.key]].droplevel(0, axis="columns"))
     return [*strips, Strip("Runs", _words(frame["runs"]), "state", _numbers(frame["finished"]))]
 
 
@@ -73,8 +73,8 @@ def table_sections(table: Table) -> list[Section]:
 
 def _label_strips(frame: "pd.DataFrame") -> list[Strip]:
     return [
-        Strip(str(name).replace("_", " "), _words(frame.index.get_level_values(name)), "label")
-        for name in frame.index.names
+        Strip(str(name).replace("_", " "), _words(frame.index.get_level_values(level)), "label")
+        for level, name in enumerate(frame.index.names)
         if name is not None
     ]
 

@@ -94,8 +94,9 @@ def long_json(runs: "pd.DataFrame") -> str:
 
 def csv(frame: "pd.DataFrame") -> str:
     """Every column, numbers in full; what is missing is empty."""
-    floats = frame.select_dtypes("float64")
-    short = frame.assign(**{name: _shortest(floats[name]) for name in floats})
+    short = frame.copy()
+    for name in frame.columns[frame.dtypes == "float64"]:
+        short[name] = _shortest(frame[name])
     return short.to_csv(index=False, lineterminator="\n")
 
 
@@ -106,8 +107,8 @@ def parquet(frame: "pd.DataFrame") -> bytes:
         UserError: pyarrow, which writes it, is not installed.
     """
     # a setting that is a number in one run and a word in another
-    objects = frame.select_dtypes(object)
-    mixed = [name for name in objects if len({type(value) for value in objects[name].dropna()}) > 1]
+    objects = [name for name in frame if frame[name].dtype == object]
+    mixed = [name for name in objects if len({type(value) for value in frame[name].dropna()}) > 1]
     stream = io.BytesIO()
     try:
         frame.astype(dict.fromkeys(mixed, "str")).to_parquet(stream, engine="pyarrow", index=False)
@@ -151,14 +152,15 @@ def _markdown_strips(strips: Sequence[Strip]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _shortest(values: "pd.Series[float]") -> "pd.Series[float]":
-    """Numbers that torch computed in float32 in the fewest digits that give that float32: 82.7, not
-    82.70000457763672."""
+def _shortest(values: "pd.Series[float]") -> Any:
+    """What torch computed in float32, in the fewest digits that give that float32: 82.7, not
+    82.69999694824219."""
     import numpy as np
 
+    numbers = values.to_numpy()
     with np.errstate(over="ignore"):
-        single = values.to_numpy().astype(np.float32)
-    return values.where(single != values, single.astype(str).astype(float))
+        single = numbers.astype(np.float32)
+    return np.where(single == numbers, single.astype(str).astype(float), numbers)
 
 
 def _json(value: Any) -> str:

@@ -1,4 +1,3 @@
-import csv
 import io
 import json
 import re
@@ -6,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from support.finished_runs import FakePlan, config, finish, make_plan, run_id
 
@@ -13,17 +13,18 @@ from focal_lab._version import __version__
 from focal_lab.report.formats.render import (
     LONG_FORMATS,
     TABLE_FORMATS,
-    flat_rows,
+    csv,
+    flat_table,
     long_json,
     long_text,
-    table_csv,
+    parquet,
     table_json,
     table_markdown,
     table_text,
 )
 from focal_lab.report.html.page import page
 from focal_lab.report.table.build import build_table
-from focal_lab.report.table.long_table import all_rows, parquet, sweep_rows
+from focal_lab.report.table.long_table import runs_frame, sweep_runs_frame
 
 SUFFIX = {"text": "txt", "markdown": "md", "latex": "tex", "csv": "csv", "json": "json"}
 Golden = Callable[[str, str], None]
@@ -40,16 +41,16 @@ def complete(out: Path) -> FakePlan:
     return plan
 
 
-@pytest.mark.parametrize("name", sorted(TABLE_FORMATS))
+@pytest.mark.parametrize("name", sorted(SUFFIX))
 def test_a_table_with_everything_that_can_happen_looks_as_agreed(
     name: str, out: Path, mixed: FakePlan, golden: Golden
 ) -> None:
-    golden(f"table.{SUFFIX[name]}", TABLE_FORMATS[name](build_table(mixed, out)))
+    golden(f"table.{SUFFIX[name]}", str(TABLE_FORMATS[name](build_table(mixed, out))))
 
 
-@pytest.mark.parametrize("name", sorted(LONG_FORMATS))
+@pytest.mark.parametrize("name", sorted(SUFFIX))
 def test_all_runs_look_as_agreed(name: str, out: Path, mixed: FakePlan, golden: Golden) -> None:
-    golden(f"long.{SUFFIX[name]}", LONG_FORMATS[name](all_rows(out), []))
+    golden(f"long.{SUFFIX[name]}", str(LONG_FORMATS[name](runs_frame(out))))
 
 
 def test_a_page_with_everything_that_can_happen_looks_as_agreed(
@@ -66,7 +67,7 @@ def test_a_page_with_everything_that_can_happen_looks_as_agreed(
 
 def test_parquet_has_the_types_and_values_agreed(out: Path, mixed: FakePlan, golden: Golden) -> None:
     pq = pytest.importorskip("pyarrow.parquet")
-    read = pq.read_table(io.BytesIO(parquet(flat_rows(build_table(mixed, out)))))
+    read = pq.read_table(io.BytesIO(parquet(flat_table(build_table(mixed, out)))))
     types = {field.name: str(field.type) for field in read.schema}
     golden("table.parquet.json", json.dumps({"types": types, "rows": read.to_pylist()}, indent=1) + "\n")
 
@@ -129,13 +130,30 @@ def test_markdown_escapes_every_special_character_of_a_label(out: Path) -> None:
 
 
 def test_the_csv_has_a_column_for_mean_spread_n_and_paper(out: Path, mixed: FakePlan) -> None:
-    rows = list(csv.DictReader(io.StringIO(table_csv(build_table(mixed, out)))))
-    first = rows[0]
-    numbers = [float(first[f"top1_{part}"]) for part in ("mean", "sd", "n", "paper")]
+    rows = pd.read_csv(io.StringIO(csv(flat_table(build_table(mixed, out)))))
+    numbers = [float(rows[f"top1_{part}"][0]) for part in ("mean", "sd", "n", "paper")]
     assert numbers == [84.25, 1.25, 3.0, 81.2]
-    assert rows[3]["top1_mean"] == ""
-    assert [row["failed"] for row in rows] == ["0", "0", "1", "3", "0", "0"]
-    assert rows[4]["backbone"] == "my_<b>*|[red]"
+    assert pd.isna(rows["top1_mean"][3])
+    assert list(rows["failed"]) == [0, 0, 1, 3, 0, 0]
+    assert rows["backbone"][4] == "my_<b>*|[red]"
+
+
+def test_the_csv_prints_float32_in_its_own_digits_and_everything_else_in_full() -> None:
+    numbers = [82.69999694824219, 82.7, 1 / 3, 1e300, float("nan")]
+    text = csv(pd.DataFrame({"top1": numbers}))
+    assert text == 'top1\n82.7\n82.7\n0.3333333333333333\n1e+300\n""\n'
+
+
+def test_a_factor_called_like_a_column_has_one_of_its_own(out: Path) -> None:
+    frame = flat_table(build_table(make_plan({"data": ["a", "b"]}, columns=("top1",)), out))
+    assert list(frame["factor.data"]) == ["a", "b"]
+    assert frame["data"].isna().all()
+
+
+def test_a_table_without_rows_has_headings(out: Path) -> None:
+    table = replace(build_table(make_plan({"a": ["b"]}), out), rows=(), factors=())
+    assert "#Params (M)  GMACs  Top-1 (%)  AP^b  AP^m  Runs\n" in table_text(table)
+    assert csv(flat_table(table)).startswith("params_mean,")
 
 
 def test_the_json_holds_every_seed_and_every_run(out: Path, mixed: FakePlan) -> None:
@@ -149,8 +167,8 @@ def test_what_is_no_number_is_null_in_json() -> None:
     def refuse(word: str) -> None:
         raise AssertionError(f"{word} is not JSON")
 
-    rows = [{"run": "a0", "top1": float("nan"), "loss": float("inf"), "seed": 0}]
-    (row,) = json.loads(long_json(rows), parse_constant=refuse)
+    runs = pd.DataFrame({"run": ["a0"], "top1": [float("nan")], "loss": [float("inf")], "seed": [0]})
+    (row,) = json.loads(long_json(runs), parse_constant=refuse)
     assert (row["top1"], row["loss"], row["seed"]) == (None, None, 0)
 
 
@@ -163,7 +181,7 @@ def test_a_result_with_a_nan_is_a_corrupt_one_in_the_table(out: Path) -> None:
 
 
 def test_a_sweeps_long_text_shows_labels_and_states(out: Path, mixed: FakePlan) -> None:
-    text = long_text(sweep_rows(mixed, out), ["backbone", "window_size"])
+    text = long_text(sweep_runs_frame(mixed, out))
     assert re.search(rf"{run_id(2, 1)} +Focal-Tiny +7 +classification +1 +failed", text)
     assert f"- failed: {run_id(2, 1)}: NaN loss at step 12" in text
 
@@ -171,7 +189,7 @@ def test_a_sweeps_long_text_shows_labels_and_states(out: Path, mixed: FakePlan) 
 def test_the_long_text_shows_the_settings_that_tell_runs_apart(out: Path) -> None:
     for run, size in (("a0", 7), ("b0", 14)):
         finish(out, run, config=config({"border": "wrap", "window_size": size}))
-    header, _, first, second = long_text(all_rows(out)).splitlines()
+    header, _, first, second = long_text(runs_frame(out)).splitlines()
     assert re.match(r"run +backbone +window size +task ", header)
     assert re.match(r"a0 +focal_micro +7 ", first)
     assert re.match(r"b0 +focal_micro +14 ", second)
@@ -181,18 +199,16 @@ def test_options_of_the_backbone_come_before_other_settings_that_differ(out: Pat
     options = [{"window_size": 7}, {"window_size": 14, "use_shift": True}]
     for number, changes in enumerate(options):
         finish(out, f"r{number}", config=config(changes, lr=0.001 * (1 + number), num_classes=10 + number))
-    header, _, first, second = long_text(all_rows(out)).splitlines()
+    header, _, first, second = long_text(runs_frame(out)).splitlines()
     assert re.match(r"run +backbone +window size +use shift +task ", header)
     assert re.match(r"r0 +focal_micro +7 +– ", first)  # noqa: RUF001
     assert re.match(r"r1 +focal_micro +14 +True ", second)
 
 
-def test_a_terminal_gets_the_latest_of_very_many_runs_and_is_told_so() -> None:
-    rows = [
-        {"run": f"r{number}", "state": "finished", "finished": f"2026-01-01T{number:05d}"}
-        for number in range(250)
-    ]
-    text = long_text(rows)
+def test_a_terminal_gets_the_latest_of_very_many_runs_and_is_told_so(out: Path) -> None:
+    for number in range(250):
+        finish(out, f"r{number}", finished=f"2026-01-01T{number:05d}")
+    text = long_text(runs_frame(out))
     assert "r249" in text
     assert "r49 " not in text
     assert "The latest 200 of 250 runs; all of them: --format csv." in text

@@ -2,12 +2,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from scipy import stats
 from support.finished_runs import FakePlan, finish, make_plan, run_id
 
 from focal_lab.report.formats.grid import table_sections
-from focal_lab.report.formats.render import flat_rows, table_text
+from focal_lab.report.formats.render import flat_table, table_text
 from focal_lab.report.table.build import build_table
 from focal_lab.report.table.model import Comparison, Table
 
@@ -109,7 +110,7 @@ def test_rows_of_different_pictures_are_marked_and_not_compared(out: Path) -> No
     table = build_table(plan, out)
     assert [row.data for row in table.rows] == ["", "", "img_size 56-56", "img_size 56-56"]
     assert [found.verdict for found in compared(table) if found] == ["better", "other data", "other data"]
-    assert any(note.startswith("Rows have different pictures") for note in table.notes)
+    assert any(note.startswith("Rows have different images") for note in table.notes)
     assert "img_size 56-56" in table_text(table)
 
 
@@ -122,10 +123,19 @@ def test_a_baseline_named_on_purpose_is_compared_across_pictures(out: Path) -> N
     assert found.n == 3
 
 
-def test_the_flat_rows_hold_the_comparison(out: Path) -> None:
-    rows = flat_rows(build_table(world(out), out))
-    assert rows[0]["top1_verdict"] is None
-    assert rows[1]["top1_baseline"] == "Swin-Tiny / 7"
-    assert rows[1]["top1_delta"] == pytest.approx(4.333, abs=1e-3)
-    assert rows[1]["top1_diff"] == pytest.approx(85 - 82.1)
-    assert len({tuple(row) for row in rows}) == 1
+def test_the_flat_table_holds_the_comparison(out: Path) -> None:
+    flat = flat_table(build_table(world(out), out))
+    assert pd.isna(flat["top1_verdict"][0])
+    assert flat["top1_baseline"][1] == "Swin-Tiny / 7"
+    assert flat["top1_delta"][1] == pytest.approx(4.333, abs=1e-3)
+    assert flat["top1_diff"][1] == pytest.approx(85 - 82.1)
+
+
+def test_only_seeds_that_both_rows_have_are_compared(out: Path) -> None:
+    plan = make_plan({"window_size": ["7", "14"]}, columns=("top1",), seeds=(0, 1, 7, 8))
+    for cell, values in enumerate(({1: 4.0, 0: 1.0, 8: -100.0}, {0: 3.0, 1: 5.0, 7: 100.0})):
+        for seed, top1 in values.items():
+            finish(out, run_id(cell, seed), metrics={"top1": top1})
+    found = build_table(plan, out).rows[1].entries["top1"].compared
+    assert found is not None
+    assert (found.n, found.difference) == (2, 1.5)

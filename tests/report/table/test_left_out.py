@@ -39,7 +39,8 @@ def test_finished_runs_that_a_report_does_not_show_are_counted_by_what_they_diff
     write_manifest(out, Manifest("late", "window_size", "digits", "", planned(["classification"], [7]).runs))
     assert list(left_out(planned(["classification"], [0, 1]), out)) == [
         "Left out, although finished: 3 of seeds 2 and 3 and 10, 1 with other settings (lr), "
-        "1 on suite imagenet, 2 of detection (--seeds, --tasks, --suite and --set say which runs are shown)."
+        "1 on suite imagenet, 2 of detection "
+        "(--seeds, --tasks, --suite and --set select which runs are shown)."
     ]
     assert list(left_out(planned(["classification"], [0, 1, 2, 3, 10], lr=0.3), out / "none")) == []
 
@@ -66,7 +67,7 @@ def test_runs_of_other_code_are_named_with_the_modules_that_changed(out: Path) -
     train(out, "one", coded({"mine": "a", "helper": "a", "same": "a"}))
     train(out, "two", coded({"mine": "a", "same": "a"}, [0]), sweep="another")
     assert list(left_out(coded({"mine": "b", "same": "a"}, [0, 1, 2]), out)) == [
-        "3 finished runs of the same configuration are of other code, which changed since: helper, mine."
+        "3 finished runs are of other code, which has changed since: helper, mine."
     ]
 
 
@@ -77,8 +78,8 @@ def test_a_changed_path_and_another_version_are_named(out: Path) -> None:
         left_out(coded({}, [0], data={"class_path": "x.Y", "init_args": {"root": "new"}}, version=2), out)
     ) == [
         "Left out, although finished: 1 with other settings (data.root) "
-        "(--seeds, --tasks, --suite and --set say which runs are shown).",
-        "1 finished run is of an earlier version of focal-lab, and not known to be the same.",
+        "(--seeds, --tasks, --suite and --set select which runs are shown).",
+        "1 finished run is of an earlier version of focal-lab, which may not be comparable.",
     ]
 
 
@@ -87,5 +88,5 @@ def test_a_run_that_starts_from_another_run_is_not_of_another_seed(out: Path) ->
     again = coded({}, [0])
     assert list(left_out(replace(again, runs=(replace(again.runs[0], id="other"),)), out)) == [
         "Left out, although finished: 1 that start from other runs "
-        "(--seeds, --tasks, --suite and --set say which runs are shown)."
+        "(--seeds, --tasks, --suite and --set select which runs are shown)."
     ]

@@ -26,14 +26,14 @@ def test_a_table_that_is_whole_has_no_shortcoming(out: Path) -> None:
         ({"git": {"commit": "fff", "dirty": False}}, "runs of 2 commits: 0123abc, fff"),
         (
             {"git": {"commit": "0123abc", "dirty": True}},
-            "1 runs of code with changes that were not committed",
+            "1 runs of code with uncommitted changes",
         ),
         ({"git": {"commit": None, "dirty": None}}, "runs of code outside a checkout"),
         ({"versions": {"torch": "2.99"}}, "runs of 2 versions of torch: 2.14.1, 2.99"),
         ({"metrics": {"top1": 80.0}}, "14: Top-5 (%) is reported by 1 of 2 runs"),
         (
             {"identity": {"network": {"img_size": [56]}}},
-            "rows with different pictures: img_size 56",
+            "rows with different images: img_size 56",
         ),
     ],
 )

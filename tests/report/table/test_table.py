@@ -8,21 +8,21 @@ from support.finished_runs import FakePlan, corrupt, fail, finish, make_plan, ru
 
 from focal_lab.errors import UserError
 from focal_lab.report.table.build import build_table
-from focal_lab.report.table.statistics import mean_and_sd
+from focal_lab.report.table.statistics import Sample, sample
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 50])
 def test_mean_and_spread_equal_the_standard_librarys(count: int) -> None:
     values = [random.Random(count).gauss(87, 3) for _ in range(count)]
     values = [value + random.Random(index).random() for index, value in enumerate(values)]
-    mean, sd = mean_and_sd(values)
-    assert mean == pytest.approx(statistics.mean(values), rel=1e-13)
-    assert sd == pytest.approx(statistics.stdev(values), rel=1e-12)
+    found = sample(values)
+    assert found.mean == pytest.approx(statistics.mean(values), rel=1e-13)
+    assert found.sd == pytest.approx(statistics.stdev(values), rel=1e-12)
 
 
 def test_too_few_values_have_no_spread_and_none_has_no_mean() -> None:
-    assert mean_and_sd([3.5]) == (3.5, None)
-    assert mean_and_sd([]) == (None, None)
+    assert sample([3.5]) == Sample(1, 3.5, None, None)
+    assert sample([]) == Sample(0, None, None, None)
 
 
 def test_entries_are_made_of_the_raw_numbers_of_their_seeds(out: Path) -> None:
@@ -194,13 +194,13 @@ def test_an_unknown_column_names_file_and_key(out: Path) -> None:
             [800, 1088],
             "images",
             None,
-            "GMACs: of one input of 800 x 1088 px, what most images become when they are evaluated.",
+            "GMACs: of one input of 800 x 1088 px, the size of most images when they are evaluated.",
         ),
         (
             [224, 224],
             "assumed",
             None,
-            "GMACs: of one input of 224 x 224 px, assumed: nothing said how large the images are.",
+            "GMACs: of one input of 224 x 224 px, assumed because the size of the images is unknown.",
         ),
     ],
 )

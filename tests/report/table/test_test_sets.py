@@ -9,7 +9,7 @@ from support.finished_runs import TESTED_ON, finish, make_plan, run_id
 from focal_lab.report.command import main as report
 from focal_lab.report.diff.command import main as diff
 from focal_lab.report.table.build import build_table
-from focal_lab.report.table.long_table import all_rows
+from focal_lab.report.table.long_table import runs_frame
 from focal_lab.report.table.strict import shortcomings
 
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
@@ -98,7 +98,7 @@ def test_programs_are_told_on_stderr_and_by_a_column(
     for options in (["--format", "csv"], ["--long"], ["--long", "--format", "json"]):
         assert report(["window_size", *options]) == 0
         assert capsys.readouterr().err.count("was tested on other labels") == 1
-    sets = {row["run"]: row["test_set"] for row in all_rows(out)}
+    sets = runs_frame(out).set_index("run")["test_set"].to_dict()
     assert len(set(sets.values())) == 2
     assert [run for run, name in sets.items() if name != sets[run_id(0, 0)]] == [run_id(1, 2)]
 
@@ -128,6 +128,6 @@ def test_a_diff_of_two_runs_judges_no_metric_of_other_images(
 def test_numbers_of_a_part_of_the_images_are_marked(setting: Any, said: str, out: Path) -> None:
     finish(out, run_id(0, 0), config={"trainer": setting})
     table = build_table(make_plan({"window_size": ["7"]}, columns=["top1"], seeds=[0]), out)
-    sentence = f"1 of 1 finished runs saw a part of their images: {said}."
+    sentence = f"1 of 1 finished runs were evaluated on a part of their images: {said}."
     assert (sentence in table.notes) == bool(said)
-    assert any("saw a part" in line for line in shortcomings(table)) == bool(said)
+    assert any("a part of their images" in line for line in shortcomings(table)) == bool(said)
