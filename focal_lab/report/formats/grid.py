@@ -49,8 +49,9 @@ WORDS = frozenset({"label", "state", "verdict"})
 
 @dataclass(frozen=True)
 class Section:
-    """A grid below the table, under a heading of its own."""
+    """A grid below the table, under a heading of its own; `name` is `baseline` or `claim`."""
 
+    name: str
     heading: str
     strips: list[Strip]
 
@@ -63,7 +64,7 @@ def table_grid(table: Table) -> list[Strip]:
         strips.append(Strip("data", _words(frame["data"]), "label"))
     for column in table.columns:
         strips += _column_strips(column, frame[[column.key]].droplevel(0, axis="columns"))
-    return [*strips, Strip("Runs", _words(frame["runs"]), "state", _numbers(frame["finished"]))]
+    return [*strips, Strip("Runs", _words(frame["runs"]), "state", _numbers(frame["finished"].astype(float)))]
 
 
 def table_sections(table: Table) -> list[Section]:
@@ -116,12 +117,16 @@ def _comparisons(table: Table) -> list[Section]:
         strips.append(_signed_strip("paper", "paper", found["delta_paper"], columns))
     p_values = _numbers(found["p_holm"])
     strips += [
-        Strip("n", _words(found["pairs"]), "measured", _numbers(found["pairs"])),
+        Strip("n", _words(found["pairs"]), "measured", _numbers(found["pairs"].astype(float))),
         Strip("p", tuple(map(_p_words, p_values)), "measured", p_values),
         Strip("verdict", _words(found["verdict"]), "verdict"),
     ]
     which = "Against" if len(metrics) > 1 else f"{columns[0].title} against"
-    return [Section(f"{which} the baseline{f' {baselines[0]}' if len(baselines) == 1 else ''}", strips)]
+    return [
+        Section(
+            "baseline", f"{which} the baseline{f' {baselines[0]}' if len(baselines) == 1 else ''}", strips
+        )
+    ]
 
 
 def _p_words(p: float | None) -> str:
@@ -141,11 +146,11 @@ def _claim(answers: Sequence[Answer]) -> Section:
         strips.append(_signed_strip("paper", "paper", published, columns))
     counts = [answer.n for answer in answers]
     strips += [
-        Strip("n", _words(counts), "measured", _numbers(counts)),
+        Strip("n", _words(counts), "measured", tuple(map(float, counts))),
         Strip("probability", tuple(map(probability_words, probabilities)), "measured", probabilities),
         Strip("verdict", tuple(answer.verdict for answer in answers), "verdict"),
     ]
-    return Section(f"Does the claim hold? {claim_words(answers)}", strips)
+    return Section("claim", f"Does the claim hold? {claim_words(answers)}", strips)
 
 
 def claim_words(answers: Sequence[Answer]) -> str:

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from focal_lab.report.formats.grid import METRIC, WORDS, Strip, table_grid, table_sections
+from focal_lab.report.formats.grid import METRIC, Strip, table_grid, table_sections
 from focal_lab.report.plots.style import heading
 from focal_lab.report.table.model import Table
-from focal_lab.sweep.run_folder.outcome import State
-from focal_lab.sweep.spec.columns import Column
 
 Value = float | None
 # What a word looks like; it stays a word, so that nothing depends on colours or pictures.
@@ -71,19 +69,12 @@ class HtmlTable:
 
 def main_table(table: Table) -> HtmlTable:
     """The sweep's table."""
-    strips = table_grid(table)
-    return _grid("table", "Measured and published", strips, _main_values(table, strips))
+    return _grid("table", "Measured and published", table_grid(table))
 
 
 def section_tables(table: Table) -> list[HtmlTable]:
-    """Rows against their baselines, and the parts of the claim; only what there is."""
-    grids = []
-    for section in table_sections(table):
-        names = [strip.heading for strip in section.strips]
-        claim = names[0] == "comparison" and "margin" in names
-        values = _claim_values(table, section.strips) if claim else _comparison_values(table, section.strips)
-        grids.append(_grid("claim" if claim else "baseline", section.heading, section.strips, values))
-    return grids
+    """Rows against their baselines, and the parts of the claim."""
+    return [_grid(section.name, section.heading, section.strips) for section in table_sections(table)]
 
 
 def word_cell(text: str, value: Value = None) -> HtmlCell:
@@ -95,20 +86,16 @@ def word_cell(text: str, value: Value = None) -> HtmlCell:
     return HtmlCell(text, value, tone, _BETTER_SIGNS.get(text, _SIGNS.get(tone, "")))
 
 
-def _grid(name: str, caption: str, strips: Sequence[Strip], values: Sequence[Sequence[Value]]) -> HtmlTable:
+def _grid(name: str, caption: str, strips: Sequence[Strip]) -> HtmlTable:
     headings, columns = [], []
-    for strip, numbers in zip(strips, values, strict=True):
+    for strip in strips:
+        numbers: Sequence[Value] = strip.numbers or [None] * len(strip.cells)
         if strip.kind == "label":
             numbers = _label_values(strip.cells)
         numeric = any(number is not None for number in numbers)
         headings.append(HtmlHeading(heading(strip.heading), strip.kind, numeric))
-        marked = strip.kind != "label"
-        columns.append(
-            [
-                word_cell(text, number) if marked else HtmlCell(text, number)
-                for text, number in zip(_texts(strip), numbers, strict=True)
-            ]
-        )
+        cell = HtmlCell if strip.kind == "label" else word_cell
+        columns.append([cell(*pair) for pair in zip(_texts(strip), numbers, strict=True)])
     return HtmlTable(name, caption, tuple(headings), tuple(zip(*columns, strict=True)))
 
 
@@ -123,55 +110,3 @@ def _label_values(cells: Sequence[str]) -> list[Value]:
         return [float(cell) for cell in cells]
     except ValueError:
         return [None] * len(cells)
-
-
-def _main_values(table: Table, strips: Sequence[Strip]) -> list[list[Value]]:
-    titles = {column.title: column for column in table.columns}
-    column: Column | None = None
-    values: list[list[Value]] = []
-    for strip in strips:
-        if strip.kind in WORDS:
-            finished = [float(row.states.get(State.FINISHED, 0)) for row in table.rows]
-            values.append([*finished] if strip.kind == "state" else [None] * len(table.rows))
-            continue
-        column = titles.get(strip.heading.removesuffix(" paper"), column)
-        assert column is not None
-        entries = [row.entries[column.key] for row in table.rows]
-        if strip.kind == "measured":
-            values.append([entry.mean for entry in entries])
-        elif strip.heading == "diff":
-            values.append([entry.difference for entry in entries])
-        else:
-            values.append([entry.published for entry in entries])
-    return values
-
-
-def _comparison_values(table: Table, strips: Sequence[Strip]) -> list[list[Value]]:
-    found = [
-        comparison
-        for column in table.columns
-        for row in table.rows
-        if (comparison := row.entries[column.key].compared) is not None
-    ]
-    numbers: dict[str, list[Value]] = {
-        "difference": [one.difference for one in found],
-        "paper": [one.published for one in found],
-        "n": [float(one.n) for one in found],
-        "p": [one.p_holm for one in found],
-    }
-    return [_known(numbers, strip, len(found)) for strip in strips]
-
-
-def _claim_values(table: Table, strips: Sequence[Strip]) -> list[list[Value]]:
-    numbers: dict[str, list[Value]] = {
-        "margin": [one.difference for one in table.answers],
-        "paper": [one.published for one in table.answers],
-        "n": [float(one.n) for one in table.answers],
-        "probability": [one.probability for one in table.answers],
-    }
-    return [_known(numbers, strip, len(table.answers)) for strip in strips]
-
-
-def _known(numbers: dict[str, list[Value]], strip: Strip, count: int) -> list[Value]:
-    words: list[Value] = [None] * count
-    return words if strip.kind in WORDS else numbers.get(strip.heading, words)

@@ -15,6 +15,7 @@ from focal_lab.report.html.page import draw_plots, page
 from focal_lab.report.html.svg import InlinePlot
 from focal_lab.report.table.build import build_table
 from focal_lab.report.table.model import Table
+from focal_lab.report.table.strict import strict_status
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.run_folder.result import FAILURE_FILE, RESULT_FILE
 from focal_lab.training.history_file import HISTORY_FILE
@@ -52,7 +53,7 @@ def write_page(make_plan: Callable[[], "Plan"], out: Path, options: argparse.Nam
         print("focal-lab: found no browser; open the file by hand", file=sys.stderr)
     if seconds is not None and not ended:
         _watch(writer, make_plan, seconds)
-    return _strict(writer.table) if options.strict else 0
+    return strict_status(writer.table) if options.strict else 0
 
 
 def _watch(writer: "_Writer", make_plan: Callable[[], "Plan"], seconds: float) -> None:
@@ -67,13 +68,6 @@ def _watch(writer: "_Writer", make_plan: Callable[[], "Plan"], seconds: float) -
         print("all runs have ended", file=sys.stderr)
     except KeyboardInterrupt:
         writer.write(make_plan(), None)
-
-
-def _strict(table: Table) -> int:
-    from focal_lab.report.command import say_shortcomings
-    from focal_lab.report.table.strict import shortcomings
-
-    return say_shortcomings(shortcomings(table))
 
 
 class _Writer:

@@ -13,10 +13,10 @@ from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 
-from focal_lab.report.table.long_table import COSTS
 from focal_lab.report.tensorboard.log_dir import event, scalar
 from focal_lab.report.tensorboard.naming import ShownRun, ShownSweep
 from focal_lab.sweep.run_folder.outcome import Outcome, State
+from focal_lab.sweep.run_folder.result import COSTS
 from focal_lab.sweep.spec.columns import COLUMNS
 
 
