@@ -84,12 +84,12 @@ class _Text:
             return self._title("Metrics", "neither run has a result")
         rows = [(name, self.first.metrics.get(name), self.second.metrics.get(name)) for name in names]
         first, second = self._names
-        apart = []
+        mismatch = []
         if self.first.about["task"] == self.second.about["task"]:
-            apart = differences(self.second.tested_on, self.first.tested_on)
+            mismatch = differences(self.second.tested_on, self.first.tested_on)
         note = "on the test split"
-        if apart:
-            note = f"not comparable: {second} was tested on {' and '.join(apart)} than {first}"
+        if mismatch:
+            note = f"not comparable: {second} was tested on {' and '.join(mismatch)} than {first}"
         elif any(one is not None and other is not None for _, one, other in rows):
             note += ", one run each: a difference may be noise"
         return self._title("Metrics", note) + self._table(
@@ -97,13 +97,13 @@ class _Text:
             TextColumn(first, [_number(name, one) for name, one, _ in rows], right=True),
             TextColumn(second, [_number(name, other) for name, _, other in rows], right=True),
             TextColumn("difference", [_difference(*row) for row in rows], right=True),
-            TextColumn("second is", ["" if apart else _verdict(*row) for row in rows], style=_style),
+            TextColumn("second is", ["" if mismatch else _verdict(*row) for row in rows], style=_style),
         )
 
     def _curves(self) -> str:
         runs = zip(self._names, (self.first, self.second), strict=True)
         if without := [name for name, run in runs if not run.points]:
-            return self._title("Curves", f"none of {' and '.join(without)}")
+            return self._title("Curves", f"missing for {' and '.join(without)}")
         curves = common_curves(self.first, self.second)
         if not curves:
             return self._title("Curves", "no epoch in common")
@@ -125,12 +125,9 @@ class _Text:
         for name, points in curves.items():
             cells = {epoch: (f"{a:.4g}", f"{b:.4g}", f"{b - a:+.4g}") for epoch, a, b in points}
             headings = [*(f"{name} {run}" for run in self._names), "difference"]
-            columns += [
-                TextColumn(
-                    heading, [cells[epoch][i] if epoch in cells else "" for epoch in shown], right=True
-                )
-                for i, heading in enumerate(headings)
-            ]
+            for i, heading in enumerate(headings):
+                column = [cells[epoch][i] if epoch in cells else "" for epoch in shown]
+                columns.append(TextColumn(heading, column, right=True))
         return self._table(*columns)
 
     def _pairs(self, heading: str, rows: Mapping[str, tuple[Value, Value]], *, folds: bool = False) -> str:

@@ -121,7 +121,7 @@ def test_missing_curves_and_common_epochs_are_reported(out: Path, capsys: pytest
     finish(out, ONE)
     finish(out, OTHER)
     curve(out, ONE, [50.0])
-    assert f"Curves: none of {OTHER}" in diff(capsys, ONE, OTHER)
+    assert f"Curves: missing for {OTHER}" in diff(capsys, ONE, OTHER)
     curve(out, OTHER, [50.0], first_epoch=7)
     assert "Curves: no epoch in common" in diff(capsys, ONE, OTHER)
 
