@@ -1,4 +1,4 @@
-"""Tables of the page: the same words as everywhere, and beside each the number that sorts it."""
+"""The tables of a page: the texts of every report, each with the number that sorts its column."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,50 +7,37 @@ from focal_lab.report.formats.grid import METRIC, Strip, table_grid, table_secti
 from focal_lab.report.plots.style import heading
 from focal_lab.report.table.model import Table
 
-Value = float | None
-# What a word looks like; it stays a word, so that nothing depends on colours or pictures.
 _TONES = {
-    "better": "good",
-    "supported": "good",
-    "finished": "good",
-    "worse": "bad",
-    "contradicted": "bad",
-    "failed": "bad",
-    "corrupt": "bad",
-    "missing": "warn",
-    "pruned": "warn",
-    "not reported": "warn",
-    "too few seeds": "warn",
-    "undecided": "warn",
-    "within noise": "even",
-    "same runs": "even",
-    "other data": "even",
-    "other test set": "warn",
+    "good": ("better", "supported", "finished"),
+    "bad": ("worse", "contradicted", "failed", "corrupt"),
+    "warn": ("missing", "pruned", "not reported", "too few seeds", "undecided", "other test set"),
+    "even": ("within noise", "same runs", "other data"),
 }
-_SIGNS = {"good": "▲", "bad": "✕", "warn": "○", "even": "≈"}
-_BETTER_SIGNS = {"worse": "▼", "finished": "✓", "supported": "✓"}
+_TONE_OF = {word: tone for tone, words in _TONES.items() for word in words}
+# Signs stand beside words, so that nothing depends on colours.
+_SIGNS = {"good": "▲", "bad": "✕", "warn": "○", "even": "≈", "worse": "▼", "finished": "✓", "supported": "✓"}
+_SEVERE = ("failed", "corrupt", "missing", "pruned")
 
 
 @dataclass(frozen=True)
 class HtmlCell:
-    """One cell: its words, the number behind them, and how it is marked.
+    """One cell.
 
     Attributes:
-        text: what everybody reads.
-        value: sorts the column, in full; None comes last.
+        value: sorts the column; None comes last.
         tone: good, bad, warn, even, or empty.
-        sign: stands before the words; empty for most.
+        sign: precedes the text; often empty.
     """
 
     text: str
-    value: Value = None
+    value: float | None = None
     tone: str = ""
     sign: str = ""
 
 
 @dataclass(frozen=True)
 class HtmlHeading:
-    """A column: its heading, its kind (label, measured, paper, state, verdict), whether numbers sort it."""
+    """A heading, the kind of its column (label, measured, paper, state, verdict), and what sorts it."""
 
     text: str
     kind: str
@@ -59,7 +46,7 @@ class HtmlHeading:
 
 @dataclass(frozen=True)
 class HtmlTable:
-    """A table that can be sorted; `name` is unique on the page."""
+    """A sortable table; `name` is unique on the page."""
 
     name: str
     caption: str
@@ -69,42 +56,36 @@ class HtmlTable:
 
 def main_table(table: Table) -> HtmlTable:
     """The sweep's table."""
-    return _grid("table", "Measured and published", table_grid(table))
+    return _html_table("table", "Measured and published", table_grid(table))
 
 
 def section_tables(table: Table) -> list[HtmlTable]:
-    """Rows against their baselines, and the parts of the claim."""
-    return [_grid(section.name, section.heading, section.strips) for section in table_sections(table)]
+    """Rows against their baselines, and the parts of the claim, if there are any."""
+    return [_html_table(part.name, part.heading, part.strips) for part in table_sections(table)]
 
 
-def word_cell(text: str, value: Value = None) -> HtmlCell:
-    """A cell that is marked by the gravest word in it."""
-    for word in ("failed", "corrupt", "missing", "pruned"):
-        if word in text:
-            return HtmlCell(text, value, _TONES[word], _SIGNS[_TONES[word]])
-    tone = _TONES.get(text, "")
-    return HtmlCell(text, value, tone, _BETTER_SIGNS.get(text, _SIGNS.get(tone, "")))
+def word_cell(text: str, value: float | None = None) -> HtmlCell:
+    """A cell with the tone of its text, or of the most severe word in it."""
+    key = next((word for word in _SEVERE if word in text), text)
+    tone = _TONE_OF.get(key, "")
+    return HtmlCell(text, value, tone, _SIGNS.get(key, _SIGNS.get(tone, "")))
 
 
-def _grid(name: str, caption: str, strips: Sequence[Strip]) -> HtmlTable:
+def _html_table(name: str, caption: str, strips: Sequence[Strip]) -> HtmlTable:
     headings, columns = [], []
     for strip in strips:
-        numbers: Sequence[Value] = strip.numbers or [None] * len(strip.cells)
+        numbers: Sequence[float | None] = strip.numbers or [None] * len(strip.cells)
         if strip.kind == "label":
             numbers = _label_values(strip.cells)
         numeric = any(number is not None for number in numbers)
         headings.append(HtmlHeading(heading(strip.heading), strip.kind, numeric))
-        cell = HtmlCell if strip.kind == "label" else word_cell
-        columns.append([cell(*pair) for pair in zip(_texts(strip), numbers, strict=True)])
+        texts = map(heading, strip.cells) if strip.heading == METRIC else strip.cells
+        make = HtmlCell if strip.kind == "label" else word_cell
+        columns.append([make(text, number) for text, number in zip(texts, numbers, strict=True)])
     return HtmlTable(name, caption, tuple(headings), tuple(zip(*columns, strict=True)))
 
 
-def _texts(strip: Strip) -> Sequence[str]:
-    """A strip's cells; names of metrics as in headings."""
-    return [heading(cell) for cell in strip.cells] if strip.heading == METRIC else strip.cells
-
-
-def _label_values(cells: Sequence[str]) -> list[Value]:
+def _label_values(cells: Sequence[str]) -> Sequence[float | None]:
     """Numbers if all labels are."""
     try:
         return [float(cell) for cell in cells]

@@ -148,8 +148,8 @@ def test_runs_list_the_settings_that_differ_from_the_baseline_of_their_task(
     assert (own.against, own.settings) == (None, ())
     (part,) = groups[3].parts
     assert part.against == "Swin-Tiny / 7"
-    told = {(setting.key, setting.baseline, setting.value) for setting in part.settings}
-    assert told == {
+    changed = {(setting.key, setting.baseline, setting.value) for setting in part.settings}
+    assert changed == {
         ("model.backbone_options.window_size", "7", "14"),
         ("model.backbone_options.depths", "2-2-2-2", "2-2-5-2"),
     }

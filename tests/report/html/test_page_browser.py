@@ -195,7 +195,7 @@ def test_every_text_can_be_read_in_light_and_dark(
 
 def test_light_and_dark_look_different_and_plots_follow(out: Path, grid: FakePlan, browser: Any) -> None:
     path = written(grid, out)
-    colors, pictures = [], []
+    colors, screenshots = [], []
     for scheme in ("light", "dark"):
         shown = Shown(browser, path, color_scheme=scheme)
         colors.append(
@@ -204,11 +204,11 @@ def test_light_and_dark_look_different_and_plots_follow(out: Path, grid: FakePla
                 "getComputedStyle(document.querySelector('svg.plot text')).fill]"
             )
         )
-        pictures.append(shown.tab.locator("svg.plot").first.screenshot())
+        screenshots.append(shown.tab.locator("svg.plot").first.screenshot())
     (light_paper, light_ink), (dark_paper, dark_ink) = colors
     assert light_paper != dark_paper
     assert light_ink != dark_ink
-    assert pictures[0] != pictures[1]
+    assert screenshots[0] != screenshots[1]
 
 
 def test_plots_have_names_and_ids_of_their_own(out: Path, grid: FakePlan, browser: Any) -> None:

@@ -162,8 +162,8 @@ def test_intervals_are_drawn_from_three_seeds_on(out: Path) -> None:
         found = plots_of(plan, out)
         bars = list(found["tradeoff-top1"].draw().axes[0].collections)
         assert len(bars) == (2 if seeds == 3 else 0)
-        said = "Bars: 95 % t-interval of the mean over 3 seeds." if seeds == 3 else "Fewer than 3 seeds"
-        assert found["bars-top1"].caption.startswith(said)
+        caption = "Bars: 95 % t-interval of the mean over 3 seeds." if seeds == 3 else "Fewer than 3 seeds"
+        assert found["bars-top1"].caption.startswith(caption)
 
 
 def test_rows_that_only_the_paper_has_are_shown_as_published_and_nowhere_else(out: Path) -> None:

@@ -171,7 +171,7 @@ def test_cells_have_the_means_of_their_finished_seeds(out: Path, capsys: pytest.
     make(capsys)
     found = read_tree(ROOT)["window_size/7 mean of 2 seeds"]
     assert set(found) == {"mean/val/top1", "mean/train/loss", "mean/lr"}
-    # the seeds end with 80 and 81, which is what top1 - 10 + step comes to at step 10
+    # the seeds end with 80 and 81, the value of top1 - 10 + step at step 10
     assert found["mean/val/top1"] == [(4, 75.5), (9, 80.5)]
 
 

@@ -109,11 +109,11 @@ def test_tensorboard_serves_runs_hparams_images_and_layout(out: Path) -> None:
         assert len(known) == len(plan.runs) == 4
         assert known["14 seed 1, window_size"]["test/top1"] == pytest.approx(83.0)
         assert known["14 seed 1, window_size"]["usage/gmacs"] == pytest.approx(4.4936)
-        pictures = ask(address, "/data/plugin/images/tags")["window_size/7 seed 0"]
-        assert set(pictures) == {"val/picture_0"}
+        images = ask(address, "/data/plugin/images/tags")["window_size/7 seed 0"]
+        assert set(images) == {"val/picture_0"}
         wanted = urllib.parse.urlencode({"tag": "val/picture_0", "run": "window_size/7 seed 0", "sample": 0})
-        (picture,) = ask(address, f"/data/plugin/images/images?{wanted}")
-        url = f"{address}/data/plugin/images/individualImage?{picture['query']}"
+        (image,) = ask(address, f"/data/plugin/images/images?{wanted}")
+        url = f"{address}/data/plugin/images/individualImage?{image['query']}"
         with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
             assert answer.read() == PNG
         layout = ask(address, "/data/plugin/custom_scalars/layout")
