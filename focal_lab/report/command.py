@@ -176,7 +176,7 @@ def _checked(options: argparse.Namespace) -> argparse.Namespace:
 
 
 def _check_has_runs(options: argparse.Namespace) -> None:
-    from focal_lab.sweep.run_folder.outcome import run_folders
+    from focal_lab.sweep.run_folder.layout import run_folders
 
     out: Path = options.out
     if out.exists() and not out.is_dir():

@@ -1,15 +1,13 @@
-"""Locks that the kernel releases when their holder dies, however it dies."""
+"""File locks that the kernel releases when their holder exits, however it exits."""
 
 import fcntl
 import os
 from pathlib import Path
 from typing import Self
 
-LOCK_FILE = "lock"
-
 
 class FileLock:
-    """An exclusive lock on a file, held while the process lives and `release` has not been called."""
+    """A lock on a file, held until `release` is called or the process exits."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -17,16 +15,19 @@ class FileLock:
 
     @property
     def descriptor(self) -> int:
-        """The open file that is locked; a copy of it in another process holds the lock, too."""
+        """The open file that is locked; a duplicate of it in another process holds the lock, too."""
         assert self._descriptor is not None, "the lock is not held"
         return self._descriptor
 
     def acquire(self, *, wait: bool = True, shared: bool = False) -> bool:
-        """Take the lock; False when somebody else holds it and `wait` is off.
+        """Take the lock.
 
         Args:
-            wait: for as long as it takes.
-            shared: together with others who share it.
+            wait: wait until it is free.
+            shared: share it with others that take it as shared.
+
+        Returns:
+            False when another process holds it and `wait` is off.
 
         Raises:
             OSError: the file cannot be opened.
@@ -36,17 +37,16 @@ class FileLock:
         try:
             kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
             fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
+        except BaseException as error:
             os.close(descriptor)
-            return False
-        except BaseException:
-            os.close(descriptor)
+            if isinstance(error, BlockingIOError):
+                return False
             raise
         self._descriptor = descriptor
         return True
 
     def release(self) -> None:
-        """Give the lock back; nothing happens when it is not held."""
+        """Release the lock if it is held."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -59,11 +59,24 @@ class FileLock:
         self.release()
 
 
-def is_locked(path: Path) -> bool:
-    """Whether some process holds the lock right now."""
-    if not path.exists():
+def is_locked(path: Path, *, shared: bool = False) -> bool:
+    """Whether a process holds the lock. Writes nothing, so a reader of somebody else's folder may ask.
+
+    Args:
+        path: file of the lock; need not exist.
+        shared: whether its holders share it: only an exclusive probe finds them. By default the probe is
+            shared, so that two probes at the same time do not take each other for a holder.
+    """
+    # an exclusive lock on NFS needs a file that is open for writing
+    mode = os.O_RDWR if shared and os.access(path, os.W_OK) else os.O_RDONLY
+    try:
+        descriptor = os.open(path, mode | os.O_CLOEXEC)
+    except FileNotFoundError:
         return False
-    lock = FileLock(path)
-    free = lock.acquire(wait=False)
-    lock.release()
-    return not free
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if shared else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

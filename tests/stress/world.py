@@ -120,7 +120,8 @@ class World:
 
     def training(self) -> list[int]:
         """Processes that train a run now."""
-        from focal_lab.utils.file_lock import LOCK_FILE, is_locked
+        from focal_lab.sweep.run_folder.layout import LOCK_FILE
+        from focal_lab.utils.file_lock import is_locked
 
         locks = [self.folder / "runs" / run / LOCK_FILE for run in self.runs]
         said = [lock.read_text().strip() for lock in locks if is_locked(lock)]

@@ -6,7 +6,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from focal_lab.sweep.run_folder.result import CONFIG_FILE, Failure, Result, write_record
+from focal_lab.sweep.run_folder.layout import CONFIG_FILE
+from focal_lab.sweep.run_folder.result import Failure, Result, write_record
 from focal_lab.sweep.spec.claim_grammar import Expectation, parse_expectation
 
 # what `focal_lab.tasks.tested` writes

@@ -17,9 +17,8 @@ from focal_lab.errors import UserError
 from focal_lab.sweep.commands import options as option_module
 from focal_lab.sweep.commands.worker import find_study
 from focal_lab.sweep.engine.conflicts import present, refuse_conflicts
-from focal_lab.sweep.engine.database_url import check_url
-from focal_lab.sweep.engine.slots import find_places
-from focal_lab.sweep.engine.storage import clock_difference, open_storage
+from focal_lab.sweep.engine.slots import find_slots
+from focal_lab.sweep.engine.storage import check_url, clock_difference, open_storage
 from focal_lab.sweep.plan.manifest import Manifest, manifest_path, read_manifest, write_manifest
 from focal_lab.sweep.plan.plan import Plan, make_plan, remember
 
@@ -57,11 +56,11 @@ def manifest_of(plan: Plan) -> Manifest:
         (["--budget", "40"], "--budget: "),
         (["--keep", "all"], "--keep: 'all' is unknown (use best, last, best,last or none)"),
         (["--storage", "sqlite:///queue.db"], "--storage: SQLite hands out runs twice"),
-        (["--storage", "runs.journal"], "--storage: 'runs.journal' is not the address of a PostgreSQL"),
+        (["--storage", "runs.journal"], "--storage: 'runs.journal' is not the URL of a PostgreSQL"),
         (["--storage", "mysql://me:secret@there/db"], "--storage: 'mysql://me:***@there/db' is not"),
         (
             ["--storage", "postgresql://me:secret@there:port/db"],
-            "--storage postgresql://me:***@there:port/db: is not an address of a database: its port is no",
+            "--storage postgresql://me:***@there:port/db: is not the URL of a database: its port is not",
         ),
     ],
 )
@@ -263,12 +262,12 @@ def test_a_manifest_of_another_version_is_refused() -> None:
 def test_more_devices_than_there_are_is_refused() -> None:
     runs = make_plan(write_sweep(), overrides=["trainer.devices=8"]).distinct_runs
     with pytest.raises(UserError, match=r"configured for 8 devices, this machine has 4 GPUs"):
-        find_places(runs, 4, None, len(runs))
-    places = find_places(runs, 16, None, len(runs))
+        find_slots(runs, 4, None, len(runs))
+    places = find_slots(runs, 16, None, len(runs))
     assert places.count == 2
     assert places.devices(1, runs[0]) == "8,9,10,11,12,13,14,15"
     # a group is never cut short, however many workers share the GPUs
-    places = find_places(runs, 20, 3, len(runs))
+    places = find_slots(runs, 20, 3, len(runs))
     assert [places.devices(slot, runs[0]) for slot in range(3)] == [
         "0,1,2,3,4,5,6,7",
         "8,9,10,11,12,13,14,15",
@@ -282,10 +281,10 @@ def test_gpus_are_pinned_one_a_run_among_those_that_the_user_left_visible(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5a,7")
     runs = make_plan(write_sweep()).distinct_runs
-    places = find_places(runs, 3, None, len(runs))
+    places = find_slots(runs, 3, None, len(runs))
     assert [places.devices(slot, runs[0]) for slot in range(places.count)] == ["2", "GPU-5a", "7"]
     # more workers than GPUs share them
-    assert find_places(runs, 3, 4, len(runs)).devices(3, runs[0]) == "2"
+    assert find_slots(runs, 3, 4, len(runs)).devices(3, runs[0]) == "2"
 
 
 @pytest.mark.parametrize("text", ["1", "m", "-3s", "1 week", "", "5 parsecs"])

@@ -16,8 +16,8 @@ from support.small_project import write_sweep
 from test_sweep_end_to_end import command, killed, start, started_at, sweep, tiny, wait_until
 
 from focal_lab.sweep.plan.plan import make_plan
-from focal_lab.sweep.worker.protocol import LAST_CHECKPOINT, STOPPED_CHECKPOINT
-from focal_lab.utils.file_lock import LOCK_FILE, is_locked
+from focal_lab.sweep.run_folder.layout import LAST_CHECKPOINT, LOCK_FILE, STOPPED_CHECKPOINT
+from focal_lab.utils.file_lock import is_locked
 
 __all__ = ["killed", "tiny"]  # fixtures
 

@@ -14,8 +14,8 @@ import pytest
 from support.small_project import write, write_sweep
 
 from focal_lab.sweep.plan.plan import make_plan
-from focal_lab.sweep.worker.protocol import LAST_CHECKPOINT
-from focal_lab.utils.file_lock import LOCK_FILE, is_locked
+from focal_lab.sweep.run_folder.layout import LAST_CHECKPOINT, LOCK_FILE
+from focal_lab.utils.file_lock import is_locked
 
 EXPERIMENT = """\
 trainer: {max_epochs: 1, gradient_clip_val: 5.0}

@@ -14,7 +14,7 @@ from focal_lab.errors import UserError
 from focal_lab.report.diff.compare import ComparedRun, common_curves, compare, read_run
 from focal_lab.report.diff.text import diff_text
 from focal_lab.sweep.housekeeping.inventory import find_runs
-from focal_lab.sweep.run_folder.result import CONFIG_FILE, FAILURE_FILE, RESULT_FILE
+from focal_lab.sweep.run_folder.layout import CONFIG_FILE, FAILURE_FILE, RESULT_FILE
 
 _EPILOG = """examples:
   focal-lab diff 0642 31a9                  two runs in runs/ by the beginnings of their IDs

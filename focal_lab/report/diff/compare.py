@@ -8,9 +8,10 @@ from typing import Any
 
 from focal_lab.data.option_names import recorded_config
 from focal_lab.errors import UserError
-from focal_lab.sweep.housekeeping.inventory import RUNNING, is_running, read_needs
+from focal_lab.sweep.housekeeping.inventory import RUNNING, read_needs
+from focal_lab.sweep.run_folder.layout import CONFIG_FILE, is_running
 from focal_lab.sweep.run_folder.outcome import Outcome, State, read_outcome
-from focal_lab.sweep.run_folder.result import CONFIG_FILE, COSTS, known_values
+from focal_lab.sweep.run_folder.result import COSTS, known_values
 from focal_lab.sweep.spec.columns import COLUMNS, MAIN
 from focal_lab.training.history_file import Point, read_history
 from focal_lab.utils.yaml import load_yaml

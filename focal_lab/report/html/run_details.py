@@ -88,7 +88,7 @@ def run_groups(table: Table, plan: "Plan", out: Path) -> list[RunGroup]:
 
 def failed_runs(table: Table, out: Path) -> tuple[list[FailedRun], int]:
     """Runs that failed or whose result is damaged, and how many more there are than are shown."""
-    from focal_lab.sweep.worker.protocol import last_lines
+    from focal_lab.sweep.run_folder.layout import last_lines
 
     found: dict[str, FailedRun] = {}
     for row in table.rows:

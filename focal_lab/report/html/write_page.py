@@ -16,8 +16,8 @@ from focal_lab.report.html.svg import InlinePlot
 from focal_lab.report.table.build import build_table
 from focal_lab.report.table.model import Table
 from focal_lab.report.table.strict import strict_status
+from focal_lab.sweep.run_folder.layout import FAILURE_FILE, RESULT_FILE
 from focal_lab.sweep.run_folder.outcome import State
-from focal_lab.sweep.run_folder.result import FAILURE_FILE, RESULT_FILE
 from focal_lab.training.history_file import HISTORY_FILE
 from focal_lab.utils.atomic_files import write_atomic
 

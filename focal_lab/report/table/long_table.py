@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from focal_lab.report.table.test_sets import test_set_name
-from focal_lab.sweep.run_folder.outcome import Outcome, read_outcome, run_folders
+from focal_lab.sweep.run_folder.layout import run_folders
+from focal_lab.sweep.run_folder.outcome import Outcome, read_outcome
 from focal_lab.sweep.run_folder.result import COSTS
 from focal_lab.sweep.spec.columns import COLUMNS
 

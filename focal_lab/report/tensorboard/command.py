@@ -17,7 +17,7 @@ from focal_lab.report.tensorboard.fill import fill
 from focal_lab.report.tensorboard.log_dir import LogDir
 from focal_lab.report.tensorboard.naming import OTHERS, read_sweeps
 from focal_lab.report.tensorboard.server import start_tensorboard
-from focal_lab.sweep.run_folder.outcome import run_folders
+from focal_lab.sweep.run_folder.layout import run_folders
 from focal_lab.sweep.spec.sweep_file import find_sweep
 
 _FOLDER = "tensorboard"

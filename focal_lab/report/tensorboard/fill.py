@@ -19,8 +19,8 @@ from focal_lab.errors import UserError
 from focal_lab.report.tensorboard.hparams import columns_event, end_events, start_events
 from focal_lab.report.tensorboard.log_dir import LAST, LogDir, digest, event, scalar
 from focal_lab.report.tensorboard.naming import ShownRun, ShownSweep, folder_name
+from focal_lab.sweep.run_folder.layout import CONFIG_FILE
 from focal_lab.sweep.run_folder.outcome import Outcome, State, read_outcome
-from focal_lab.sweep.run_folder.result import CONFIG_FILE
 from focal_lab.sweep.spec.columns import COLUMNS, MAIN
 from focal_lab.sweep.spec.sweep_file import TASKS
 from focal_lab.training.history_file import Point, read_history

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from focal_lab.errors import UserError
 from focal_lab.report.tensorboard.log_dir import digest
 from focal_lab.sweep.plan.manifest import manifest_path, read_manifest
-from focal_lab.sweep.run_folder.outcome import read_outcome, run_folders
+from focal_lab.sweep.run_folder.layout import run_folders
+from focal_lab.sweep.run_folder.outcome import read_outcome
 
 if TYPE_CHECKING:
     from focal_lab.sweep.plan.plan import Plan

@@ -11,17 +11,16 @@ from typing import Any
 from focal_lab.errors import UserError
 from focal_lab.sweep.commands.options import parse_duration
 from focal_lab.sweep.engine.conflicts import Rivals, present
-from focal_lab.sweep.engine.database_url import check_url
 from focal_lab.sweep.engine.executor import Execution, Rules, Summary, View
 from focal_lab.sweep.engine.queue import RunQueue
 from focal_lab.sweep.engine.search_queue import SearchQueue
-from focal_lab.sweep.engine.slots import Places
-from focal_lab.sweep.engine.storage import GRACE, clock_difference
+from focal_lab.sweep.engine.slots import DeviceSlots
+from focal_lab.sweep.engine.storage import GRACE, check_url, clock_difference
 from focal_lab.sweep.plan.manifest import Manifest, manifest_path, read_manifest
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.run_folder.outcome import read_outcome
 from focal_lab.sweep.run_folder.retention import parse_keep
-from focal_lab.sweep.worker.protocol import WarmProcesses
+from focal_lab.sweep.worker.processes import WarmProcesses
 
 SOME_FAILED = 1
 INTERRUPTED = 130
@@ -126,7 +125,7 @@ def execute(
     manifest: Manifest,
     out: Path,
     queue: RunQueue,
-    places: Places,
+    places: DeviceSlots,
     work: Work,
     processes: WarmProcesses,
     view: View,
@@ -140,7 +139,7 @@ def execute(
             runs,
             out,
             queue,
-            places=places,
+            slots=places,
             rules=work.rules,
             processes=processes,
             view=view,

@@ -12,11 +12,11 @@ from focal_lab.errors import UserError
 from focal_lab.sweep.commands.options import parse_duration, plan_of, sweep_parser
 from focal_lab.sweep.commands.plan_text import plan_json, plan_text
 from focal_lab.sweep.engine.hardware import cores
-from focal_lab.sweep.engine.slots import Places, find_places
+from focal_lab.sweep.engine.slots import DeviceSlots, find_slots
 from focal_lab.sweep.estimate.check_and_count import check_plan
 from focal_lab.sweep.estimate.summary import Survey, survey_of
 from focal_lab.sweep.plan.plan import probe_plan
-from focal_lab.sweep.worker.protocol import WarmProcesses
+from focal_lab.sweep.worker.processes import WarmProcesses
 
 
 def plan_command(argv: list[str], papers: Sequence[str]) -> int:
@@ -47,13 +47,13 @@ def plan_command(argv: list[str], papers: Sequence[str]) -> int:
 def _survey(options: argparse.Namespace, papers: Sequence[str]) -> Survey:
     asked, out = plan_of(options, papers), options.out
     plan = probe_plan(asked)
-    processes = WarmProcesses(plan.runs)
+    processes = WarmProcesses(run.config for run in plan.runs)
     checked = check_plan(plan, processes, out)
     total = asked.recipe.trials if asked.recipe else len(plan.distinct_runs)
     try:
-        places = find_places(plan.distinct_runs, checked.devices, options.workers, total)
+        places = find_slots(plan.distinct_runs, checked.devices, options.workers, total)
     except UserError as error:  # a plan for a larger machine is a plan
-        places = Places(max(1, min(options.workers or 1, total)), cores())
+        places = DeviceSlots(max(1, min(options.workers or 1, total)), cores())
         return replace(survey_of(asked, checked, places, out, None), obstacle=str(error))
     measuring = None if options.no_measure else processes
     return survey_of(asked, checked, places, out, measuring, way_out=" (--no-measure skips this)")

@@ -12,17 +12,10 @@ from focal_lab.command_line import CommandParser, add_out
 from focal_lab.errors import UserError, one_of
 from focal_lab.sweep.commands.runs_text import many, runs_text, size
 from focal_lab.sweep.housekeeping.cleanup import Waste, find_waste, remove_run, remove_waste, untrained
-from focal_lab.sweep.housekeeping.inventory import (
-    Entry,
-    Needs,
-    find_runs,
-    is_running,
-    read_needs,
-    take_inventory,
-)
-from focal_lab.sweep.run_folder.outcome import State, read_outcome, run_folders
-from focal_lab.sweep.run_folder.result import FAILURE_FILE
-from focal_lab.sweep.run_folder.retention import CHECKPOINTS, parse_keep
+from focal_lab.sweep.housekeeping.inventory import Needs, RunEntry, find_runs, read_needs, take_inventory
+from focal_lab.sweep.run_folder.layout import CHECKPOINTS, FAILURE_FILE, is_running, run_folders
+from focal_lab.sweep.run_folder.outcome import State, read_outcome
+from focal_lab.sweep.run_folder.retention import parse_keep
 
 SOME_KEPT = 1
 _EPILOG = """actions (focal-lab runs ACTION --help tells more):
@@ -74,7 +67,7 @@ def runs_command(argv: list[str]) -> int:
     return 0
 
 
-def _of_sweep(entries: Sequence[Entry], sweep: str, needs: Needs, out: Path) -> list[Entry]:
+def _of_sweep(entries: Sequence[RunEntry], sweep: str, needs: Needs, out: Path) -> list[RunEntry]:
     known = sorted({name for names in needs.sweeps.values() for name in names})
     if sweep not in known:
         way_out = f"use {one_of(known)}" if known else "no sweep was run there"

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from focal_lab.sweep.housekeeping.inventory import RUNNING, Entry
+from focal_lab.sweep.housekeeping.inventory import RUNNING, RunEntry
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.utils.text_table import TextColumn, aligned
 
@@ -11,7 +11,7 @@ _STYLES = {State.FAILED: "31", State.CORRUPT: "31", RUNNING: "32", State.MISSING
 
 
 def runs_text(
-    entries: Sequence[Entry], width: int | None, *, with_reasons: bool = False, color: bool = False
+    entries: Sequence[RunEntry], width: int | None, *, with_reasons: bool = False, color: bool = False
 ) -> str:
     """The runs under the sweeps that need them, and what they come to.
 
@@ -21,7 +21,7 @@ def runs_text(
         with_reasons: why there is no result, in place of state and size.
         color: use ANSI escape codes.
     """
-    groups: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[RunEntry]] = defaultdict(list)
     for entry in sorted(entries, key=_place):
         groups[entry.sweeps].append(entry)
     parts = []
@@ -32,7 +32,7 @@ def runs_text(
     return "".join([*parts, _total(entries), "\n"])
 
 
-def _columns(entries: Sequence[Entry], *, with_reasons: bool) -> list[TextColumn]:
+def _columns(entries: Sequence[RunEntry], *, with_reasons: bool) -> list[TextColumn]:
     run = TextColumn("Run", [entry.run for entry in entries])
     state = TextColumn("State", [entry.state for entry in entries], style=lambda cell: _STYLES.get(cell, ""))
     which = [
@@ -46,12 +46,12 @@ def _columns(entries: Sequence[Entry], *, with_reasons: bool) -> list[TextColumn
     return [run, state, *which, TextColumn("Size", [size(entry.size) for entry in entries], right=True)]
 
 
-def _place(entry: Entry) -> tuple[str, tuple[str, ...], int, str]:
+def _place(entry: RunEntry) -> tuple[str, tuple[str, ...], int, str]:
     """Seeds of a cell together."""
     return entry.task or "", tuple(entry.labels.values()), entry.seed or 0, entry.run
 
 
-def _total(entries: Sequence[Entry]) -> str:
+def _total(entries: Sequence[RunEntry]) -> str:
     counts = Counter(entry.state for entry in entries)
     states = ", ".join(f"{counts[state]} {state}" for state in [RUNNING, *State] if counts[state])
     return f"{many(len(entries), 'run')}{states and f': {states}'}, {size(sum(e.size for e in entries))}"

@@ -17,13 +17,13 @@ from focal_lab.sweep.commands.execution import (
 from focal_lab.sweep.commands.options import parse_duration, plan_of, sweep_parser
 from focal_lab.sweep.commands.progress import SweepView
 from focal_lab.sweep.engine.conflicts import refuse_conflicts
-from focal_lab.sweep.engine.slots import find_places
+from focal_lab.sweep.engine.slots import find_slots
 from focal_lab.sweep.estimate.check_and_count import check_plan
 from focal_lab.sweep.estimate.summary import survey_of
 from focal_lab.sweep.plan.manifest import Manifest, write_manifest
 from focal_lab.sweep.plan.plan import Plan, probe_plan, remember, with_proposals
 from focal_lab.sweep.run_folder.disk_space import check_room
-from focal_lab.sweep.worker.protocol import WarmProcesses
+from focal_lab.sweep.worker.processes import WarmProcesses
 
 
 def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Path]:
@@ -64,10 +64,10 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
     refuse_conflicts(plan, out)
     queue = work.open(manifest, out)
     probes = probe_plan(plan)
-    processes = WarmProcesses(probes.runs)
+    processes = WarmProcesses(run.config for run in probes.runs)
     checked = check_plan(probes, processes, out)
     total = plan.recipe.trials if plan.recipe else len(plan.distinct_runs)
-    places = find_places(probes.distinct_runs, checked.devices, work.workers, total)
+    places = find_slots(probes.distinct_runs, checked.devices, work.workers, total)
     survey = survey_of(plan, checked, places, out, processes if budget is not None else None)
     survey.refuse_absent()
     if budget is not None:

@@ -14,14 +14,14 @@ from focal_lab.sweep.commands.execution import (
     work_of,
 )
 from focal_lab.sweep.commands.progress import SweepView
-from focal_lab.sweep.engine.slots import find_places
+from focal_lab.sweep.engine.slots import find_slots
 from focal_lab.sweep.estimate.check_and_count import check_here
 from focal_lab.sweep.identity.user_code import UserCode, changed_code
 from focal_lab.sweep.plan.manifest import Manifest, all_manifests, manifest_path, read_manifest
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.run_folder.disk_space import check_room
-from focal_lab.sweep.run_folder.result import RESULT_FILE
-from focal_lab.sweep.worker.protocol import WarmProcesses
+from focal_lab.sweep.run_folder.layout import RESULT_FILE
+from focal_lab.sweep.worker.processes import WarmProcesses
 
 
 def worker_command(argv: list[str]) -> int:
@@ -48,10 +48,10 @@ def worker_command(argv: list[str]) -> int:
     check_room(out)
     check_code(manifest)
     queue = work.open(manifest, out)
-    processes = WarmProcesses(manifest.runs)
+    processes = WarmProcesses(run.config for run in manifest.runs)
     check_here(_to_train(manifest, out), processes)
     total = manifest.recipe.trials if manifest.recipe else len(manifest.runs)
-    places = find_places(manifest.runs, processes.count_devices(), work.workers, total)
+    places = find_slots(manifest.runs, processes.count_devices(), work.workers, total)
     view = SweepView.of_manifest(manifest, places.count)
     view.promise(total - len(manifest.runs), manifest.recipe.sweep.tasks[0] if manifest.recipe else "")
     view.noted(f"{manifest.title}: joining in, {places}", style="bold")

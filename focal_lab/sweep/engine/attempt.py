@@ -1,4 +1,4 @@
-"""One attempt at a run: its processes, its lock, what they said last."""
+"""One attempt at a run: its worker processes, its lock, and their messages."""
 
 import multiprocessing.connection
 import socket
@@ -11,115 +11,121 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from focal_lab.sweep.plan.runs import Run
-from focal_lab.sweep.worker.protocol import Order, WarmProcesses
+from focal_lab.sweep.worker.processes import WarmProcesses
+from focal_lab.sweep.worker.protocol import TrainRequest
 from focal_lab.sweep.worker.signals import exit_reason
 from focal_lab.utils.file_lock import FileLock
 
-# Seconds that a process may take to end after its last words.
-_TO_EXIT = 30.0
+# Seconds that a process may take to exit after its last message.
+_EXIT_SECONDS = 30.0
 
 
 class Attempt:
-    """A run in progress: one process a device.
+    """A run in training: one worker process a device.
 
     Args:
         run: what is trained.
-        number: which attempt at it, from 1.
-        slot: which of the command's places it takes.
-        lock: the run's lock, held until `close`.
-        order: to the first process; the others get it with their rank.
+        number: which attempt it is, from 1.
+        slot: which of the command's device slots it takes.
+        lock: of the run, held until `close`.
+        request: to the first process; the others get it with their rank.
         processes: where they come from.
 
     Attributes:
-        verdict: `finished`, `stopped`, `wrong` or `failed` as the first process has said, None before.
-        reason: what it added.
-        heard: when it was heard last, on the monotonic clock.
-        told: what it was told to do: `stop` or `prune`.
-        pruned_at: where it was when it was told to end because others are better.
-        cut_off: whether it was ended because the run is not ours any more.
+        ending: the first process's last message: `finished`, `stopped`, `wrong` or `failed`; None before.
+        reason: why there will be no result, once that is known.
+        last_message: when the latest message came, on the monotonic clock.
+        requested: what the processes were asked: `stop` or `prune`.
+        pruned_at: where the training was when it was asked to end because others are better.
+        cut_off: whether it was killed because another machine may train the run now.
     """
 
     def __init__(
-        self, run: Run, number: int, slot: int, lock: FileLock, order: Order, processes: WarmProcesses
+        self,
+        run: Run,
+        number: int,
+        slot: int,
+        lock: FileLock,
+        request: TrainRequest,
+        processes: WarmProcesses,
     ) -> None:
         self.run, self.number, self.slot = run, number, slot
-        self.verdict: str | None = None
+        self.ending: str | None = None
         self.reason: str | None = None
-        self.told: str | None = None
+        self.requested: str | None = None
         self.pruned_at: str | None = None
         self.cut_off = False
-        self.heard = time.monotonic()
+        self.last_message = time.monotonic()
         self._lock = lock
-        self._ranks: list[tuple[ForkServerProcess, Connection]] = []
-        self._silent: list[Connection] = []
-        self._said_by_others: str | None = None
-        port = _free_port() if order.ranks > 1 else 0
-        for rank in range(order.ranks):
-            self._ranks.append(processes.train(replace(order, rank=rank, port=port)))
+        self._workers: list[tuple[ForkServerProcess, Connection]] = []
+        self._closed: list[Connection] = []
+        self._reason_of_others: str | None = None
+        port = _free_port() if request.ranks > 1 else 0
+        for rank in range(request.ranks):
+            self._workers.append(processes.train(replace(request, rank=rank, port=port)))
 
     @property
     def sources(self) -> list[Any]:
-        """What to wait for."""
-        open_ends = [talk for _, talk in self._ranks if talk not in self._silent]
-        return [*open_ends, *(process.sentinel for process, _ in self._ranks if process.exitcode is None)]
+        """What to wait for: messages, and processes that exit."""
+        connections = [connection for _, connection in self._workers if connection not in self._closed]
+        return [*connections, *(process.sentinel for process, _ in self._workers if process.exitcode is None)]
 
     def receive(self) -> Iterator[tuple[str, Any]]:
-        """Messages that are there, but for the last words, which are remembered."""
-        for rank, (_, talk) in enumerate(self._ranks):
+        """The progress and notes that have arrived; a last message becomes `ending` and `reason`."""
+        for rank, (_, connection) in enumerate(self._workers):
             try:
-                while talk not in self._silent and talk.poll():
-                    kind, value = talk.recv()
-                    self.heard = time.monotonic()
-                    if kind in ("progress", "note"):
-                        if rank == 0 or kind == "note":
-                            yield kind, value
+                while connection not in self._closed and connection.poll():
+                    kind, value = connection.recv()
+                    self.last_message = time.monotonic()
+                    if kind == "note" or (kind == "progress" and rank == 0):
+                        yield kind, value
                     elif rank == 0:
-                        self.verdict = kind
+                        self.ending = kind
                         self.reason = "its process was sent SIGTERM" if kind == "stopped" else value
                     elif kind in ("failed", "wrong"):
-                        self._said_by_others = f"process {rank}: {value}"
+                        self._reason_of_others = f"process {rank}: {value}"
             except (EOFError, OSError):
-                self._silent.append(talk)
+                self._closed.append(connection)
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more is to be expected of it: its first process is gone, or another one died."""
-        first, *others = [process.exitcode for process, _ in self._ranks]
+        """Whether the first process has exited or hangs after its last message, or another one has failed."""
+        first, *others = [process.exitcode for process, _ in self._workers]
         if first is not None:
             return True
-        if self.verdict is not None:
-            return time.monotonic() - self.heard > _TO_EXIT
+        if self.ending is not None:
+            return time.monotonic() - self.last_message > _EXIT_SECONDS
         return any(others)
 
-    def tell(self, word: str) -> None:
-        """Ask it to `stop`, with a checkpoint, or to end for `prune`."""
-        self.told = self.told or word
-        for _, talk in self._ranks:
+    def request(self, word: str) -> None:
+        """Ask it to `stop`, with a checkpoint, or to `prune`, without one."""
+        self.requested = self.requested or word
+        for _, connection in self._workers:
             with suppress(OSError, ValueError):
-                talk.send(word)
+                connection.send(word)
 
     def kill(self) -> None:
-        """End it now."""
-        for process, _ in self._ranks:
+        """Kill its processes."""
+        for process, _ in self._workers:
             process.kill()
 
     def close(self) -> str:
-        """End what is left of it and release the run; why there is no result, if there is none."""
+        """Kill what is left and release the run; returns why there is no result, if there is none."""
         list(self.receive())
-        statuses = [process.exitcode for process, _ in self._ranks]
+        statuses = [process.exitcode for process, _ in self._workers]
         status = next((status for status in statuses if status), statuses[0])
         self.kill()
-        for process, _ in self._ranks:
+        for process, _ in self._workers:
             process.join()
-        for process, talk in self._ranks:
-            talk.close()
+        for process, connection in self._workers:
+            connection.close()
             process.close()
         self._lock.release()
-        return self.reason or self._said_by_others or exit_reason(status)
+        return self.reason or self._reason_of_others or exit_reason(status)
 
 
 def wait_for(attempts: list[Attempt], seconds: float) -> None:
-    """Sleep until one of them says something or ends."""
+    """Sleep until one of them sends a message or exits."""
     sources = [source for attempt in attempts for source in attempt.sources]
     if sources:
         multiprocessing.connection.wait(sources, seconds)
@@ -128,7 +134,6 @@ def wait_for(attempts: list[Attempt], seconds: float) -> None:
 
 
 def _free_port() -> int:
-    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

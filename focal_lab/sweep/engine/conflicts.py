@@ -1,4 +1,4 @@
-"""Who else works in a folder of runs: two different sweeps of one name must not mix."""
+"""Keeps commands that work in one folder apart: two different sweeps of one name must not mix."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,15 +7,15 @@ from pathlib import Path
 from focal_lab.errors import UserError
 from focal_lab.sweep.plan.manifest import PLANS, all_manifests, read_manifest
 from focal_lab.sweep.plan.plan import Plan, remembered
-from focal_lab.utils.file_lock import FileLock
+from focal_lab.utils.file_lock import FileLock, is_locked
 
 
 def refuse_conflicts(plan: Plan, out: Path) -> None:
-    """Make sure that nobody's sweep is replaced by another of the same name.
+    """Check that the plan replaces no other sweep of the same name.
 
     Raises:
-        UserError: the folder holds the runs of another file of that name, or a command is training the same
-            sweep with other content right now.
+        UserError: the folder has the runs of another file of that name, or a command is training the same
+            sweep with other content now.
     """
     noted = remembered(plan.sweep.path, out)
     other = noted.get("path")
@@ -29,7 +29,7 @@ def refuse_conflicts(plan: Plan, out: Path) -> None:
             )
     for path in (out / PLANS).glob(f".{plan.sweep.name}-{plan.suite}-*.present"):
         study = path.name.removeprefix(".").removesuffix(".present")
-        if study != plan.study and _is_present(path):
+        if study != plan.study and is_present(study, out):
             raise UserError(
                 f"a command is training this sweep as it was before it changed, or with other --set "
                 f"(study {study}); wait for it or stop it, or use another --out "
@@ -40,8 +40,8 @@ def refuse_conflicts(plan: Plan, out: Path) -> None:
 
 @contextmanager
 def present(study: str, out: Path) -> Iterator[None]:
-    """While it lasts, others can tell that a command trains the runs of a study."""
-    lock = FileLock(out / PLANS / f".{study}.present")
+    """Context in which other commands see that this one trains runs of the study."""
+    lock = FileLock(_presence_file(study, out))
     lock.acquire(shared=True)
     try:
         yield
@@ -49,12 +49,21 @@ def present(study: str, out: Path) -> Iterator[None]:
         lock.release()
 
 
+def is_present(study: str, out: Path) -> bool:
+    """Whether a command trains runs of the study now."""
+    return is_locked(_presence_file(study, out), shared=True)
+
+
+def _presence_file(study: str, out: Path) -> Path:
+    return out / PLANS / f".{study}.present"
+
+
 class Rivals:
-    """Other studies that may train a run: two sweeps share their baseline.
+    """Other studies that may train a run: two sweeps can share their baseline.
 
     Args:
         out: folder of the runs.
-        study: the study that is not its own rival.
+        study: the command's own study.
     """
 
     def __init__(self, out: Path, study: str) -> None:
@@ -63,7 +72,7 @@ class Rivals:
         self._runs: dict[str, frozenset[str]] = {}
 
     def __call__(self, run: str) -> list[str]:
-        """Names of the studies whose plans have the run."""
+        """Names of the other studies whose plans have the run."""
         for path in all_manifests(self._out):
             changed = path.stat().st_mtime
             if path.stem != self._study and self._seen.get(path) != changed:
@@ -77,10 +86,3 @@ class Rivals:
             return frozenset(run.id for run in read_manifest(path).runs)
         except UserError:
             return frozenset()
-
-
-def _is_present(path: Path) -> bool:
-    lock = FileLock(path)
-    free = lock.acquire(wait=False)
-    lock.release()
-    return not free

@@ -1,8 +1,8 @@
-"""Trains what is missing of a plan: claims runs from the queue, and watches each attempt to its end."""
+"""Trains the runs of a plan that have no result: claims them from the queue and follows each attempt."""
 
 import datetime
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,53 +10,38 @@ from typing import Any, Protocol
 
 from focal_lab.sweep.engine.attempt import Attempt, wait_for
 from focal_lab.sweep.engine.queue import (
-    DIED,
+    CRASHED,
     DROPPED,
     FAILED,
     FINISHED,
-    GIVEN_BACK,
     PRUNED,
-    Claim,
+    RETURNED,
+    ClaimedRun,
     RunQueue,
 )
-from focal_lab.sweep.engine.slots import Places
+from focal_lab.sweep.engine.slots import DeviceSlots, devices_asked
 from focal_lab.sweep.identity.user_code import changed_code, code_changed
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.run_folder.disk_space import disk_full
+from focal_lab.sweep.run_folder.layout import BEST_CHECKPOINT, CONFIG_FILE, RESULT_FILE, last_lines, run_lock
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.run_folder.provenance import git_of
-from focal_lab.sweep.run_folder.result import (
-    CONFIG_FILE,
-    RESULT_FILE,
-    Failure,
-    known_values,
-    read_failure,
-    set_aside,
-    write_record,
-)
+from focal_lab.sweep.run_folder.result import Failure, known_values, read_failure, set_aside, write_record
 from focal_lab.sweep.run_folder.retention import prune_checkpoints
-from focal_lab.sweep.worker.protocol import (
-    SharedLock,
-    WarmProcesses,
-    last_lines,
-    order_of,
-    trained_checkpoint,
-    with_checkpoint,
-)
+from focal_lab.sweep.worker.processes import WarmProcesses
+from focal_lab.sweep.worker.protocol import SharedLock, TrainRequest
 from focal_lab.sweep.worker.signals import Interrupted, StopSignals
 from focal_lab.utils.atomic_files import write_atomic
-from focal_lab.utils.file_lock import LOCK_FILE, FileLock
 from focal_lab.utils.yaml import dump_yaml
 
-# Seconds: how often the loop looks up when nothing happens; between two looks at what others do; how long
-# a run that is told to stop may take for its checkpoint; how long a run is left to who holds its lock.
-_TICK, _LOOK, _TO_STOP, _AVOID = 0.5, 2.0, 60.0, 5.0
-# Seconds between two counts of what others train.
-_COUNT = 20.0
+# Seconds: between two turns when nothing happens; between two looks at the queue when it is empty; that runs
+# may take to write checkpoints when they are stopped; that a run is left alone when its lock is held; between
+# two counts of the runs of other commands.
+_TICK, _LOOK, _STOP_SECONDS, _AVOID, _COUNT = 0.5, 2.0, 60.0, 5.0, 20.0
 
 
 class View(Protocol):
-    """Who is told what happens; see `progress`."""
+    """What is called when something happens; see `progress`."""
 
     def reused(self, run: Run) -> None: ...
     def started(self, run: Run) -> None: ...
@@ -71,9 +56,9 @@ class View(Protocol):
 
 @dataclass
 class Summary:
-    """How a sweep ended: run ids by what became of them.
+    """IDs of the runs of a sweep by how they ended.
 
-    `halted`: why it stopped by itself; `way_out`: what helps, to be followed by "with: COMMAND".
+    `halted` is why the sweep stopped by itself, `way_out` the advice before "with: COMMAND".
     """
 
     reused: list[str] = field(default_factory=list)
@@ -91,8 +76,8 @@ class Rules:
     """How runs are treated.
 
     Attributes:
-        timeout: seconds without a sign of life after which a run is taken for hung.
-        keep: checkpoints of finished runs that stay: `best`, `last`.
+        timeout: seconds without a message after which a run is considered hung.
+        keep: checkpoints of finished runs that are kept, of `best` and `last`.
     """
 
     timeout: float = 3600.0
@@ -100,17 +85,17 @@ class Rules:
 
 
 class Execution:
-    """One command's share in a sweep.
+    """One command's share of a sweep.
 
     Args:
-        runs: what is needed.
+        runs: to be trained.
         out: folder of the runs.
         queue: of the runs' study.
-        places: how many runs at a time, on which devices.
+        slots: how many runs at a time, on which devices.
         rules: how they are treated.
-        processes: where children come from.
-        view: who is told.
-        find: all runs of the study by now, by id; what other commands put into the queue is trained, too.
+        processes: where worker processes come from.
+        view: shows what happens.
+        find: returns all runs of the study by ID; those that other commands enqueued are trained, too.
         adopt: whether runs that are added to the study become this command's own.
     """
 
@@ -120,14 +105,14 @@ class Execution:
         out: Path,
         queue: RunQueue,
         *,
-        places: Places,
+        slots: DeviceSlots,
         rules: Rules,
         processes: WarmProcesses,
         view: View,
         find: Callable[[], Mapping[str, Run]] = dict,
         adopt: bool = False,
     ) -> None:
-        self.out, self.queue, self.places, self.rules = out, queue, places, rules
+        self.out, self.queue, self.slots, self.rules = out, queue, slots, rules
         self.processes, self.view, self._find, self._adopt = processes, view, find, adopt
         self.summary = Summary()
         self._runs = {run.id: run for run in runs}
@@ -138,29 +123,27 @@ class Execution:
         self._stop_by: float | None = None
 
     def run(self) -> Summary:
-        """Train until no run of the plan is open, or somebody stops it: then runs write checkpoints first."""
+        """Train until no run is open. On a signal, or when it halts, runs write checkpoints first."""
         self._skip_finished()
-        with StopSignals(self._tell_runs) as signals:
+        with StopSignals(self._request_stop) as signals:
             try:
-                while self._attempts or (self._goes_on and self._has_more()):
+                while self._attempts or (self._may_start and (self._open or not self.queue.exhausted)):
                     self._turn(signals)
                 self._settle(signals)
             except Interrupted:
                 self.summary.interrupted = True
             except OSError as error:
-                self._halt_for(error)
+                self.summary.halted = self.summary.halted or disk_full(self.out, error)
+                if self.summary.halted is None:
+                    raise
             finally:
                 signals.leaving = True
                 self._leave()
         return self.summary
 
     @property
-    def _goes_on(self) -> bool:
-        """Whether more runs are to be begun."""
+    def _may_start(self) -> bool:
         return self._stop_by is None and self.summary.halted is None
-
-    def _has_more(self) -> bool:
-        return bool(self._open) or not self.queue.exhausted
 
     def _skip_finished(self) -> None:
         for run in list(self._open.values()):
@@ -179,40 +162,40 @@ class Execution:
                 self._close(run, self.summary.pruned, outcome.reason, State.PRUNED)
 
     def _turn(self, signals: StopSignals) -> None:
-        """Once round: start, listen, watch, tell."""
-        if signals.asked and self._stop_by is None:
+        """One turn of the loop: start runs, receive messages, kill what hangs, redraw."""
+        if signals.requested and self._stop_by is None:
             self.summary.interrupted = True
             self._stop()
-        if self._goes_on:
+        if self._may_start:
             self._start_runs()
         wait_for(self._attempts, _TICK)
         for attempt in list(self._attempts):
-            self._hear(attempt)
+            self._receive(attempt)
             if attempt.ended:
                 self._ended(attempt)
-        self._watch()
+        self._kill_lost()
         if time.monotonic() > self._next_count:
             self._next_count = time.monotonic() + _COUNT
             self.view.helped(self.queue.helpers())
-        self.queue.pay()
+        self.queue.write_pending()
         self.view.tick()
 
     def _start_runs(self) -> None:
-        while len(self._attempts) < self.places.count and self._goes_on:
-            claim = self.queue.claim()
-            if claim is None:
+        while len(self._attempts) < self.slots.count and self._may_start:
+            claimed = self.queue.claim()
+            if claimed is None:
                 if time.monotonic() < self._next_look:
                     return
-                self._look_around()
-                claim = self.queue.claim()
-            if claim is None:
+                self._refill_queue()
+                claimed = self.queue.claim()
+            if claimed is None:
                 self._next_look = time.monotonic() + _LOOK
                 return
-            self._claimed(claim)
+            self._start(claimed)
 
-    def _look_around(self) -> None:
-        """Nothing waits: what others have done, who has died, what is to be put into the queue."""
-        self.queue.bury()
+    def _refill_queue(self) -> None:
+        """Note what other commands have done, release runs of dead ones, and enqueue what is ready."""
+        self.queue.end_stale()
         added = [run for name, run in self._find().items() if name not in self._runs] if self._adopt else []
         for run in added:
             self._runs[run.id] = self._open[run.id] = run
@@ -220,22 +203,22 @@ class Execution:
             self.view.noted(f"{len(added)} runs were added to the plan")
         ours = {attempt.run.id for attempt in self._attempts}
         others = [run for run in self._open.values() if run.id not in ours]
-        for name, (outcome, reason) in self.queue.verdict(others).items():
+        for name, (outcome, reason) in self.queue.ended_elsewhere(others).items():
             if outcome == FINISHED:
                 self._close(self._runs[name], self.summary.elsewhere)
             elif name in self._open:
                 self._fail(self._runs[name], reason, pruned=outcome == PRUNED)
         now = time.monotonic()
-        ready = (run for run in self._ready() if self._avoided.get(run.id, 0.0) < now)
-        self.queue.feed((run for run in ready if run.id not in ours), self.places.count)
+        ready = (run for run in self._open.values() if run.needs not in self._open and run.id not in ours)
+        self.queue.feed((run for run in ready if self._avoided.get(run.id, 0.0) < now), self.slots.count)
 
-    def _claimed(self, claim: Claim) -> None:
-        run = self._runs.get(claim.run) or self._find().get(claim.run)
-        folder = self.out / claim.run
-        lock = FileLock(folder / LOCK_FILE)
+    def _start(self, claimed: ClaimedRun) -> None:
+        run = self._runs.get(claimed.run) or self._find().get(claimed.run)
+        folder = self.out / claimed.run
+        lock = run_lock(folder)
         if run is None or not lock.acquire(wait=False):
-            self._avoided[claim.run] = time.monotonic() + _AVOID
-            self.queue.end(claim.run, DROPPED)
+            self._avoided[claimed.run] = time.monotonic() + _AVOID
+            self.queue.end(claimed.run, DROPPED)
             return
         result = read_outcome(folder).result
         if result is not None:
@@ -245,51 +228,58 @@ class Execution:
                 self._close(run, self.summary.elsewhere)
             return
         changed = changed_code(run.config, run.identity)
-        if changed:  # what is being trained already was begun with the right code
+        if changed:  # the runs in training have loaded the right code
             lock.release()
-            self.queue.end(run.id, GIVEN_BACK)
+            self.queue.end(run.id, RETURNED)
             self.summary.halted, self.summary.way_out = code_changed(changed), "Then go on"
             return
-        self._runs[run.id] = self._open[run.id] = (
-            run  # one that failed may have been put into the queue by hand
-        )
-        checkpoint = None if run.needs is None else str(trained_checkpoint(self.out / run.needs))
-        write_atomic(folder / CONFIG_FILE, dump_yaml(with_checkpoint(run.config, checkpoint)))
-        slot = min(set(range(self.places.count)) - {attempt.slot for attempt in self._attempts})
-        order = order_of(
-            run,
-            folder,
-            threads=self.places.threads,
-            devices=self.places.devices(slot, run),
-            ranks=self.places.ranks(run),
+        # a failed run may have been enqueued by hand
+        self._runs[run.id] = self._open[run.id] = run
+        write_atomic(folder / CONFIG_FILE, dump_yaml(self._config_of(run)))
+        slot = min(set(range(self.slots.count)) - {attempt.slot for attempt in self._attempts})
+        request = TrainRequest(
+            folder=str(folder),
+            identity=run.identity,
             git=git_of(run.identity.get("code", {})),
+            threads=self.slots.threads,
+            devices=self.slots.devices(slot, run),
+            ranks=devices_asked(run),
             lock=SharedLock(lock.descriptor),
         )
-        self._attempts.append(Attempt(run, claim.attempt, slot, lock, order, self.processes))
+        self._attempts.append(Attempt(run, claimed.attempt, slot, lock, request, self.processes))
         self.view.started(run)
 
-    def _hear(self, attempt: Attempt) -> None:
+    def _config_of(self, run: Run) -> dict[str, Any]:
+        """What the run's process trains: its configuration, from the checkpoint of the run that it needs."""
+        if run.needs is None:
+            return run.config
+        model = dict(run.config["model"])
+        checkpoint = str(self.out / run.needs / BEST_CHECKPOINT)
+        model["init_args"] = dict(model.get("init_args", {})) | {"backbone_checkpoint": checkpoint}
+        return run.config | {"model": model}
+
+    def _receive(self, attempt: Attempt) -> None:
         for kind, value in attempt.receive():
             if kind == "note":
                 self.view.noted(value)
                 continue
             self.view.progressed(attempt.run, value)
-            measured = value.get("metric") if value.get("validated") else None
-            if measured is not None and self.queue.report(attempt.run.id, measured, value["epoch"]):
-                attempt.tell("prune")
-                attempt.pruned_at = f"epoch {value['epoch']}, validation {measured:.1f}"
+            metric = value.get("metric") if value.get("validated") else None
+            if metric is not None and self.queue.report(attempt.run.id, metric, value["epoch"]):
+                attempt.request("prune")
+                attempt.pruned_at = f"epoch {value['epoch']}, validation {metric:.1f}"
 
-    def _watch(self) -> None:
-        """Hung runs, runs that are not ours any more, and those that do not stop."""
+    def _kill_lost(self) -> None:
+        """Kill runs that hang, that another machine may train by now, or that do not stop."""
         now = time.monotonic()
         lost = self.queue.heartbeat.lost()
         for attempt in list(self._attempts):
-            if attempt.run.id in lost and attempt.told is None and not attempt.cut_off:
+            if attempt.run.id in lost and attempt.requested is None and not attempt.cut_off:
                 self.view.noted(f"{attempt.run.id}: this machine was cut off; the run is left to others")
                 self._avoided[attempt.run.id] = now + _AVOID
                 attempt.cut_off = True
                 attempt.kill()
-            elif now - attempt.heard > self.rules.timeout:
+            elif now - attempt.last_message > self.rules.timeout:
                 attempt.reason = f"gave no sign of life for {self.rules.timeout:.0f} s (--timeout)"
                 attempt.kill()
             elif self._stop_by is not None and now > self._stop_by:
@@ -297,9 +287,9 @@ class Execution:
 
     def _ended(self, attempt: Attempt) -> None:
         self._attempts.remove(attempt)
-        why = attempt.close()
+        reason = attempt.close()
         run, folder = attempt.run, self.out / attempt.run.id
-        # an exit status proves nothing: result.json, or it did not happen
+        # an exit status proves nothing: only result.json does
         outcome = read_outcome(folder)
         if outcome.result is not None:
             self.queue.finish(run.id, known_values(outcome.result))
@@ -307,24 +297,25 @@ class Execution:
             prune_checkpoints(folder, self.rules.keep | ({"best"} if needed else set()))
             self._close(run, self.summary.trained)
             return
-        full = disk_full(self.out, why)
-        if full is not None:
-            self._halt(full)
-        if attempt.verdict == "stopped" and attempt.pruned_at is not None:
-            why = f"stopped early at {attempt.pruned_at}: others were better by then"
-            self.queue.end(run.id, PRUNED, why)
-            self._fail(run, why, attempt.number, pruned=True)
-        elif self._stop_by is not None or attempt.cut_off or attempt.told == "stop":
-            self.queue.end(run.id, GIVEN_BACK)
-        elif attempt.verdict == "wrong" or attempt.number > self.queue.retries:
-            self.queue.end(run.id, FAILED, why)
-            self._fail(run, why, attempt.number)
+        full = disk_full(self.out, reason)
+        if full is not None and self.summary.halted is None:
+            self.summary.halted = full
+            self._stop()
+        if attempt.ending == "stopped" and attempt.pruned_at is not None:
+            reason = f"stopped early at {attempt.pruned_at}: others were better by then"
+            self.queue.end(run.id, PRUNED, reason)
+            self._fail(run, reason, attempt.number, pruned=True)
+        elif self._stop_by is not None or attempt.cut_off or attempt.requested == "stop":
+            self.queue.end(run.id, RETURNED)
+        elif attempt.ending == "wrong" or attempt.number > self.queue.retries:
+            self.queue.end(run.id, FAILED, reason)
+            self._fail(run, reason, attempt.number)
         else:
-            self.queue.end(run.id, DIED, why)
-            self.view.retried(run, why, attempt.number + 1)
+            self.queue.end(run.id, CRASHED, reason)
+            self.view.retried(run, reason, attempt.number + 1)
 
     def _fail(self, run: Run, reason: str, attempts: int = 0, *, pruned: bool = False) -> None:
-        """Record why a run has no result; those that need it have none for the same reason."""
+        """Record why a run has no result, also for the runs that start from it."""
         folder = self.out / run.id
         folder.mkdir(parents=True, exist_ok=True)
         earlier = read_failure(folder)
@@ -355,46 +346,31 @@ class Execution:
         self._next_look = 0.0
         self.view.ended(run, state, reason)
 
-    def _ready(self) -> Iterable[Run]:
-        """Open runs that need no other, or whose other has ended."""
-        return (run for run in self._open.values() if run.needs not in self._open)
-
-    def _halt(self, why: str) -> None:
-        """Stop by itself."""
-        if self.summary.halted is None:
-            self.summary.halted = why
-            self._stop()
-
-    def _halt_for(self, error: OSError) -> None:
-        self.summary.halted = self.summary.halted or disk_full(self.out, error)
-        if self.summary.halted is None:
-            raise error
-
     def _stop(self) -> None:
-        self._stop_by = time.monotonic() + _TO_STOP
+        self._stop_by = time.monotonic() + _STOP_SECONDS
         self.view.stopping(len(self._attempts))
-        self._tell_runs()
+        self._request_stop()
 
-    def _tell_runs(self) -> None:
+    def _request_stop(self) -> None:
         for attempt in list(self._attempts):
-            attempt.tell("stop")
+            attempt.request("stop")
 
     def _settle(self, signals: StopSignals) -> None:
-        """Wait for a database that has not been told everything; what it never hears, result.json says."""
-        until = time.monotonic() + (_TO_STOP if self._stop_by is None else _TICK)
-        if self.queue.owes:
+        """Wait for a database that has not got everything yet; what it never gets is in result.json."""
+        until = time.monotonic() + (_STOP_SECONDS if self._stop_by is None else _TICK)
+        if self.queue.pending:
             self.view.noted("waiting for the database, which does not answer")
-        while self.queue.owes and time.monotonic() < until and not signals.asked:
+        while self.queue.pending and time.monotonic() < until and not signals.requested:
             time.sleep(_TICK)
-            self.queue.pay()
+            self.queue.write_pending()
 
     def _leave(self) -> None:
-        """No process outlives the command."""
+        """Kill what is left: no process outlives the command."""
         for attempt in self._attempts:
             attempt.kill()
         for attempt in self._attempts:
             attempt.close()
-            with suppress(OSError):  # a full disk: the lock tells that nobody trains it
-                self.queue.end(attempt.run.id, GIVEN_BACK)
+            with suppress(OSError):  # a full disk; the lock shows that nobody trains the run
+                self.queue.end(attempt.run.id, RETURNED)
         self._attempts.clear()
         self.queue.close()

@@ -1,4 +1,4 @@
-"""Who is at work: this machine, its cores, its GPUs."""
+"""This machine: its identity, its CPU cores and its GPUs."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @cache
 def machine_id() -> str:
-    """Differs between any two kernels: locks are seen by whoever has the same one, whatever he calls it."""
+    """Identifies the running kernel: processes with the same ID see each other's file locks."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -16,7 +16,7 @@ def machine_id() -> str:
 
 
 def worker_name() -> str:
-    """What people look for: `host:pid`."""
+    """`host:pid`, for people."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
@@ -26,13 +26,13 @@ def cores() -> int:
 
 
 def chosen_threads() -> int | None:
-    """How many threads the user wants a process to have, by OMP_NUM_THREADS; None if he does not say."""
+    """Threads of a process as the user chose them by OMP_NUM_THREADS; None if not chosen."""
     chosen = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return int(chosen) if chosen.isdigit() and int(chosen) > 0 else None
 
 
 def visible_devices(count: int) -> list[str]:
-    """How CUDA_VISIBLE_DEVICES names each of the GPUs that torch counted here."""
+    """Names for CUDA_VISIBLE_DEVICES of the GPUs that torch counted here."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
         return [str(number) for number in range(count)]

@@ -1,4 +1,4 @@
-"""Where runs are trained: how many at a time, with which GPUs and how many threads."""
+"""Device slots of a command: how many runs it trains at a time, with which GPUs and how many threads."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from focal_lab.sweep.plan.runs import Run
 
 
 @dataclass(frozen=True)
-class Places:
-    """The places of one command.
+class DeviceSlots:
+    """Where the runs of one command are trained.
 
     Attributes:
         count: runs at a time.
         threads: CPU threads of each process.
-        names: the GPUs of this machine as CUDA_VISIBLE_DEVICES names them; none on a CPU.
-        each: devices that a place has.
+        names: GPUs of this machine as CUDA_VISIBLE_DEVICES names them; none on a CPU.
+        each: devices of a slot.
     """
 
     count: int
@@ -25,24 +25,16 @@ class Places:
     each: int = 1
 
     def __str__(self) -> str:
-        if self.names:
-            each = f"{self.each} {'GPU' if self.each == 1 else 'GPUs'}"
-        else:
-            each = f"{self.threads} {'thread' if self.threads == 1 else 'threads'}"
-        return f"{self.count} at a time with {each} each"
+        number, unit = (self.each, "GPU") if self.names else (self.threads, "thread")
+        return f"{self.count} at a time with {number} {unit}{'s' * (number != 1)} each"
 
     def devices(self, slot: int, run: Run) -> str | None:
-        """The GPUs of a run in that place; None on a CPU."""
+        """The GPUs of a run in that slot; None on a CPU."""
         if not self.names:
             return None
         # whole groups only: of three GPUs, runs on two each share the first two
         first = slot % (len(self.names) // self.each) * self.each
-        return ",".join(self.names[first : first + self.ranks(run)])
-
-    @staticmethod
-    def ranks(run: Run) -> int:
-        """Processes of a run: one a device that its configuration asks for."""
-        return devices_asked(run)
+        return ",".join(self.names[first : first + devices_asked(run)])
 
 
 def devices_asked(run: Run) -> int:
@@ -51,14 +43,15 @@ def devices_asked(run: Run) -> int:
     return asked if isinstance(asked, int) and not isinstance(asked, bool) and asked > 0 else 1
 
 
-def find_places(runs: Iterable[Run], gpus: int, workers: int | None, total: int) -> Places:
-    """One run a group of devices, or on a CPU one for each core up to four: small models gain nothing from
-    more threads.
+def find_slots(runs: Iterable[Run], gpus: int, workers: int | None, total: int) -> DeviceSlots:
+    """One slot for each group of GPUs, or on a CPU for each core up to four.
+
+    Small models gain nothing from more threads.
 
     Args:
         runs: what is to be trained.
         gpus: how many torch sees here.
-        workers: how many the user wants at a time; None for as many as fit.
+        workers: how many runs the user wants at a time; None for as many as fit.
         total: how many runs there are.
 
     Raises:
@@ -76,4 +69,4 @@ def find_places(runs: Iterable[Run], gpus: int, workers: int | None, total: int)
     fitting = gpus // each if gpus else max(1, min(4, there // each))
     count = max(1, min(workers or fitting, total))
     threads = max(1, cores() // (count * each))
-    return Places(count, min(threads, chosen_threads() or threads), tuple(visible_devices(gpus)), each)
+    return DeviceSlots(count, min(threads, chosen_threads() or threads), tuple(visible_devices(gpus)), each)

@@ -1,6 +1,7 @@
-"""Finds the attempts whose holders have died, so that others can go on with their runs."""
+"""Ends the trials of processes that are gone, so that others can go on with their runs."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -9,57 +10,53 @@ from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
 from focal_lab.sweep.engine.hardware import machine_id
-from focal_lab.utils.file_lock import LOCK_FILE, is_locked
+from focal_lab.sweep.engine.storage import backend_of
+from focal_lab.sweep.run_folder.layout import is_running
 
-# Seconds between two looks that must agree: between a claim and the lock there is a moment.
-_TWO_LOOKS = 2.0
-# Seconds in which whoever claims says who he is.
-_TO_INTRODUCE = 30.0
+# Seconds for which a run must look untrained: a moment passes between a claim and its lock.
+_CONFIRM_SECONDS = 2.0
+# Seconds until a claim must name its machine.
+_NAME_SECONDS = 30.0
 
 
-class Burial:
-    """Ends the trials of the dead.
+class StaleTrials:
+    """Finds the trials whose holders are gone.
 
-    On the machine where a run is trained, its lock tells: the kernel releases it when the holder dies. Of
-    other machines only the database knows, by Optuna's heartbeat and its own clock.
+    On the machine that trains a run its lock tells: the kernel releases it when the holder exits. For other
+    machines only the database knows, by Optuna's heartbeat and the database's clock.
     """
 
     def __init__(self, study: optuna.Study, out: Path) -> None:
         self._study, self._out = study, out
-        storage = study._storage
-        self._backend = getattr(storage, "_backend", storage)
+        backend = backend_of(study)
+        self._database = backend if isinstance(backend, RDBStorage) else None
         self._suspected: dict[int, float] = {}
 
-    def bury(self, ours: set[int]) -> None:
+    def end(self, ours: set[int]) -> None:
         """Look once; `ours` are the numbers of the trials that this command holds."""
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         others = [trial for trial in running if trial.number not in ours]
-        if others and isinstance(self._backend, RDBStorage):
+        if others and self._database is not None:
             fail_stale_trials(self._study)
-        suspected = {trial.number for trial in others if not self._lives(trial)}
+        suspected = {trial.number for trial in others if not self._is_alive(trial)}
         now = time.monotonic()
         self._suspected = {number: self._suspected.get(number, now) for number in suspected}
         for trial in others:
             since = self._suspected.get(trial.number, now)
-            if now - since >= (_TWO_LOOKS if "machine" in trial.user_attrs else self._introduction()):
-                self._end(trial)
+            if now - since >= (_CONFIRM_SECONDS if "machine" in trial.user_attrs else self._name_seconds):
+                storage = self._study._storage
+                with suppress(UpdateFinishedTrialError):  # it ended after all, or another command was first
+                    storage.set_trial_user_attr(trial._trial_id, "outcome", "lost")
+                    storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
 
-    def _introduction(self) -> float:
-        """Seconds for a claim of which not even the holder is known: it has no heartbeat that could stop."""
-        grace = self._backend.grace_period if isinstance(self._backend, RDBStorage) else None
-        return float(grace or _TO_INTRODUCE)
+    @property
+    def _name_seconds(self) -> float:
+        """A claim without a machine has no heartbeat yet that could stop: it gets a whole grace period."""
+        return float((self._database and self._database.grace_period) or _NAME_SECONDS)
 
-    def _lives(self, trial: FrozenTrial) -> bool:
+    def _is_alive(self, trial: FrozenTrial) -> bool:
         machine = trial.user_attrs.get("machine")
-        if isinstance(self._backend, RDBStorage) and machine not in (None, machine_id()):
+        if self._database is not None and machine not in (None, machine_id()):
             return True  # its heartbeat decides
         run = trial.user_attrs.get("run")
-        return run is not None and is_locked(self._out / str(run) / LOCK_FILE)
-
-    def _end(self, trial: FrozenTrial) -> None:
-        storage = self._study._storage
-        try:
-            storage.set_trial_user_attr(trial._trial_id, "outcome", "lost")
-            storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
-        except UpdateFinishedTrialError:
-            pass  # it ended after all, or somebody else has buried it
+        return run is not None and is_running(self._out / str(run))

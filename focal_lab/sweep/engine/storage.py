@@ -1,4 +1,4 @@
-"""Where the queue is kept: a journal file beside the runs, or a PostgreSQL that several machines share."""
+"""Storage of the queue: a journal file beside the runs, or a PostgreSQL database that machines share."""
 
 import json
 import os
@@ -14,26 +14,47 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
 from focal_lab.command_line import without_password
 from focal_lab.errors import UserError
-from focal_lab.sweep.engine.database_url import check_url
 from focal_lab.utils.file_lock import FileLock
 
 JOURNAL = "queue.journal"
-# Seconds without a sign of life after which a machine is taken for dead: a database that is away for a
-# minute must not cost anybody his runs.
+# Seconds without a heartbeat after which a machine is considered dead. A database that is down for a minute
+# must not cost anybody a run.
 GRACE = 180.0
-# signs of life a grace period
-_BEATS = 10
-# Most seconds that a database, or the network to it, may be silent before it counts as away.
-_SILENT_SECONDS = 10.0
+_HEARTBEATS = 10  # per grace period
+# Most seconds that a database, or the network to it, may take to answer.
+_ANSWER_SECONDS = 10.0
 _MOST_CLOCK_DIFFERENCE = 30.0
 
 
+def check_url(url: str) -> str:
+    """A database URL, with the driver that we install.
+
+    Raises:
+        UserError: not the URL of a PostgreSQL database; the message never has the password.
+    """
+    scheme, separator, rest = url.partition("://")
+    kind = scheme.partition("+")[0]
+    if kind == "sqlite":
+        raise UserError(
+            "SQLite hands out runs twice to parallel workers; leave --storage out on one machine "
+            "(a journal file in --out is used), and use postgresql://USER@HOST/DATABASE for several",
+            key="--storage",
+        )
+    if kind not in ("postgresql", "postgres") or not separator or not rest.strip("/"):
+        raise UserError(
+            f"{without_password(url)!r} is not the URL of a PostgreSQL database "
+            "(postgresql://USER@HOST/DATABASE)",
+            key="--storage",
+        )
+    return f"postgresql+psycopg://{rest}"
+
+
 def open_storage(out: Path, url: str | None, grace: float = GRACE) -> BaseStorage:
-    """The storage that a command line asks for.
+    """Open the storage that a command line asks for.
 
     Args:
-        out: folder of the runs; the journal is in it.
-        url: address of a PostgreSQL database, None for the journal.
+        out: folder of the runs, which has the journal.
+        url: of a PostgreSQL database; None for the journal.
         grace: seconds, see GRACE.
 
     Raises:
@@ -52,20 +73,20 @@ def open_storage(out: Path, url: str | None, grace: float = GRACE) -> BaseStorag
     try:
         storage = JournalStorage(backend)
         storage.get_all_studies()
-        # of a last line that it cannot read Optuna says nothing before the next one is written
+        # Optuna reports a last line that it cannot read only when the next one is written
         with open(journal, "rb") as stream:
             first = stream.readline()
         if first.endswith(b"\n"):
             json.loads(first)["op_code"]
     except (ValueError, TypeError, KeyError, AssertionError) as error:
         raise UserError(
-            "is not a journal of Optuna; move it away, and the sweep makes a new one", file=journal
+            "is not an Optuna journal; move it away, and the sweep creates a new one", file=journal
         ) from error
     return storage
 
 
 def clock_difference(storage: BaseStorage) -> float | None:
-    """Seconds that this machine's clock is ahead of the database's, None where they agree well enough."""
+    """Seconds that this machine's clock is ahead of the database's; None if they agree well enough."""
     if not isinstance(storage, RDBStorage):
         return None
     import sqlalchemy
@@ -78,9 +99,15 @@ def clock_difference(storage: BaseStorage) -> float | None:
                 connection.execute(sqlalchemy.text("select extract(epoch from now())")).scalar_one()
             )
     except sqlalchemy.exc.SQLAlchemyError:
-        return None  # it went away a moment ago
+        return None  # it has just gone down
     difference = (before + time.time()) / 2 - there
     return difference if abs(difference) > _MOST_CLOCK_DIFFERENCE else None
+
+
+def backend_of(study: optuna.Study) -> BaseStorage:
+    """The storage of a study, without Optuna's cache before it."""
+    backend = getattr(study._storage, "_backend", None)
+    return backend if isinstance(backend, BaseStorage) else study._storage
 
 
 def unreachable(error: BaseException) -> bool:
@@ -93,7 +120,7 @@ def unreachable(error: BaseException) -> bool:
 
 
 def _open_database(url: str, grace: float) -> RDBStorage:
-    address = check_url(url)
+    checked = check_url(url)
     shown = without_password(url)
     try:
         import psycopg  # noqa: F401
@@ -103,23 +130,23 @@ def _open_database(url: str, grace: float) -> RDBStorage:
             "needs psycopg: pip install 'focal-lab[postgres]'", key=f"--storage {shown}"
         ) from error
     options: dict[str, Any] = {
-        "pool_pre_ping": True,  # a connection that broke while nobody used it is opened again
-        "connect_args": _patience(grace),
+        "pool_pre_ping": True,  # reopens a connection that broke while it was idle
+        "connect_args": _timeouts(grace),
     }
     try:
         return RDBStorage(
-            address,
+            checked,
             engine_kwargs=options,
-            heartbeat_interval=max(1, round(grace / _BEATS)),
+            heartbeat_interval=max(1, round(grace / _HEARTBEATS)),
             grace_period=max(2, round(grace)),
         )
     except sqlalchemy.exc.ArgumentError as error:
-        raise UserError("is not an address of a database", key=f"--storage {shown}") from error
+        raise UserError("is not the URL of a database", key=f"--storage {shown}") from error
     except (sqlalchemy.exc.SQLAlchemyError, UnicodeError, OSError) as error:
         raise UserError(unreachable_why(error), key=f"--storage {shown}") from error
     except ValueError as error:  # what stands for the port, which may be a part of the password
         raise UserError(
-            "is not an address of a database: its port is no number "
+            "is not the URL of a database: its port is not a number "
             "(a password's : / @ are written %3A %2F %40)",
             key=f"--storage {shown}",
         ) from error
@@ -132,12 +159,12 @@ def _open_database(url: str, grace: float) -> RDBStorage:
         ) from error
 
 
-def _patience(grace: float) -> dict[str, int]:
-    """How long libpq waits for a network that swallows everything; TCP alone tries for a quarter of an hour.
+def _timeouts(grace: float) -> dict[str, int]:
+    """How long libpq waits for a network that drops everything; TCP alone tries for a quarter of an hour.
 
-    A small share of the grace period: who is cut off must notice before others take his runs.
+    A small share of the grace period: a machine that is cut off must notice before others take its runs.
     """
-    seconds = max(2, round(min(_SILENT_SECONDS, grace / 8)))
+    seconds = max(2, round(min(_ANSWER_SECONDS, grace / 8)))
     return {
         "connect_timeout": seconds,
         "tcp_user_timeout": 1000 * seconds,
@@ -147,17 +174,19 @@ def _patience(grace: float) -> dict[str, int]:
 
 
 def unreachable_why(error: BaseException) -> str:
-    """What the database said, in a line and without passwords."""
+    """The database's error message in one line, without passwords."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
-    told = " ".join(str(getattr(cause, "orig", None) or cause).split())
-    return f"cannot be used: {without_password(told)[:300]} (is it running, and are user and password right?)"
+    message = " ".join(str(getattr(cause, "orig", None) or cause).split())
+    return (
+        f"cannot be used: {without_password(message)[:300]} (is it running, and are user and password right?)"
+    )
 
 
 class _JournalLock(FileLock):
-    """Optuna's lock files outlive a killed process by their grace period of 30 s; the kernel's do not.
+    """A lock that is free as soon as its holder is killed; Optuna's own lock files are not for 30 s.
 
-    Whoever takes the lock also cuts off the half-written line of a process that was killed while writing,
-    which would make everything after it unreadable.
+    Acquiring it cuts off the half-written line of a process that was killed while it wrote, which would make
+    everything after it unreadable.
     """
 
     def __init__(self, journal: Path) -> None:

@@ -11,7 +11,7 @@ from focal_lab.sweep.estimate.cache import COUNTS_FILE, keep, recall
 from focal_lab.sweep.estimate.equivalence import alike, classes_given, count_key, covering
 from focal_lab.sweep.plan.plan import Plan
 from focal_lab.sweep.plan.runs import Run
-from focal_lab.sweep.worker.protocol import WarmProcesses
+from focal_lab.sweep.worker.processes import WarmProcesses
 from focal_lab.sweep.worker.survey import Check, Machine
 
 # More configurations than these are not all checked, but every value of every key is.

@@ -9,7 +9,8 @@ from typing import Any
 from focal_lab.sweep.estimate.equivalence import kin_of, length_of, shape_of
 from focal_lab.sweep.plan.cells import Cell
 from focal_lab.sweep.plan.runs import Run
-from focal_lab.sweep.run_folder.outcome import read_outcome, run_folders
+from focal_lab.sweep.run_folder.layout import run_folders
+from focal_lab.sweep.run_folder.outcome import read_outcome
 from focal_lab.sweep.run_folder.result import Result
 
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from focal_lab._version import __version__
-from focal_lab.sweep.engine.slots import Places
+from focal_lab.sweep.engine.slots import DeviceSlots
 from focal_lab.sweep.estimate.cache import MEASURED_FILE, keep, recall
 from focal_lab.sweep.estimate.equivalence import alike, kin_of, length_of, limits_of, shape_of, time_limit
 from focal_lab.sweep.estimate.finished_times import Finished, finished_times, seconds_taken
 from focal_lab.sweep.plan.runs import Run, hash_of
 from focal_lab.sweep.run_folder.result import Result
-from focal_lab.sweep.worker.protocol import WarmProcesses
+from focal_lab.sweep.worker.processes import WarmProcesses
 from focal_lab.sweep.worker.survey import Machine, Measure, Measured
 
 # Seconds after which a measurement is given up.
@@ -67,7 +67,7 @@ class Estimates:
 def estimate_runs(
     runs: Sequence[Run],
     results: Mapping[str, Result],
-    places: Places,
+    places: DeviceSlots,
     machine: Machine,
     out: Path,
     processes: WarmProcesses | None = None,
@@ -178,7 +178,7 @@ def _estimate(run: Run, seen: Sequence[Finished], measured: Measured | None) -> 
     return Estimate(seconds, measured.memory_mb, "measured", measured.finished)
 
 
-def _key(shape: str, places: Places, machine: Machine) -> str:
+def _key(shape: str, places: DeviceSlots, machine: Machine) -> str:
     """Under which a measurement is kept: all that it depends on."""
     return hash_of([shape, places.count, places.threads, machine.hardware, machine.torch, __version__])[:16]
 
@@ -199,7 +199,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _measure_all(
-    runs: Mapping[str, Run], places: Places, processes: WarmProcesses
+    runs: Mapping[str, Run], places: DeviceSlots, processes: WarmProcesses
 ) -> tuple[dict[str, Measured], dict[str, str]]:
     """Measure shapes, as many at a time as will be trained, with copies where there are too few."""
     found: dict[str, Measured] = {}
@@ -219,7 +219,7 @@ def _measure_all(
     return found, problems
 
 
-def _measure(runs: Sequence[Run], places: Places, processes: WarmProcesses) -> list[Measured | str]:
+def _measure(runs: Sequence[Run], places: DeviceSlots, processes: WarmProcesses) -> list[Measured | str]:
     """Measure runs side by side; a text says why one could not be."""
     answers: dict[int, Measured | str] = {}
     with tempfile.TemporaryDirectory(prefix="focal-lab-measure-", ignore_cleanup_errors=True) as folder:

@@ -7,14 +7,14 @@ from functools import cached_property
 from pathlib import Path
 
 from focal_lab.errors import UserError
-from focal_lab.sweep.engine.slots import Places
+from focal_lab.sweep.engine.slots import DeviceSlots
 from focal_lab.sweep.estimate.budget import check_budget, hold, wall_seconds
 from focal_lab.sweep.estimate.check_and_count import Checked
 from focal_lab.sweep.estimate.run_time import Estimates, estimate_runs
 from focal_lab.sweep.plan.plan import Plan, probe_plan, with_proposals
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
-from focal_lab.sweep.worker.protocol import WarmProcesses
+from focal_lab.sweep.worker.processes import WarmProcesses
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Survey:
 
     plan: Plan
     checked: Checked
-    places: Places
+    places: DeviceSlots
     estimates: Estimates
     states: Mapping[str, State]
     proposals: int | None = None
@@ -127,7 +127,7 @@ class Survey:
 def survey_of(
     asked: Plan,
     checked: Checked,
-    places: Places,
+    places: DeviceSlots,
     out: Path,
     processes: WarmProcesses | None,
     *,

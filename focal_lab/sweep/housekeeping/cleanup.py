@@ -1,4 +1,4 @@
-"""Removing runs and what is left of dead processes, so that nothing half removed looks whole."""
+"""Removes runs, and what killed processes left, such that a half removed run never looks whole."""
 
 import os
 import re
@@ -10,29 +10,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from focal_lab.errors import UserError
-from focal_lab.sweep.housekeeping.inventory import SWEEPS, Needs, is_running, size_of
+from focal_lab.sweep.housekeeping.inventory import SWEEPS, Needs, size_of
 from focal_lab.sweep.plan.manifest import PLANS
 from focal_lab.sweep.plan.proposals import SEARCHES
-from focal_lab.sweep.run_folder.outcome import State, read_outcome, run_folders
-from focal_lab.sweep.run_folder.retention import CHECKPOINTS, checkpoints_to_prune
-from focal_lab.utils.file_lock import LOCK_FILE, FileLock
+from focal_lab.sweep.run_folder.layout import CHECKPOINTS, is_running, run_folders, run_lock
+from focal_lab.sweep.run_folder.outcome import State, read_outcome
+from focal_lab.sweep.run_folder.retention import checkpoints_to_prune
 
 _TRASH = re.compile(r"\.trash-.+-(?P<pid>\d+)$")
 _TEMPORARY = re.compile(r"\..+\.(?P<pid>\d+)$")
 _ASIDE = re.compile(r".+\.corrupt-\d{8}-\d{6}(-\d+)?$")
-# Outside a run's folder no lock tells that a writer on another machine, whose processes are not seen here,
-# is at work; what it writes there takes less than a second.
+# Outside run folders no lock shows that a process on another machine is writing. A file is written there in
+# less than a second.
 _WRITTEN_SECONDS = 60.0
 
 
 @contextmanager
 def untrained(folder: Path) -> Iterator[None]:
-    """While it lasts, nobody begins to train the run.
+    """Context in which nobody starts to train the run.
 
     Raises:
-        UserError: some process trains it, or its folder is not ours to change.
+        UserError: the run is being trained, or its folder cannot be changed.
     """
-    lock = FileLock(folder / LOCK_FILE)
+    lock = run_lock(folder)
     try:
         if not lock.acquire(wait=False):
             raise UserError(f"{folder.name} is being trained; stop the sweep first")
@@ -44,17 +44,18 @@ def untrained(folder: Path) -> Iterator[None]:
 
 
 def remove_run(folder: Path) -> int:
-    """Remove a run that nobody trains; the bytes that came free.
+    """Remove a run, renaming it first, so that a kill leaves no run without its result.
 
-    It is renamed first: whoever is killed here leaves no run without its result.
+    Returns:
+        The bytes freed.
 
     Raises:
-        UserError: some process trains it, or it cannot be removed.
+        UserError: the run is being trained, or cannot be removed.
     """
     with untrained(folder):
         size = size_of(folder)
         trash = folder.with_name(f".trash-{folder.name}-{os.getpid()}")
-        shutil.rmtree(trash, ignore_errors=True)  # of a dead process that had our number
+        shutil.rmtree(trash, ignore_errors=True)  # of an earlier process with our ID
         folder.rename(trash)
         shutil.rmtree(trash)
     return size
@@ -62,13 +63,8 @@ def remove_run(folder: Path) -> int:
 
 @dataclass(frozen=True)
 class Waste:
-    """What can be removed, or was.
-
-    Attributes:
-        runs: folders of runs that no sweep needs and nobody trains.
-        files: damaged ones that were set aside, temporary ones of dead writers, half removed runs.
-        checkpoints: of finished runs that stay.
-    """
+    """What can be removed, or was: runs that no sweep needs, damaged and temporary files, checkpoints of runs
+    that are kept."""
 
     runs: list[Path] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
@@ -76,23 +72,23 @@ class Waste:
 
     @property
     def paths(self) -> list[Path]:
-        """All of them."""
+        """All of it."""
         return [*self.runs, *self.files, *self.checkpoints]
 
     @property
     def size(self) -> int:
-        """Bytes that they take on the disk."""
+        """Bytes on the disk."""
         return sum(map(size_of, self.paths))
 
 
 def find_waste(out: Path, needs: Needs, keep: Collection[str] | None) -> Waste:
-    """What nobody needs.
+    """Find what no sweep needs.
 
     Args:
         out: folder of the runs.
-        needs: who needs what.
-        keep: checkpoints of finished runs that stay; None: all. The best one always stays where other runs
-            start from it.
+        needs: what the sweeps need.
+        keep: checkpoints of finished runs to keep; None for all. The best one of a run from which others
+            start is always kept.
     """
     waste = Waste(files=[*_remains_in(out, _WRITTEN_SECONDS), *_remains_beside(out)])
     for folder in sorted(run_folders(out)):
@@ -111,7 +107,7 @@ def find_waste(out: Path, needs: Needs, keep: Collection[str] | None) -> Waste:
 
 
 def remove_waste(waste: Waste) -> tuple[Waste, int, list[str]]:
-    """Remove it; what is gone, the bytes that came free, and why the rest is still there."""
+    """Remove it; returns what is gone, the bytes freed, and why the rest is still there."""
     gone, freed, kept = Waste(), 0, []
     removals: list[tuple[list[Path], list[Path], Callable[[Path], int]]] = [
         (waste.files, gone.files, _remove_path),
@@ -130,8 +126,8 @@ def remove_waste(waste: Waste) -> tuple[Waste, int, list[str]]:
 
 
 def _remains_beside(out: Path) -> Iterator[Path]:
-    for place in (out / SWEEPS, out / PLANS, *sorted((out / SEARCHES).glob("*"))):
-        yield from _remains_in(place, _WRITTEN_SECONDS)
+    for folder in (out / SWEEPS, out / PLANS, *sorted((out / SEARCHES).glob("*"))):
+        yield from _remains_in(folder, _WRITTEN_SECONDS)
 
 
 def _remove_checkpoint(path: Path) -> int:
@@ -140,7 +136,7 @@ def _remove_checkpoint(path: Path) -> int:
 
 
 def _remove_path(path: Path) -> int:
-    """The bytes that came free; none when somebody else was first."""
+    """Returns the bytes freed; 0 if another process was first."""
     size = size_of(path)
     try:
         if path.is_dir():
@@ -154,28 +150,26 @@ def _remove_path(path: Path) -> int:
     return size
 
 
-def _remains_in(place: Path, seconds: float) -> Iterator[Path]:
-    """Damaged files that were set aside, temporary files whose writers are dead, and half removed runs.
+def _remains_in(folder: Path, seconds: float) -> Iterator[Path]:
+    """Damaged files that were set aside, temporary files whose writers have exited, and half removed runs.
 
-    Args:
-        place: the folder.
-        seconds: younger temporary files are taken for being written.
+    Temporary files younger than so many seconds may still be written.
     """
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(place) as entries:
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         for entry in entries:
             trash, temporary = _TRASH.match(entry.name), _TEMPORARY.match(entry.name)
             if trash:
-                left = not _lives(trash["pid"])
+                left = not _is_alive(trash["pid"])
             elif temporary and entry.is_file(follow_symlinks=False):
                 old = time.time() - entry.stat().st_mtime >= seconds
-                left = old and not _lives(temporary["pid"])
+                left = old and not _is_alive(temporary["pid"])
             else:
                 left = _ASIDE.match(entry.name) is not None
             if left:
                 yield Path(entry.path)
 
 
-def _lives(pid: str) -> bool:
+def _is_alive(pid: str) -> bool:
     try:
         os.kill(int(pid), 0)
     except (ProcessLookupError, OverflowError):

@@ -1,6 +1,5 @@
-"""What lies in a folder of runs, and who needs it. No torch: thousands are listed at once."""
+"""Lists the runs of a folder, and which sweeps need them. Imports no torch: thousands are listed at once."""
 
-import fcntl
 import json
 import os
 import time
@@ -11,23 +10,24 @@ from pathlib import Path
 
 from focal_lab.command_line import command
 from focal_lab.errors import UserError, one_of
-from focal_lab.sweep.plan.manifest import PLANS, all_manifests, read_manifest
+from focal_lab.sweep.engine.conflicts import is_present
+from focal_lab.sweep.plan.manifest import all_manifests, read_manifest
 from focal_lab.sweep.plan.proposals import SEARCHES
 from focal_lab.sweep.plan.runs import Run
-from focal_lab.sweep.run_folder.outcome import State, read_outcome, run_folders
-from focal_lab.utils.file_lock import LOCK_FILE
+from focal_lab.sweep.run_folder.layout import is_running, run_folders
+from focal_lab.sweep.run_folder.outcome import State, read_outcome
 
 RUNNING = "running"
 SWEEPS = "sweeps"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One run.
+class RunEntry:
+    """One run in the list.
 
     Attributes:
         state: a State, or `running`.
-        labels: factor -> level label, where a plan tells.
+        labels: factor -> level label, if a plan has the run.
         age: seconds since its folder was last written to.
         size: bytes on the disk.
         sweeps: names of the sweeps that need it.
@@ -47,13 +47,13 @@ class Entry:
 
 @dataclass
 class Needs:
-    """Who needs which runs.
+    """Which runs are needed.
 
     Attributes:
-        sweeps: run id -> sweeps, as they were run last.
-        parents: runs whose checkpoint other runs start from.
-        known: run id -> (task, seed, labels), of all plans.
-        doubts: files that should tell what a sweep needs and cannot be read, each with what is wrong.
+        sweeps: run ID -> sweeps, as they were last started.
+        parents: runs from whose checkpoint other runs start.
+        known: run ID -> (task, seed, labels), of all plans.
+        doubts: damaged files that should say what a sweep needs, with what is wrong.
     """
 
     sweeps: dict[str, list[str]] = field(default_factory=dict)
@@ -63,9 +63,14 @@ class Needs:
 
 
 def read_needs(out: Path) -> Needs:
-    """What the sweeps of a folder need: each as it was run last, and as commands train it right now."""
+    """What the sweeps of a folder need: each as it was last started, and as commands train it now."""
     needs, plans, wrong = Needs(), dict[str, Sequence[Run]](), dict[str, str]()
     names: dict[str, set[str]] = {}
+
+    def add(sweep: str, runs: Iterable[str]) -> None:
+        for run in runs:
+            names.setdefault(run, set()).add(sweep)
+
     for path in all_manifests(out):
         try:
             manifest = read_manifest(path, to_train=False)
@@ -77,8 +82,8 @@ def read_needs(out: Path) -> Needs:
             needs.known[run.id] = (run.task, run.seed, dict(run.cell.labels))
             if run.needs is not None:
                 needs.parents.add(run.needs)
-        if is_held(out / PLANS / f".{path.stem}.present", shared=True):
-            _add(names, manifest.sweep, _with_parents(manifest.runs))
+        if is_present(path.stem, out):
+            add(manifest.sweep, _with_parents(manifest.runs))
     for note in sorted((out / SWEEPS).glob("*.json")):
         study, runs = _read_note(note)
         if study in wrong:
@@ -86,14 +91,9 @@ def read_needs(out: Path) -> Needs:
         elif study not in plans and runs is None:
             needs.doubts.append(f"{note}: is damaged; start the sweep once more, which writes it again")
         proposed = [] if study is None else [path.stem for path in (out / SEARCHES / study).glob("*.json")]
-        _add(names, note.stem, [*(runs or ()), *proposed, *_with_parents(plans.get(study or "", ()))])
+        add(note.stem, [*(runs or ()), *proposed, *_with_parents(plans.get(study or "", ()))])
     needs.sweeps = {run: sorted(sweeps) for run, sweeps in names.items()}
     return needs
-
-
-def _add(names: dict[str, set[str]], sweep: str, runs: Iterable[str]) -> None:
-    for run in runs:
-        names.setdefault(run, set()).add(sweep)
 
 
 def _with_parents(runs: Iterable[Run]) -> Iterator[str]:
@@ -103,21 +103,54 @@ def _with_parents(runs: Iterable[Run]) -> Iterator[str]:
             yield run.needs
 
 
-def take_inventory(out: Path, needs: Needs) -> list[Entry]:
-    """All runs of a folder, by id."""
+def _read_note(path: Path) -> tuple[str | None, list[str] | None]:
+    """Study and runs of a sweep as it was last started; None for what the file does not say."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raw = None
+    if not isinstance(raw, dict):
+        return None, None
+    study, runs = raw.get("study"), raw.get("runs")
+    whole = isinstance(runs, list) and all(isinstance(run, str) for run in runs)
+    return study if isinstance(study, str) else None, runs if whole else None
+
+
+def take_inventory(out: Path, needs: Needs) -> list[RunEntry]:
+    """All runs of a folder, by ID."""
     now = time.time()
     found = []
     for folder in sorted(run_folders(out), key=lambda folder: folder.name):
-        with suppress(FileNotFoundError):  # somebody has just removed it
+        with suppress(FileNotFoundError):  # it has just been removed
             found.append(_entry(folder, needs, now))
     return found
 
 
+def _entry(folder: Path, needs: Needs, now: float) -> RunEntry:
+    outcome = read_outcome(folder)
+    task, seed, labels = needs.known.get(folder.name, (None, None, {}))
+    record = outcome.result or outcome.failure
+    if record is not None:
+        task, seed = record.task, record.seed
+    running = outcome.state is not State.FINISHED and is_running(folder)
+    return RunEntry(
+        run=folder.name,
+        state=RUNNING if running else str(outcome.state),
+        task=task,
+        seed=seed,
+        labels=labels,
+        age=max(0.0, now - folder.stat().st_mtime),
+        size=size_of(folder),
+        sweeps=tuple(needs.sweeps.get(folder.name, ())),
+        reason=None if running else outcome.reason,
+    )
+
+
 def find_runs(out: Path, names: Iterable[str]) -> list[Path]:
-    """The folders of runs that are named by their ids or the beginnings of these, each once.
+    """The folders of runs, named by their IDs or prefixes of these; each folder once.
 
     Raises:
-        UserError: none or several begin so.
+        UserError: no run has that prefix, or several have it.
     """
     there = {folder.name: folder for folder in run_folders(out)}
     found: dict[Path, None] = {}
@@ -135,7 +168,7 @@ def find_runs(out: Path, names: Iterable[str]) -> list[Path]:
 
 
 def size_of(path: Path | str) -> int:
-    """Bytes that a file or a folder takes on the disk; what goes away meanwhile takes none."""
+    """Bytes on the disk of a file or a folder; what is removed meanwhile counts nothing."""
     try:
         with os.scandir(path) as entries:
             return sum(_size_of_entry(entry) for entry in entries)
@@ -152,66 +185,3 @@ def _size_of_entry(entry: "os.DirEntry[str]") -> int:
         return entry.stat(follow_symlinks=False).st_blocks * 512
     except FileNotFoundError:
         return 0
-
-
-def is_running(folder: Path) -> bool:
-    """Whether some process trains the run now."""
-    return is_held(folder / LOCK_FILE)
-
-
-def is_held(path: Path, *, shared: bool = False) -> bool:
-    """Whether somebody holds a lock; asked without writing, because a looker may have no right to.
-
-    Args:
-        path: the lock's file.
-        shared: whether its holders share it, so that only an exclusive probe finds them. A shared probe
-            takes no other looker's for a holder.
-    """
-    # An exclusive lock on NFS asks for a file that is open for writing.
-    mode = os.O_RDWR if shared and os.access(path, os.W_OK) else os.O_RDONLY
-    try:
-        descriptor = os.open(path, mode | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_EX if shared else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def _entry(folder: Path, needs: Needs, now: float) -> Entry:
-    outcome = read_outcome(folder)
-    task, seed, labels = needs.known.get(folder.name, (None, None, {}))
-    record = outcome.result or outcome.failure
-    if record is not None:
-        task, seed = record.task, record.seed
-    state = str(outcome.state)
-    if outcome.state is not State.FINISHED and is_running(folder):
-        state = RUNNING
-    return Entry(
-        run=folder.name,
-        state=state,
-        task=task,
-        seed=seed,
-        labels=labels,
-        age=max(0.0, now - folder.stat().st_mtime),
-        size=size_of(folder),
-        sweeps=tuple(needs.sweeps.get(folder.name, ())),
-        reason=None if state == RUNNING else outcome.reason,
-    )
-
-
-def _read_note(path: Path) -> tuple[str | None, list[str] | None]:
-    """Study and runs of the note of how a sweep was last run; None for what it does not tell."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raw = None
-    if not isinstance(raw, dict):
-        return None, None
-    study, runs = raw.get("study"), raw.get("runs")
-    whole = isinstance(runs, list) and all(isinstance(run, str) for run in runs)
-    return study if isinstance(study, str) else None, runs if whole else None

@@ -1,7 +1,4 @@
-"""Finished runs that an earlier version gave other ids to, recognised by their configurations.
-
-They stay where they are, under the names that they have. Nothing is written.
-"""
+"""Finds finished runs to which an earlier version gave other IDs, by their configurations. Writes nothing."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -11,15 +8,16 @@ from typing import Any
 
 from focal_lab.sweep.identity.run_ids import IDENTITY_VERSION, Identities, hash_of
 from focal_lab.sweep.identity.user_code import newest
-from focal_lab.sweep.run_folder.outcome import read_outcome, run_folders
+from focal_lab.sweep.run_folder.layout import run_folders
+from focal_lab.sweep.run_folder.outcome import read_outcome
 from focal_lab.sweep.run_folder.result import Result
 
 
 def earlier_runs(out: Path, identities: Identities) -> dict[str, str]:
-    """Id -> folder of an earlier version's run with that identity; of several the one that finished first.
+    """Run ID -> folder of the run of an earlier version that has it; of several the one that finished first.
 
-    An earlier version did not note the user's code. Where it was changed after a run began, the run is not
-    recognised; neither is one that starts from a file that was.
+    Earlier versions did not record the user's code. A run is left out if code or a checkpoint that it starts
+    from was changed after it began.
     """
     results = {result.run: result for result in _earlier_results(out)}
     if not results:
@@ -49,7 +47,7 @@ def _earlier_results(out: Path) -> Iterator[Result]:
 def _identify(
     folder: str, results: Mapping[str, Result], identities: Identities, known: dict[str, str | None]
 ) -> str | None:
-    """The id that a result has now; None where that cannot be known."""
+    """The ID that a result has now; None if that cannot be known."""
     if folder not in known:
         known[folder] = None  # a run that needs itself is damaged
         if folder in results:

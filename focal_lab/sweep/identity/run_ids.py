@@ -1,8 +1,8 @@
-"""From a configuration to what its run's id is a hash of; without torch, where it was asked before.
+"""The identity of a run: everything in its configuration that can change its result. Its hash is the run ID.
 
-LightningCLI's conversion of values needs the classes and so torch: its answers are kept in
-`<out>/identity.json`, under keys that change with the code. What is not there yet is asked in one go, of a
-process that has torch.
+LightningCLI's conversion of values needs the classes, and so torch. Converted values are cached in
+`<out>/identity.json` under keys that change with the code; the others are converted by one request to a
+process that has torch loaded.
 """
 
 import hashlib
@@ -26,37 +26,44 @@ from focal_lab.sweep.identity.identity_table import (
     text_keys,
 )
 from focal_lab.sweep.identity.user_code import UserCode
+from focal_lab.sweep.run_folder.layout import has_result
 from focal_lab.sweep.run_folder.provenance import versions
-from focal_lab.sweep.run_folder.result import RESULT_FILE
+from focal_lab.sweep.worker.processes import WarmProcesses
 
-# Changes of the code that change what a configuration computes belong here: they rename every run.
+# To be raised when a change of the code changes what a configuration computes: every run gets a new ID.
 IDENTITY_VERSION = 2
 IDENTITY_FILE = "identity.json"
 _TRAINER = "lightning.pytorch.Trainer"
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=repr)
 _T = TypeVar("_T")
-# (class, option, value); without an option: what is the class like
+# (class, option, value); without an option: what the options of the class are
 _Question = tuple[str, str | None, Any]
-# key of a question -> answer, of all that was asked in this process
+# key of a question -> answer, of all that were asked in this process
 _answers: dict[str, Any] = {}
 
 
 class Identities:
-    """Describes configurations; sees one state of the user's code.
+    """Describes configurations; one object sees one state of the user's code.
 
     Args:
-        out: folder of the runs, where answers are kept; None to keep none.
+        out: folder of the runs, which has the cache; None for no cache.
+        find_earlier: returns run ID -> folder of finished runs of earlier versions; see `earlier_runs`.
     """
 
-    def __init__(self, out: Path | None = None) -> None:
+    def __init__(
+        self,
+        out: Path | None = None,
+        find_earlier: Callable[[Path, "Identities"], dict[str, str]] | None = None,
+    ) -> None:
         self.out, self.code = out, UserCode()
+        self._find_earlier = find_earlier
         self._open: dict[str, _Question] = {}
         self._refused: set[str] = set()
         self._known: dict[tuple[str, str | None, str], Any] = {}
         self._configs: dict[str, Mapping[str, Any]] = {}
 
     def settled(self, make: Callable[[], _T]) -> _T:
-        """What a function makes of descriptions: made again when questions were open the first time."""
+        """Result of a function of descriptions; it is called again while some conversions were not known."""
         made = make()
         while self._open:
             self._ask()
@@ -64,14 +71,12 @@ class Identities:
         return made
 
     def describe(self, config: Mapping[str, Any], task: str, network: Mapping[str, Any]) -> dict[str, Any]:
-        """Everything of a configuration that can change its result, and nothing else.
-
-        Right once it is `settled`.
+        """Everything in a configuration that can change its result, and nothing else; to be `settled`.
 
         Args:
-            config: a run's, or what the runs of all seeds have in common.
+            config: of a run, or what the runs of all seeds have in common.
             task: what it is trained for.
-            network: what its backbone comes to.
+            network: identity of the resolved backbone.
         """
         self._configs.setdefault(task, config)
         model, data = self._section(config["model"]), self._section(config["data"])
@@ -96,20 +101,14 @@ class Identities:
         return described | ({"code": code} if code else {})
 
     def folder(self, name: str) -> str:
-        """Where the run of that id is: in the folder of its id, unless an earlier version finished it.
-
-        Earlier versions had other ids.
-        """
-        if self.out is None or self._open or (self.out / name / RESULT_FILE).exists():
+        """Name of the folder of a run: its ID, or the one that an earlier version finished it under."""
+        if self.out is None or self._open or has_result(self.out / name):
             return name
         return self._earlier.get(name, name)
 
     @cached_property
     def _earlier(self) -> dict[str, str]:
-        from focal_lab.sweep.identity.earlier_runs import earlier_runs
-
-        assert self.out is not None
-        return earlier_runs(self.out, self)
+        return {} if self.out is None or self._find_earlier is None else self._find_earlier(self.out, self)
 
     def _section(self, section: Mapping[str, Any]) -> dict[str, Any]:
         owner = str(section["class_path"])
@@ -126,7 +125,7 @@ class Identities:
         return normal_options(info, converted)
 
     def _network(self, owner: str, network: Mapping[str, Any]) -> dict[str, Any]:
-        """1.0 is 1, and an option that is None or has its default is as good as none."""
+        """1.0 becomes 1; options that are None or have their default are left out."""
         found = dict(network)
         for part, defaults in (("options", {}), ("others", RATES)):
             if part in found:
@@ -140,12 +139,12 @@ class Identities:
         return plain
 
     def _info(self, owner: str) -> Mapping[str, Any] | None:
-        """Description of a class; None where it is not known (yet) or cannot be imported."""
+        """Description of a class; None if it is not known yet or cannot be imported."""
         found: Mapping[str, Any] | None = self._answer(owner, None, None)
         return found
 
     def _value(self, owner: str, option: str, value: Any) -> Any:
-        """A value as LightningCLI hands it on; as it is where that is not known (yet) or it is refused."""
+        """A value as LightningCLI converts it; unchanged if that is not known yet or it is refused."""
         info = self._info(owner)
         if info is None:
             return text_keys(value)
@@ -181,7 +180,7 @@ class Identities:
         return f"{_environment()} {_digest(text)[:20]}"
 
     def _ask(self) -> None:
-        """Have all open questions answered; a class or value that is refused keeps its raw form."""
+        """Answer all open questions; a class or value that is refused keeps its raw form."""
         asked, self._open = self._open, {}
         owners = list(dict.fromkeys(owner for owner, _, _ in asked.values()))
         values = [(key, question) for key, question in asked.items() if question[1] is not None]
@@ -196,14 +195,14 @@ class Identities:
 
 
 def hash_of(value: Any) -> str:
-    """SHA-256 of the canonical JSON; 1.0 and 1 are told apart, the order of keys is not."""
+    """SHA-256 of the canonical JSON: 1.0 and 1 differ, the order of keys does not matter."""
     return _digest(_canonical(value))
 
 
 def seeded_hashes(
     described: Mapping[str, Any], own: list[dict[str, Any]]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """A description with each of some additions, after `hash_of` that; what is shared is written once."""
+    """(hash, identity) of a description with each of several additions; what they share is encoded once."""
     shared = {key: _pair(key, value) for key, value in described.items()}
     found = []
     for addition in own:
@@ -214,27 +213,17 @@ def seeded_hashes(
 
 
 def _convert(owners: list[str], questions: list[Any], configs: Mapping[str, Mapping[str, Any]]) -> Any:
-    """What `engine.convert` answers, from this process if it has torch, else from a warm one."""
+    """`convert_all` in this process if it has torch loaded, else in a worker process."""
     if "lightning.pytorch" in sys.modules:
         from focal_lab.sweep.worker.convert import convert_all
 
         return convert_all(owners, questions)
-    from focal_lab.sweep.worker.protocol import WarmProcesses
-
-    process, messages = WarmProcesses(configs=configs.values()).convert(owners, questions)
-    try:
-        return messages.recv()
-    except EOFError as error:
-        process.join()
-        raise RuntimeError(f"reading the configuration failed (exit status {process.exitcode})") from error
-    finally:
-        process.kill()
-        messages.close()
+    return WarmProcesses(configs.values()).convert(owners, questions)
 
 
 @cache
 def _environment() -> str:
-    """Hash of the code that converts: ours, and the versions of others'."""
+    """Hash of the code that converts: our source, and the versions of packages."""
     folder = Path(focal_lab.__file__).parent
     ours = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
@@ -243,7 +232,7 @@ def _environment() -> str:
 
 
 def _content(path: str) -> str:
-    """A file by its content; its path where there is none yet."""
+    """Digest of a file; its path if it does not exist yet."""
     file = Path(path)
     try:
         status = file.stat()

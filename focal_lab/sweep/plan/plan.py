@@ -12,6 +12,7 @@ from focal_lab.backbones.options import OPTION_NAMES, FocalOptions, downsampled_
 from focal_lab.backbones.presets import preset_options
 from focal_lab.command_line import command
 from focal_lab.errors import UserError, one_of
+from focal_lab.sweep.identity.earlier_runs import earlier_runs
 from focal_lab.sweep.identity.run_ids import Identities
 from focal_lab.sweep.plan.cells import Cell, design_cells
 from focal_lab.sweep.plan.overlaps import refuse_overlaps
@@ -115,7 +116,7 @@ def make_plan(
             )
     refuse_overlaps(sweep, settings)
     experiments = {task: chosen.experiment(task) for task in sweep.tasks}
-    identities = Identities(out)
+    identities = Identities(out, earlier_runs)
     if sweep.search is not None:
         return replace(_search_plan(sweep, chosen, experiments, settings, identities), options=options)
     cells = design_cells(sweep)

@@ -1,4 +1,4 @@
-"""The disk that results are written to: whether there is room before the work, and whether it has run out."""
+"""Whether the disk of the results has room before a sweep, and whether an error means that it is full."""
 
 import errno
 import os
@@ -11,16 +11,16 @@ from focal_lab.errors import UserError
 _FLOOR = 64 * 2**20
 _PROBE = 64 * 2**10
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_WORDS = ("No space left on device", "Disk quota exceeded")
-# what torch.save says when the file under it cannot grow
-_TORCH = ("PytorchStreamWriter failed", "unexpected pos")
+_FULL_MESSAGES = ("No space left on device", "Disk quota exceeded")
+# messages of torch.save when the file cannot grow
+_TORCH_MESSAGES = ("PytorchStreamWriter failed", "unexpected pos")
 
 
 def check_room(out: Path, key: str = "--out") -> None:
-    """Make sure that results can be written before anything is trained.
+    """Check that results can be written, before anything is trained.
 
     Raises:
-        UserError: the folder cannot be made or written to, or its disk is full.
+        UserError: the folder cannot be created or written to, or its disk is full.
     """
     probe = out / f".writable.{os.getpid()}"
     try:
@@ -31,9 +31,10 @@ def check_room(out: Path, key: str = "--out") -> None:
             os.fsync(stream.fileno())
     except OSError as error:
         full = disk_full(out, error)
-        why = full or f"cannot write to {out}: {error.strerror}"
-        way_out = "make room, or choose another folder" if full else "choose another folder"
-        raise UserError(f"{why}; {way_out}", key=key) from error
+        if full is None:
+            why = f"cannot write to {out}: {error.strerror}; choose another folder"
+            raise UserError(why, key=key) from error
+        raise UserError(f"{full}; make room, or choose another folder", key=key) from error
     finally:
         with suppress(OSError):
             probe.unlink(missing_ok=True)
@@ -42,21 +43,22 @@ def check_room(out: Path, key: str = "--out") -> None:
 
 
 def disk_full(out: Path, error: BaseException | str | None = None) -> str | None:
-    """The sentence to tell when an error means that the disk of `out` is full; None when it does not.
+    """A sentence for the user if an error means that the disk of `out` is full; None if it does not.
 
     Args:
-        error: an exception with what caused it, or what a process said of one.
+        out: folder of the runs.
+        error: an exception, looked at with its causes, or the message of another process.
     """
+    full = False
     if isinstance(error, str):
-        told = any(word in error for word in _WORDS) or (
-            any(word in error for word in _TORCH) and free_space(out)[0] < _FLOOR
+        full = any(message in error for message in _FULL_MESSAGES) or (
+            any(message in error for message in _TORCH_MESSAGES) and free_space(out)[0] < _FLOOR
         )
     else:
-        told = False
-        while error is not None and not told:
-            told = isinstance(error, OSError) and error.errno in _FULL
+        while error is not None and not full:
+            full = isinstance(error, OSError) and error.errno in _FULL
             error = error.__cause__ or error.__context__
-    return _sentence(out) if told else None
+    return _sentence(out) if full else None
 
 
 def _sentence(out: Path) -> str:
@@ -66,7 +68,7 @@ def _sentence(out: Path) -> str:
 
 
 def free_space(out: Path) -> tuple[int, int]:
-    """Bytes free and in all on the disk of a folder, or of the nearest one above it that exists."""
+    """Free and total bytes on the disk of a folder, or of the nearest parent that exists."""
     while not out.exists() and out != out.parent:
         out = out.parent
     state = os.statvfs(out)
@@ -74,7 +76,7 @@ def free_space(out: Path) -> tuple[int, int]:
 
 
 def _mount_of(out: Path) -> tuple[str, str]:
-    """Device and mount point of a folder's disk."""
+    """Device and mount point of the disk of a folder."""
     path = str(out.resolve())
     best = ("the disk", "/")
     with suppress(OSError):

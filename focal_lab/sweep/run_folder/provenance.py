@@ -1,4 +1,4 @@
-"""What a result must say about where it comes from: code, the user's own too, versions, hardware."""
+"""Where a result comes from: commits of our code and of the user's, versions of packages, hardware."""
 
 import platform
 import subprocess
@@ -14,36 +14,43 @@ from focal_lab.sweep.identity.user_code import UserCode
 _PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "optuna", "numpy")
 
 
-@cache
-def git_state() -> dict[str, Any]:
-    """Commit of the checkout that this code runs from, and whether it was changed; both None outside one."""
-    folder = Path(focal_lab.__file__).resolve().parent
-    commit = _git(folder, "rev-parse", "HEAD")
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit or None, "dirty": None if changes is None or not commit else bool(changes)}
-
-
 def git_of(modules: Iterable[str]) -> dict[str, Any]:
-    """`git_state`, and under `user_code` that of each repository that some modules of the user's are in."""
+    """`commit` and `dirty` of our checkout, None outside one; `user_code` has those of the user's
+    repositories.
+
+    Args:
+        modules: names of the user's own modules.
+    """
     files = tuple(sorted({file.resolve() for file in UserCode().files(modules)}))
-    return git_state() | ({"user_code": _repositories(files)} if files else {})
+    return _our_state() | ({"user_code": _repositories(files)} if files else {})
+
+
+@cache
+def _our_state() -> dict[str, Any]:
+    commit, dirty = _state(Path(focal_lab.__file__).resolve().parent)
+    return {"commit": commit, "dirty": dirty}
 
 
 @cache
 def _repositories(files: tuple[Path, ...]) -> list[dict[str, Any]]:
-    """Name, commit and whether something is not committed; of files in no repository the folder's name."""
-    places: dict[Path, list[Path]] = {}
+    """Name, commit, and whether something is not committed; outside repositories only the folder's name."""
+    folders: dict[Path, list[Path]] = {}
     for file in files:
         top = _git(file.parent, "rev-parse", "--show-toplevel")
-        places.setdefault(Path(top) if top else file.parent, []).append(file)
+        folders.setdefault(Path(top) if top else file.parent, []).append(file)
     found = []
-    for folder, ours in places.items():
-        commit = _git(folder, "rev-parse", "HEAD") or None
-        changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-        known = _git(folder, "ls-files", "--", *map(str, ours))
-        dirty = bool(changes) or len((known or "").splitlines()) < len(ours)
+    for folder, ours in folders.items():
+        commit, changed = _state(folder)
+        tracked = _git(folder, "ls-files", "--", *map(str, ours))
+        dirty = changed or len((tracked or "").splitlines()) < len(ours)
         found.append({"folder": folder.name, "commit": commit, "dirty": dirty if commit else None})
     return found
+
+
+def _state(folder: Path) -> tuple[str | None, bool | None]:
+    commit = _git(folder, "rev-parse", "HEAD") or None
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return commit, None if changes is None or not commit else bool(changes)
 
 
 @cache
@@ -60,15 +67,15 @@ def versions() -> dict[str, str]:
 
 @cache
 def hardware() -> str:
-    """The processor, its cores, and the GPUs that torch sees: `2 x AMD EPYC`, `8 x H100, 64 x Xeon`."""
+    """GPUs that torch sees, and the CPU with its cores: `2 x AMD EPYC`, `8 x H100, 64 x Xeon`."""
     import torch
 
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     gpus = [f"{names.count(name)} x {name}" for name in dict.fromkeys(names)]
-    return ", ".join([*gpus, f"{torch.multiprocessing.cpu_count()} x {_processor()}"])
+    return ", ".join([*gpus, f"{torch.multiprocessing.cpu_count()} x {_cpu()}"])
 
 
-def _processor() -> str:
+def _cpu() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

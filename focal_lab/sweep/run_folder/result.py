@@ -1,4 +1,4 @@
-"""What a run leaves behind: `result.json` when it ended, `failure.json` when it did not.
+"""The records of a run: `result.json` when it finished, `failure.json` when it did not.
 
 Standard library only, so that a report reads thousands of them without importing torch.
 """
@@ -14,47 +14,52 @@ from typing import Any, Self, get_origin
 
 from focal_lab.data.option_names import recorded_config
 from focal_lab.errors import UserError
+from focal_lab.sweep.run_folder.layout import FAILURE_FILE, RESULT_FILE
 from focal_lab.sweep.spec.columns import MAIN
 from focal_lab.training.history_file import read_history
 from focal_lab.utils.atomic_files import sync_folder, write_atomic, write_temporary
 from focal_lab.utils.file_lock import FileLock
 
-RESULT_FILE = "result.json"
-FAILURE_FILE = "failure.json"
-CONFIG_FILE = "config.yaml"
 SCHEMA = 1
 COSTS = ("params", "gmacs", "train_seconds", "images_per_second", "peak_memory_mb")
+# fields that results of earlier versions lack
+_LATER: dict[str, Any] = {
+    "validation": {},
+    "evaluated": {},
+    "image_size": [],
+    "image_size_from": "",
+    "tested_on": {},
+}
 
 
 class CorruptRecordError(UserError):
-    """A record of an earlier run that cannot be read; `set_aside` moves it out of the way."""
+    """A damaged record of an earlier run; `set_aside` moves it out of the way."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run. Its file is the only proof that the run ended.
+    """A finished run. Its file is the only proof that the run has finished.
+
+    Fields that older files lack are empty.
 
     Attributes:
-        run: the run's id, also its folder's name.
+        run: ID of the run, and name of its folder.
         metrics: name -> value on the test split; accuracies in percent.
         params: parameters of the whole model.
         gmacs: billions of multiply-accumulates for one image of `image_size`.
-        image_size: height and width in px that the network is fed when it is evaluated; empty in results of
-            versions that did not write it.
-        image_size_from: what says so: "options", "images", or nothing: "assumed"; empty where it is unknown.
+        image_size: height and width in px that the network gets in evaluation.
+        image_size_from: where that size is from: "options", "images", or "assumed".
         train_seconds: wall time of the fit, validation included.
-        images_per_second: training pictures per second of fitting, validation left out.
-        peak_memory_mb: highest resident memory of the process (CPU) or allocated on the device, in MB.
-        config: the LightningCLI configuration that ran, but for paths.
-        identity: what the id is a hash of.
-        validation: the metrics on the validation split after the epoch tested; searches compare them.
-        evaluated: what the metrics are of: `checkpoint`, best or last, and `split`, test or val; empty in
-            older files.
-        tested_on: which images, labels and classes that were: `count`, and the digests `images`, `labels`,
-            `classes` and `class_names` (`focal_lab.data.test_set`), as far as they are known; empty in older
-            files.
-        git: `commit` and `dirty` of focal_lab's code that ran, both None outside a checkout; `user_code`: the
-            same for each repository, by its `folder`, of the user's own code, if there is any.
+        images_per_second: training images per second of the fit, without validation.
+        peak_memory_mb: highest resident memory of the process (CPU) or allocation on the device, in MB.
+        config: the LightningCLI configuration of the run, without paths to other runs.
+        identity: what the ID is a hash of.
+        validation: metrics on the validation split after the epoch that was tested; searches compare them.
+        evaluated: what the metrics are of: `checkpoint`, best or last, and `split`, test or val.
+        tested_on: number of test images (`count`), and digests of `images`, `labels`, `classes` and
+            `class_names`, as far as they are known.
+        git: `commit` and `dirty` of focal_lab's checkout, None outside one; `user_code`: the same for each
+            repository of the user's own code, by its `folder`.
     """
 
     run: str
@@ -83,26 +88,30 @@ class Result:
 
     @classmethod
     def from_dict(cls, raw: Any) -> Self:
-        """Check and build; raises ValueError naming what is missing or wrong."""
+        """Check and build.
+
+        Raises:
+            ValueError: naming what is missing or wrong.
+        """
         if not isinstance(raw, dict):
             raise ValueError("is not a JSON object")
         if raw.get("schema") != SCHEMA:
             raise ValueError(f"has schema {raw.get('schema')!r}, this version reads {SCHEMA}")
-        older = {"validation": {}, "evaluated": {}, "image_size": [], "image_size_from": "", "tested_on": {}}
-        raw = older | raw
-        missing = [name for name, _ in _KINDS[cls.__name__] if name not in raw]
+        raw = _LATER | raw
+        names = [name for name, _ in _KINDS[cls.__name__]]
+        missing = [name for name in names if name not in raw]
         if missing:
             raise ValueError(f"lacks {', '.join(missing)}")
         if not isinstance(raw["metrics"], dict) or not all(map(_is_number, raw["metrics"].values())):
-            raise ValueError("has metrics that are no numbers")
-        values = {name: raw[name] for name, _ in _KINDS[cls.__name__]}
-        _check_types(cls, values)
+            raise ValueError("has metrics that are not numbers")
+        _check_types(cls, raw)
+        values = {name: raw[name] for name in names}
         return cls(**values | {"config": recorded_config(values["config"])})
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that did not end: why, and the last lines it printed. The next sweep tries it again."""
+    """A run without a result: why, and the last lines of its log. The next sweep tries it again."""
 
     run: str
     task: str
@@ -114,7 +123,7 @@ class Failure:
     pruned: bool = False
 
 
-# fields with their types, which a report asks for ten thousand times
+# fields with their types, which a report needs ten thousand times
 _KINDS: dict[str, tuple[tuple[str, Any], ...]] = {
     record.__name__: tuple((one.name, get_origin(one.type) or one.type) for one in fields(record))
     for record in (Result, Failure)
@@ -128,24 +137,24 @@ def known_values(result: Result) -> dict[str, float]:
 
 
 def objective_values(values: Mapping[str, float], objectives: Iterable[str]) -> list[float] | None:
-    """What a search compares: costs, and metrics of the validation, never those of the test split.
+    """What a search compares: costs and validation metrics, never those of the test split.
 
     Args:
         values: of `known_values`.
         objectives: columns.
 
     Returns:
-        One a column; None where the run, an older one, has no validation.
+        One a column; None if the run, an older one, has no validation.
     """
     names = [name if name in COSTS else f"val_{name}" for name in objectives]
     return [values[name] for name in names] if values.keys() >= set(names) else None
 
 
 def read_result(folder: Path) -> Result | None:
-    """The result in a run's folder, None when there is none yet.
+    """The result in a run's folder; None if there is none yet.
 
     Raises:
-        CorruptRecordError: the file is there but not readable as a result.
+        CorruptRecordError: the file exists but is damaged, or belongs to another run.
     """
     try:
         raw = _read_json(folder / RESULT_FILE)
@@ -163,7 +172,7 @@ def read_result(folder: Path) -> Result | None:
 
 
 def _best_validation(folder: Path, task: str) -> dict[str, float]:
-    """What an older result lacks, from its curves: those runs tested the best epoch."""
+    """Validation metrics of an older result, which tested the best epoch, from its curves."""
     main = f"val/{MAIN.get(task)}"
     found = [point.values for point in read_history(folder) if main in point.values]
     best = max(found, key=lambda values: values[main], default={})
@@ -171,11 +180,11 @@ def _best_validation(folder: Path, task: str) -> dict[str, float]:
 
 
 def read_failure(folder: Path) -> Failure | None:
-    """The failure recorded in a run's folder, None when there is none or it cannot be read."""
+    """The failure in a run's folder; None if there is none or it is damaged."""
     try:
         raw = _read_json(folder / FAILURE_FILE)
         if isinstance(raw, dict):
-            raw = {"pruned": False} | raw  # older ones
+            raw = {"pruned": False} | raw  # older files lack it
         _check_types(Failure, raw)
         return Failure(**raw)
     except (FileNotFoundError, TypeError, ValueError):
@@ -183,26 +192,24 @@ def read_failure(folder: Path) -> Failure | None:
 
 
 def write_record(folder: Path, record: Result | Failure) -> None:
-    """Write `result.json` or `failure.json` so that a reader sees all of it or nothing.
+    """Write `result.json` or `failure.json`, so that a reader sees all of it or nothing.
 
     Raises:
         OSError: the disk is full or the folder is not writable; an older record is untouched.
     """
-    name = RESULT_FILE if isinstance(record, Result) else FAILURE_FILE
-    write_atomic(folder / name, json.dumps(asdict(record), indent=1, sort_keys=True, allow_nan=False) + "\n")
+    write_atomic(folder / (RESULT_FILE if isinstance(record, Result) else FAILURE_FILE), _as_json(record))
 
 
 def write_result_once(folder: Path, result: Result) -> bool:
-    """Write `result.json` unless there is one: a finished result is never replaced.
+    """Write `result.json` unless there is one: a result is never replaced.
 
     Returns:
-        Whether it was written; False when another process was first.
+        Whether it was written; False if another process was first.
 
     Raises:
         OSError: the disk is full or the folder is not writable.
     """
-    text = json.dumps(asdict(result), indent=1, sort_keys=True, allow_nan=False) + "\n"
-    temporary = write_temporary(folder / RESULT_FILE, text)
+    temporary = write_temporary(folder / RESULT_FILE, _as_json(result))
     try:
         written = _name_once(temporary, folder / RESULT_FILE)
     finally:
@@ -213,13 +220,13 @@ def write_result_once(folder: Path, result: Result) -> bool:
 
 
 def _name_once(temporary: Path, target: Path) -> bool:
-    """Give a file a name that none has; whether it got it."""
+    """Give a file a name unless the name is taken; returns whether it has it."""
     try:
         os.link(temporary, target)
     except FileExistsError:
         # NFS repeats a request whose answer was lost, and then finds its own link (open(2), O_EXCL)
         return temporary.stat().st_nlink > 1
-    except OSError:  # a file system without links; the kernel frees the lock of whoever dies here
+    except OSError:  # a file system without links
         with FileLock(target.with_name(f".{target.name}.lock")):
             if target.exists():
                 return False
@@ -228,24 +235,26 @@ def _name_once(temporary: Path, target: Path) -> bool:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged file to `<name>.corrupt-<time>` beside it, and say where it went."""
-    target = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}")
-    number = 1
+    """Rename a damaged file to `<name>.corrupt-<time>` beside it; returns the new path."""
+    base = f"{path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}"
+    target, number = path.with_name(base), 1
     while target.exists():
         number += 1
-        target = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}-{number}")
+        target = path.with_name(f"{base}-{number}")
     path.rename(target)
     return target
 
 
+def _as_json(record: Result | Failure) -> str:
+    return json.dumps(asdict(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
 def _check_types(record: type[Result] | type[Failure], raw: Any) -> None:
-    """Raises ValueError naming a value that is not what the record's field says."""
     if not isinstance(raw, dict):
         raise ValueError("is not a JSON object")
     for name, kind in _KINDS[record.__name__]:
         value = raw.get(name)
-        right = _is_number(value) if kind in (int, float) else isinstance(value, kind)
-        if not right:
+        if not (_is_number(value) if kind in (int, float) else isinstance(value, kind)):
             raise ValueError(f"has {value!r:.60} as {name}")
 
 

@@ -1,13 +1,13 @@
-"""Which checkpoints of a finished run stay."""
+"""Which checkpoints of a finished run are kept."""
 
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 from focal_lab.errors import UserError
+from focal_lab.sweep.run_folder.layout import BEST_CHECKPOINT, LAST_CHECKPOINT, STOPPED_CHECKPOINT
 
-KINDS = ("best", "last")
-CHECKPOINTS = "checkpoints"
+_KINDS = {"best": BEST_CHECKPOINT, "last": LAST_CHECKPOINT}
 
 
 def parse_keep(text: str, key: str = "--keep") -> frozenset[str]:
@@ -16,28 +16,21 @@ def parse_keep(text: str, key: str = "--keep") -> frozenset[str]:
     Raises:
         UserError: anything else.
     """
-    if text == "none":
-        return frozenset()
-    words = text.split(",")
-    if not set(words) <= set(KINDS):
+    words = [] if text == "none" else text.split(",")
+    if not _KINDS.keys() >= set(words):
         raise UserError(f"{text!r} is unknown (use best, last, best,last or none)", key=key)
     return frozenset(words)
 
 
 def checkpoints_to_prune(folder: Path, keep: Collection[str]) -> list[Path]:
-    """The checkpoints of a finished run that need not stay.
-
-    Args:
-        folder: the run's.
-        keep: `best`, `last`. What an interrupted attempt left always goes.
-    """
-    kinds = [kind for kind in (*KINDS, "stopped") if kind not in keep]
-    paths = [folder / CHECKPOINTS / f"{kind}.ckpt" for kind in kinds]
+    """Checkpoints of a finished run that are not kept; those of an interrupted attempt never are."""
+    names = [name for kind, name in _KINDS.items() if kind not in keep]
+    paths = [folder / name for name in (*names, STOPPED_CHECKPOINT)]
     return [path for path in paths if path.exists()]
 
 
 def prune_checkpoints(folder: Path, keep: Collection[str]) -> int:
-    """Remove `checkpoints_to_prune`; the bytes that came free."""
+    """Remove `checkpoints_to_prune`; returns the bytes freed."""
     freed = 0
     for checkpoint in checkpoints_to_prune(folder, keep):
         with suppress(FileNotFoundError):

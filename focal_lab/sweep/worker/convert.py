@@ -16,7 +16,6 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from focal_lab.errors import UserError
 from focal_lab.sweep.identity.identity_table import is_ours, normal_options, stable_name, text_keys
-from focal_lab.sweep.worker.train import join_parent
 from focal_lab.training.cost import find_class
 from focal_lab.training.union_order import try_int_before_float
 
@@ -28,10 +27,9 @@ Question = tuple[str, str, Any]
 try_int_before_float()
 
 
-def convert_child(owners: Sequence[str], questions: Sequence[Question], connection: Connection) -> None:
-    """Send what `convert_all` returns."""
-    join_parent()
-    connection.send(convert_all(owners, questions))
+def send_converted(request: tuple[Sequence[str], Sequence[Question]], connection: Connection) -> None:
+    """Body of a worker process: send what `convert_all` returns."""
+    connection.send(convert_all(*request))
 
 
 def convert_all(

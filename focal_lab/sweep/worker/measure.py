@@ -18,10 +18,10 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from focal_lab.errors import UserError
+from focal_lab.sweep.run_folder.layout import log_file
 from focal_lab.sweep.run_folder.provenance import hardware
-from focal_lab.sweep.worker.protocol import LOG_FILE
 from focal_lab.sweep.worker.survey import Check, Machine, Measure, Measured
-from focal_lab.sweep.worker.train import join_parent, redirect_output
+from focal_lab.sweep.worker.train import redirect_output
 from focal_lab.training.cli import check_config
 from focal_lab.training.cost import build_unweighted, count_config, find_class
 from focal_lab.training.fit import build, peak_memory_mb
@@ -35,7 +35,6 @@ _MEGABYTE = 2**20
 
 def survey_child(order: Check | Measure, connection: Connection) -> None:
     """Do what was asked; the messages are told in `survey`."""
-    join_parent()
     if isinstance(order, Check):
         _check(order, connection)
     else:
@@ -130,7 +129,7 @@ def _machine() -> Machine:
 
 def _measure(order: Measure, connection: Connection) -> None:
     folder = Path(order.folder)
-    redirect_output(folder / LOG_FILE)
+    redirect_output(log_file(folder))
     torch.set_num_threads(order.threads)
     keep_freed_memory()
     if order.devices is not None:

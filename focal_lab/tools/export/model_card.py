@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from focal_lab._version import __version__
-from focal_lab.sweep.run_folder.result import RESULT_FILE
+from focal_lab.sweep.run_folder.layout import RESULT_FILE
 from focal_lab.tasks.backbone import is_focal
 from focal_lab.tasks.ema import PREFIX
 from focal_lab.tools.trained.load import RAW, Trained

@@ -18,8 +18,7 @@ from focal_lab.backbones.options import Size
 from focal_lab.data.option_names import current_options
 from focal_lab.errors import UserError
 from focal_lab.sweep.housekeeping.inventory import find_runs
-from focal_lab.sweep.run_folder.result import CONFIG_FILE
-from focal_lab.sweep.run_folder.retention import CHECKPOINTS
+from focal_lab.sweep.run_folder.layout import BEST_CHECKPOINT, CHECKPOINTS, CONFIG_FILE, LAST_CHECKPOINT
 from focal_lab.tasks.base import EVALUATED_AT, Task
 from focal_lab.tasks.class_names import Classes
 from focal_lab.tasks.classification.task import Classification
@@ -146,10 +145,9 @@ def find_checkpoint(name: str, out: Path) -> tuple[Path, Path | None]:
                 "is not a file" if path.exists() else "there is no such file or folder", file=path
             )
         (path,) = find_runs(out, [name])
-    for kind in ("best", "last"):
-        file = path / CHECKPOINTS / f"{kind}.ckpt"
-        if file.is_file():
-            return file, path
+    for checkpoint in (BEST_CHECKPOINT, LAST_CHECKPOINT):
+        if (path / checkpoint).is_file():
+            return path / checkpoint, path
     raise UserError(
         f"has no {CHECKPOINTS}/best.ckpt or last.ckpt (name a run that has been trained, or the file)",
         file=path,

@@ -11,8 +11,9 @@ from support.finished_runs import config, corrupt, fail, finish, start
 
 from focal_lab.cli import main
 from focal_lab.report.diff.compare import compare, flat_settings
+from focal_lab.sweep.run_folder.layout import LOCK_FILE
 from focal_lab.training.history_file import Point, write_history
-from focal_lab.utils.file_lock import LOCK_FILE, FileLock
+from focal_lab.utils.file_lock import FileLock
 
 ONE, OTHER = "cla000000000", "cla000100000"
 

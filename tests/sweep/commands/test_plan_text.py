@@ -13,13 +13,13 @@ from support.small_project import write_sweep
 
 from focal_lab.errors import UserError
 from focal_lab.sweep.commands.plan_text import plan_json, plan_text
-from focal_lab.sweep.engine.slots import Places
+from focal_lab.sweep.engine.slots import DeviceSlots
 from focal_lab.sweep.estimate.check_and_count import check_plan
 from focal_lab.sweep.estimate.run_time import Estimate, Estimates
 from focal_lab.sweep.estimate.summary import Survey
 from focal_lab.sweep.plan.plan import make_plan
 from focal_lab.sweep.run_folder.outcome import State
-from focal_lab.sweep.worker.protocol import WarmProcesses
+from focal_lab.sweep.worker.processes import WarmProcesses
 
 pytestmark = pytest.mark.usefixtures("project")
 
@@ -34,7 +34,7 @@ def survey_of(path: Path, *, seconds: float | None = 85.0, memory: float = 700.0
         estimate = Estimate(seconds, memory, "measured")
         waiting = [run for run, state in all_states.items() if state is not State.FINISHED]
         found.runs = dict.fromkeys(waiting, estimate)
-    return Survey(plan, checked, Places(2, 1), found, all_states)
+    return Survey(plan, checked, DeviceSlots(2, 1), found, all_states)
 
 
 def shown(survey: Survey, width: int | None = None) -> str:
@@ -160,7 +160,7 @@ def test_data_that_are_not_here_are_told_by_a_plan_and_refused_by_a_sweep() -> N
     plan = make_plan(write_sweep())
     checked = check_plan(plan, cast(WarmProcesses, FakeProcesses(absent={0: "/data: does not exist"})))
     states = dict.fromkeys((run.id for run in plan.runs), State.MISSING)
-    survey = Survey(plan, checked, Places(2, 1), Estimates(), states)
+    survey = Survey(plan, checked, DeviceSlots(2, 1), Estimates(), states)
     # both cells have the same data
     line = "Not on this machine, focal-lab sweep would refuse: /data: does not exist, for 7; 14"
     assert shown(survey).splitlines()[-1] == line

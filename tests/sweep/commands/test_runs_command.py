@@ -13,13 +13,13 @@ from support.small_project import write_sweep
 from focal_lab.errors import UserError
 from focal_lab.sweep.commands.runs import runs_command
 from focal_lab.sweep.engine.conflicts import present
-from focal_lab.sweep.housekeeping.inventory import is_running
 from focal_lab.sweep.plan.manifest import Manifest, write_manifest
 from focal_lab.sweep.plan.plan import Plan, make_plan, remember
 from focal_lab.sweep.plan.runs import Run
+from focal_lab.sweep.run_folder.layout import LOCK_FILE, is_running
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.run_folder.result import Failure, read_failure, write_record, write_result_once
-from focal_lab.utils.file_lock import LOCK_FILE, FileLock
+from focal_lab.utils.file_lock import FileLock
 
 OUT = Path("runs")
 

@@ -3,14 +3,14 @@
 import pytest
 
 from focal_lab.sweep.commands.runs_text import age, runs_text, size
-from focal_lab.sweep.housekeeping.inventory import Entry
+from focal_lab.sweep.housekeeping.inventory import RunEntry
 
 LONG = "out of memory: 4,096 pictures of 224 px need 31 GB on a device of 24 GB (use a smaller batch_size)"
 
 
-def entry(run: str, state: str = "finished", sweeps: tuple[str, ...] = ("window_size",)) -> Entry:
+def entry(run: str, state: str = "finished", sweeps: tuple[str, ...] = ("window_size",)) -> RunEntry:
     """A run of a chain of four factors, as large as they get."""
-    return Entry(
+    return RunEntry(
         run=run,
         state=state,
         task="classification",

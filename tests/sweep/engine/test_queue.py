@@ -14,12 +14,13 @@ import pytest
 
 from focal_lab.sweep.engine import hardware as machine
 from focal_lab.sweep.engine import queue
-from focal_lab.sweep.engine.queue import DIED, DROPPED, FAILED, FINISHED, GIVEN_BACK, Claim, RunQueue
-from focal_lab.sweep.engine.stale_trials import Burial
+from focal_lab.sweep.engine.queue import CRASHED, DROPPED, FAILED, FINISHED, RETURNED, ClaimedRun, RunQueue
+from focal_lab.sweep.engine.stale_trials import StaleTrials
 from focal_lab.sweep.engine.storage import JOURNAL, open_storage
 from focal_lab.sweep.plan.cells import Cell
 from focal_lab.sweep.plan.runs import Run
-from focal_lab.utils.file_lock import LOCK_FILE, FileLock
+from focal_lab.sweep.run_folder.layout import LOCK_FILE
+from focal_lab.utils.file_lock import FileLock
 
 LEVELS = {"window_size": [str(number) for number in range(5)]}
 Opener = Callable[..., RunQueue]
@@ -85,23 +86,23 @@ def test_a_run_that_stands_twice_in_the_queue_is_given_out_once(opened: Opener) 
 def test_a_run_that_died_is_tried_again_until_its_retries_are_used(opened: Opener) -> None:
     queue, (run,) = opened(retries=1), make_runs(1)
     queue.feed([run], 1)
-    assert queue.claim() == Claim("run0", 1)
-    queue.end("run0", DIED, "killed by SIGKILL")
+    assert queue.claim() == ClaimedRun("run0", 1)
+    queue.end("run0", CRASHED, "killed by SIGKILL")
     queue.feed([run], 1)
-    assert queue.claim() == Claim("run0", 2)
-    queue.end("run0", DIED, "killed by SIGSEGV")
+    assert queue.claim() == ClaimedRun("run0", 2)
+    queue.end("run0", CRASHED, "killed by SIGSEGV")
     queue.feed([run], 1)
     assert queue.claim() is None
-    assert queue.verdict([run]) == {"run0": (FAILED, "killed by SIGSEGV")}
+    assert queue.ended_elsewhere([run]) == {"run0": (FAILED, "killed by SIGSEGV")}
 
 
 def test_a_run_that_was_given_back_has_lost_no_attempt(opened: Opener) -> None:
     queue, (run,) = opened(retries=0), make_runs(1)
     queue.feed([run], 1)
-    assert queue.claim() == Claim("run0", 1)
-    queue.end("run0", GIVEN_BACK)
+    assert queue.claim() == ClaimedRun("run0", 1)
+    queue.end("run0", RETURNED)
     queue.feed([run], 1)
-    assert queue.claim() == Claim("run0", 1)
+    assert queue.claim() == ClaimedRun("run0", 1)
 
 
 def test_a_failed_run_is_left_alone_by_those_at_work_and_tried_again_by_the_next(opened: Opener) -> None:
@@ -111,11 +112,11 @@ def test_a_failed_run_is_left_alone_by_those_at_work_and_tried_again_by_the_next
     first.end("run0", FAILED, "the loss is nan")
     second.feed([run], 1)
     assert second.claim() is None
-    assert second.verdict([run]) == {"run0": (FAILED, "the loss is nan")}
+    assert second.ended_elsewhere([run]) == {"run0": (FAILED, "the loss is nan")}
     later = opened()
-    assert later.verdict([run]) == {}
+    assert later.ended_elsewhere([run]) == {}
     later.feed([run], 1)
-    assert later.claim() == Claim("run0", 1)
+    assert later.claim() == ClaimedRun("run0", 1)
 
 
 def test_a_result_that_was_removed_is_trained_again(
@@ -127,7 +128,7 @@ def test_a_result_that_was_removed_is_trained_again(
     (tmp_path / "run0").mkdir()
     (tmp_path / "run0" / "result.json").write_text("{}")
     first.finish("run0", {"top1": 80.0})
-    assert first.verdict([run]) == {"run0": (FINISHED, "")}
+    assert first.ended_elsewhere([run]) == {"run0": (FINISHED, "")}
     (tmp_path / "run0" / "result.json").unlink()
     monkeypatch.setattr(queue, "_FOLDER_DELAY", 0.0)  # a shared folder shows results late
     later = opened()
@@ -140,12 +141,12 @@ def test_what_the_dead_held_is_given_out_again(opened: Opener, monkeypatch: pyte
     dead.feed([run], 1)
     assert claimed(dead) == "run0"
     dead.heartbeat.stop()
-    alive.bury()
+    alive.end_stale()
     assert alive.claim() is None  # between a claim and the lock there is a moment
     time.sleep(2.1)
-    alive.bury()
+    alive.end_stale()
     alive.feed([run], 1)
-    assert alive.claim() == Claim("run0", 2)
+    assert alive.claim() == ClaimedRun("run0", 2)
     dead.finish("run0", {"top1": 1.0})  # it was not dead after all: no harm
 
 
@@ -156,9 +157,9 @@ def test_a_run_whose_lock_is_held_is_alive(opened: Opener, tmp_path: Path) -> No
     lock = FileLock(tmp_path / "run0" / LOCK_FILE)
     assert lock.acquire(wait=False)
     for _ in range(2):
-        queue.bury()
+        queue.end_stale()
         time.sleep(2.1)
-    queue.bury()
+    queue.end_stale()
     queue.feed([run], 1)
     assert queue.claim() is None
     lock.release()
@@ -253,16 +254,16 @@ class TestOfSeveralMachines:
         assert claimed(far) == "run0"
         monkeypatch.setattr(queue, "machine_id", machine.machine_id)
         time.sleep(5)  # longer than the grace period, but it beats
-        near.bury()
+        near.end_stale()
         near.feed([run], 1)
         assert near.claim() is None
         assert far.heartbeat.lost() == set()
         far.heartbeat.stop()
         time.sleep(6)
         assert far.heartbeat.lost() == {"run0"}  # it stops before the others may go on
-        near.bury()
+        near.end_stale()
         near.feed([run], 1)
-        assert near.claim() == Claim("run0", 2)
+        assert near.claim() == ClaimedRun("run0", 2)
 
     def test_a_late_answer_about_an_earlier_attempt_says_nothing_about_this_one(self, opened: Opener) -> None:
         (run,) = make_runs(1)
@@ -270,7 +271,7 @@ class TestOfSeveralMachines:
         queue.feed([run], 1)
         assert claimed(queue) == "run0"
         earlier = queue._held["run0"]._trial_id
-        queue.end("run0", GIVEN_BACK)
+        queue.end("run0", RETURNED)
         queue.feed([run], 1)
         assert claimed(queue) == "run0"
         queue.heartbeat._note("run0", earlier, False)  # what the thread was told when the network came back
@@ -310,14 +311,14 @@ class TestOfSeveralMachines:
             server.stop()
             work.report("run0", 1.0, 1)
             work.finish("run0", {"top1": 80.0})
-            assert work.owes
+            assert work.pending
             assert work.claim() is None
             work.feed(runs, 2)
-            work.bury()
+            work.end_stale()
             server.start()
             time.sleep(0.3)
-            work.pay()
-            assert not work.owes
+            work.write_pending()
+            assert not work.pending
             assert claimed(work) == "run1"
             assert [trial.value for trial in work._study.trials] == [80.0, None]
             work.close()
@@ -329,10 +330,10 @@ def test_a_claim_that_never_introduced_itself_is_given_up(
     queue, runs = RunQueue(tmp_path, "study"), make_runs(1)
     queue.feed(runs, 1)
     queue._study.ask()  # and killed before it could say who it was
-    monkeypatch.setattr(Burial, "_introduction", lambda self: 0.1)
+    monkeypatch.setattr(StaleTrials, "_name_seconds", 0.1)
     other = RunQueue(tmp_path, "study")
-    other.bury()
+    other.end_stale()
     time.sleep(0.2)
-    other.bury()
+    other.end_stale()
     other.feed(runs, 1)
     assert claimed(other) == "run0"

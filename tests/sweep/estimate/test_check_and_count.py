@@ -11,7 +11,7 @@ from support.small_project import write, write_sweep
 from focal_lab.errors import UserError
 from focal_lab.sweep.estimate.check_and_count import Checked, check_here, check_plan
 from focal_lab.sweep.plan.plan import Plan, make_plan
-from focal_lab.sweep.worker.protocol import WarmProcesses
+from focal_lab.sweep.worker.processes import WarmProcesses
 
 pytestmark = pytest.mark.usefixtures("project")
 

@@ -8,12 +8,12 @@ import pytest
 from support.fake_processes import MACHINE, MEASURED, FakeProcesses
 from support.small_project import write, write_sweep
 
-from focal_lab.sweep.engine.slots import Places
+from focal_lab.sweep.engine.slots import DeviceSlots
 from focal_lab.sweep.estimate.run_time import Estimates, estimate_runs
 from focal_lab.sweep.plan.plan import Plan, make_plan
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.run_folder.result import Result, read_result, write_record
-from focal_lab.sweep.worker.protocol import WarmProcesses
+from focal_lab.sweep.worker.processes import WarmProcesses
 
 pytestmark = pytest.mark.usefixtures("project")
 
@@ -26,13 +26,13 @@ def estimate(
     plan: Plan,
     processes: FakeProcesses | None = None,
     results: dict[str, Result] | None = None,
-    places: Places | None = None,
+    places: DeviceSlots | None = None,
     told: list[str] | None = None,
 ) -> Estimates:
     return estimate_runs(
         plan.distinct_runs,
         results or {},
-        places or Places(1, 2),
+        places or DeviceSlots(1, 2),
         MACHINE,
         OUT,
         cast(WarmProcesses, processes),
@@ -104,13 +104,13 @@ def test_each_shape_is_measured_once_and_remembered() -> None:
     assert len(told) == 1
     assert len(again.runs) == 8
     assert len(estimate(make_plan(path)).runs) == 8
-    assert estimate(make_plan(path), places=Places(2, 1)).runs == {}
+    assert estimate(make_plan(path), places=DeviceSlots(2, 1)).runs == {}
 
 
 def test_as_many_are_measured_at_a_time_as_will_be_trained() -> None:
     processes = FakeProcesses()
     factors = {"window_size": [7, 14], "border": ["mask", "wrap"]}
-    found = estimate(make_plan(write_sweep(factors=factors)), processes, places=Places(3, 4))
+    found = estimate(make_plan(write_sweep(factors=factors)), processes, places=DeviceSlots(3, 4))
     shapes = len({str(order.config["model"]) for order in processes.measured})
     assert len(processes.measured) == 3 * -(-shapes // 3)
     assert {order.threads for order in processes.measured} == {4}
@@ -119,7 +119,7 @@ def test_as_many_are_measured_at_a_time_as_will_be_trained() -> None:
 
 def test_each_measurement_has_a_gpu_of_its_own() -> None:
     processes = FakeProcesses()
-    estimate(make_plan(write_sweep()), processes, places=Places(2, 1, ("4", "7")))
+    estimate(make_plan(write_sweep()), processes, places=DeviceSlots(2, 1, ("4", "7")))
     assert [order.devices for order in processes.measured] == ["4", "7"]
 
 
@@ -136,7 +136,7 @@ def test_runs_whose_data_are_not_here_are_not_measured() -> None:
     plan = make_plan(write_sweep())
     processes, first = FakeProcesses(), plan.distinct_runs[0]
     absent = [run.id for run in plan.runs if run.cell == first.cell]
-    args: Any = (plan.distinct_runs, {}, Places(1, 2), MACHINE, OUT, processes)
+    args: Any = (plan.distinct_runs, {}, DeviceSlots(1, 2), MACHINE, OUT, processes)
     found = estimate_runs(*args, absent=absent)
     assert len(processes.measured) == 1
     assert found.runs.keys() == {run.id for run in plan.runs} - set(absent)

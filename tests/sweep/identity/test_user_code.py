@@ -13,14 +13,14 @@ from focal_lab.sweep.commands.execution import conclusion, status_of
 from focal_lab.sweep.commands.worker import check_code
 from focal_lab.sweep.engine.executor import Execution, Rules
 from focal_lab.sweep.engine.queue import RunQueue
-from focal_lab.sweep.engine.slots import Places
+from focal_lab.sweep.engine.slots import DeviceSlots
 from focal_lab.sweep.identity import user_code
 from focal_lab.sweep.identity.run_ids import Identities
 from focal_lab.sweep.identity.user_code import UserCode, changed_code, refuse_changed_code
 from focal_lab.sweep.plan.manifest import Manifest
 from focal_lab.sweep.plan.plan import make_plan
 from focal_lab.sweep.run_folder.provenance import git_of
-from focal_lab.sweep.worker.protocol import WarmProcesses
+from focal_lab.sweep.worker.processes import WarmProcesses
 
 CONFIG = {"data": {"class_path": "mine.Data", "init_args": {}}, "model": {"class_path": "focal_lab.x.Y"}}
 
@@ -219,7 +219,7 @@ def test_no_run_is_begun_after_the_code_was_edited_and_no_worker_joins_with_othe
         plan.runs,
         out,
         queue,
-        places=Places(1, 1),
+        slots=DeviceSlots(1, 1),
         rules=Rules(),
         processes=WarmProcesses(),
         view=_Silent(),

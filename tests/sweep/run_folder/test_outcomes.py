@@ -2,7 +2,8 @@ from pathlib import Path
 
 from support.finished_runs import corrupt, fail, finish, start
 
-from focal_lab.sweep.run_folder.outcome import State, read_outcome, run_folders
+from focal_lab.sweep.run_folder.layout import run_folders
+from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.run_folder.result import Failure, write_record
 
 

@@ -1,0 +1,72 @@
+"""File names in a run's folder, `<out>/<run ID>/`, and the lock that is held while the run is trained."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from focal_lab.utils.file_lock import FileLock, is_locked
+
+CONFIG_FILE = "config.yaml"
+RESULT_FILE = "result.json"
+FAILURE_FILE = "failure.json"
+LOG_FILE = "log.txt"
+LOCK_FILE = "lock"
+CHECKPOINTS = "checkpoints"
+BEST_CHECKPOINT = Path(CHECKPOINTS, "best.ckpt")
+LAST_CHECKPOINT = Path(CHECKPOINTS, "last.ckpt")
+STOPPED_CHECKPOINT = Path(CHECKPOINTS, "stopped.ckpt")
+_RUN_FILES = frozenset({RESULT_FILE, FAILURE_FILE, CONFIG_FILE})
+
+
+def run_folders(out: Path) -> Iterator[Path]:
+    """The folders of the runs in `out`, unordered; none if `out` does not exist.
+
+    Hidden folders are skipped: a run that is being removed is called `.trash-...`.
+    """
+    try:
+        entries = os.scandir(out)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with entries:
+        for entry in entries:
+            if not entry.name.startswith(".") and entry.is_dir() and _is_run(entry.path):
+                yield Path(entry.path)
+
+
+def _is_run(folder: str) -> bool:
+    try:
+        return not _RUN_FILES.isdisjoint(os.listdir(folder))
+    except FileNotFoundError:  # it has just been removed
+        return False
+
+
+def run_lock(folder: Path) -> FileLock:
+    """The lock that a command holds while it trains the run, changes its files, or removes it."""
+    return FileLock(folder / LOCK_FILE)
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process trains the run now."""
+    return is_locked(folder / LOCK_FILE)
+
+
+def has_result(folder: Path) -> bool:
+    """Whether the run has finished; its result may be damaged."""
+    return (folder / RESULT_FILE).exists()
+
+
+def log_file(folder: Path, rank: int = 0) -> Path:
+    """Output of one process of a run; that of the first one is the run's log."""
+    return folder / (LOG_FILE if rank == 0 else f"log-rank{rank}.txt")
+
+
+def last_lines(folder: Path, count: int = 20) -> list[str]:
+    """The end of a run's log."""
+    try:
+        with open(folder / LOG_FILE, "rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - 16384))
+            text = stream.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    # not splitlines(): it also splits at \r, with which a progress bar redraws its line
+    return text.removesuffix("\n").split("\n")[-count:] if text else []
