@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
-STOPPED_CHECKPOINT = Path("checkpoints/stopped.ckpt")
+from focal_lab.training.checkpoints import LAST_CHECKPOINT, STOPPED_CHECKPOINT
+
 # the word after which a training is to go on one day; all others end it
 STOP = "stop"
 

@@ -1,8 +1,8 @@
-"""What is part of a run's identity and what is not: the one table, which docs/identity.md shows.
+"""Which options are part of a run's identity, as docs/identity.md shows, and how their values are normalised.
 
-All that can change a result is identity. Left out is how a run is watched, where it runs, and what prepares
-the same batches faster. A change of the code that changes what a configuration computes must raise
-`identity.IDENTITY_VERSION`; what only renames is entered below, so that finished runs keep their ids.
+Everything that can change a result is identity. How a run is watched, where it runs, and what prepares the
+same batches faster is not. A change of the code that changes what a configuration computes must raise
+`IDENTITY_VERSION`; renamed classes and options are entered below, so that finished runs keep their IDs.
 """
 
 import os
@@ -10,76 +10,74 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Our own classes are known by their names alone: a module may move. For a class that is renamed: new -> old.
+# Renamed classes of ours: new -> old name. Their modules do not count.
 RENAMED_CLASSES: dict[str, str] = {}
-# An option that is renamed: (class, by its old name, and option) -> old option.
+# Renamed options: (old name of the class, option) -> old option.
 RENAMED_OPTIONS: dict[tuple[str, str], str] = {
     (f"Digits{task}", f"num_{split}_images"): f"{split}_pictures"
     for task in ("Classification", "Detection", "Segmentation")
     for split in ("train", "val", "test")
 }
-# An option that a class of ours gained: (class, option) -> the value that means what the class did before.
+# Options that a class of ours gained: (class, option) -> the value that means what the class did before.
 ADDED_OPTIONS: dict[tuple[str, str], Any] = {}
-# A class of ours that moved: old dotted path -> new one, for configurations of results from before.
+# Moved classes of ours, for configurations of older results: old -> new dotted path.
 MOVED_CLASSES: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of the table: a key as sweep files write it, whether it is identity, and why."""
+class IdentityRow:
+    """A row of the table: a key as sweep files write it, whether it is identity, and why."""
 
     key: str
     counts: bool
     why: str
 
 
-_WATCHED, _WRITTEN, _FASTER = (
-    "how a run is watched",
-    "where files are written",
-    "the same batches, prepared faster",
-)
-TABLE = (
-    Row("seed_everything", True, "the seed"),
-    Row("model.class_path, data.class_path", True, "ours by the class's name, others by their dotted path"),
-    Row("model.*, data.*", True, "after conversion to the option's type; a default is the same as left out"),
-    Row("backbone, backbone_options", True, "as resolved: an option without effect at this size is left out"),
-    Row("backbone_options.attention", True, "the same function, but speed and memory are results, too"),
-    Row("model.backbone_checkpoint", True, "the content of the file, wherever it is"),
-    Row(
+_WATCHED, _WRITTEN = "how a run is watched", "where files are written"
+_FASTER = "the same batches, prepared faster"
+_ROWS = (
+    ("seed_everything", True, "the seed"),
+    ("model.class_path, data.class_path", True, "ours by the class's name, others by their dotted path"),
+    ("model.*, data.*", True, "after conversion to the option's type; a default is the same as left out"),
+    ("backbone, backbone_options", True, "as resolved: an option without effect at this size is left out"),
+    ("backbone_options.attention", True, "the same function, but speed and memory are results, too"),
+    ("model.backbone_checkpoint", True, "the content of the file, wherever it is"),
+    (
         "data.root and other paths",
         True,
         "`x`, `./x` and `x/` are one; the data there are not read: see below",
     ),
-    Row("data.num_workers", False, _FASTER),
-    Row("data.persistent_workers", False, _FASTER),
-    Row("data.pin_memory", False, _FASTER),
-    Row("data.prefetch_factor", False, _FASTER),
-    Row("trainer.*", True, "what differs from Lightning's default, but for the rows below"),
-    Row("trainer.callbacks", True, "in their order, EarlyStopping or StochasticWeightAveraging for example"),
-    Row("trainer.callbacks: those that only watch", False, "see below"),
-    Row("trainer.devices, trainer.num_nodes", True, "how many: each adds a batch to a step; `auto` is 1"),
-    Row("trainer.accelerator", False, "the same function elsewhere; a result names its hardware"),
-    Row("trainer.strategy", True, "`auto` and all kinds of `ddp` are the same"),
-    Row("trainer.precision", True, "`32` is the default, `16` is `16-mixed`, `bf16` is `bf16-mixed`"),
-    Row("trainer.deterministic, trainer.benchmark", True, "other kernels: speed is a result, too"),
-    Row("trainer.limit_train_batches, ...", True, "1 is one batch, 1.0 is all of them"),
-    Row("trainer.limit_predict_batches", False, "a run does not predict"),
-    Row("trainer.logger", False, _WATCHED),
-    Row("trainer.log_every_n_steps", False, _WATCHED),
-    Row("trainer.enable_progress_bar", False, _WATCHED),
-    Row("trainer.enable_model_summary", False, _WATCHED),
-    Row("trainer.enable_autolog_hparams", False, _WATCHED),
-    Row("trainer.profiler", False, _WATCHED),
-    Row("trainer.detect_anomaly", False, "stops a run, or changes nothing"),
-    Row("trainer.num_sanity_val_steps", False, "a check before the training, which leaves no trace"),
-    Row("trainer.default_root_dir", False, _WRITTEN),
-    Row("trainer.model_registry", False, _WRITTEN),
-    Row("the user's own code", True, "see below"),
-    Row("the run whose backbone this one starts from", True, "by its identity"),
-    Row("focal_lab's code, versions, hardware", False, "provenance: `report --strict` refuses to mix them"),
+    ("data.num_workers", False, _FASTER),
+    ("data.persistent_workers", False, _FASTER),
+    ("data.pin_memory", False, _FASTER),
+    ("data.prefetch_factor", False, _FASTER),
+    ("trainer.*", True, "what differs from Lightning's default, but for the rows below"),
+    ("trainer.callbacks", True, "in their order, EarlyStopping or StochasticWeightAveraging for example"),
+    ("trainer.callbacks: those that only watch", False, "see below"),
+    ("trainer.devices, trainer.num_nodes", True, "how many: each adds a batch to a step; `auto` is 1"),
+    ("trainer.accelerator", False, "the same function elsewhere; a result names its hardware"),
+    ("trainer.strategy", True, "`auto` and all kinds of `ddp` are the same"),
+    ("trainer.precision", True, "`32` is the default, `16` is `16-mixed`, `bf16` is `bf16-mixed`"),
+    ("trainer.deterministic, trainer.benchmark", True, "other kernels: speed is a result, too"),
+    ("trainer.limit_train_batches, ...", True, "1 is one batch, 1.0 is all of them"),
+    ("trainer.limit_predict_batches", False, "a run does not predict"),
+    ("trainer.logger", False, _WATCHED),
+    ("trainer.log_every_n_steps", False, _WATCHED),
+    ("trainer.enable_progress_bar", False, _WATCHED),
+    ("trainer.enable_model_summary", False, _WATCHED),
+    ("trainer.enable_autolog_hparams", False, _WATCHED),
+    ("trainer.profiler", False, _WATCHED),
+    ("trainer.detect_anomaly", False, "stops a run, or changes nothing"),
+    ("trainer.num_sanity_val_steps", False, "a check before the training, which leaves no trace"),
+    ("trainer.default_root_dir", False, _WRITTEN),
+    ("trainer.model_registry", False, _WRITTEN),
+    ("the user's own code", True, "see below"),
+    ("the run whose backbone this one starts from", True, "by its identity"),
+    ("focal_lab's code, versions, hardware", False, "provenance: `report --strict` refuses to mix them"),
 )
+TABLE = tuple(IdentityRow(*row) for row in _ROWS)
 
-# sections and options that are left out
+# section -> options that are not identity
 LEFT_OUT = {
     section: frozenset(
         row.key.partition(".")[2]
@@ -104,7 +102,7 @@ ONLY_WATCH = frozenset(
     }
 )
 _PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": None, "32-true": None, "64": "64-true"}
-# Lightning's default and what it means: the same written out
+# values that mean the same as Lightning's default
 _MEANS_DEFAULT: dict[str, tuple[Any, ...]] = {
     "limit_train_batches": (1.0,),
     "limit_val_batches": (1.0,),
@@ -121,7 +119,7 @@ _MEANS_DEFAULT: dict[str, tuple[Any, ...]] = {
 }
 
 
-# what a focal network takes besides the options that decide what it computes, with defaults
+# options of a focal backbone, with defaults, besides those of FocalOptions
 RATES: dict[str, Any] = {"global_pool": "avg", "drop_rate": 0, "proj_drop_rate": 0, "attn_drop_rate": 0}
 
 
@@ -131,7 +129,7 @@ def is_ours(thing: Any) -> bool:
 
 
 def stable_name(thing: Any) -> str:
-    """What a class or function is called in identities: ours by its name, which moves with it."""
+    """Name of a class or function in identities: without its module if it is ours."""
     if is_ours(thing):
         name = str(thing.__qualname__)
         return RENAMED_CLASSES.get(name, name)
@@ -141,11 +139,11 @@ def stable_name(thing: Any) -> str:
 def normal_options(info: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Converted options of a class as identities have them.
 
-    Of a class of ours all, so that a changed default is another run; of others those that differ from the
-    defaults, because other versions have other options.
+    A class of ours has all of its options, so that a changed default is another run. Other classes have those
+    that differ from the defaults, because other versions have other options.
 
     Args:
-        info: description of the class, see `engine.convert`.
+        info: description of the class, see `worker.convert`.
         given: its converted options.
     """
     defaults = info["defaults"]
@@ -169,13 +167,13 @@ def normal_options(info: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
 
 
 def normal_path(option: str, value: Any) -> Any:
-    """The value of an option that names a folder or file, as the shortest text for the same place."""
+    """The value of an option, normalised if it names a folder or file."""
     named = option == "root" or option.endswith(("_images", "_annotations", "_masks", "_folder", "_dir"))
     return os.path.normpath(value) if named and isinstance(value, str) and value else value
 
 
 def text_keys(value: Any) -> Any:
-    """A value for JSON, which has only texts for keys: the key 1 stays another one than the key "1"."""
+    """A value with strings for keys, as JSON needs them: the keys 1 and "1" stay different."""
     if isinstance(value, Mapping):
         return {
             key if isinstance(key, str) else f"{type(key).__name__} {key!r}": text_keys(part)
@@ -185,7 +183,7 @@ def text_keys(value: Any) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal, and of the same kind: 1, 1.0 and true are three values."""
+    """Whether values are equal and of the same type: 1, 1.0 and true differ."""
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
     if isinstance(one, Mapping) and isinstance(other, Mapping):
@@ -194,7 +192,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def normal_trainer(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Converted options of the trainer, of several ways to say the same the one in identities."""
+    """Converted options of the trainer, with one value for those that mean the same."""
     found: dict[str, Any] = {}
     for key, value in options.items():
         if key in LEFT_OUT["trainer"]:
@@ -233,7 +231,7 @@ def _normal(key: str, value: Any) -> Any:
 
 
 def _devices(value: Any) -> Any:
-    """How many; one is the default, and what `auto` is in a sweep."""
+    """The number of devices; None for one, which is the default and `auto` in a sweep."""
     if isinstance(value, str) and "," in value:
         value = [part for part in value.split(",") if part.strip()]
     if isinstance(value, list):

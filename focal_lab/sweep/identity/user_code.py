@@ -1,9 +1,8 @@
-"""Fingerprint of the user's own code that a configuration runs: part of a run's identity.
+"""Digests of the user's own code that a configuration runs: part of a run's identity.
 
-The user's own is every module outside site-packages, the standard library and focal_lab. Starting from the
-dotted names in a configuration, imports are followed through the source, those inside functions too; nothing
-is imported, so a plan needs no torch. Comments, docstrings and formatting are not part of it, and neither are
-data files.
+The user's own modules are those outside site-packages, the standard library and focal_lab. From the dotted
+names in a configuration, imports are followed through the source, also inside functions. Nothing is
+imported, so a plan needs no torch. Comments, docstrings, formatting and data files do not count.
 """
 
 import ast
@@ -29,32 +28,32 @@ _STANDARD = tuple(
     Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib") if sysconfig.get_path(name)
 )
 _OURS = Path(focal_lab.__file__).resolve().parent
-# names of functions whose argument decides what is imported
+# functions whose argument decides what is imported
 _IMPORTERS = frozenset({"import_module", "__import__", "resolve_name", "run_module", "find_spec"})
-# what imports by other means than names: all of the package belongs to it
+# functions that import by other means than names: the whole package belongs to a module that calls one
 _SCANNERS = frozenset(
-    {
+    [
         "iter_modules",
         "walk_packages",
         "spec_from_file_location",
         "run_path",
         "SourceFileLoader",
         "load_source",
-    }
+    ]
 )
-# whoever imports one of these may import what its texts name
+# a module that imports one of these may import what its string constants name
 _DYNAMIC = frozenset({"importlib", "pkgutil", "runpy", "imp", "zipimport"})
-# how far above its own folder a module that changes sys.path looks for others
+# how far above its own folder a module that changes sys.path may look for others
 _LEVELS_UP = 3
-# what no result depends on: where a node is, and fields that versions of Python add empty
+# fields of syntax trees that no result depends on
 _NOT_CODE = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
 
-# module -> digest of what the process had on disk when it imported these; set by the fork server
+# module -> digest when this process imported it; set by the fork server
 _LOADED: dict[str, str] = {}
 
 
 class UserCode:
-    """The user's modules as they are now; one object sees one state of the disk."""
+    """The user's modules; one object sees one state of the disk."""
 
     def __init__(self) -> None:
         self._path = list(sys.path)
@@ -64,22 +63,22 @@ class UserCode:
         self._closures: dict[str, frozenset[str]] = {}
 
     def of(self, *values: Any) -> dict[str, str]:
-        """Module -> digest, for all that the dotted names in some plain values import, by name."""
+        """Module -> digest, by name, of all that the dotted names in plain values import."""
         roots = {text for value in values for text in _texts(value)}
         return self.of_names(name for text in roots if _DOTTED.fullmatch(text) for name in _prefixes(text))
 
     def of_run(self, config: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, str]:
-        """The same for a run: what its configuration names, and the classes behind these names."""
+        """`of` a run: what its configuration names, and the classes behind these names."""
         return self.of(config, *(identity.get(name) for name in ("model", "data", "trainer")))
 
     def of_names(self, names: Iterable[str]) -> dict[str, str]:
-        """The same for names of modules; what is not a module of the user's is left out."""
+        """`of` names of modules; those that are not the user's are left out."""
         modules = frozenset[str]().union(*(self._closure(name) for name in names))
         found = ((name, self._found[name]) for name in sorted(modules))
         return {name: module.digest for name, module in found if module is not None}
 
     def files(self, modules: Iterable[str]) -> list[Path]:
-        """Where modules are, and those that these import; of one in an archive the archive."""
+        """The files of modules and of all that these import; the archive of a module in one."""
         found = (self._found[name] for name in self.of_names(modules))
         return [_on_disk(module.file) for module in found if module is not None and module.file is not None]
 
@@ -94,12 +93,9 @@ class UserCode:
                 if module is not None:
                     seen.add(name)
                     waiting.extend(self._imports(module))
-            known = self._closures[root] = frozenset(name for name in seen if self._has_file(name))
+            with_file = {name for name, module in self._found.items() if module and module.file}
+            known = self._closures[root] = frozenset(seen & with_file)
         return known
-
-    def _has_file(self, name: str) -> bool:
-        module = self._found[name]
-        return module is not None and module.file is not None
 
     def _imports(self, module: "_Module") -> Iterator[str]:
         """Names that may be modules."""
@@ -116,14 +112,14 @@ class UserCode:
             self._look_in(_folders(module.file, source.texts))
 
     def _look_in(self, folders: Iterable[Path]) -> None:
-        """Where modules may be, too, for names that are nowhere else."""
+        """Search more folders for names that are not found elsewhere."""
         new = [str(folder) for folder in folders if str(folder) not in self._path]
         if new:
             self._path += new
             self._found = {name: module for name, module in self._found.items() if module is not None}
 
     def _beside(self, module: "_Module") -> Iterator[str]:
-        """All modules of the package that a module is in, or of the folder of one that is in none."""
+        """All modules of a module's package, or of its folder if it is in no package."""
         package = module.name if module.places else module.name.rpartition(".")[0]
         folder = module.file.parent if module.file else Path(module.places[0])
         for path in sorted(folder.rglob("*.py") if package else folder.glob("*.py")):
@@ -158,7 +154,7 @@ class UserCode:
 
 @dataclass(frozen=True)
 class _Module:
-    """A module of the user's; `places`: where its submodules are; no file: a namespace package."""
+    """A module of the user's; `places` are where its submodules are, a namespace package has no file."""
 
     name: str
     file: Path | None
@@ -168,13 +164,13 @@ class _Module:
 
 @dataclass(frozen=True)
 class _Source:
-    """What a file of Python says.
+    """What a Python file imports.
 
     Attributes:
         imports: (level, name) of what it imports or may import.
         scans: whether it imports by scanning folders.
-        moves_path: whether it changes where Python looks for modules.
-        texts: all texts in it.
+        moves_path: whether it changes `sys.path`.
+        texts: its string constants.
     """
 
     digest: str
@@ -187,29 +183,28 @@ class _Source:
 def changed_code(
     config: Mapping[str, Any], identity: Mapping[str, Any], code: UserCode | None = None
 ) -> list[str]:
-    """Modules of the user's that are not what a run's identity says, by name.
+    """Names of the user's modules that differ from a run's identity.
 
     Args:
-        config: the run's configuration.
-        identity: the same run's; one without code stands for a configuration without any.
-        code: the user's code as it is; None to look at it now.
+        config: of the run.
+        identity: of the run.
+        code: the user's code; None to read it now.
     """
     planned = identity.get("code") or {}
     now = (code or UserCode()).of_run(config, identity)
     loaded = {name: digest for name, digest in _LOADED.items() if name in now}
-    names = {*planned, *now}
     return sorted(
         name
-        for name in names
+        for name in {*planned, *now}
         if planned.get(name) != now.get(name) or loaded.get(name, now.get(name)) != now.get(name)
     )
 
 
 def refuse_changed_code(config: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    """Make sure that a run is trained by the code that its id stands for.
+    """Check that a run is trained by the code of its identity.
 
     Raises:
-        UserError: the user's code is another one than when the run was planned.
+        UserError: the user's code has changed since the run was planned.
     """
     changed = changed_code(config, identity)
     if changed:
@@ -225,12 +220,12 @@ def code_changed(modules: Sequence[str]) -> str:
 
 
 def note_loaded(configs: Sequence[Mapping[str, Any]]) -> None:
-    """Remember what is on disk right before a process imports the code of these configurations."""
+    """Record the code of configurations right before this process imports it."""
     _LOADED.update(UserCode().of(*configs))
 
 
 def newest(files: Iterable[Path]) -> float:
-    """When the last of some files was changed; 0 without any, infinite where one is missing."""
+    """When the last of some files was changed; 0 for no files, infinite if one is missing."""
     try:
         return max((file.stat().st_mtime for file in files), default=0.0)
     except OSError:
@@ -264,13 +259,13 @@ def _absolute(module: _Module, level: int, name: str) -> str:
 
 
 def _spec(name: str, path: Sequence[str], *, top: bool) -> importlib.machinery.ModuleSpec | None:
-    """Where Python would find a module; nothing is imported."""
+    """Where Python would find a module, without importing it."""
     for finder in sys.meta_path:
         find = getattr(finder, "find_spec", None)
         if find is None:
             continue
         try:
-            # the finder of paths would take sys.path, which may lack the working directory
+            # the path finder would search sys.path, which may lack the working directory
             default = top and finder is not importlib.machinery.PathFinder
             spec: importlib.machinery.ModuleSpec | None = find(name, None if default else path)
         except KeyError:  # a namespace package in a package that is not imported
@@ -302,7 +297,7 @@ def _on_disk(file: Path) -> Path:
 
 
 def _bytes(file: Path) -> bytes:
-    """Content of a module, which may be in an archive on sys.path."""
+    """Content of a module's file, which may be in an archive."""
     try:
         return file.read_bytes()
     except NotADirectoryError:
@@ -312,7 +307,7 @@ def _bytes(file: Path) -> bytes:
 
 
 def _folders(file: Path, texts: Iterable[str]) -> Iterator[Path]:
-    """Folders and archives that a module may put on sys.path: those that its texts name, those above it."""
+    """What a module may put on sys.path: folders and archives that its texts name, and its parent folders."""
     bases = [Path.cwd(), *file.resolve().parents[: 1 + _LEVELS_UP]]
     for text in texts:
         found = (base / text for base in bases if text and len(text) < 256 and "\0" not in text)
@@ -322,7 +317,7 @@ def _folders(file: Path, texts: Iterable[str]) -> Iterator[Path]:
 
 @lru_cache(maxsize=1024)
 def _read(content: bytes) -> _Source:
-    """Content of a file; what is not Python counts by its bytes."""
+    """Analyse a file; one that is not Python counts by its bytes."""
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
@@ -356,7 +351,7 @@ def _read(content: bytes) -> _Source:
 
 
 def _dynamic(call: ast.Call) -> tuple[list[tuple[int, str]], bool]:
-    """What a call imports by name, and whether it may import what it does not name."""
+    """What a call imports by name, and whether it may import other modules."""
     function = call.func
     name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
     if name in _SCANNERS:
@@ -371,7 +366,7 @@ def _dynamic(call: ast.Call) -> tuple[list[tuple[int, str]], bool]:
 
 
 def _words(node: Any) -> Iterator[str]:
-    """A syntax tree as text, the same in all versions of Python: no places, no docstrings, nothing empty."""
+    """A syntax tree as text that is the same in all versions of Python, without positions and docstrings."""
     if isinstance(node, ast.AST):
         yield f"({type(node).__name__}"
         for name, value in ast.iter_fields(node):
@@ -393,7 +388,7 @@ def _words(node: Any) -> Iterator[str]:
 
 
 def _documents(node: ast.AST, body: list[Any]) -> bool:
-    """Whether a body begins with a docstring."""
+    """Whether a body starts with a docstring."""
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     if not isinstance(node, kinds) or not body or not isinstance(body[0], ast.Expr):
         return False

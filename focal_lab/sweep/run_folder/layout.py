@@ -4,6 +4,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from focal_lab.training.checkpoints import BEST_CHECKPOINT as BEST_CHECKPOINT
+from focal_lab.training.checkpoints import LAST_CHECKPOINT as LAST_CHECKPOINT
+from focal_lab.training.checkpoints import STOPPED_CHECKPOINT as STOPPED_CHECKPOINT
 from focal_lab.utils.file_lock import FileLock, is_locked
 
 CONFIG_FILE = "config.yaml"
@@ -11,10 +14,7 @@ RESULT_FILE = "result.json"
 FAILURE_FILE = "failure.json"
 LOG_FILE = "log.txt"
 LOCK_FILE = "lock"
-CHECKPOINTS = "checkpoints"
-BEST_CHECKPOINT = Path(CHECKPOINTS, "best.ckpt")
-LAST_CHECKPOINT = Path(CHECKPOINTS, "last.ckpt")
-STOPPED_CHECKPOINT = Path(CHECKPOINTS, "stopped.ckpt")
+CHECKPOINTS = BEST_CHECKPOINT.parent.name
 _RUN_FILES = frozenset({RESULT_FILE, FAILURE_FILE, CONFIG_FILE})
 
 

@@ -1,4 +1,4 @@
-"""What LightningCLI makes of classes and values in a configuration, as plain values. Imports torch."""
+"""Describes classes and converts values of a configuration as LightningCLI does. Imports torch."""
 
 import enum
 import os
@@ -19,7 +19,7 @@ from focal_lab.sweep.identity.identity_table import is_ours, normal_options, sta
 from focal_lab.training.cost import find_class
 from focal_lab.training.union_order import try_int_before_float
 
-# kinds of options whose values need no conversion where they are of that kind already
+# types of options whose values need no conversion if they have that type already
 _KINDS: dict[Any, str] = {float: "float", int: "int", bool: "bool", str: "str", type(None): "None"}
 
 Question = tuple[str, str, Any]
@@ -42,8 +42,8 @@ def convert_all(
         questions: (class, option, value).
 
     Returns:
-        Class -> description, None for what cannot be imported; for each question its converted value in a
-        tuple, None where the class does not take it: checking the configuration says why.
+        Class -> description, None if it cannot be imported; and for each question a tuple of the converted
+        value, None if the class does not take it: checking the configuration reports why.
     """
     with warnings.catch_warnings(), _working_directory_last():
         warnings.simplefilter("ignore")
@@ -57,7 +57,7 @@ def convert_all(
 
 @contextmanager
 def _working_directory_last() -> Iterator[None]:
-    """The user's modules may be in the working directory."""
+    """Find the user's modules in the working directory."""
     before, here = list(sys.path), str(Path.cwd())
     sys.path = before if "" in before or here in before else [*before, here]
     try:
@@ -68,9 +68,9 @@ def _working_directory_last() -> Iterator[None]:
 
 @cache
 def _describe(owner: str) -> dict[str, Any] | None:
-    """A class's stable name, whether it is ours, its options' defaults and kinds; None for no class.
+    """Stable name of a class, whether it is ours, defaults and types of its options; None for no class.
 
-    The default of an option that must be given is None.
+    The default of a required option is None.
     """
     try:
         cls, parser = find_class(owner), _parser(owner)
@@ -97,7 +97,7 @@ def _describe(owner: str) -> dict[str, Any] | None:
 
 
 def _kind(hint: Any) -> str:
-    """float, int, bool, str and unions of these, with None: `int|float|None`; empty for other types."""
+    """`int`, `int|float|None` and so on for unions of float, int, bool, str and None; else empty."""
     parts = get_args(hint) if get_origin(hint) in (Union, type(int | str)) else (hint,)
     names = [_KINDS.get(part, "") for part in parts]
     return "|".join(names) if all(names) else ""
@@ -105,7 +105,7 @@ def _kind(hint: Any) -> str:
 
 @cache
 def _parser(owner: str) -> ArgumentParser:
-    """As LightningCLI takes the class's options."""
+    """The parser that LightningCLI has for a class."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(find_class(owner), "it", fail_untyped=False, sub_configs=True)
     return parser
@@ -120,7 +120,7 @@ def _converted(owner: str, option: str, value: Any) -> tuple[Any] | None:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON; classes and functions by stable names, options of classes as they differ from the defaults."""
+    """A value for JSON, with stable names for classes and functions, and their options normalised."""
     if isinstance(value, Namespace):
         value = value.as_dict()
     if isinstance(value, Mapping):
@@ -139,8 +139,8 @@ def _plain(value: Any) -> Any:
         return os.fspath(value)
     if isinstance(value, type) or (hasattr(value, "__qualname__") and hasattr(value, "__module__")):
         return stable_name(value)
-    told = repr(value)
-    return f"{stable_name(type(value))}: {'' if ' at 0x' in told else told}"
+    text = repr(value)
+    return f"{stable_name(type(value))}: {'' if ' at 0x' in text else text}"
 
 
 def _plain_class(value: Mapping[str, Any]) -> dict[str, Any]:
