@@ -45,13 +45,13 @@ def _report(options: argparse.Namespace) -> int:
     from focal_lab.report.formats.render import LONG_FORMATS, TABLE_FORMATS
     from focal_lab.report.table.build import build_table
     from focal_lab.report.table.left_out import left_out
-    from focal_lab.report.table.long_table import runs_frame, sweep_runs_frame
+    from focal_lab.report.table.long_table import runs_table, sweep_runs_table
     from focal_lab.report.table.strict import strict_status
 
     out: Path = options.out
     _check_has_runs(options)
     if options.sweep is None:
-        _emit(LONG_FORMATS, runs_frame(out), options)
+        _emit(LONG_FORMATS, runs_table(out), options)
         return 0
     plan = _plan(options)
     if options.plots is not None:
@@ -65,7 +65,7 @@ def _report(options: argparse.Namespace) -> int:
         for sentence in (*left_out(plan, out), *table.provenance.mixed_tests):
             print(f"focal-lab: {sentence}", file=sys.stderr)
     if options.long:
-        _emit(LONG_FORMATS, sweep_runs_frame(plan, out), options)
+        _emit(LONG_FORMATS, sweep_runs_table(plan, out), options)
     else:
         _emit(TABLE_FORMATS, table, options)
     return strict_status(table) if options.strict else 0
@@ -100,18 +100,10 @@ def print_table(plan: "Plan", out: Path, file: TextIO | None = None, trained_by:
 
 
 def _plan(options: argparse.Namespace) -> "Plan":
-    from focal_lab.sweep.plan.plan import recall_plan, with_proposals
-    from focal_lab.sweep.spec.sweep_file import find_sweep
+    from focal_lab.report.table.build import recall_sweep
 
-    plan = recall_plan(
-        find_sweep(options.sweep),
-        options.out,
-        suite=options.suite,
-        seeds=options.seeds,
-        overrides=options.set,
-        tasks=options.tasks,
-    )
-    return with_proposals(plan, options.out)
+    given = {"suite": options.suite, "tasks": options.tasks, "seeds": options.seeds}
+    return recall_sweep(options.sweep, options.out, overrides=options.set, **given)
 
 
 def _parser() -> argparse.ArgumentParser:

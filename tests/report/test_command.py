@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from focal_lab.report.published.layouts import known_papers
 known_papers()
-cheap = sorted(name for name in ("yaml", "rich") if name in sys.modules)
+cheap = sorted(name for name in ("pandas", "rich") if name in sys.modules)
 from focal_lab.report.command import main
 from support.finished_runs import make_plan
 from focal_lab.report.formats.render import table_text

@@ -4,10 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from focal_lab.errors import UserError
-from focal_lab.report.published.layouts import Layout, Published, find_layout, published_values
+from focal_lab.report.published.layouts import PublishedCell, PublishedTable, find_layout, published_values
 from focal_lab.report.table.claims import claim_answer
 from focal_lab.report.table.comparison import compare_rows, find_baselines
 from focal_lab.report.table.left_out import left_out
@@ -23,7 +23,41 @@ from focal_lab.sweep.run_folder.result import Result
 from focal_lab.sweep.spec.columns import Column, find_column
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from focal_lab.sweep.plan.plan import Plan
+
+
+def sweep_table(
+    sweep: str | Path,
+    out: str | Path = "runs",
+    *,
+    suite: str | None = None,
+    tasks: Sequence[str] | None = None,
+    seeds: int | None = None,
+    overrides: Sequence[str] = (),
+) -> "pd.DataFrame":
+    """A sweep's table as a DataFrame: labels as index, (column, statistic) as columns; see `Table.frame`.
+
+    Args:
+        sweep: sweep file, or its name in `sweeps/`.
+        out: the folder of the runs.
+        suite, tasks, seeds, overrides: as `--suite`, `--tasks`, `--seeds` and `--set` of `focal-lab report`;
+            by default as the sweep was last run in `out`.
+
+    Raises:
+        UserError: there is no such sweep, or it is invalid.
+    """
+    plan = recall_sweep(sweep, out, suite=suite, tasks=tasks, seeds=seeds, overrides=overrides)
+    return build_table(plan, Path(out)).frame
+
+
+def recall_sweep(sweep: str | Path, out: str | Path, **options: Any) -> "Plan":
+    """The plan of a sweep as it was last run in `out`, but for the options given; a search's has its runs."""
+    from focal_lab.sweep.plan.plan import recall_plan, with_proposals
+    from focal_lab.sweep.spec.sweep_file import find_sweep
+
+    return with_proposals(recall_plan(find_sweep(str(sweep)), Path(out), **options), Path(out))
 
 
 def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
@@ -95,7 +129,7 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
     return replace(table, notes=(*table_notes(table), *left_out(plan, out)))
 
 
-def _layout_and_columns(plan: "Plan") -> tuple[Layout | None, tuple[Column, ...]]:
+def _layout_and_columns(plan: "Plan") -> tuple[PublishedTable | None, tuple[Column, ...]]:
     sweep = plan.sweep
     key = "paper"
     try:
@@ -126,8 +160,8 @@ def _entry(
     costs_task: str,
     runs: Sequence[PlannedRun],
     results: Mapping[str, Result],
-    paper: Published | None,
-    layout: Layout | None,
+    paper: PublishedCell | None,
+    layout: PublishedTable | None,
 ) -> Entry:
     """One number; what every run has (parameters, times) is taken from the runs of one task."""
     task = column.task or costs_task

@@ -26,20 +26,20 @@ LAST = (
 _DTYPES: dict[type, Any] = {int: "Int64", bool: "boolean", float: "float64", str: "str"}
 
 
-def runs_frame(out: Path) -> "pd.DataFrame":
-    """All runs in `out`, sorted by run ID; folders that are not runs are ignored.
+def runs_table(out: str | Path = "runs") -> "pd.DataFrame":
+    """All runs in `out`, one a row, sorted by run ID; folders that are not runs are ignored.
 
     Columns: `run, task, seed, state`, one per metric, `params, gmacs, train_seconds, images_per_second,
     peak_memory_mb`, one per setting of the model (`model.backbone`, lists as "2-2-6-2"), then provenance, and
     `reason` and `last_line` of what did not finish. `params` is a count, not millions; runs of equal
-    `test_set` were tested on the same images, labels and classes.
+    `test_set` were tested on the same images, labels and classes. `attrs["units"]` has the units.
     """
     # By name: comparing ten thousand paths costs a tenth of the report.
-    folders = sorted(run_folders(out), key=lambda folder: folder.name)
+    folders = sorted(run_folders(Path(out)), key=lambda folder: folder.name)
     return _frame([_row(read_outcome(folder)) for folder in folders])
 
 
-def sweep_runs_frame(plan: "Plan", out: Path) -> "pd.DataFrame":
+def sweep_runs_table(plan: "Plan", out: Path) -> "pd.DataFrame":
     """The same for the runs of a plan, in its order; their labels come first, named in `attrs["labels"]`.
 
     A run that serves two cells has a row for each.

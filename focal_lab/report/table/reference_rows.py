@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from focal_lab.report.published.layouts import Layout, published_rows, published_values
+from focal_lab.report.published.layouts import PublishedTable, published_rows, published_values
 from focal_lab.report.table.model import Entry, Row
 from focal_lab.sweep.run_folder.outcome import State
 
 
-def with_references(rows: Sequence[Row], layout: Layout, keys: Sequence[str]) -> list[Row]:
+def with_references(rows: Sequence[Row], layout: PublishedTable, keys: Sequence[str]) -> list[Row]:
     """The rows and those of the published table that they lack.
 
     Args:

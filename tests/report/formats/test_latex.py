@@ -8,7 +8,7 @@ from support.finished_runs import FakePlan, finish, make_plan, run_id
 
 from focal_lab.report.formats.latex import latex, long_latex, table_latex
 from focal_lab.report.table.build import build_table
-from focal_lab.report.table.long_table import runs_frame
+from focal_lab.report.table.long_table import runs_table
 
 NASTY = r"\ { } ~ ^ < > | \" # $ % & _ ± – — … × ≥ 100% a_b [x] éü 漢"  # noqa: RUF001
 # TeX's first fonts do not tell what their joined letters are.
@@ -68,7 +68,7 @@ def test_a_wide_table_fits_the_page_of_a_paper_and_names_metrics_as_its_headings
 
 
 def test_all_runs_compile(out: Path, mixed: FakePlan, tmp_path: Path) -> None:
-    page = compiled(long_latex(runs_frame(out)), tmp_path / "latex")
+    page = compiled(long_latex(runs_table(out)), tmp_path / "latex")
     assert run_id(0, 0) in page
 
 

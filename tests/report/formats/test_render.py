@@ -24,7 +24,7 @@ from focal_lab.report.formats.render import (
 )
 from focal_lab.report.html.page import page
 from focal_lab.report.table.build import build_table
-from focal_lab.report.table.long_table import runs_frame, sweep_runs_frame
+from focal_lab.report.table.long_table import runs_table, sweep_runs_table
 
 SUFFIX = {"text": "txt", "markdown": "md", "latex": "tex", "csv": "csv", "json": "json"}
 Golden = Callable[[str, str], None]
@@ -50,7 +50,7 @@ def test_a_table_with_everything_that_can_happen_looks_as_agreed(
 
 @pytest.mark.parametrize("name", sorted(SUFFIX))
 def test_all_runs_look_as_agreed(name: str, out: Path, mixed: FakePlan, golden: Golden) -> None:
-    golden(f"long.{SUFFIX[name]}", str(LONG_FORMATS[name](runs_frame(out))))
+    golden(f"long.{SUFFIX[name]}", str(LONG_FORMATS[name](runs_table(out))))
 
 
 def test_a_page_with_everything_that_can_happen_looks_as_agreed(
@@ -181,7 +181,7 @@ def test_a_result_with_a_nan_is_a_corrupt_one_in_the_table(out: Path) -> None:
 
 
 def test_a_sweeps_long_text_shows_labels_and_states(out: Path, mixed: FakePlan) -> None:
-    text = long_text(sweep_runs_frame(mixed, out))
+    text = long_text(sweep_runs_table(mixed, out))
     assert re.search(rf"{run_id(2, 1)} +Focal-Tiny +7 +classification +1 +failed", text)
     assert f"- failed: {run_id(2, 1)}: NaN loss at step 12" in text
 
@@ -189,7 +189,7 @@ def test_a_sweeps_long_text_shows_labels_and_states(out: Path, mixed: FakePlan) 
 def test_the_long_text_shows_the_settings_that_tell_runs_apart(out: Path) -> None:
     for run, size in (("a0", 7), ("b0", 14)):
         finish(out, run, config=config({"border": "wrap", "window_size": size}))
-    header, _, first, second = long_text(runs_frame(out)).splitlines()
+    header, _, first, second = long_text(runs_table(out)).splitlines()
     assert re.match(r"run +backbone +window size +task ", header)
     assert re.match(r"a0 +focal_micro +7 ", first)
     assert re.match(r"b0 +focal_micro +14 ", second)
@@ -199,7 +199,7 @@ def test_options_of_the_backbone_come_before_other_settings_that_differ(out: Pat
     options = [{"window_size": 7}, {"window_size": 14, "use_shift": True}]
     for number, changes in enumerate(options):
         finish(out, f"r{number}", config=config(changes, lr=0.001 * (1 + number), num_classes=10 + number))
-    header, _, first, second = long_text(runs_frame(out)).splitlines()
+    header, _, first, second = long_text(runs_table(out)).splitlines()
     assert re.match(r"run +backbone +window size +use shift +task ", header)
     assert re.match(r"r0 +focal_micro +7 +– ", first)  # noqa: RUF001
     assert re.match(r"r1 +focal_micro +14 +True ", second)
@@ -208,7 +208,7 @@ def test_options_of_the_backbone_come_before_other_settings_that_differ(out: Pat
 def test_a_terminal_gets_the_latest_of_very_many_runs_and_is_told_so(out: Path) -> None:
     for number in range(250):
         finish(out, f"r{number}", finished=f"2026-01-01T{number:05d}")
-    text = long_text(runs_frame(out))
+    text = long_text(runs_table(out))
     assert "r249" in text
     assert "r49 " not in text
     assert "The latest 200 of 250 runs; all of them: --format csv." in text

@@ -2,8 +2,6 @@ import pytest
 
 from focal_lab.errors import UserError
 from focal_lab.report.published.layouts import (
-    LAYOUTS,
-    Layout,
     find_layout,
     known_papers,
     published_rows,
@@ -56,10 +54,6 @@ COMPARISONS = sorted(set(known_papers()) - set(ABLATIONS))
 SIZES = {"Tiny": "T", "Small": "S", "Base": "B"}
 
 
-def _groups(layout: Layout) -> list[tuple[str, dict[str, str]]]:
-    return list(layout.split[1].items()) if layout.split else []
-
-
 @pytest.mark.parametrize(("key", "labels", "gmacs", "top1", "ap_box", "ap_mask", "params"), PAPER)
 def test_every_row_of_the_paper_is_found_by_the_sweeps_labels(
     key: str,
@@ -84,7 +78,7 @@ def test_the_list_above_leaves_no_published_row_out() -> None:
 @pytest.mark.parametrize(("label", "top1"), [("false", 82.2), ("False", 82.2), ("true", 81.9), ("on", 81.9)])
 def test_a_switch_may_be_labelled_by_its_value(label: str, top1: float) -> None:
     found = published_values(
-        LAYOUTS["table9_window_shift"], {"backbone": "Focal-Tiny", "window_shift": label}
+        find_layout("table9_window_shift"), {"backbone": "Focal-Tiny", "window_shift": label}
     )
     assert found is not None
     assert found.values["top1"] == top1
@@ -100,7 +94,7 @@ def test_a_switch_may_be_labelled_by_its_value(label: str, top1: float) -> None:
     ],
 )
 def test_a_cell_that_the_paper_does_not_have_has_no_published_values(labels: dict[str, str]) -> None:
-    assert published_values(LAYOUTS["table8_window_size"], labels) is None
+    assert published_values(find_layout("table8_window_size"), labels) is None
 
 
 def test_an_unknown_paper_key_is_refused_with_those_that_exist() -> None:
@@ -110,9 +104,8 @@ def test_an_unknown_paper_key_is_refused_with_those_that_exist() -> None:
 
 @pytest.mark.parametrize("key", known_papers())
 def test_every_layout_names_fields_and_columns_that_exist(key: str) -> None:
-    layout = LAYOUTS[key]
-    fields = {**layout.fields, **{name: "" for _, group in _groups(layout) for name in group}}
-    assert set(fields) <= set(COLUMNS)
+    layout = find_layout(key)
+    assert {name for _, _, fields in layout.groups() for name in fields} <= set(COLUMNS)
     names = [name for name in layout.factors.values() if name]
     for row in published(key):
         assert {*names, *layout.where} <= set(row)
@@ -163,22 +156,21 @@ def test_every_published_cell_has_its_own_place_and_name(key: str) -> None:
     places = [found.place for _, found in rows]
     assert places == sorted(set(places))
     assert len({tuple(labels.values()) for labels, _ in rows}) == len(rows)
-    groups = len(_groups(find_layout(key))) or 1
-    assert len(rows) == groups * len(published(key))
+    assert len(rows) == len(find_layout(key).groups()) * len(published(key))
 
 
 def test_every_focal_row_of_the_comparisons_has_a_label_of_ours() -> None:
     for size, letter in SIZES.items():
         for key in COMPARISONS:
-            for detector in [name for name, _ in _groups(LAYOUTS[key])] or [None]:
+            for detector in [name for _, name, _ in find_layout(key).groups()]:
                 labels = {"backbone": f"Focal-{size}"} | ({"detector": detector} if detector else {})
-                found = published_values(LAYOUTS[key], labels)
+                found = published_values(find_layout(key), labels)
                 assert found is not None
-                rows = {place.place: names for names, place in published_rows(LAYOUTS[key])}
+                rows = {place.place: names for names, place in published_rows(find_layout(key))}
                 assert rows[found.place]["backbone"] in (f"Focal-{size}", f"Focal-{letter}")
 
 
 def test_other_methods_are_named_beside_their_backbone() -> None:
-    names = [labels["backbone"] for labels, _ in published_rows(LAYOUTS["table7_ade20k"])]
+    names = [labels["backbone"] for labels, _ in published_rows(find_layout("table7_ade20k"))]
     assert "ResNet-101 (DANet)" in names
     assert "ResNet-101" in names  # UPerNet, as the sweep trains it

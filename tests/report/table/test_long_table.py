@@ -6,13 +6,13 @@ import pytest
 from support.finished_runs import FakePlan, config, corrupt, fail, finish, make_plan, run_id, start
 
 from focal_lab.report.formats.render import csv
-from focal_lab.report.table.long_table import flatten, runs_frame, sweep_runs_frame
+from focal_lab.report.table.long_table import flatten, runs_table, sweep_runs_table
 
 
 def test_the_frame_has_one_row_per_run_and_a_column_for_everything_known(out: Path) -> None:
     finish(out, "a1", metrics={"top1": 80.0, "zeta": 1.5}, git={"commit": "abc", "dirty": True})
     finish(out, "b0", task="detection", metrics={"ap_box": 40.0})
-    frame = runs_frame(out)
+    frame = runs_table(out)
     assert list(frame["run"]) == ["a1", "b0"]
     assert list(frame.columns[:7]) == ["run", "task", "seed", "state", "top1", "ap_box", "zeta"]
     first = frame.iloc[0]
@@ -27,7 +27,7 @@ def test_runs_without_a_result_are_rows_that_say_why(out: Path) -> None:
     fail(out, "b0", reason="NaN loss")
     corrupt(out, "c0")
     start(out, "d0")
-    frame = runs_frame(out).set_index("run")
+    frame = runs_table(out).set_index("run")
     assert list(frame["state"]) == ["finished", "failed", "corrupt", "missing"]
     assert frame.loc["b0", "reason"] == "NaN loss"
     assert frame.loc["b0", "finished"] == "2026-01-02T10:00:30"
@@ -38,13 +38,13 @@ def test_runs_without_a_result_are_rows_that_say_why(out: Path) -> None:
 
 
 def test_an_empty_folder_is_an_empty_frame_with_the_fixed_columns(out: Path) -> None:
-    frame = runs_frame(out)
+    frame = runs_table(out)
     assert len(frame) == 0
     assert {"run", "state", "params", "reason"} <= set(frame.columns)
 
 
 def test_the_long_csv_round_trips_through_pandas(out: Path, mixed: FakePlan) -> None:
-    frame = runs_frame(out)
+    frame = runs_table(out)
     kept = dict.fromkeys(("seed", "params"), "Int64") | {"dirty": "boolean"}
     again = pd.read_csv(io.StringIO(csv(frame)), dtype=kept)
     pd.testing.assert_frame_equal(again, frame, check_dtype=False)
@@ -54,7 +54,7 @@ def test_the_long_csv_round_trips_through_pandas(out: Path, mixed: FakePlan) -> 
 def test_a_sweeps_long_rows_follow_the_plan_with_labels_and_seeds_of_what_never_ran(out: Path) -> None:
     plan = make_plan({"backbone": ["A", "B"]}, seeds=(0, 1))
     fail(out, run_id(1, 1))
-    frame = sweep_runs_frame(plan, out)
+    frame = sweep_runs_table(plan, out)
     assert list(frame[["backbone", "seed", "state"]].itertuples(index=False, name=None)) == [
         ("A", 0, "missing"),
         ("A", 1, "missing"),
@@ -66,7 +66,7 @@ def test_a_sweeps_long_rows_follow_the_plan_with_labels_and_seeds_of_what_never_
 def test_a_factor_called_like_a_column_does_not_overwrite_it(out: Path) -> None:
     plan = make_plan({"loss": ["focal"]}, seeds=(0,))
     finish(out, run_id(0, 0))
-    frame = sweep_runs_frame(plan, out)
+    frame = sweep_runs_table(plan, out)
     assert frame[["factor.loss", "loss"]].to_numpy().tolist() == [["focal", 0.41]]
     assert frame.columns[0] == "factor.loss"
 
@@ -75,7 +75,7 @@ def test_settings_keep_their_types_beside_missing_and_mixed_values(out: Path) ->
     for number, options in enumerate(({"size": 7, "e": 1, "drop": 0.5, "on": True}, {"e": "x"}, {})):
         finish(out, f"r{number}", config=config(options))
     fail(out, "r3")
-    frame = runs_frame(out)
+    frame = runs_table(out)
     found = {name: str(frame[f"model.backbone_options.{name}"].dtype) for name in ("size", "e", "drop", "on")}
     assert found == {"size": "Int64", "e": "object", "drop": "float64", "on": "boolean"}
     assert list(csv(frame[["model.backbone_options.size"]]).splitlines())[1:] == ["7", '""', '""', '""']

@@ -9,7 +9,7 @@ from support.finished_runs import TESTED_ON, finish, make_plan, run_id
 from focal_lab.report.command import main as report
 from focal_lab.report.diff.command import main as diff
 from focal_lab.report.table.build import build_table
-from focal_lab.report.table.long_table import runs_frame
+from focal_lab.report.table.long_table import runs_table
 from focal_lab.report.table.strict import shortcomings
 
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
@@ -98,7 +98,7 @@ def test_programs_are_told_on_stderr_and_by_a_column(
     for options in (["--format", "csv"], ["--long"], ["--long", "--format", "json"]):
         assert report(["window_size", *options]) == 0
         assert capsys.readouterr().err.count("was tested on other labels") == 1
-    sets = runs_frame(out).set_index("run")["test_set"].to_dict()
+    sets = runs_table(out).set_index("run")["test_set"].to_dict()
     assert len(set(sets.values())) == 2
     assert [run for run, name in sets.items() if name != sets[run_id(0, 0)]] == [run_id(1, 2)]
 
