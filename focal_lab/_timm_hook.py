@@ -1,7 +1,7 @@
 """Registers the backbones with timm when, and only when, timm is imported.
 
-Imports nothing that is not built into Python: under `python -m focal_lab` a file in the working directory is
-still taken for a module of that name here.
+Imports only modules that are built into Python: under `python -m focal_lab`, a file in the working directory
+would still shadow others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import importlib.abc
     from collections.abc import Sequence
     from types import ModuleType
 
@@ -26,7 +25,7 @@ def register_with_timm() -> None:
 
 
 class _TimmFinder:
-    """Waits until timm is really imported: libraries also ask for its spec only to learn if it is there."""
+    """Waits until timm is imported: libraries also look for its spec only to see whether it is installed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -41,23 +40,13 @@ class _TimmFinder:
         finally:
             sys.meta_path.insert(0, self)
         if spec is not None and spec.loader is not None:
-            spec.loader = _RegisteringLoader(spec.loader)  # type: ignore[assignment]
+            loader = spec.loader
+
+            def exec_module(module: ModuleType) -> None:
+                sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not self]
+                del loader.exec_module
+                loader.exec_module(module)
+                importlib.import_module("focal_lab.backbones.registry")
+
+            loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
-
-
-class _RegisteringLoader:
-    """timm's own loader, followed by our registration."""
-
-    def __init__(self, loader: importlib.abc.Loader) -> None:
-        self.loader = loader
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        return self.loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _TimmFinder)]
-        module.__loader__ = self.loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self.loader
-        self.loader.exec_module(module)
-        importlib.import_module("focal_lab.backbones.registry")

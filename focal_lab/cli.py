@@ -1,4 +1,4 @@
-"""`focal-lab`: one table from subcommand to function. Nothing heavy is imported before it is needed."""
+"""The command `focal-lab`: maps subcommands to functions, which are imported when they are called."""
 
 import argparse
 import datetime
@@ -9,24 +9,25 @@ import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pkgutil import resolve_name
 
 from focal_lab._version import __version__
-from focal_lab.command_line import CommandParser, command, did_you_mean, take_every_character
-from focal_lab.errors import UserError, one_of
+from focal_lab.command_line import CommandParser, command, rename_options, replace_unknown_characters
+from focal_lab.errors import UserError, known_names
 
 FAULT = 1
 USER_ERROR = 2
 INTERRUPTED = 130
 DEBUG_VARIABLE = "FOCAL_LAB_DEBUG"
-# what a path that an option or a file names can be wrong in
+# a wrong path in an option or a file
 _PATH_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; the exit status.
+    """Run a subcommand; returns the exit status.
 
-    2 for a user's mistake, in one line; 1 for a fault, in one line and a log file, or as a traceback if
-    FOCAL_LAB_DEBUG is set; 130 after Ctrl-C.
+    2 for a user's mistake, reported in one line; 1 for an internal error, reported in one line with a log
+    file, or as a traceback if FOCAL_LAB_DEBUG is set; 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        _discard_output()  # its reader has gone, as `| head` does
+        _discard_output()  # the reader has exited, as in `| head`
         return 0
     except Exception as error:
         return _unexpected(error)
@@ -52,26 +53,26 @@ def _fail(message: str, status: int) -> int:
 
 
 def _unexpected(error: Exception) -> int:
-    """The last line of defence: one line about an error that nobody has foreseen."""
+    """Report an unexpected error in one line."""
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exception(error)
         return FAULT
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         if error.filename is None:
-            _discard_output()  # it may be standard output that has no room
+            _discard_output()  # standard output itself may be full
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror}; make room, and start the command again", FAULT)
+        return _fail(f"{where}{error.strerror}; free disk space and run the command again", FAULT)
     if isinstance(error, _PATH_ERRORS) and error.filename is not None:
         return _fail(f"{error.filename}: {error.strerror}", USER_ERROR)
     message = " ".join(str(error).split())
-    told = f"{type(error).__name__}: {message[:300]}" if message else type(error).__name__
+    summary = f"{type(error).__name__}: {message[:300]}" if message else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return _fail(f"{told}{where}; {_log(error)}", FAULT)
+    return _fail(f"{summary}{where}; {_log(error)}", FAULT)
 
 
 def _log(error: Exception) -> str:
-    """Write the traceback to a file; what to say of it."""
+    """Write the traceback to a file; returns a hint where it is."""
     name = f"focal-lab-{datetime.datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
     path = os.path.join(tempfile.gettempdir(), name)
     try:
@@ -83,9 +84,9 @@ def _log(error: Exception) -> str:
 
 
 def _prepare_streams() -> None:
-    """Standard streams are open, also where the caller closed them, and take every character.
+    """Reopen standard streams that the caller closed, and make them accept every character.
 
-    The next file that is opened would get the number of a closed one, and with it what others print.
+    Otherwise the next opened file would get the number of a closed stream, and its output.
     """
     for number in range(3):
         try:
@@ -94,7 +95,7 @@ def _prepare_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    take_every_character()
+    replace_unknown_characters()
 
 
 def _discard_output() -> None:
@@ -102,21 +103,19 @@ def _discard_output() -> None:
 
 
 def _put_working_directory_last() -> None:
-    """Modules in the working directory are found, and hide no other: a `timm.py` there is not timm."""
-    with suppress(FileNotFoundError):  # somebody has removed it
+    """Let user modules in the working directory be imported without shadowing others, such as timm."""
+    with suppress(FileNotFoundError):  # it was removed
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
 
 
 def _run(arguments: list[str]) -> int:
-    """Find the subcommand and run it."""
     if not arguments or arguments[0].startswith("-"):
-        _parser().parse_args(arguments or ["--help"])  # --help and --version exit by themselves
-    if not arguments or arguments[0] not in SUBCOMMANDS:
-        name = " ".join(arguments[:1])
-        hint = did_you_mean(name, SUBCOMMANDS) or f" (use {one_of(SUBCOMMANDS)})"
-        raise UserError(f"{name!r} is not a subcommand{hint}")
-    run, _ = SUBCOMMANDS[arguments[0]]
+        _parser().parse_args(arguments or ["--help"])  # --help and --version exit
+    name = arguments[0] if arguments else ""
+    if name not in SUBCOMMANDS:
+        raise UserError(f"{name!r} is not a subcommand{known_names(name, SUBCOMMANDS)}")
+    run, _ = SUBCOMMANDS[name]
     return run(arguments[1:])
 
 
@@ -139,132 +138,116 @@ def sweep(argv: list[str]) -> int:
     return status
 
 
-def worker(argv: list[str]) -> int:
-    """Join in a sweep."""
-    from focal_lab.sweep.commands.worker import worker_command
+def fit(argv: list[str]) -> int:
+    """Train one experiment; with --dry-run only report what that would take."""
+    argv = rename_options(argv, {"--dry_run": "--dry-run"})
+    if "--dry-run" not in argv:
+        return _trainer("fit")(argv)
+    from focal_lab.tools.dry_run.command import main as dry_run_main
 
-    return worker_command(argv)
-
-
-def runs(argv: list[str]) -> int:
-    """List runs, remove them, try them again."""
-    from focal_lab.sweep.commands.runs import runs_command
-
-    return runs_command(argv)
-
-
-def report(argv: list[str]) -> int:
-    """Print a sweep's table, or all runs."""
-    from focal_lab.report.command import main as report_main
-
-    return report_main(argv)
-
-
-def dashboard(argv: list[str]) -> int:
-    """Show runs in TensorBoard."""
-    from focal_lab.report.tensorboard.command import main as dashboard_main
-
-    return dashboard_main(argv)
-
-
-def diff(argv: list[str]) -> int:
-    """Compare two runs."""
-    from focal_lab.report.diff.command import main as diff_main
-
-    return diff_main(argv)
-
-
-def inspect(argv: list[str]) -> int:
-    """Show what a network's attention looks at."""
-    from focal_lab.tools.inspect.command import main as inspect_main
-
-    return inspect_main(argv)
-
-
-def profile(argv: list[str]) -> int:
-    """Show what models come to and cost."""
-    from focal_lab.tools.profile.command import main as profile_main
-
-    return profile_main(argv)
-
-
-def convert(argv: list[str]) -> int:
-    """Write weights of another format or size for one of our models."""
-    from focal_lab.tools.convert import main as convert_main
-
-    return convert_main(argv)
-
-
-def export(argv: list[str]) -> int:
-    """Write a trained network for other programs."""
-    from focal_lab.tools.export.command import main as export_main
-
-    return export_main(argv)
+    return dry_run_main([argument for argument in argv if argument != "--dry-run"])
 
 
 def predict(argv: list[str]) -> int:
-    """Show pictures to a trained network; a first argument that begins with -- means Lightning's way."""
-    if argv and not argv[0].startswith("--"):
-        from focal_lab.tools.predict.command import main as predict_main
+    """Predict images with CHECKPOINT IMAGES..., or the data of an experiment with --config EXPERIMENT."""
+    if argv and argv[0].startswith("--") and argv[0] != "--help":
+        return _trainer("predict")(argv)
+    from focal_lab.tools.predict.command import main as predict_main
 
-        if argv[0] != "-h":
-            return predict_main(argv)
-    if not argv or argv[0] in ("-h", "--help"):
-        from focal_lab.tools.predict.command import parser
-
-        parser().print_help()
-        print()
-        argv = ["--help"]
-    return trainer("predict")(argv)
+    return predict_main(argv)
 
 
-def fit(argv: list[str]) -> int:
-    """Train one experiment; with --dry_run only say what that would take."""
-    if {"-h", "--help"} & set(argv):
-        # an option of ours and not of Lightning's, whose list of options follows
-        print("--dry_run  build everything, take a step, print what the training would take; write nothing\n")
-    if "--dry_run" not in argv:
-        return trainer("fit")(argv)
-    from focal_lab.tools.dry_run.command import main as dry_run_main
-
-    return dry_run_main([argument for argument in argv if argument != "--dry_run"])
-
-
-def find_lr(argv: list[str]) -> int:
-    """Raise the learning rate step by step, and suggest one."""
-    from focal_lab.tools.find_lr.command import main as find_lr_main
-
-    return find_lr_main(argv)
-
-
-def trainer(subcommand: str) -> Callable[[list[str]], int]:
+def _trainer(subcommand: str) -> Callable[[list[str]], int]:
     """A LightningCLI subcommand."""
 
     def run(argv: list[str]) -> int:
         from focal_lab.training.cli import main as training_main
 
+        if {"-h", "--help"} & set(argv):
+            print(_TRAINER_HELP[subcommand])
         return training_main(subcommand, argv)
 
     return run
 
 
+def _imported(path: str) -> Callable[[list[str]], int]:
+    """A function that is imported when it is called, from `package.module:name`."""
+
+    def run(argv: list[str]) -> int:
+        status: int = resolve_name(path)(argv)
+        return status
+
+    return run
+
+
+_TRAINER_HELP = {
+    "fit": """Train one experiment. --dry-run builds everything, takes a step, prints what the training would
+take, and writes nothing.
+
+examples:
+  focal-lab fit --config experiments/digits/classification.yaml
+  focal-lab fit --config experiments/digits/classification.yaml --trainer.max_epochs=2 --dry-run
+""",
+    "validate": """Evaluate a checkpoint on the validation split.
+
+examples:
+  focal-lab validate --config experiments/digits/classification.yaml --ckpt_path best.ckpt
+  focal-lab validate --config runs/3f2a91/config.yaml --ckpt_path runs/3f2a91/checkpoints/last.ckpt
+""",
+    "test": """Evaluate a checkpoint on the test split.
+
+examples:
+  focal-lab test --config experiments/digits/classification.yaml --ckpt_path best.ckpt
+  focal-lab test --config runs/3f2a91/config.yaml --ckpt_path runs/3f2a91/checkpoints/last.ckpt
+""",
+}
 SUBCOMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
-    "fit": (fit, "train one experiment: --config FILE; with --dry_run say what that would take"),
-    "find-lr": (find_lr, "raise the learning rate from step to step and suggest one: --config FILE"),
-    "validate": (trainer("validate"), "evaluate a checkpoint on the validation split"),
-    "test": (trainer("test"), "evaluate a checkpoint on the test split"),
-    "predict": (predict, "show pictures to a checkpoint: CHECKPOINT IMAGES..., or --config EXPERIMENT"),
+    "fit": (fit, "train one experiment: --config FILE; with --dry-run report what that would take"),
+    "find-lr": (
+        _imported("focal_lab.tools.find_lr.command:main"),
+        "raise the learning rate step by step and suggest one: --config FILE",
+    ),
+    "validate": (_trainer("validate"), "evaluate a checkpoint on the validation split"),
+    "test": (_trainer("test"), "evaluate a checkpoint on the test split"),
+    "predict": (predict, "run a trained network on images: CHECKPOINT IMAGES..."),
     "plan": (plan, "show what a sweep would train, and what it can reuse"),
-    "sweep": (sweep, "train what is missing of a sweep and print its table"),
-    "worker": (worker, "join in a sweep that was begun here or on another machine"),
-    "runs": (runs, "list the runs of a folder; rm, retry and gc take care of them"),
-    "report": (report, "print a sweep's table beside the paper's, or all runs"),
-    "diff": (diff, "compare two runs: configuration, metrics, curves, environment"),
-    "dashboard": (dashboard, "TensorBoard of all runs, grouped by sweep and named by cell"),
-    "inspect": (inspect, "what a network attends to, by level and block, drawn over pictures"),
-    "convert": (convert, "write released weights, or others, for one of our models"),
-    "export": (export, "write a checkpoint as ONNX, torch.export's file or a folder for timm"),
-    "profile": (profile, "count, and measure, backbones side by side"),
+    "sweep": (sweep, "train the missing runs of a sweep and print its table"),
+    "worker": (
+        _imported("focal_lab.sweep.commands.worker:worker_command"),
+        "join a sweep that was started here or on another machine",
+    ),
+    "runs": (
+        _imported("focal_lab.sweep.commands.runs:runs_command"),
+        "list the runs of a folder; rm, retry and gc maintain them",
+    ),
+    "report": (
+        _imported("focal_lab.report.command:main"),
+        "print a sweep's table beside the paper's, or all runs",
+    ),
+    "diff": (
+        _imported("focal_lab.report.diff.command:main"),
+        "compare two runs: configuration, metrics, curves, environment",
+    ),
+    "dashboard": (
+        _imported("focal_lab.report.tensorboard.command:main"),
+        "TensorBoard of all runs, grouped by sweep and named by cell",
+    ),
+    "inspect": (
+        _imported("focal_lab.tools.inspect.command:main"),
+        "what a network attends to, by level and block, drawn over images",
+    ),
+    "convert": (
+        _imported("focal_lab.tools.convert:main"),
+        "convert released weights, or others, for one of our models",
+    ),
+    "export": (
+        _imported("focal_lab.tools.export.command:main"),
+        "write a checkpoint as ONNX, torch.export's file or a folder for timm",
+    ),
+    "profile": (
+        _imported("focal_lab.tools.profile.command:main"),
+        "count, and measure, backbones side by side",
+    ),
 }
 
 
@@ -275,8 +258,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="focal-lab",
         usage="focal-lab [--help] [--version] SUBCOMMAND ...",
         description="Ablation studies of the Focal Transformer (NeurIPS 2021).",
-        epilog=f"subcommands (focal-lab SUBCOMMAND --help tells more):\n{listed}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"subcommands (see focal-lab SUBCOMMAND --help):\n{listed}",
     )
     parser.add_argument("--version", action="version", version=f"focal-lab {__version__}")
     parser.add_argument("subcommand", metavar="SUBCOMMAND", help=argparse.SUPPRESS)

@@ -27,14 +27,14 @@ def test_help_lists_every_subcommand(arguments: list[str], capsys: pytest.Captur
         cli.main(arguments)
     assert caught.value.code == 0
     printed = capsys.readouterr().out
-    for name, (_, told) in cli.SUBCOMMANDS.items():
+    for name, (_, description) in cli.SUBCOMMANDS.items():
         assert f"  {name} " in printed
-        assert told in printed
+        assert description in printed
 
 
-def test_the_help_of_fit_tells_of_the_option_that_is_not_lightnings() -> None:
+def test_the_help_of_fit_describes_the_option_that_is_not_lightnings() -> None:
     printed = focal_lab("fit", "--help").stdout
-    assert printed.startswith("--dry_run  ")
+    assert "--dry-run" in printed.partition("--trainer")[0]
     assert "--trainer.max_epochs" in printed
 
 
@@ -57,13 +57,13 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
         (["report", "x", "-out", "there"], "unrecognized arguments: -out (did you mean --out or --output?)"),
         (["report", "--formt", "csv"], "unrecognized arguments: --formt (did you mean --format?)"),
         (["runs", "gc", "--dry_run"], "unrecognized arguments: --dry_run (did you mean --dry-run?)"),
-        (["plan", "x", "--tasks", "a", "--tasks", "b"], "--tasks: stands twice; give it once"),
+        (["plan", "x", "--tasks", "a", "--tasks", "b"], "--tasks: is given twice; give it once"),
         (["plan", "x", "--seeds", "two"], "--seeds: invalid int value: 'two'"),
         (["plan", "x", "--out", ""], "--out: is empty"),
         (["report", "x", "--suite="], "--suite: is empty"),
         (["plan", " "], "SWEEP: is empty"),
-        (["find-lr", "--min-lr=1"], "unrecognized arguments: --min-lr=1 (did you mean --min_lr?)"),
-        (["fit", "--dry-run"], "unrecognized arguments: --dry-run (did you mean --dry_run?)"),
+        (["find-lr", "--min-rl=1"], "unrecognized arguments: --min-rl=1 (did you mean --min-lr?)"),
+        (["fit", "--dry-rnu"], "unrecognized arguments: --dry-rnu (did you mean --dry-run?)"),
         (["test", "--ckpt=x"], "unrecognized arguments: --ckpt=x (did you mean --ckpt_path?)"),
         (["fit", "--trainer.max_ep", "3"], "unrecognized arguments: --trainer.max_ep 3 (did you mean --tr"),
     ],
@@ -122,7 +122,7 @@ def test_a_subcommand_gets_what_follows_its_name(name: str, monkeypatch: pytest.
         (
             OSError(28, "No space left on device", "runs/x"),
             1,
-            "focal-lab: runs/x: No space left on device; make room, and start the command again\n",
+            "focal-lab: runs/x: No space left on device; free disk space and run the command again\n",
         ),
     ],
 )
@@ -172,7 +172,11 @@ def test_an_output_gets_what_it_has_characters_for(monkeypatch: pytest.MonkeyPat
     ("redirected", "status", "told"),
     [
         (">&- <&-", 0, ""),
-        (">/dev/full", 1, "focal-lab: No space left on device; make room, and start the command again\n"),
+        (
+            ">/dev/full",
+            1,
+            "focal-lab: No space left on device; free disk space and run the command again\n",
+        ),
     ],
 )
 def test_an_output_that_is_closed_or_full_is_no_traceback(redirected: str, status: int, told: str) -> None:

@@ -1,8 +1,7 @@
-"""`focal-lab convert`: weights in any known format, written for one model as safetensors."""
+"""`focal-lab convert`: convert weights of any known format for one model, as safetensors."""
 
 import argparse
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from focal_lab._version import __version__
 from focal_lab.command_line import CommandParser
-from focal_lab.errors import UserError, one_of
+from focal_lab.errors import UserError, did_you_mean, one_of
+from focal_lab.utils.atomic_files import atomic_output, check_output
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from focal_lab.backbones.weights.formats import WeightsError
     from focal_lab.backbones.weights.report import Change, FitReport
 
-_EPILOG = """SRC may be of the authors' released code, of focal-lab (Lightning's checkpoints too), or
-Swin's from timm or Microsoft: .pth, .pt, .ckpt, .bin or .safetensors. Nothing that is in it is run.
+_EPILOG = """SRC is of the authors' released code, of focal-lab (Lightning checkpoints, too), or of Swin from
+timm or Microsoft: .pth, .pt, .ckpt, .bin or .safetensors. No code in it is executed.
 
-Position biases and pooling weights are resized to the model's windows, regions and sub-windows; what the
-file has no values for begins as in a new model (seed 0), and is told.
+Position biases and pooling weights are resized to the model's windows, regions and sub-windows. Parameters
+that the file lacks are initialized as in a new model (seed 0), and reported.
 
 examples:
   focal-lab convert focal-tiny.pth focal_tiny.safetensors --model focal_tiny
@@ -32,44 +32,45 @@ examples:
   focal-lab convert swin_large.pth focal_large.safetensors --model focal_large --from-swin"""
 
 _PARTS = {
-    "mapped": "taken as they are",
-    "folded": "several values made one, exactly",
-    "interpolated": "resampled to another size",
-    "dropped": "the model has no place for them",
-    "fresh": "left as in a new model",
+    "mapped": "copied unchanged",
+    "folded": "several values merged into one, exactly",
+    "interpolated": "resized",
+    "dropped": "the model has no such parameter",
+    "fresh": "initialized as in a new model",
 }
 
 
 def main(argv: list[str]) -> int:
-    """Convert a file; the exit status.
+    """Convert a file; returns the exit status.
 
     Args:
         argv: what follows `focal-lab convert`.
 
     Raises:
-        UserError: an option is wrong, the source cannot be read or does not fit, or the target cannot be
+        UserError: an option is invalid, the source cannot be read or does not fit, or the target cannot be
             written; no target is left behind.
     """
     arguments = _parser().parse_args(argv)
     source, target = Path(arguments.source), Path(arguments.target)
-    _check_target(target, arguments.force)
+    if target.suffix != ".safetensors":
+        raise UserError("must end in .safetensors", file=target, key="DST")
+    check_output(target, force=arguments.force, key="DST")
     if arguments.num_classes is not None and arguments.num_classes < 0:
         raise UserError(f"{arguments.num_classes} is less than 0", key="--num-classes")
     from focal_lab.sweep.plan.plan import parse_overrides
 
-    name, settings = _model(arguments.model, parse_overrides(arguments.set))
+    settings = parse_overrides(arguments.set)
+    name = _preset(arguments.model, settings)
     from focal_lab.training.checkpoints.read import read_weights
 
     weights = read_weights(source)
-    classes = arguments.num_classes
-    if classes is None:
-        classes = _classes(weights)
+    classes = _classes(weights) if arguments.num_classes is None else arguments.num_classes
     values, report = _fit(
         weights, source, name, settings, classes, arguments.from_swin, arguments.interpolation
     )
-    _write(values, target, _metadata(name, settings, classes, source))
+    _write(values, target, arguments.force, _metadata(name, settings, classes, source))
     print(f"{source} ({report.origin}) -> {target} ({name}, {classes} classes)")
-    for line in _told(report, arguments.verbose):
+    for line in _lines(report, arguments.verbose):
         print(line)
     return 0
 
@@ -79,64 +80,54 @@ def _parser() -> argparse.ArgumentParser:
         prog="focal-lab convert",
         description="Convert weights for one model; the result loads into it, and into timm's own Swin.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", metavar="SRC", help="the weights")
-    parser.add_argument("target", metavar="DST", help="the file to write; ends in .safetensors")
-    parser.add_argument("--model", required=True, metavar="NAME", help="a focal backbone, such as focal_tiny")
-    parser.add_argument(
+    add = parser.add_argument
+    add("source", metavar="SRC", help="the weights")
+    add("target", metavar="DST", help="the file to write; ends in .safetensors")
+    add("--model", required=True, metavar="NAME", help="a focal backbone, such as focal_tiny")
+    add(
         "--set",
         action="append",
         default=[],
         metavar="OPTION=VALUE",
-        help="an option of the model, such as window_size=14; may be repeated",
+        help="an option of the model, such as window_size=14; can be repeated",
     )
-    parser.add_argument(
+    add(
         "--from-swin",
         action="store_true",
-        help="begin a Focal Transformer from Swin's weights, as the paper's Focal-Large",
+        help="initialize a Focal Transformer from Swin's weights, as the paper's Focal-Large",
     )
-    parser.add_argument(
+    add(
         "--interpolation",
         choices=("bicubic", "bilinear"),
         default="bicubic",
-        help="how sizes are changed (default: bicubic; the paper: bilinear)",
+        help="of resized parameters (default: bicubic; the paper: bilinear)",
     )
-    parser.add_argument(
+    add(
         "--num-classes",
         type=int,
         metavar="N",
-        help="default: as many as the head of SRC; another head begins anew",
+        help="default: as the head of SRC; a head of another size is initialized",
     )
-    parser.add_argument("--force", action="store_true", help="overwrite DST")
-    parser.add_argument("--verbose", action="store_true", help="list every key")
+    add("--force", action="store_true", help="overwrite DST")
+    add("--verbose", action="store_true", help="list every key")
     return parser
 
 
-def _check_target(target: Path, force: bool) -> None:
-    if target.suffix != ".safetensors":
-        raise UserError("must end in .safetensors", file=target, key="DST")
-    if target.is_dir():
-        raise UserError("is a folder", file=target, key="DST")
-    if target.exists() and not force:
-        raise UserError("exists (overwrite it with --force)", file=target, key="DST")
-    if not target.parent.is_dir():
-        raise UserError(f"the folder {target.parent} does not exist", file=target, key="DST")
-
-
-def _model(name: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Full name and options, the preset's and those set."""
+def _preset(name: str, settings: dict[str, Any]) -> str:
+    """The preset's full name; refuses settings that it does not take."""
     from focal_lab.backbones.options import make_options
     from focal_lab.backbones.presets import PRESETS, find_preset
 
     full = find_preset(name)
     if full is None:
-        raise UserError(f"{name!r} is not a focal backbone (use {one_of(PRESETS)})", key="--model")
+        hint = did_you_mean(name, PRESETS) or f" (use {one_of(PRESETS)})"
+        raise UserError(f"{name!r} is not a focal backbone{hint}", key="--model")
     try:
         make_options(PRESETS[full] | settings)
     except ValueError as error:
         raise UserError(str(error), key="--set") from error
-    return full, settings
+    return full
 
 
 def _fit(
@@ -155,7 +146,7 @@ def _fit(
     from focal_lab.backbones.weights.from_swin import swin_to_focal
     from focal_lab.tasks.backbone import create_backbone
 
-    with torch.device("meta"):  # the weights are compared with its shapes, and it takes no memory
+    with torch.device("meta"):  # only its shapes are needed
         model: Any = create_backbone(name, settings, num_classes=classes)
     try:
         if from_swin:
@@ -176,14 +167,14 @@ def _fit(
 def _way_out(
     error: "WeightsError", weights: Mapping[str, "Tensor"], name: str, settings: Mapping[str, Any]
 ) -> str:
-    """What else to try: models of the file's width and depths, or the option that makes it possible."""
+    """What to try instead: models of the file's width and depths, or an option."""
     from focal_lab.backbones.presets import PRESETS, preset_options
     from focal_lab.backbones.weights.formats import ANCHOR, MICROSOFT_SWIN, TIMM_SWIN, in_our_names
 
     if "not Swin's" in error.message:
-        return "leave --from-swin out"
+        return "omit --from-swin"
     if "NaN" in error.message or "no ring of the released code" in error.message:
-        return "take another file; such weights cannot be repaired"
+        return "use another file; such weights cannot be repaired"
     named = in_our_names(weights)
     stem = named.values.get(ANCHOR)
     if stem is None:
@@ -201,11 +192,11 @@ def _way_out(
             and (options.downsample == "merge") == swin
             and options.use_conv_embed == (stem.shape[2] not in (2, 4))
         ]
-        told = f"the file's network has width {stem.shape[0]} and depths {'-'.join(map(str, depths))}"
-        return f"{told}, as {one_of(alike)}" if alike else told
+        found = f"the file's network has width {stem.shape[0]} and depths {'-'.join(map(str, depths))}"
+        return f"{found}, as {one_of(alike)}" if alike else found
     if swin and wanted.downsample == "conv":
         return "these are Swin's weights: add --from-swin"
-    return "make the model's options those of the file with --set"
+    return "set the file's options with --set"
 
 
 def _classes(weights: Mapping[str, "Tensor"]) -> int:
@@ -220,7 +211,7 @@ def _classes(weights: Mapping[str, "Tensor"]) -> int:
 
 
 def _metadata(name: str, settings: Mapping[str, Any], classes: int, source: Path) -> dict[str, str]:
-    """How the file came to be; safetensors keeps strings only."""
+    """Where the file is from; safetensors stores strings only."""
     from focal_lab.backbones.presets import preset_options
 
     return {
@@ -233,26 +224,19 @@ def _metadata(name: str, settings: Mapping[str, Any], classes: int, source: Path
     }
 
 
-def _write(values: Mapping[str, "Tensor"], target: Path, metadata: dict[str, str]) -> None:
-    """All of the file or nothing: written beside it and moved in its place."""
+def _write(values: Mapping[str, "Tensor"], target: Path, force: bool, metadata: dict[str, str]) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.touch()  # with the rights of any other file; safetensors would make it the owner's alone
-        rights = temporary.stat().st_mode
-        save_file({key: value.contiguous() for key, value in values.items()}, temporary, metadata)
-        temporary.chmod(rights)
-        os.replace(temporary, target)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot be written: {error}", file=target) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_output(target, force=force, key="DST") as temporary:
+        try:
+            save_file({key: value.contiguous() for key, value in values.items()}, temporary, metadata)
+        except SafetensorError as error:
+            raise UserError(f"cannot be written: {error}", file=target) from error
 
 
-def _told(report: "FitReport", verbose: bool) -> list[str]:
-    """A line for each thing that was done, with numbers and shapes."""
+def _lines(report: "FitReport", verbose: bool) -> list[str]:
+    """A line per kind of change with counts and shapes; a line per key if verbose."""
     lines = []
     for part, meaning in _PARTS.items():
         changes: list[Change] = getattr(report, part)
@@ -260,7 +244,7 @@ def _told(report: "FitReport", verbose: bool) -> list[str]:
             continue
         lines.append(f"  {part:<13} {len(changes):>4}  {meaning}")
         if verbose:
-            lines += [f"    {_change(change, part)}" for change in changes]
+            lines += [f"    {change.key} {_shapes(change)}{_why(change, part)}" for change in changes]
         elif part != "mapped":
             groups = Counter((_shapes(change), change.why) for change in changes)
             lines += [f"    {count:>15}  {shapes}: {why}" for (shapes, why), count in groups.items()]
@@ -269,11 +253,10 @@ def _told(report: "FitReport", verbose: bool) -> list[str]:
     return lines
 
 
-def _change(change: "Change", part: str) -> str:
-    if part == "mapped":
-        moved = "" if change.why == change.key else f" from {change.why}"
-        return f"{change.key} {_shapes(change)}{moved}"
-    return f"{change.key} {_shapes(change)}: {change.why}"
+def _why(change: "Change", part: str) -> str:
+    if part != "mapped":
+        return f": {change.why}"
+    return "" if change.why == change.key else f" from {change.why}"
 
 
 def _shapes(change: "Change") -> str:

@@ -21,9 +21,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
-from focal_lab.command_line import did_you_mean
 from focal_lab.data.option_names import current_arguments, current_config
-from focal_lab.errors import UserError
+from focal_lab.errors import UserError, did_you_mean
 from focal_lab.tasks.class_count import fill_in
 from focal_lab.training.callbacks import DivergedError, LogLearningRate, ReseedEachEpoch, StopWhenDiverged
 from focal_lab.training.checkpoints.disk_space import RoomForCheckpoints
@@ -56,7 +55,7 @@ class FocalCLI(LightningCLI):
     """
 
     # options of the command that are not Lightning's, for who misspells one
-    own_options: ClassVar[Sequence[str]] = ("--dry_run",)
+    own_options: ClassVar[Sequence[str]] = ("--dry-run",)
 
     def __init__(self, args: Sequence[str] | Mapping[str, Any], *, run: bool = True, **kwargs: Any) -> None:
         quiet: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}

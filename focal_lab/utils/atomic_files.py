@@ -1,15 +1,20 @@
-"""Text files: read with or without a byte order mark, written whole or not at all. Standard library only."""
+"""Text files with or without a byte order mark, and files that are written whole or not at all."""
 
 import os
+import shutil
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from focal_lab.errors import UserError
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file, with or without the byte order mark of Windows; UTF-16 where that is what the mark says.
+    """Read UTF-8, or UTF-16 where the byte order mark says so.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
         ValueError: it is neither.
     """
     with open(path, "rb") as stream:
@@ -33,7 +38,7 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def write_temporary(path: Path, text: str) -> Path:
-    """The whole text in a file beside `path`, on the disk; its name tells who wrote it."""
+    """Write and fsync a file beside `path` whose name has this process's ID; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -48,9 +53,68 @@ def write_temporary(path: Path, text: str) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """New names in the folder are on the disk."""
+    """fsync a folder, so that renamed and new files survive a power failure."""
     directory = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def check_output(
+    target: Path, *, force: bool, key: str = "--output", holds: Collection[str] | None = None
+) -> None:
+    """Refuse a path that `atomic_output` would not replace.
+
+    Args:
+        target: the file to write, or with `holds` the folder.
+        force: whether it may be overwritten.
+        key: the option that names it, for messages.
+        holds: names of the folder's files; a folder with others is not overwritten.
+
+    Raises:
+        UserError: it exists, is of the wrong kind, or has no parent folder.
+    """
+    is_folder = holds is not None
+    if target.exists() or target.is_symlink():
+        if target.is_dir() != is_folder:
+            raise UserError(f"is {'not ' if is_folder else ''}a folder", file=target, key=key)
+        if not force:
+            raise UserError("exists (overwrite it with --force)", file=target, key=key)
+        if holds is not None and not {entry.name for entry in target.iterdir()} <= set(holds):
+            raise UserError("holds other files, too; name a new folder", file=target, key=key)
+    if not target.parent.is_dir():
+        raise UserError(f"the folder {target.parent} does not exist", file=target, key=key)
+
+
+@contextmanager
+def atomic_output(
+    target: Path, *, force: bool, key: str = "--output", holds: Collection[str] | None = None
+) -> Iterator[Path]:
+    """A temporary file or folder beside `target` that replaces it when the block succeeds.
+
+    Args: as of `check_output`.
+
+    Raises:
+        UserError: the target is refused or cannot be written; nothing is left behind.
+    """
+    check_output(target, force=force, key=key, holds=holds)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        if holds is None:
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            yield temporary
+            temporary.chmod(mode)  # safetensors writes files that only their owner may read
+        else:
+            temporary.mkdir()
+            yield temporary
+            shutil.rmtree(target, ignore_errors=True)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror or error}", file=target, key=key) from error
+    finally:
+        if holds is None:
+            temporary.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(temporary, ignore_errors=True)

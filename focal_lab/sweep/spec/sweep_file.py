@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from focal_lab.command_line import did_you_mean
-from focal_lab.errors import UserError, one_of
+from focal_lab.errors import UserError, did_you_mean, one_of
 from focal_lab.sweep.spec.claim_grammar import Expectation, parse_expectation
 from focal_lab.sweep.spec.columns import MAIN, find_column
 from focal_lab.sweep.spec.search_section import Search, load_search

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from focal_lab.command_line import take_every_character
+from focal_lab.command_line import replace_unknown_characters
 from focal_lab.sweep.identity.user_code import note_loaded
 from focal_lab.sweep.worker.processes import PRELOAD_VARIABLE, SAFE_PATH_VARIABLE
 from focal_lab.sweep.worker.signals import exit_with
@@ -22,7 +22,7 @@ sys.path.append(os.getcwd())
 del os.environ[SAFE_PATH_VARIABLE]
 if _asked["safe_path"] is not None:
     os.environ[SAFE_PATH_VARIABLE] = _asked["safe_path"]
-take_every_character()
+replace_unknown_characters()
 for _number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(_number, signal.SIG_IGN)
 note_loaded(_asked["configs"])

@@ -1,31 +1,26 @@
-"""`focal-lab export`: a trained network for other programs, held against the module before it is written."""
+"""`focal-lab export`: write a trained network for other programs."""
 
 import argparse
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from focal_lab.command_line import CommandParser, add_out
+from focal_lab.command_line import CommandParser, add_out, add_weights
 from focal_lab.errors import UserError
+from focal_lab.utils.atomic_files import atomic_output
 
 if TYPE_CHECKING:
     from focal_lab.tools.export.verify import Difference
-    from focal_lab.tools.trained.load import Trained
+    from focal_lab.tools.trained.load import TrainedTask
 
-_FORMATS = ("onnx", "torch_export", "timm")
 _ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "timm": "-timm"}
-# What such a folder holds; another folder is not overwritten.
 _TIMM_FILES = frozenset({"config.json", "model.safetensors", "README.md"})
-_EPILOG = """CHECKPOINT is a file, or a run's folder or id. Nothing in it is run.
+_EPILOG = """CHECKPOINT is a file, or a run's folder or ID. No code in it is executed.
 
-onnx and torch_export write one file: normalised pictures (B, 3, H, W) in; logits of a classification, logits
-of every pixel of a segmentation, or boxes and scores of every anchor of retinanet and fcos out. timm writes a
-folder with config.json, model.safetensors and a model card; of detection and segmentation it gets the
-backbone. Classes, mean, std and size are in the file. It is compared with the module on noise and on
-validation pictures; one that differs is not written.
+onnx and torch_export write one file that takes normalized images (B, 3, H, W). It returns the logits of a
+classification, the logits of every pixel of a segmentation, or the boxes and scores of every anchor of
+retinanet and fcos. timm writes a folder with config.json, model.safetensors and a model card; of detection
+and segmentation it gets the backbone. Class names, mean, std and image size are stored in the file. The
+outputs are compared with the module's on noise and on validation images before anything is written.
 
 examples:
   focal-lab export 29b1bc09ae60 --to onnx
@@ -35,142 +30,102 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    """Export a checkpoint; the exit status.
+    """Export a checkpoint; returns the exit status.
 
     Args:
         argv: what follows `focal-lab export`.
 
     Raises:
-        UserError: an option is wrong, the checkpoint cannot be used, the format cannot hold the network, what
-            it holds differs from the module, or it cannot be written; no file is left behind.
+        UserError: an option is invalid, the checkpoint cannot be used, the format cannot hold the network,
+            the outputs differ, or the file cannot be written; no file is left behind.
     """
     options = _parser().parse_args(argv)
     batch = _batch(options.batch)
     _check_options(options)
-    if options.to != "timm":
+    if options.to == "onnx":
         from focal_lab.tools.export.graph import check_installed
 
-        check_installed(options.to)
+        check_installed()
     from focal_lab.tools.trained.load import open_trained
 
     trained = open_trained(options.checkpoint, options.out, options.weights)
     target = options.output or Path(f"{trained.name}{_ENDINGS[options.to]}")
-    with _in_its_place(target, options.to == "timm", options.force) as temporary:
-        found, more = (
-            _timm(options, trained, temporary)
-            if options.to == "timm"
-            else _graph(options, trained, temporary, batch)
-        )
+    holds = _TIMM_FILES if options.to == "timm" else None
+    with atomic_output(target, force=options.force, holds=holds) as temporary:
+        if options.to == "timm":
+            lines, differences = _timm(options, trained, temporary)
+        else:
+            lines, differences = _graph(options, trained, temporary, batch)
     print(f"{trained.file} ({trained.task}, {trained.weights} weights) -> {target}")
-    for line in (*more, *(f"largest difference from the module on {difference}" for difference in found)):
+    for line in (*lines, *(f"largest difference from the module on {one}" for one in differences)):
         print(f"  {line}")
     return 0
 
 
 def _graph(
-    options: argparse.Namespace, trained: "Trained", path: Path, batch: int | None
-) -> tuple[list["Difference"], list[str]]:
-    from focal_lab.tools.export.graph import record, write_onnx, write_torch_export
-    from focal_lab.tools.export.metadata import metadata_of
+    options: argparse.Namespace, trained: "TrainedTask", path: Path, batch: int | None
+) -> tuple[list[str], list["Difference"]]:
+    from focal_lab.tools.export.graph import metadata_of, record, write_onnx, write_torch_export
     from focal_lab.tools.export.verify import check, compare
     from focal_lab.tools.export.wrapper import INPUT, portable
 
-    made = portable(trained, _size(options.image_size))
-    if trained.task == "detection" and trained.options["method"] in ("mask_rcnn", "faster_rcnn"):
-        batch = 1  # the answer has another length for each picture
-    metadata = metadata_of(trained, made, batch)
-    called = str(trained.options.get("method") or trained.options["backbone"])
-    program = record(made, options.to, batch, called)
+    network = portable(trained, options.image_size and tuple(options.image_size))
+    if trained.options.get("method") in ("mask_rcnn", "faster_rcnn"):
+        batch = 1  # the number of detections differs between images
+    metadata = metadata_of(trained, network, batch)
+    name = str(trained.options.get("method") or trained.options["backbone"])
+    program = record(network, options.to, batch, name)
     if options.to == "onnx":
-        run = write_onnx(program, made, path, metadata, options.opset, called)
+        run = write_onnx(program, network, path, metadata, options.opset, name)
     else:
         run = write_torch_export(program, path, metadata)
-    found = compare(run, made, trained, batch)
-    check(found, options.tolerance)
-    shape = ["B" if batch is None else str(batch), str(made.channels), *map(str, made.size)]
-    told = [f"{INPUT} ({', '.join(shape)}), normalised; see the metadata for mean and std"]
-    return found, told + [f"{name}: {meaning}" for name, meaning in made.outputs.items()]
+    differences = compare(run, network, trained, batch)
+    check(differences, options.tolerance)
+    shape = ["B" if batch is None else str(batch), str(network.channels), *map(str, network.size)]
+    lines = [f"{INPUT} ({', '.join(shape)}), normalized; see the metadata for mean and std"]
+    return lines + [f"{name}: {meaning}" for name, meaning in network.outputs.items()], differences
 
 
 def _timm(
-    options: argparse.Namespace, trained: "Trained", folder: Path
-) -> tuple[list["Difference"], list[str]]:
+    options: argparse.Namespace, trained: "TrainedTask", folder: Path
+) -> tuple[list[str], list["Difference"]]:
     from focal_lab.tools.export.timm_folder import for_timm, load_timm, write_timm
     from focal_lab.tools.export.verify import check, compare
 
-    made = for_timm(trained)
-    write_timm(made, trained, folder, options.license)
-    found = compare(load_timm(folder, trained), made.compared, trained, None)
-    check(found, options.tolerance)
-    features = "" if trained.task == "classification" else ", features_only=True"
-    told = [f'timm.create_model("local-dir:PATH", pretrained=True{features})']
-    if features:
-        told.append(
-            "the backbone alone, without the norms of its maps and the heads: timm has no place for them"
-        )
-    return found, told
-
-
-@contextmanager
-def _in_its_place(target: Path, is_folder: bool, force: bool) -> Iterator[Path]:
-    """A place beside the target, which becomes the target if nothing goes wrong."""
-    if target.exists() or target.is_symlink():
-        if target.is_dir() != is_folder:
-            raise UserError(f"is {'not ' if is_folder else ''}a folder", file=target, key="--output")
-        if not force:
-            raise UserError("exists (overwrite it with --force)", file=target, key="--output")
-        if is_folder and not {entry.name for entry in target.iterdir()} <= _TIMM_FILES:
-            raise UserError("holds other files, too; name a new folder", file=target, key="--output")
-    if not target.parent.is_dir():
-        raise UserError(f"the folder {target.parent} does not exist", file=target, key="--output")
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        if is_folder:
-            temporary.mkdir()
-        else:
-            temporary.touch()
-        yield temporary
-        if is_folder and target.is_dir():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise UserError(
-            f"cannot be written: {error.strerror or error}", file=target, key="--output"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True) if is_folder else temporary.unlink(missing_ok=True)
+    exported = for_timm(trained)
+    write_timm(exported, trained, folder, options.license)
+    differences = compare(load_timm(folder, trained), exported.compared, trained, None)
+    check(differences, options.tolerance)
+    if trained.task == "classification":
+        return ['timm.create_model("local-dir:PATH", pretrained=True)'], differences
+    lines = [
+        'timm.create_model("local-dir:PATH", pretrained=True, features_only=True)',
+        "the backbone alone, without the norms of its maps and the heads: timm has no place for them",
+    ]
+    return lines, differences
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    """Options that a format does not have are told, and not passed over."""
+    """Refuse options that the chosen format does not have, rather than ignore them."""
     if options.tolerance <= 0:
         raise UserError(f"{options.tolerance:g} is not more than 0", key="--tolerance")
     if options.opset is not None and options.to != "onnx":
-        raise UserError(f"is of onnx; leave it out with --to {options.to}", key="--opset")
-    if options.to != "timm":
-        if options.license is not None:
-            raise UserError("is for the model card of --to timm; leave it out", key="--license")
-        return
+        raise UserError(f"applies to onnx; omit it with --to {options.to}", key="--opset")
+    if options.license is not None and options.to != "timm":
+        raise UserError("is for the model card of --to timm; omit it", key="--license")
+    if options.image_size is not None and min(options.image_size) < 1:
+        raise UserError(f"{' '.join(map(str, options.image_size))}: use 1 or more", key="--image-size")
     for name, value in {"--image-size": options.image_size, "--batch": options.batch}.items():
-        if value is not None:
-            raise UserError("is of a graph's input; timm's networks take what they take", key=name)
+        if value is not None and options.to == "timm":
+            raise UserError("fixes a graph's input; omit it with --to timm", key=name)
 
 
 def _batch(text: str | None) -> int | None:
     if text is None or text == "dynamic":
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"{text!r} is no number of pictures; use 1 or more, or dynamic", key="--batch")
+        raise UserError(f"{text!r} is not a batch size; use 1 or more, or dynamic", key="--batch")
     return int(text)
-
-
-def _size(sides: list[int] | None) -> tuple[int, int] | None:
-    if sides is None:
-        return None
-    height, width = sides
-    if min(height, width) < 1:
-        raise UserError(f"{height} {width}: use 1 or more", key="--image-size")
-    return height, width
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -178,35 +133,29 @@ def _parser() -> argparse.ArgumentParser:
         prog="focal-lab export",
         description="Write a trained network for other programs, after comparing it with the module.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add: Any = parser.add_argument
+    add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", help="the trained network")
-    add("--to", required=True, choices=_FORMATS, help="the format")
-    add("--output", "-o", type=Path, metavar="PATH", help="default: the run's id or the file's name, here")
-    add("--force", action="store_true", help="overwrite it")
-    add(
-        "--weights",
-        choices=("raw", "ema"),
-        default="raw",
-        help="the trained weights, or their moving average where the training kept one (default: raw)",
-    )
+    add("--to", required=True, choices=tuple(_ENDINGS), help="the format")
+    add("--output", "-o", type=Path, metavar="PATH", help="default: the run ID or file name, in this folder")
+    add("--force", action="store_true", help="overwrite the output")
+    add_weights(parser)
     add(
         "--image-size",
         nargs=2,
         type=int,
         metavar=("H", "W"),
-        help="of the pictures, px (default: as the network was judged)",
+        help="of the input, px (default: the size used in evaluation)",
     )
-    add("--batch", metavar="N|dynamic", help="pictures at a time (default: dynamic, any number)")
-    add("--opset", type=int, metavar="N", help="of ONNX (default: torch's own choice)")
+    add("--batch", metavar="N|dynamic", help="batch size (default: dynamic, any number)")
+    add("--opset", type=int, metavar="N", help="ONNX opset (default: torch's own choice)")
     add(
         "--tolerance",
         type=float,
         default=1e-4,
         metavar="X",
-        help="largest difference, as a share of the largest value (default: 1e-4)",
+        help="largest allowed difference, relative to the largest value (default: 1e-4)",
     )
-    add("--license", metavar="NAME", help="of the weights, for the model card, such as apache-2.0")
+    add("--license", metavar="NAME", help="license of the weights for the model card, such as apache-2.0")
     add_out(parser)
     return parser

@@ -1,4 +1,4 @@
-"""A network as a graph in one file: ONNX, or torch.export's format."""
+"""Writes a network as a graph in one file: ONNX, or torch.export's format."""
 
 import importlib.util
 import json
@@ -14,134 +14,164 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from focal_lab._version import __version__
 from focal_lab.errors import UserError
 from focal_lab.tools.export.verify import Outputs, Runner, as_outputs
 from focal_lab.tools.export.wrapper import INPUT, Portable
+from focal_lab.tools.trained.load import TrainedTask
 
-ONNX, TORCH_EXPORT = "onnx", "torch_export"
-ENDINGS = {ONNX: ".onnx", TORCH_EXPORT: ".pt2"}
-# The name, in torch.export's file, of what is known about the network.
+# Name of the metadata in torch.export's file.
 METADATA = "focal_lab.json"
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
-# 0 and 1 are special to torch.export: a batch of these would be taken for a constant.
-_RECORDED = 2
+# torch.export specializes sizes 0 and 1.
+_RECORDED_BATCH = 2
+# The head, and how evaluation resizes images before the network sees them.
+_HEAD_OPTIONS = (
+    "method", "decoder", "min_size", "max_size", "test_size", "evaluation", "window", "window_step"
+)  # fmt: skip
 
 
-def check_installed(kind: str) -> None:
-    """Look for the packages of a format before anything is done.
+def check_installed() -> None:
+    """Look for the packages of ONNX.
 
     Raises:
         UserError: one is missing.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if kind == ONNX and missing:
+    if missing:
         raise UserError(f"onnx needs {', '.join(missing)} (pip install 'focal-lab[export]')", key="--to")
 
 
-def record(made: Portable, kind: str, batch: int | None, called: str) -> torch.export.ExportedProgram:
+def metadata_of(trained: TrainedTask, network: Portable, batch: int | None) -> dict[str, Any]:
+    """What a reader of the file needs, as plain values: where it is from, classes, preprocessing, outputs.
+
+    Args:
+        trained: the task.
+        network: its part that is exported.
+        batch: the batch size; None for any.
+
+    Raises:
+        UserError: the data does not define its preprocessing.
+    """
+    preprocessing = trained.preprocessing()
+    square = trained.task == "classification"
+    metadata: dict[str, Any] = {
+        "focal_lab": __version__,
+        "task": trained.task,
+        "backbone": str(trained.options["backbone"]),
+        "backbone_options": trained.options.get("backbone_options") or {},
+        "weights": trained.weights,
+        "epoch": int(trained.state.get("epoch", 0)),
+        "classes": trained.class_names,
+        "category_ids": list(trained.module.classes.category_ids),
+        "input_size": [network.channels, *network.size],
+        "batch": "any" if batch is None else batch,
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+        "interpolation": preprocessing.interpolation if square else "bilinear",
+        "crop_pct": preprocessing.crop_pct if square else 1.0,
+        "outputs": dict(network.outputs),
+    }
+    metadata |= {name: trained.options[name] for name in _HEAD_OPTIONS if name in trained.options}
+    return metadata | dict(network.thresholds)
+
+
+def record(network: Portable, kind: str, batch: int | None, name: str) -> torch.export.ExportedProgram:
     """The network's graph.
 
     Args:
-        made: the network.
-        kind: the format that it is for, for the message.
-        batch: pictures that it takes at a time; None for any number.
-        called: what to call the network in the message.
+        network: the network.
+        kind: the format, for messages.
+        batch: the batch size; None for any.
+        name: of the network, for messages.
 
     Raises:
-        UserError: it does something that no graph can hold.
+        UserError: the network does something that a graph cannot hold.
     """
     shapes = ({0: torch.export.Dim("batch", min=1)},) if batch is None else None
-    with _told_in_a_line(kind, called):
-        return torch.export.export(made.network, (made.batch(batch or _RECORDED),), dynamic_shapes=shapes)
+    with _one_line_errors(kind, name):
+        example = network.batch(batch or _RECORDED_BATCH)
+        return torch.export.export(network.network, (example,), dynamic_shapes=shapes)
 
 
 def write_onnx(
     program: torch.export.ExportedProgram,
-    made: Portable,
+    network: Portable,
     path: Path,
     metadata: Mapping[str, Any],
     opset: int | None,
-    called: str,
+    name: str,
 ) -> Runner:
-    """Write ONNX; what runs the file.
+    """Write ONNX; returns a function that runs the file with onnxruntime.
 
     Raises:
-        UserError: ONNX has no operator for something in the graph, or the graph cannot have that opset.
+        UserError: ONNX lacks an operator of the graph, or the graph cannot be converted to the opset.
     """
-    with _told_in_a_line(ONNX, called):
+    with _one_line_errors("onnx", name):
         written = torch.onnx.export(
             program,
             input_names=[INPUT],
-            output_names=list(made.outputs),
+            output_names=list(network.outputs),
             opset_version=opset,
             dynamo=True,
             verbose=False,
         )
         assert written is not None
-        _check_opset(opset, written.model.opset_imports[""])
+        made = written.model.opset_imports[""]
+        if opset not in (None, made):  # torch only logs that it could not convert the graph
+            raise UserError(f"torch cannot convert the graph to {opset}; it writes {made}", key="--opset")
         written.model.metadata_props.update(
             {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
         )
         written.save(path, external_data=False)
-    import onnxruntime  # type: ignore[import-untyped]
+        import onnxruntime  # type: ignore[import-untyped]
 
-    with _told_in_a_line(ONNX, called):
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
-    def run(pictures_BCHW: Tensor) -> Outputs:
-        return [torch.from_numpy(value) for value in session.run(None, {INPUT: pictures_BCHW.numpy()})]
+    def run(images_BCHW: Tensor) -> Outputs:
+        return [torch.from_numpy(value) for value in session.run(None, {INPUT: images_BCHW.numpy()})]
 
     return run
-
-
-def _check_opset(asked: int | None, made: int | None) -> None:
-    """torch keeps the opset that it made where it cannot get to another one, and says so in its log alone."""
-    if asked is not None and asked != made:
-        raise UserError(
-            f"the graph cannot be brought to {asked}; torch writes {made} (leave it out)", key="--opset"
-        )
 
 
 def write_torch_export(
     program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, Any]
 ) -> Runner:
-    """Write torch.export's format; what runs the file."""
-    # given a name, torch insists on its ending
-    with open(path, "wb") as stream:
+    """Write torch.export's format; returns a function that runs the file."""
+    with open(path, "wb") as stream:  # given a path, torch insists on the ending .pt2
         torch.export.save(program, stream, extra_files={METADATA: json.dumps(metadata)})
     with open(path, "rb") as written:
         module = torch.export.load(written).module()
 
-    def run(pictures_BCHW: Tensor) -> Outputs:
+    def run(images_BCHW: Tensor) -> Outputs:
         with torch.no_grad():
-            return as_outputs(module(pictures_BCHW))
+            return as_outputs(module(images_BCHW))
 
     return run
 
 
 @contextmanager
-def _told_in_a_line(kind: str, called: str) -> Iterator[None]:
-    """torch tells what it cannot record by exceptions of many kinds, a page each."""
+def _one_line_errors(kind: str, name: str) -> Iterator[None]:
+    """Turn torch's exceptions of many kinds, a page each, into a UserError; its warnings are dropped."""
     before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)  # the graph so far, of hundreds of lines
+    logging.disable(logging.CRITICAL)  # torch logs the graph so far, hundreds of lines
     try:
         with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            warnings.simplefilter("ignore")  # about its own insides
+            warnings.simplefilter("ignore")
             yield
     except (UserError, OSError):
         raise
     except Exception as error:
-        raise UserError(f"{called} cannot be written as {kind}: {reason(error)}", key="--to") from error
+        raise UserError(f"{name} cannot be written as {kind}: {_reason(error)}", key="--to") from error
     finally:
         logging.disable(before)
 
 
-def reason(error: BaseException) -> str:
-    """What is wrong, in a line: the innermost exception's first sentence, and where it was raised."""
-    inner = error
-    while inner.__cause__ is not None:
-        inner = inner.__cause__
-    told = re.sub(r"\x1b\[[0-9;]*m", "", str(inner)).strip()
-    first = re.sub(r" \(unhinted:.*| *\(Size-like.*", "", next(iter(told.splitlines()), ""))
-    where = re.search(r"Caused by: .*?((?:[\w.-]+/)*[\w.-]+\.py:\d+ in \w+)", told)
-    return f"{type(inner).__name__}: {first[:200]}" + (f" ({where[1]})" if where else "")
+def _reason(error: BaseException) -> str:
+    """One line: the innermost exception's first sentence, and where it was raised."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    message = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    first = re.sub(r" \(unhinted:.*| *\(Size-like.*", "", next(iter(message.splitlines()), ""))
+    where = re.search(r"Caused by: .*?((?:[\w.-]+/)*[\w.-]+\.py:\d+ in \w+)", message)
+    return f"{type(error).__name__}: {first[:200]}" + (f" ({where[1]})" if where else "")

@@ -1,6 +1,6 @@
-"""Holds what was exported against the module that it was exported from.
+"""Compares an exported network with the module that it was exported from.
 
-Shape suffixes: B batch, C channels, H W picture.
+Shape suffixes: B batch, C channels, H W image.
 """
 
 import math
@@ -13,14 +13,13 @@ from torch import Tensor
 
 from focal_lab.errors import UserError
 from focal_lab.tools.export.wrapper import Portable
-from focal_lab.tools.trained.load import Trained
-from focal_lab.tools.trained.preprocessing import validation_pictures
+from focal_lab.tools.trained.load import TrainedTask
+from focal_lab.tools.trained.preprocessing import validation_images
 
-# Largest difference that rounding explains, as a share of the largest value; what was measured is below 1e-5.
+# Allowed rounding error relative to the largest value; the measured errors are below 1e-5.
 TOLERANCE = 1e-4
-_PICTURES = 8
-# Batches that a file for any batch is tried with: one is special to torch.export, and the third is another
-# than the one that was recorded.
+_IMAGES = 8
+# torch.export specializes batches of 1, records a batch of 2, and 3 is neither.
 _BATCHES = (1, 2, 3)
 
 Outputs = Sequence[Tensor]
@@ -29,107 +28,97 @@ Runner = Callable[[Tensor], Outputs]
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two networks are apart on some pictures, in the output that is the farthest.
+    """Largest difference between two networks on some images, in the output where it is largest.
 
     Attributes:
-        pictures: what they were.
-        output: which output it is.
-        largest: largest difference of any of its numbers.
-        scale: largest absolute value of it that the module gave.
+        images: what the images were.
+        output: name of the output.
+        largest: largest absolute difference.
+        scale: largest absolute value of the module's output.
     """
 
-    pictures: str
+    images: str
     output: str
     largest: float
     scale: float
 
     @property
-    def share(self) -> float:
-        """The difference as a share of the largest value."""
+    def relative(self) -> float:
+        """The difference relative to the largest value."""
         return self.largest / self.scale if self.scale else self.largest
 
     def __str__(self) -> str:
-        return f"{self.pictures}: {self.largest:.1e} of {self.scale:.3g} ({self.output})"
+        return f"{self.images}: {self.largest:.1e} of {self.scale:.3g} ({self.output})"
 
 
-def as_outputs(answer: object) -> Outputs:
-    """A network's answer as several tensors."""
-    return [answer] if isinstance(answer, Tensor) else list(answer)  # type: ignore[call-overload]
+def as_outputs(output: object) -> Outputs:
+    """A network's output as a list of tensors."""
+    return [output] if isinstance(output, Tensor) else list(output)  # type: ignore[call-overload]
 
 
-def real_pictures(trained: Trained, made: Portable) -> tuple[str, Tensor]:
-    """What pictures to compare on, (B, C, H, W), and what to call them.
-
-    The first of the validation data; where they cannot be read, drawn ones: soft blobs of colour.
-    """
-    height, width = made.size
-    try:
-        if trained.data is None:
-            raise UserError(trained.trouble or "no data")
-        found = [picture for _, picture in validation_pictures(trained.data, _PICTURES)]
-        shown = [
-            F.interpolate(picture[None].float(), (height, width), mode="bilinear", antialias=True)
-            for picture in found
-        ]
-        if shown and shown[0].shape[1] == made.channels:
-            return f"{len(shown)} validation pictures", torch.cat(shown)
-    except UserError:
-        pass
-    coarse_BCHW = torch.randn(_PICTURES, made.channels, 4, 4, generator=torch.Generator().manual_seed(1))
-    return f"{_PICTURES} drawn pictures (no validation data)", F.interpolate(
-        coarse_BCHW, (height, width), mode="bicubic"
-    )
-
-
-def compare(run: Runner, made: Portable, trained: Trained, batch: int | None) -> list[Difference]:
-    """Differences on noise and on real pictures.
+def compare(run: Runner, network: Portable, trained: TrainedTask, batch: int | None) -> list[Difference]:
+    """Differences on noise and on validation images, or on random ones where there are none.
 
     Args:
-        run: what was exported.
-        made: the module's part that it was exported from.
-        trained: whose validation pictures are looked at.
-        batch: the only batch that it takes; None for any.
+        run: the exported network.
+        network: the part of the module that it was exported from.
+        trained: whose validation images are used.
+        batch: the only batch size that it accepts; None for any.
     """
-    name, pictures_BCHW = real_pictures(trained, made)
+    name, images_BCHW = _images(trained, network)
     step = batch or max(_BATCHES)
-    noise = [made.batch(count, seed=count) for count in ([batch] if batch else _BATCHES)]
-    real = [_filled(part, step if batch else len(part)) for part in pictures_BCHW.split(step)]
-    return [_difference("noise", made, run, noise), _difference(name, made, run, real)]
+    noise = [network.batch(count, seed=count) for count in ([batch] if batch else _BATCHES)]
+    parts = list(images_BCHW.split(step))
+    if batch:  # fill up the last batch
+        parts = [part[torch.arange(batch) % len(part)] for part in parts]
+    return [_difference("noise", network, run, noise), _difference(name, network, run, parts)]
 
 
-def check(found: Sequence[Difference], tolerance: float = TOLERANCE) -> None:
-    """Refuse what differs.
+def check(differences: Sequence[Difference], tolerance: float = TOLERANCE) -> None:
+    """Refuse differences that rounding does not explain.
 
     Raises:
-        UserError: a difference is more than rounding explains.
+        UserError: a difference is above the tolerance, or NaN.
     """
-    for difference in found:
-        if not difference.share <= tolerance:  # NaN is no small difference
+    for difference in differences:
+        if not difference.relative <= tolerance:
             raise UserError(
-                f"computes something else than the module on {difference}; {tolerance:.0e} of it are allowed "
-                "(--tolerance); nothing was written",
+                f"differs from the module on {difference}; {tolerance:.0e} of it are allowed (--tolerance); "
+                "nothing was written",
                 key="--to",
             )
 
 
-def _difference(name: str, made: Portable, run: Runner, batches: Sequence[Tensor]) -> Difference:
-    apart, scales = [0.0] * len(made.outputs), [0.0] * len(made.outputs)
-    for pictures_BCHW in batches:
+def _images(trained: TrainedTask, network: Portable) -> tuple[str, Tensor]:
+    """A name for the images and the images (B, C, H, W): validation images, else blobs of random colour."""
+    if trained.data is not None:
+        try:
+            shown = [
+                F.interpolate(image[None].float(), network.size, mode="bilinear", antialias=True)
+                for _, image in validation_images(trained.data, _IMAGES)
+            ]
+        except UserError:
+            shown = []
+        if shown and shown[0].shape[1] == network.channels:
+            return f"{len(shown)} validation images", torch.cat(shown)
+    coarse_BCHW = torch.randn(_IMAGES, network.channels, 4, 4, generator=torch.Generator().manual_seed(1))
+    images_BCHW = F.interpolate(coarse_BCHW, network.size, mode="bicubic")
+    return f"{_IMAGES} random images (no validation data)", images_BCHW
+
+
+def _difference(name: str, network: Portable, run: Runner, batches: Sequence[Tensor]) -> Difference:
+    largest, scales = [0.0] * len(network.outputs), [0.0] * len(network.outputs)
+    for images_BCHW in batches:
         with torch.no_grad():
-            expected = as_outputs(made.network(pictures_BCHW))
-        found = run(pictures_BCHW)
+            expected = as_outputs(network.network(images_BCHW))
+        found = run(images_BCHW)
         shapes = [[tuple(value.shape) for value in outputs] for outputs in (expected, found)]
         if shapes[0] != shapes[1]:
-            return Difference(name, f"shapes {shapes[1]} instead of {shapes[0]}", float("inf"), 1.0)
+            return Difference(name, f"shapes {shapes[1]} instead of {shapes[0]}", math.inf, 1.0)
         for i, (ours, theirs) in enumerate(zip(expected, found, strict=True)):
             if ours.numel():
-                largest = float((ours.double() - theirs.double()).abs().max())
-                apart[i] = largest if math.isnan(largest) else max(apart[i], largest)
+                apart = float((ours.double() - theirs.double()).abs().max())
+                largest[i] = apart if math.isnan(apart) else max(largest[i], apart)
                 scales[i] = max(scales[i], float(ours.double().abs().max()))
-    each = [Difference(name, *values) for values in zip(made.outputs, apart, scales, strict=True)]
-    return max(each, key=lambda one: math.inf if math.isnan(one.share) else one.share)
-
-
-def _filled(pictures_BCHW: Tensor, count: int) -> Tensor:
-    """Pictures repeated to a batch of that many."""
-    return pictures_BCHW[torch.arange(count) % len(pictures_BCHW)]
+    each = [Difference(name, *values) for values in zip(network.outputs, largest, scales, strict=True)]
+    return max(each, key=lambda one: math.inf if math.isnan(one.relative) else one.relative)

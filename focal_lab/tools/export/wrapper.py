@@ -1,6 +1,6 @@
-"""What of a trained task other programs can run: one tensor of pictures in, tensors out.
+"""The part of a trained task that other programs can run: one image tensor in, tensors out.
 
-Shape suffixes: B batch, C channels, H W picture, K classes, h w map of logits, A anchors or positions.
+Shape suffixes: B batch, C channels, H W image, K classes, h w map of logits, A anchors or positions.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,14 @@ from focal_lab.errors import UserError
 from focal_lab.tasks.detection.task import Detection
 from focal_lab.tasks.segmentation.network import Segmenter
 from focal_lab.tasks.segmentation.task import Segmentation
-from focal_lab.tools.trained.load import Trained
+from focal_lab.tools.trained.load import TrainedTask
 
+# Name of the graph's input, which programs that run exported files use.
 INPUT = "pictures"
+_ONE_STAGE = {
+    "boxes": "corners (B, A, 4) in px of the image, of every anchor or position",
+    "scores": "of every class (B, A, classes), 0 to 1, before threshold and non-maximum suppression",
+}
 
 
 @dataclass(frozen=True)
@@ -28,86 +33,71 @@ class Portable:
     """A network for other programs.
 
     Attributes:
-        network: in evaluation mode, from normalised pictures (B, C, H, W) to one tensor, or several.
+        network: in evaluation mode, from normalized images (B, C, H, W) to one tensor, or several.
         size: H and W, px.
         channels: C.
-        outputs: name of each output, and what it is.
-        reader: numbers that whoever reads the outputs needs, such as thresholds.
+        outputs: name and meaning of each output.
+        thresholds: of the post-processing that is left to the reader, by torchvision's names.
     """
 
     network: nn.Module
     size: Size
     channels: int
     outputs: Mapping[str, str]
-    reader: Mapping[str, Any] = field(default_factory=dict)
+    thresholds: Mapping[str, Any] = field(default_factory=dict)
 
     def batch(self, count: int, seed: int = 0) -> Tensor:
-        """Normal noise as pictures (count, C, H, W)."""
+        """Normal noise, (count, C, H, W)."""
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(count, self.channels, *self.size, generator=generator)
 
 
-def portable(trained: Trained, size: Size | None) -> Portable:
-    """The part of a task that is one network.
+def portable(trained: TrainedTask, size: Size | None) -> Portable:
+    """The part of a task that is a single network.
 
     Args:
         trained: any of the three tasks.
-        size: height and width of the pictures that it is to take, px; None for those it was judged by.
+        size: height and width of the input, px; None for the size used in evaluation.
 
     Raises:
         UserError: the task needs another size.
     """
     module, channels = trained.module, trained.channels
     if isinstance(module, Segmentation):
-        divisor = module.model.features.divisor
-        size = _checked(size, trained.size, divisor)
-        told = "logits (B, classes, H, W) of every pixel, enlarged to the picture's size"
-        return Portable(_Segmenter(module.model, size).eval(), size, channels, {"logits": told})
+        size = _checked(size, trained.size, module.model.features.divisor)
+        outputs = {"logits": "logits (B, classes, H, W) of every pixel, resized to the input's size"}
+        return Portable(_Segmenter(module.model, size).eval(), size, channels, outputs)
     if isinstance(module, Detection):
         detector: Any = module.model
-        divisor = detector.backbone.body.divisor
-        size = _checked(size, trained.size, divisor)
+        size = _checked(size, trained.size, detector.backbone.body.divisor)
         if isinstance(detector, RetinaNet | FCOS):
+            names = ("score_thresh", "nms_thresh", "topk_candidates", "detections_per_img")
+            thresholds = {name: getattr(detector, name) for name in names}
             dense = _OneStage(detector, size, channels).eval()
-            return Portable(dense, size, channels, _DENSE, _thresholds(detector))
-        return Portable(_TwoStage(module, size).eval(), size, channels, _found(module))
-    told = "logits (B, classes); softmax gives probabilities"
-    return Portable(module.model, size or trained.size, channels, {"logits": told})
-
-
-_DENSE = {
-    "boxes": "corners (B, A, 4) in px of the picture, of every anchor or position",
-    "scores": "of every class (B, A, classes), 0 to 1; threshold and non-maximum suppression are left to do",
-}
-
-
-def _found(module: Detection) -> dict[str, str]:
-    made = {"boxes": "corners (N, 4), px", "labels": "classes (N,)", "scores": "(N,), 0 to 1"}
-    return made | ({"masks": "(N, H, W)"} if module.masks else {})
-
-
-def _thresholds(detector: Any) -> dict[str, Any]:
-    """torchvision's own names of what its post-processing does."""
-    names = ("score_thresh", "nms_thresh", "topk_candidates", "detections_per_img")
-    return {name: getattr(detector, name) for name in names}
+            return Portable(dense, size, channels, _ONE_STAGE, thresholds)
+        outputs = {"boxes": "corners (N, 4), px", "labels": "classes (N,)", "scores": "(N,), 0 to 1"}
+        outputs |= {"masks": "(N, H, W)"} if module.masks else {}
+        return Portable(_TwoStage(module).eval(), size, channels, outputs)
+    outputs = {"logits": "logits (B, classes); softmax gives probabilities"}
+    return Portable(module.model, size or trained.size, channels, outputs)
 
 
 class _Segmenter(nn.Module):
-    """One look at whole pictures of one size."""
+    """A segmentation of whole images of one size, without windows or scales."""
 
     def __init__(self, model: Segmenter, size: Size) -> None:
         super().__init__()
         self.model, self.size = model, size
 
-    def forward(self, pictures_BCHW: Tensor) -> Tensor:
-        # nothing of the frame is padding; the batch's size must not become a constant of the graph
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        # no padding; the batch size must not become a constant of the graph
         self.model.features.extent.update([self.size], self.size)
-        logits_BKhw = self.model(pictures_BCHW)
+        logits_BKhw = self.model(images_BCHW)
         return F.interpolate(logits_BKhw, self.size, mode="bilinear", align_corners=False)
 
 
 class _OneStage(nn.Module):
-    """Boxes and scores of all positions of a detector without region proposals."""
+    """Boxes and scores of all positions of a one-stage detector."""
 
     def __init__(self, detector: Any, size: Size, channels: int) -> None:
         super().__init__()
@@ -116,51 +106,48 @@ class _OneStage(nn.Module):
         self.extent.update([size], size)
         like = next(detector.parameters())
         with torch.no_grad():
-            picture_1CHW = like.new_zeros(1, channels, *size)
-            maps = list(self.backbone(picture_1CHW).values())
-            (anchors_A4,) = detector.anchor_generator(ImageList(picture_1CHW, [size]), maps)
+            image_1CHW = like.new_zeros(1, channels, *size)
+            maps = list(self.backbone(image_1CHW).values())
+            (anchors_A4,) = detector.anchor_generator(ImageList(image_1CHW, [size]), maps)
         self.register_buffer("anchors", anchors_A4, persistent=False)
 
-    def forward(self, pictures_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         self.extent.update([self.size], self.size)
-        said = self.head(list(self.backbone(pictures_BCHW).values()))
-        deltas_BA4, anchors_A4 = said["bbox_regression"], self.get_buffer("anchors")
+        heads = self.head(list(self.backbone(images_BCHW).values()))
+        deltas_BA4, anchors_A4 = heads["bbox_regression"], self.get_buffer("anchors")
         deltas_N4 = deltas_BA4.flatten(0, 1)
-        # not len(): torch.export would make the batch's size a constant
+        # not len(): torch.export would make the batch size a constant
         anchors_N4 = anchors_A4.expand(deltas_BA4.shape[0], -1, -1).flatten(0, 1)
         decode = getattr(self.coder, "decode_single", self.coder.decode)
         boxes_BA4 = decode(deltas_N4, anchors_N4).view_as(deltas_BA4)
         height, width = self.size
         corners = (boxes_BA4[..., 0::2].clamp(0, width), boxes_BA4[..., 1::2].clamp(0, height))
         boxes_BA4 = torch.stack(corners, -1).flatten(-2)
-        scores_BAK = said["cls_logits"].sigmoid()
-        if "bbox_ctrness" in said:
-            scores_BAK = (scores_BAK * said["bbox_ctrness"].sigmoid()).sqrt()
+        scores_BAK = heads["cls_logits"].sigmoid()
+        if "bbox_ctrness" in heads:
+            scores_BAK = (scores_BAK * heads["bbox_ctrness"].sigmoid()).sqrt()
         return boxes_BA4, scores_BAK
 
 
 class _TwoStage(nn.Module):
-    """A detector with region proposals, for one picture."""
+    """A detector with region proposals, for one image."""
 
-    def __init__(self, module: Detection, size: Size) -> None:
+    def __init__(self, module: Detection) -> None:
         super().__init__()
-        self.detector, self.size = module, size
+        self.detector = module
 
-    def forward(self, pictures_BCHW: Tensor) -> tuple[Tensor, ...]:
-        (found,) = self.detector([pictures_BCHW[0]])
-        return tuple(found.values())
-
-
-def _rounded(size: Size, divisor: int) -> Size:
-    height, width = (max(divisor, round(side / divisor) * divisor) for side in size)
-    return height, width
+    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
+        (detections,) = self.detector([images_BCHW[0]])
+        return tuple(detections.values())
 
 
 def _checked(size: Size | None, default: Size, divisor: int) -> Size:
-    """A frame without padding: what lies beyond a picture would reach it in other programs."""
-    if size is not None and size != _rounded(size, divisor):
-        height, width = _rounded(size, divisor)
+    """A size without padding, which other programs would not mask."""
+    if size is None:
+        return default
+    height, width = (max(divisor, round(side / divisor) * divisor) for side in size)
+    if size != (height, width):
         raise UserError(
-            f"{size[0]} {size[1]} are no multiples of {divisor} (use {height} {width})", key="--image-size"
+            f"{size[0]} {size[1]} are not multiples of {divisor} (use {height} {width})", key="--image-size"
         )
-    return size or default
+    return size

@@ -31,7 +31,7 @@ from focal_lab.tools.trained.preprocessing import (
     mean_of,
     preprocessing_of,
     std_of,
-    validation_pictures,
+    validation_images,
 )
 from focal_lab.training.checkpoints.read import read_weights
 
@@ -97,7 +97,7 @@ class Source:
                 f"{why}; name pictures to look at (focal-lab inspect ... cat.jpg)", file=self.file
             )
         try:
-            yield from validation_pictures(self.data, count)
+            yield from validation_images(self.data, count)
         except UserError as error:
             raise UserError(f"{error} (or name pictures to look at)") from error
 

@@ -1,59 +1,57 @@
-"""`focal-lab predict CHECKPOINT IMAGES...`: what a trained network sees in pictures."""
+"""`focal-lab predict CHECKPOINT IMAGES...`: run a trained network on images."""
 
 import argparse
 import logging
+import os
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from focal_lab.command_line import CommandParser, add_out
+from focal_lab.command_line import CommandParser, add_out, add_weights
 from focal_lab.errors import UserError, one_of
+from focal_lab.utils.atomic_files import atomic_output
 
 if TYPE_CHECKING:
-    from focal_lab.tools.predict.table import Throughput
-    from focal_lab.tools.trained.load import Trained
-    from focal_lab.tools.trained.preprocessing import Preprocessing
+    from focal_lab.tools.predict.images import NamedImages
+    from focal_lab.tools.predict.table import PredictionTimer
+    from focal_lab.tools.trained.load import TrainedTask
 
 _TOP = 5
-# Pictures of detection and segmentation keep their size, which can be large.
+# Images of detection and segmentation keep their size, which can be large.
 _BATCH, _LARGE_BATCH = 32, 2
 _FOLDER = Path("predictions")
-_CLASSIFICATION = "classification"
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-_EPILOG = """CHECKPOINT is a file, or a run's folder or id, and comes first; IMAGES are files, folders (every
-picture below) and patterns. Pictures go through the preprocessing that the run was judged by, and classes are
-called as in the training; neither its data nor its configuration is needed. Nothing in a checkpoint is run.
+_EPILOG = """CHECKPOINT is a file, or a run's folder or ID, and comes first; IMAGES are files, folders (every
+image below) and patterns. Images get the preprocessing and class names of the training, whose data and
+configuration are not needed. No code in a checkpoint is executed.
 
-classification writes a CSV table, a row a class, to --output or else to stdout. detection writes COCO's
-result file and drawn pictures, segmentation masks and coloured pictures, to the folder --output or else
-predictions/.
-A picture that cannot be read is told and passed over; the exit status is 1 if none could be read.
+classification writes a CSV table, one row per class, to --output or else to stdout. detection writes COCO's
+result file and drawn images, segmentation masks and coloured images, to the folder --output or else
+predictions/. An image that cannot be read is reported and skipped; the exit status is 1 if all are.
+
+With --config EXPERIMENT --ckpt_path CHECKPOINT instead, it predicts the data of an experiment, on any number
+of devices; the options are those of `focal-lab test`.
 
 examples:
   focal-lab predict 29b1bc09ae60 cat.jpg dog.jpg
   focal-lab predict runs/29b1bc09ae60/checkpoints/last.ckpt photos --top 1 --output photos.csv
-  focal-lab predict mask.ckpt 'street/*.png' --output found --device cuda --precision bf16-mixed
-
-another way in, told by a first argument that begins with --, predicts the data of an experiment on any number
-of devices, as Lightning's command line does; its options follow below:
-  focal-lab predict --config EXPERIMENT --ckpt_path CHECKPOINT --data.predict_root photos"""
+  focal-lab predict mask.ckpt 'street/*.png' --output found --device cuda --precision bf16-mixed"""
 
 
 def main(argv: list[str]) -> int:
-    """Predict pictures; the exit status, 1 if none of them could be read.
+    """Predict images; returns the exit status, 1 if none of them could be read.
 
     Args:
         argv: what follows `focal-lab predict`.
 
     Raises:
-        UserError: an option is wrong, there is no such checkpoint or picture, or the output cannot be
-            written; told before anything is predicted.
+        UserError: an option is invalid, a checkpoint or image does not exist, or the output cannot be
+            written; raised before anything is predicted.
     """
-    options = parser().parse_args(argv)
+    options = _parser().parse_args(argv)
     for name, value in {"--batch-size": options.batch_size, "--top": options.top}.items():
         if value is not None and value < 1:
             raise UserError(f"{value} is too few; use 1 or more", key=name)
@@ -61,126 +59,115 @@ def main(argv: list[str]) -> int:
         raise UserError(f"{options.min_score:g} is not in [0, 1]", key="--min-score")
     if options.workers is not None and options.workers < 0:
         raise UserError(f"{options.workers} is not 0 or more", key="--workers")
-    from focal_lab.tools.predict.images import find_pictures
+    from focal_lab.tools.predict.images import NamedImages, default_workers, find_images
     from focal_lab.tools.trained.load import open_trained
 
-    files = find_pictures(options.images)
+    files = find_images(options.images)
     device = _device(options.device)
     trained = open_trained(options.checkpoint, options.out, options.weights)
-    channels = int(getattr(trained.data, "channels", 3))
-    if trained.channels != channels:
+    _check_network(options, trained)
+    preprocessing = trained.preprocessing()
+    classes = trained.task == "classification"
+    if classes and preprocessing.size is None:
         raise UserError(
-            f"the network takes {trained.channels} channels, and picture files have {channels}",
+            f"{type(trained.data).__name__} does not define its image size: it needs `eval_transform`",
             file=trained.file,
         )
-    if trained.data is None:
-        print(
-            f"focal-lab: {trained.file}: {trained.trouble}; mean and std of ImageNet are assumed",
-            file=sys.stderr,
-        )
-    if options.min_score is not None:
-        if trained.task != "detection":
-            raise UserError(f"is of detection, and {trained.file} is of {trained.task}", key="--min-score")
-        trained.module.drawn_from = options.min_score
-    if trained.task == _CLASSIFICATION:
-        return _table(options, trained, files, device)
-    return _drawn(options, trained, files, device)
+    size = options.batch_size or (_BATCH if classes else _LARGE_BATCH)
+    workers = default_workers(len(files), size) if options.workers is None else options.workers
+    images = NamedImages(files, preprocessing, trained.module.classes, size, workers)
+    if not classes:
+        folder = options.output or _FOLDER
+        _check_folder(folder, options.force)
+        if options.min_score is not None:
+            trained.module.drawn_from = options.min_score
+        timer, notes = _predict(options, trained.module, images, device, [], folder)
+        return _report(timer, images, [*notes, f"written to {folder}"])
+    from focal_lab.tools.predict.table import TopClasses, WriteTable
+
+    with ExitStack() as stack:
+        stream = sys.stdout
+        if options.output is not None:
+            temporary = stack.enter_context(atomic_output(options.output, force=options.force))
+            stream = stack.enter_context(open(temporary, "w", newline="", encoding="utf-8"))
+        module = TopClasses(trained.module.model, min(options.top or _TOP, len(trained.class_names)))
+        table = WriteTable(stream, images, trained.module.classes)
+        timer, notes = _predict(options, module, images, device, [table], Path())
+    return _report(timer, images, notes)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The options of this way in."""
-    made = CommandParser(
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandParser(
         prog="focal-lab predict",
-        description="What a trained network sees in pictures: of classification, detection or segmentation.",
+        description="Run a trained network on images: classification, detection or segmentation.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("checkpoint", metavar="CHECKPOINT", help="the trained network")
-    made.add_argument("images", nargs="+", metavar="IMAGES", help="what to show it")
-    made.add_argument("--output", "-o", type=Path, metavar="PATH", help="a file, or a folder; see below")
-    made.add_argument("--force", action="store_true", help="overwrite what is there")
-    made.add_argument("--top", type=int, metavar="K", help=f"classes a picture (default: {_TOP})")
-    made.add_argument(
+    add = parser.add_argument
+    add("checkpoint", metavar="CHECKPOINT", help="the trained network")
+    add("images", nargs="+", metavar="IMAGES", help="files, folders and patterns")
+    add("--output", "-o", type=Path, metavar="PATH", help="a file, or a folder; see below")
+    add("--force", action="store_true", help="overwrite the output")
+    add("--top", type=int, metavar="K", help=f"classes per image (default: {_TOP})")
+    add(
         "--min-score",
         type=float,
         metavar="S",
-        help="draw the objects that a detector is that sure of; files of results have all (default: 0.5)",
+        help="draw a detector's objects from this score; result files have all (default: 0.5)",
     )
-    made.add_argument(
+    add(
         "--batch-size",
         type=int,
         metavar="N",
-        help=f"pictures a batch (default: {_BATCH}; {_LARGE_BATCH} of detection and segmentation)",
+        help=f"images per batch (default: {_BATCH}; {_LARGE_BATCH} for detection and segmentation)",
     )
-    made.add_argument(
-        "--workers", type=int, metavar="N", help="processes that read pictures (default: by the machine)"
+    add(
+        "--workers", type=int, metavar="N", help="processes that read images (default: one per core, up to 8)"
     )
-    made.add_argument(
+    add(
         "--device",
         default="auto",
         help="auto, cpu, cuda, cuda:N or mps (default: auto, a GPU if there is one)",
     )
-    made.add_argument("--precision", choices=_PRECISIONS, default=_PRECISIONS[0], help="default: 32-true")
-    made.add_argument(
-        "--weights",
-        choices=("raw", "ema"),
-        default="raw",
-        help="the trained weights, or their moving average where the training kept one (default: raw)",
-    )
-    add_out(made)
-    return made
+    add("--precision", choices=_PRECISIONS, default=_PRECISIONS[0], help="default: 32-true")
+    add_weights(parser)
+    add_out(parser)
+    return parser
 
 
-def _table(options: argparse.Namespace, trained: "Trained", files: list[Path], device: Any) -> int:
-    from focal_lab.tools.predict.output import table_stream
-    from focal_lab.tools.predict.table import TopClasses, WriteTable
-
-    classes = int(trained.options["num_classes"])
-    if options.top is not None and options.top > classes:
-        raise UserError(f"{options.top} is more than the {classes} classes", key="--top")
-    shown = _shown(trained)
-    with table_stream(options.output, options.force) as stream:
-        module = TopClasses(trained.module.model, min(options.top or _TOP, classes))
-        table = WriteTable(stream, files, shown, trained.module.classes)
-        seen = _predict(options, trained, module, files, shown, device, [table], Path())[:2]
-    return _report(seen, files, shown, [])
-
-
-def _drawn(options: argparse.Namespace, trained: "Trained", files: list[Path], device: Any) -> int:
-    from focal_lab.tools.predict.output import check_folder
-
-    if options.top is not None:
-        raise UserError(f"is of classification, and {trained.file} is of {trained.task}", key="--top")
-    folder = options.output or _FOLDER
-    check_folder(folder, options.force)
-    shown = trained.preprocessing()
-    seen = _predict(options, trained, trained.module, files, shown, device, [], folder)
-    return _report(seen[:2], files, shown, [*seen[2], f"written to {folder}"])
+def _check_network(options: argparse.Namespace, trained: "TrainedTask") -> None:
+    """Refuse options of another task and a network that does not take image files."""
+    channels = int(getattr(trained.data, "channels", 3))
+    if trained.channels != channels:
+        raise UserError(
+            f"the network takes {trained.channels} channels, and image files have {channels}",
+            file=trained.file,
+        )
+    if trained.data is None:
+        print(f"focal-lab: {trained.file}: {trained.trouble}; using ImageNet's mean and std", file=sys.stderr)
+    tasks = {"--min-score": (options.min_score, "detection"), "--top": (options.top, "classification")}
+    for name, (value, task) in tasks.items():
+        if value is not None and trained.task != task:
+            raise UserError(f"is for {task}, and {trained.file} is a {trained.task}", key=name)
+    if options.top is not None and options.top > len(trained.class_names):
+        raise UserError(f"{options.top} is more than the {len(trained.class_names)} classes", key="--top")
 
 
 def _predict(
     options: argparse.Namespace,
-    trained: "Trained",
     module: Any,
-    files: Sequence[Path],
-    shown: "Preprocessing",
+    images: "NamedImages",
     device: tuple[str, Any],
     callbacks: Sequence[Any],
     folder: Path,
-) -> tuple["Throughput", float, list[str]]:
-    """Run the trainer; what it measured, the seconds that everything took, and what there is to say of it."""
+) -> tuple["PredictionTimer", list[str]]:
+    """Run the trainer; returns the measured times and the writers' notes."""
     import torch
     from lightning import Trainer
 
     from focal_lab.tasks.image_callbacks import WritePictures
-    from focal_lab.tools.predict.images import NamedPictures, default_workers
-    from focal_lab.tools.predict.table import Throughput
+    from focal_lab.tools.predict.table import PredictionTimer
 
-    size = options.batch_size or (_BATCH if trained.task == _CLASSIFICATION else _LARGE_BATCH)
-    batches = -(-len(files) // size)
-    workers = default_workers(batches) if options.workers is None else options.workers
-    pictures = NamedPictures(files, shown, trained.module.classes, size, workers)
-    throughput = Throughput()
+    timer = PredictionTimer()
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # as in training
     with _quiet():
@@ -188,18 +175,16 @@ def _predict(
             accelerator=device[0],
             devices=device[1],
             precision=options.precision,
-            callbacks=[throughput, *callbacks],  # the clock stops before anything is written
+            callbacks=[timer, *callbacks],  # the timer stops before anything is written
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        begun = time.perf_counter()
         try:
-            trainer.predict(module, datamodule=pictures, return_predictions=False)
-        except SystemExit as error:
-            # Lightning turns Ctrl-C into the exit status 1
+            trainer.predict(module, datamodule=images, return_predictions=False)
+        except SystemExit as error:  # Lightning turns Ctrl-C into the exit status 1
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from error
             raise
@@ -207,41 +192,39 @@ def _predict(
             if error.filename is None:
                 raise
             raise UserError(f"cannot be written: {error.strerror}", file=error.filename) from error
-    seconds = time.perf_counter() - begun
-    # the task has added its callbacks
     writers = [one for one in trainer.callbacks if isinstance(one, WritePictures)]  # type: ignore[attr-defined]
-    return throughput, seconds, [note for writer in writers for note in writer.notes()]
+    return timer, [note for writer in writers for note in writer.notes()]
 
 
-def _report(
-    seen: tuple["Throughput", float], files: Sequence[Path], shown: "Preprocessing", more: list[str]
-) -> int:
-    """Say on stderr how much was done, how fast, and what could not be read; the exit status."""
-    from focal_lab.tools.predict.table import why_unreadable
-
-    throughput, seconds = seen
-    for number, file in enumerate(files):
-        if number not in throughput.read:
-            print(f"focal-lab: {file}: {why_unreadable(file, shown)}; passed over", file=sys.stderr)
-    read = len(throughput.read)
-    told = [f"{read} of {len(files)} pictures predicted, {len(files) - read} unreadable"]
+def _report(timer: "PredictionTimer", images: "NamedImages", notes: list[str]) -> int:
+    """Print on stderr what was predicted, how fast, and what could not be read; returns the exit status."""
+    total, read = len(images.predict_files), len(timer.read)
+    for number, file in enumerate(images.predict_files):
+        if number not in timer.read:
+            print(f"focal-lab: {file}: {images.why_unreadable(number)}; skipped", file=sys.stderr)
+    words = [f"{read} of {total} images predicted, {total - read} unreadable"]
     if read:
-        told.append(
-            f"{read / throughput.network_seconds:.1f} pictures/s of the network, {read / seconds:.1f} in all"
-        )
-    print("; ".join([*told, *more]), file=sys.stderr)
+        network, overall = read / timer.network_seconds, read / timer.seconds
+        words.append(f"{network:.1f} images/s of the network, {overall:.1f} in all")
+    print("; ".join([*words, *notes]), file=sys.stderr)
     return 0 if read else 1
 
 
-def _shown(trained: "Trained") -> "Preprocessing":
-    """What a classification's pictures go through."""
-    shown = trained.preprocessing()
-    if shown.size is None:
+def _check_folder(folder: Path, force: bool) -> None:
+    """Create the output folder, or refuse one that is not empty or not writable."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError("is not a folder", file=folder, key="--output")
+    if folder.is_dir() and any(folder.iterdir()) and not force:
+        raise UserError("is not empty (write into it with --force)", file=folder, key="--output")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
         raise UserError(
-            f"{type(trained.data).__name__} does not say which size pictures get: it needs `eval_transform`",
-            file=trained.file,
-        )
-    return shown
+            f"cannot be written: {error.strerror or error}", file=folder, key="--output"
+        ) from error
 
 
 def _device(name: str) -> tuple[str, Any]:
@@ -250,22 +233,21 @@ def _device(name: str) -> tuple[str, Any]:
 
     kind, _, number = name.partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdecimal())):
-        raise UserError(
-            f"{name!r} is no device; use {one_of(('auto', 'cpu', 'cuda', 'cuda:N', 'mps'))}", key="--device"
-        )
+        known = one_of(("auto", "cpu", "cuda", "cuda:N", "mps"))
+        raise UserError(f"{name!r} is not a device; use {known}", key="--device")
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(number or 0) >= count:
-            raise UserError(f"{name} is not there; PyTorch sees {count} CUDA device(s)", key="--device")
+            raise UserError(f"{name} is not available; PyTorch sees {count} CUDA device(s)", key="--device")
         return "cuda", [int(number or 0)]
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise UserError("mps is not there; PyTorch sees no Apple GPU", key="--device")
+        raise UserError("mps is not available; PyTorch sees no Apple GPU", key="--device")
     return kind, 1
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Lightning tells of devices that it does not use, and recommends workers."""
+    """Silence Lightning's notes on unused devices and its advice on workers."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)

@@ -1,6 +1,6 @@
-"""Which pictures `focal-lab predict CHECKPOINT IMAGES...` is about, and how they become batches.
+"""The images of `focal-lab predict CHECKPOINT IMAGES...`, and their batches.
 
-Shape suffixes: B batch, C channels, H W picture.
+Shape suffixes: B batch, C channels, H W image.
 """
 
 import glob
@@ -30,19 +30,19 @@ from focal_lab.tools.trained.preprocessing import Preprocessing
 
 _MOST_WORKERS = 8
 
-# Pictures (B, C, H, W) that could be read, their numbers, and the numbers of all that were to be read.
+# Images (B, C, H, W) that could be read, their numbers, and the numbers of all that were requested.
 Squares = tuple[Tensor, list[int], list[int]]
 
 
-def find_pictures(names: Sequence[str]) -> list[Path]:
-    """The picture files that names mean, in their order.
+def find_images(names: Sequence[str]) -> list[Path]:
+    """The image files that names stand for, in their order.
 
     Args:
-        names: files; folders, of which every picture below is taken, by name; and patterns such as "*.jpg".
-            A file that is named itself is taken whatever it is called; one that is named twice, once.
+        names: files, whatever they are called; folders, of which every image below is taken, sorted; and
+            patterns such as "*.jpg". A file that is named twice is taken once.
 
     Raises:
-        UserError: there is no such thing, a folder has no picture in it, or a pattern matches none.
+        UserError: there is no such file, a folder has no image, or a pattern matches none.
     """
     found: list[Path] = []
     for name in names:
@@ -50,97 +50,97 @@ def find_pictures(names: Sequence[str]) -> list[Path]:
         if path.is_file():
             found.append(path)
         elif path.is_dir():
-            found += _pictures_below(path)
+            found += _images_below(path)
         elif glob.has_magic(name):
-            matched = [Path(match) for match in sorted(glob.glob(name, recursive=True))]
-            found += _matched(name, matched)
+            found += _matched(name)
         else:
-            raise UserError("there is no such picture or folder", file=name)
-    # by their whole paths: a folder may be named as such, and from here
+            raise UserError("there is no such image or folder", file=name)
+    # by absolute path: a folder may be named in several ways
     return list({os.path.abspath(file): file for file in reversed(found)}.values())[::-1]
 
 
-def default_workers(batches: int) -> int:
-    """Processes that read pictures: one core is left to the network, and no process to read nothing."""
+def default_workers(images: int, batch_size: int) -> int:
+    """Processes that read images: one core is left to the network, and every process gets a batch."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, min(_MOST_WORKERS, cores - 1, batches - 1))
+    return max(0, min(_MOST_WORKERS, cores - 1, -(-images // batch_size) - 1))
 
 
-class NamedPictures(LightningDataModule):
-    """Picture files without labels, for `Trainer.predict`.
+class NamedImages(LightningDataModule):
+    """Image files without labels, for `Trainer.predict`.
 
     Args:
         files: what to predict.
-        shown: what is done to a picture.
+        preprocessing: of the images.
         classes: of the network.
-        batch_size: pictures per batch.
-        workers: processes that read pictures.
-
-    Attributes:
-        predict_files: what callbacks call the pictures by.
-        mean: what callbacks that draw add again, and `std` what they multiply by.
+        batch_size: images per batch.
+        workers: processes that read images.
     """
 
     def __init__(
-        self, files: Sequence[Path], shown: Preprocessing, classes: Classes, batch_size: int, workers: int
+        self,
+        files: Sequence[Path],
+        preprocessing: Preprocessing,
+        classes: Classes,
+        batch_size: int,
+        workers: int,
     ) -> None:
         super().__init__()
-        self.predict_files, self.shown = list(files), shown
-        self.mean, self.std = shown.mean, shown.std
+        # names that the tasks' callbacks read
+        self.predict_files, self.mean, self.std = list(files), preprocessing.mean, preprocessing.std
         self.class_names, self.category_ids = classes.names, classes.category_ids
-        self.batch_size, self.workers = batch_size, workers
+        self.preprocessing, self.batch_size, self.workers = preprocessing, batch_size, workers
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """`Squares` where all pictures get one size; else the lists of detection and segmentation."""
-        squares = self.shown.size is not None
+        """`Squares` if all images get one size; else the lists of detection and segmentation."""
         return DataLoader(
-            _Files(self.predict_files, self.shown),
+            _Files(self.predict_files, self.preprocessing),
             batch_size=self.batch_size,
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
-            collate_fn=_as_squares if squares else _as_lists,
+            collate_fn=_as_lists if self.preprocessing.size is None else _as_squares,
         )
+
+    def why_unreadable(self, number: int) -> str:
+        """Why an image cannot be read; it is read again, because worker processes do not report it."""
+        try:
+            self.preprocessing.read(self.predict_files[number])
+        except UserError as error:
+            return " ".join(error.message.split())
+        return "could not be read, but can now"
 
 
 class _Files(Dataset[tuple[int, Tensor | None]]):
-    """An item is the picture's number and the normalised picture; None for one that cannot be read."""
+    """An item is the image's number and the normalized image; None if it cannot be read."""
 
-    def __init__(self, files: Sequence[Path], shown: Preprocessing) -> None:
-        self.files, self.shown = files, shown
+    def __init__(self, files: Sequence[Path], preprocessing: Preprocessing) -> None:
+        self.files, self.preprocessing = files, preprocessing
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[int, Tensor | None]:
         try:
-            return index, self.shown.read(self.files[index])
+            return index, self.preprocessing.read(self.files[index])
         except UserError:
             return index, None
 
 
 def _as_squares(items: Sequence[tuple[int, Tensor | None]]) -> Squares:
-    there = [(number, picture) for number, picture in items if picture is not None]
-    pictures = torch.stack([picture for _, picture in there]) if there else torch.empty(0)
-    return pictures, [number for number, _ in there], [number for number, _ in items]
+    read = {number: image for number, image in items if image is not None}
+    images = torch.stack(list(read.values())) if read else torch.empty(0)
+    return images, list(read), [number for number, _ in items]
 
 
 def _as_lists(items: Sequence[tuple[int, Tensor | None]]) -> Any:
     return as_lists(
-        [
-            None if picture is None else (picture, {"image_id": torch.tensor(number)})
-            for number, picture in items
-        ]
+        [None if image is None else (image, {"image_id": torch.tensor(number)}) for number, image in items]
     )
 
 
-def _matched(pattern: str, matched: Sequence[Path]) -> list[Path]:
-    """The images among what a pattern matches; the rest is named in a warning.
-
-    Raises:
-        UserError: there are none.
-    """
+def _matched(pattern: str) -> list[Path]:
+    """The images that a pattern matches; the other matches are named in a warning."""
     left, files = LeftOut(), []
-    for path in matched:
+    for path in map(Path, sorted(glob.glob(pattern, recursive=True))):
         if any(map(is_junk, path.parts)) and ".." not in path.parts:
             left.add(JUNK, str(path))
         elif path.is_dir():
@@ -156,7 +156,7 @@ def _matched(pattern: str, matched: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _pictures_below(folder: Path) -> list[Path]:
+def _images_below(folder: Path) -> list[Path]:
     left = LeftOut()
     files = sorted(folder / name for name in images_below(folder, left))
     if not files:

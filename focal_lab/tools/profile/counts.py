@@ -1,8 +1,8 @@
-"""What can be counted of a model without computing anything: parameters, operations, and what it sees."""
+"""Counts a model without computing anything: parameters, multiply-accumulates, and what its windows see."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -19,104 +19,107 @@ from focal_lab.backbones.receptive_field import receptive_field
 from focal_lab.errors import UserError
 from focal_lab.tasks.backbone import create_backbone, resolve_name
 
-# What a model without a description of its input is taken to eat.
-_USUAL_INPUT = (3, 224, 224)
+_DEFAULT_INPUT = (3, 224, 224)
+SPEED_AND_MEMORY = ("images_per_second", "images_per_second_rounds", "relative_speed", "peak_memory_bytes")
+MEASURED = ("device", "threads", "batch_size", *SPEED_AND_MEMORY, "training")
+Built = TypeVar("Built")
 
 
 @dataclass(frozen=True)
-class Counts:
-    """One model, counted for one picture.
+class CountedModel:
+    """One model, counted for one image.
 
     Attributes:
-        name: the registered name.
-        options: what was set on top of it.
-        arguments: keyword arguments that build it: the options, and the size where the model takes one.
-        image_size: height and width of the picture in pixels.
-        channels: of the picture.
-        params: learned numbers.
-        released_params: the same by the released code's bookkeeping; None for other than focal models.
-        gmacs: billions of multiply-accumulates, attention included.
-        activations: outputs of convolutions, linear layers and attention's products.
-        stages: what each stage really computes and sees; None for other than focal models.
+        label: its name as the user wrote it.
+        arguments: keyword arguments that build it: its options, and the size if it takes one.
+        channels: of the image.
+        profile: the object that `--json` prints; what has not been measured is None.
     """
 
-    name: str
-    options: Mapping[str, Any]
+    label: str
     arguments: Mapping[str, Any]
-    image_size: Size
     channels: int
-    params: int
-    released_params: int | None
-    gmacs: float
-    activations: int
-    stages: list[dict[str, Any]] | None
+    profile: dict[str, Any]
 
 
-def count_model(name: str, options: Mapping[str, Any], size: Size | None) -> Counts:
+def count_model(name: str, options: Mapping[str, Any], size: Size | None) -> CountedModel:
     """Count a model by its name.
 
     Args:
         name: a timm model, or the short name of a focal one.
         options: its keyword arguments.
-        size: picture to count for; None for the size that the model is made for.
+        size: height and width of the image; None for the model's default.
 
     Raises:
-        UserError: no such model, an option that it does not take, or a size that it does not run at.
+        UserError: an unknown model or option, or a size that the model does not run at.
     """
-    try:
-        full = resolve_name(name)
-    except UserError as error:
-        raise UserError(error.message) from error
-    model, arguments = _build(full, options, size)
-    channels, *made_for = _input(model)
+    full = full_name(name)
+    model, arguments = build_for_size(lambda chosen: create_backbone(full, chosen), options, size)
+    channels, *default = _input_of(model)
     channels = options.get("in_chans", channels)
-    height, width = size or made_for
+    height, width = size or default
     try:
         gmacs = count_gmacs(model, (height, width), channels)
         activations = count_activations(model, (height, width), channels)
-    except Exception as error:
-        # a fixed size is refused by asserts, RuntimeErrors and whatever else the wrong shape runs into
+    except Exception as error:  # models of a fixed size raise whatever another size leads to
         raise UserError(f"{full}: does not run on {height} x {width} pixels: {error}") from error
-    focal = isinstance(model, FocalTransformer)
-    return Counts(
-        name=full,
-        options=options,
-        arguments=arguments,
-        image_size=(height, width),
-        channels=channels,
-        params=count_parameters(model),
-        released_params=count_released_parameters(model) if focal else None,
-        gmacs=gmacs,
-        activations=activations,
-        stages=describe_stages(model) if isinstance(model, FocalTransformer) else None,
-    )
+    focal = model if isinstance(model, FocalTransformer) else None
+    profile = {
+        "name": full,
+        "options": dict(options),
+        "image_size": [height, width],
+        "params": count_parameters(model),
+        "released_params": focal and count_released_parameters(focal),
+        "gmacs": gmacs,
+        "activations": activations,
+        "stages": focal and describe_stages(focal),
+    }
+    return CountedModel(name, arguments, channels, profile | dict.fromkeys(MEASURED))
 
 
 def describe_stages(model: FocalTransformer) -> list[dict[str, Any]]:
-    """The effective configuration of each stage, its notes, and how far its windows see, as JSON."""
+    """Effective configuration, notes and receptive field of each stage, as JSON."""
     return [
         described | {"receptive_field": receptive_field(stage, model.options).as_dict()}
         for described, stage in zip(model.effective_config(), model.stages_config, strict=True)
     ]
 
 
-def _build(name: str, options: Mapping[str, Any], size: Size | None) -> tuple[nn.Module, dict[str, Any]]:
-    """The model without memory for its weights, for the size where it takes one, and its arguments."""
+def full_name(name: str) -> str:
+    """The registered name of a backbone.
+
+    Raises:
+        UserError: there is no such backbone.
+    """
+    try:
+        return resolve_name(name)
+    except UserError as error:
+        raise UserError(error.message) from error  # without the key model.backbone
+
+
+def build_for_size(
+    build: Callable[[dict[str, Any]], Built], options: Mapping[str, Any], size: Size | None
+) -> tuple[Built, dict[str, Any]]:
+    """Build on the meta device, for the size if the backbone takes one; returns the options used, too.
+
+    Raises:
+        UserError: an option is invalid.
+    """
     arguments = dict(options) | ({"img_size": list(size)} if size else {})
     try:
         with torch.device("meta"):
-            return create_backbone(name, arguments), arguments
+            return build(arguments), arguments
     except UserError as error:
-        # convolutional models have no such argument: they run at any size as they are
-        if size and isinstance(error.__cause__, TypeError) and "'img_size'" in str(error.__cause__):
-            return _build(name, options, None)
+        # convolutional networks have no such argument: they run at any size
+        if size and "'img_size'" in str(error):
+            return build_for_size(build, options, None)
         raise UserError(error.message, key="--set" if options else None) from error
 
 
-def _input(model: nn.Module) -> tuple[int, int, int]:
+def _input_of(model: nn.Module) -> tuple[int, int, int]:
     """Channels, height and width that the model is made for."""
     if isinstance(model, FocalTransformer):
         return (model.options.in_chans, *image_size(model.options.img_size))
     described: Any = getattr(model, "pretrained_cfg", {})
-    channels, height, width = described.get("input_size", _USUAL_INPUT)
+    channels, height, width = described.get("input_size", _DEFAULT_INPUT)
     return channels, height, width

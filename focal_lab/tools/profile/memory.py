@@ -1,8 +1,8 @@
-"""How much memory a pass of a model needs on top of its weights, measured in a fresh process.
+"""Measures the peak memory of a pass of a model beyond its weights, in a fresh process.
 
-A fresh process, because what other models left behind (freed memory that is kept, grown buffers) would
-count for or against this one. In it the model is warmed up by one pass, which makes what is made once; then
-the growth of a second pass is taken: on a GPU of allocated memory, on the processor of resident memory.
+Memory that other models left behind (freed but kept, grown buffers) would distort the result. The fresh
+process warms up with one pass and measures the growth during a second one: of allocated memory on a GPU, of
+resident memory on the CPU.
 """
 
 import gc
@@ -10,67 +10,66 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from focal_lab.errors import UserError
 
-# glibc keeps freed blocks below a threshold that it raises as it goes; what is kept would hide later growth
+# glibc keeps freed blocks below a growing threshold, which would hide later growth
 _RETURN_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-_STATUS, _RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def measure_memory(
-    name: str, options: Mapping[str, Any], pictures: tuple[int, int, int, int], *, training: bool
+    name: str, options: Mapping[str, Any], images: tuple[int, int, int, int], *, training: bool
 ) -> int | None:
-    """Bytes that one pass needs at its peak beyond what was there before it: weights and pictures.
+    """Peak memory of one pass in bytes, beyond weights and images.
 
     Args:
         name: a timm model.
-        options: its keyword arguments; values are plain (JSON).
-        pictures: shape (B, C, H, W) of the input.
-        training: forward and backward instead of inference; gradients count, optimizer states do not.
+        options: its keyword arguments; plain values (JSON).
+        images: shape (B, C, H, W) of the input.
+        training: forward and backward pass instead of inference; gradients count, optimizer states do not.
 
     Returns:
-        None on a system that does not tell: the processor's memory is read from Linux's /proc.
+        None where resident memory cannot be read: on the CPU of systems other than Linux.
 
     Raises:
         UserError: the process failed or was killed.
     """
-    order = {"name": name, "options": dict(options), "pictures": pictures, "training": training}
+    request = {"name": name, "options": dict(options), "images": images, "training": training}
     done = subprocess.run(
         [sys.executable, "-P", "-m", "focal_lab.tools.profile.memory"],
-        input=json.dumps(order),
+        input=json.dumps(request),
         capture_output=True,
         text=True,
         check=False,
         env=os.environ | _RETURN_FREED_MEMORY,
     )
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]
+        reason = (done.stderr.strip().splitlines() or [f"exited with status {done.returncode}"])[-1]
         raise UserError(f"{name}: the process that measures memory: {reason} (try a smaller --batch-size)")
     grown: int | None = json.loads(done.stdout.splitlines()[-1])
     return grown
 
 
 def main() -> None:
-    """Measure what standard input orders, and print the bytes: the fresh process."""
-    order = json.load(sys.stdin)
+    """The fresh process: measure what standard input requests, print the bytes."""
+    request = json.load(sys.stdin)
     import torch
 
     from focal_lab.tasks.backbone import create_backbone
     from focal_lab.tools.profile.throughput import best_device, make_pass
 
     device = best_device()
-    model = create_backbone(order["name"], order["options"]).to(device)
-    run = make_pass(model, torch.randn(order["pictures"], device=device), training=order["training"])
+    model = create_backbone(request["name"], request["options"]).to(device)
+    run = make_pass(model, torch.randn(request["images"], device=device), training=request["training"])
     run()
     gc.collect()
-    print(json.dumps(_growth_on_gpu(run) if device.type == "cuda" else _growth_of_process(run)))
+    print(json.dumps(_gpu_growth(run) if device.type == "cuda" else resident_growth(run)))
 
 
-def _growth_on_gpu(run: Any) -> int:
+def _gpu_growth(run: Callable[[], None]) -> int:
     import torch
 
     torch.cuda.synchronize()
@@ -81,9 +80,10 @@ def _growth_on_gpu(run: Any) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-def _growth_of_process(run: Any) -> int | None:
+def resident_growth(run: Callable[[], object]) -> int | None:
+    """Growth of this process's resident memory in bytes; None where /proc does not report it."""
     try:
-        _RESET_PEAK.write_text("5")  # sets the peak to what is resident now
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak to the current size
         before = _resident("VmRSS")
     except OSError:
         return None
@@ -92,11 +92,8 @@ def _growth_of_process(run: Any) -> int | None:
 
 
 def _resident(entry: str) -> int:
-    """A line of /proc/self/status, in bytes.
-
-    Not `ru_maxrss`: a new process starts with the peak of the one that started it.
-    """
-    lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+    """A line of /proc/self/status in bytes; `ru_maxrss` would start with the parent process's peak."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines[entry].split()[0]) * 1024
 
 

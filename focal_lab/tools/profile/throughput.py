@@ -1,62 +1,84 @@
-"""How many pictures a second models take on this machine, as numbers that can be compared."""
+"""Measures the throughput of models on this machine, so that the numbers can be compared."""
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import torch
 from torch import nn
 
+from focal_lab.tasks.backbone import create_backbone
+from focal_lab.tools.profile.counts import SPEED_AND_MEMORY, CountedModel
+from focal_lab.tools.profile.memory import measure_memory
+
 WARM_UPS = 2
-# Seconds that one interval lasts at least: short passes are repeated until the clock's noise is small.
+# Least seconds of an interval: short passes are repeated until the clock's noise is negligible.
 LEAST_SECONDS = 0.2
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Pictures a second of one model.
-
-    Attributes:
-        rounds: what each round measured.
-        relative: median, over the rounds, of the speed over the first model's in the same round.
-    """
-
-    rounds: tuple[float, ...]
-    relative: float
-
-    @property
-    def images_per_second(self) -> float:
-        """The median of the rounds."""
-        return median(self.rounds)
-
-
 def best_device() -> torch.device:
-    """The first GPU if there is one, else the processor."""
+    """The first GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def make_pass(model: nn.Module, pictures: torch.Tensor, *, training: bool) -> Callable[[], None]:
-    """One inference, or one training step without its optimizer, as a function.
+def now() -> float:
+    """Seconds on a clock, after the accelerator, if there is one, has finished its queued work."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.perf_counter()
 
-    Training is a forward and a backward pass of the cross entropy; gradients are dropped afterwards.
-    """
+
+def make_pass(model: nn.Module, images: torch.Tensor, *, training: bool) -> Callable[[], None]:
+    """A function that runs inference once, or a forward and a backward pass of the cross entropy."""
     if not training:
         model.eval()
 
         def infer() -> None:
             with torch.inference_mode():
-                model(pictures)
+                model(images)
 
         return infer
-    targets = torch.zeros(len(pictures), dtype=torch.long, device=pictures.device)
+    targets = torch.zeros(len(images), dtype=torch.long, device=images.device)
 
     def train() -> None:
         model.train()
-        nn.functional.cross_entropy(model(pictures), targets).backward()
+        nn.functional.cross_entropy(model(images), targets).backward()
         model.zero_grad(set_to_none=True)
 
     return train
+
+
+def measure(models: Sequence[CountedModel], batch_size: int, rounds: int, training: bool) -> None:
+    """Add to the models' profiles: speed in this process, in turns, and memory in a process each."""
+    for model, measured in zip(models, _measure(models, batch_size, rounds, False), strict=True):
+        machine = {"device": str(best_device()), "threads": torch.get_num_threads(), "batch_size": batch_size}
+        model.profile.update(machine | measured)
+    if training:
+        for model, measured in zip(models, _measure(models, batch_size, rounds, True), strict=True):
+            model.profile["training"] = measured
+
+
+def _measure(
+    models: Sequence[CountedModel], batch_size: int, rounds: int, training: bool
+) -> list[dict[str, Any]]:
+    device = best_device()
+    passes, memory = [], []
+    for model in models:
+        name, (height, width) = model.profile["name"], model.profile["image_size"]
+        shape = (batch_size, model.channels, height, width)
+        memory.append(measure_memory(name, model.arguments, shape, training=training))
+        network = create_backbone(name, model.arguments).to(device)
+        passes.append(make_pass(network, torch.randn(shape, device=device), training=training))
+    speeds = measure_speed(passes, batch_size, rounds=rounds)
+    return [
+        dict(zip(SPEED_AND_MEMORY, (median(speed), speed, _ratio(speed, speeds[0]), peak), strict=True))
+        for speed, peak in zip(speeds, memory, strict=True)
+    ]
+
+
+def _ratio(speeds: Sequence[float], baseline: Sequence[float]) -> float:
+    return median(a / b for a, b in zip(speeds, baseline, strict=True))
 
 
 def measure_speed(
@@ -64,43 +86,33 @@ def measure_speed(
     batch_size: int,
     *,
     rounds: int,
-    synchronize: Callable[[], None],
     least_seconds: float = LEAST_SECONDS,
-) -> list[Speed]:
-    """Time the models in turns, so that a machine that slows down or speeds up does it to all of them.
+) -> list[list[float]]:
+    """Time models in turns, so that a machine that slows down or speeds up affects all of them.
 
     Args:
-        passes: one function a model; each call takes `batch_size` pictures.
-        rounds: intervals a model; each round starts with another model.
-        synchronize: waits until the device has done what it was told.
+        passes: one function per model; each call processes `batch_size` images.
+        rounds: intervals per model; each round starts with another model.
         least_seconds: passes are repeated within an interval until it lasts about this long.
+
+    Returns:
+        Images per second of each model in each round.
     """
     repeats = []
     for run in passes:
         for _ in range(WARM_UPS):
-            seconds = _time(run, 1, synchronize)
+            seconds = _time(run, 1)
         repeats.append(max(1, round(least_seconds / max(seconds, 1e-6))))
     measured: list[list[float]] = [[] for _ in passes]
     for first in range(rounds):
         for place in range(len(passes)):
             turn = (first + place) % len(passes)
-            seconds = _time(passes[turn], repeats[turn], synchronize)
-            measured[turn].append(batch_size * repeats[turn] / seconds)
-    return [
-        Speed(tuple(speeds), median(a / b for a, b in zip(speeds, measured[0], strict=True)))
-        for speeds in measured
-    ]
+            measured[turn].append(batch_size * repeats[turn] / _time(passes[turn], repeats[turn]))
+    return measured
 
 
-def synchronizer(device: torch.device) -> Callable[[], None]:
-    """Waits for a GPU; the processor has always done its work when a call returns."""
-    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
-
-
-def _time(run: Callable[[], None], repeats: int, synchronize: Callable[[], None]) -> float:
-    synchronize()
-    start = time.perf_counter()
+def _time(run: Callable[[], None], repeats: int) -> float:
+    start = now()
     for _ in range(repeats):
         run()
-    synchronize()
-    return time.perf_counter() - start
+    return now() - start

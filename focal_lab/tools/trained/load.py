@@ -1,7 +1,4 @@
-"""A trained task behind what the user named: a checkpoint's file, a run's folder or a run's id.
-
-For any backbone and all three tasks. Nothing in a checkpoint is executed.
-"""
+"""Opens a trained task from a checkpoint, a run's folder or a run ID; no code in it is executed."""
 
 import os
 from collections.abc import Mapping
@@ -30,29 +27,28 @@ from focal_lab.training.checkpoints.read import AVERAGE, read_weights
 from focal_lab.utils.yaml import load_yaml
 
 RAW, EMA = "raw", "ema"
-WEIGHTS = (RAW, EMA)
 _TASKS: tuple[type[Task], ...] = (Classification, Detection, Segmentation)
 _LIGHTNING = "pytorch-lightning_version"
 _OURS = "focal_lab."
 _CLASSES = "focal_lab_classes"
 _AVERAGED, _NETWORK = "ema.", "model."
-# Pictures that are read together: a few are wanted, and a batch of training can be hundreds.
-_AT_ONCE = 8
+# The tools look at a few images, one by one and in this process.
+_MOST_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedTask:
     """A task with the weights of a checkpoint.
 
     Attributes:
-        module: the task, in evaluation mode; its classes are those of the training.
+        module: the task in evaluation mode, with the classes of the training.
         options: its hyperparameters.
-        state: all that the checkpoint holds, tensors mapped from the file.
+        state: the whole checkpoint; its tensors are memory-mapped.
         file: the checkpoint.
-        run: folder of the run that it belongs to; None where it is no run's.
-        data: what it was judged by, not yet set up.
-        trouble: why there is no data, where there is none.
-        weights: whether the module has the trained weights, "raw", or their moving average, "ema".
+        run: folder of the run that it belongs to, if any.
+        data: the data module that it was evaluated on, not yet set up.
+        trouble: why there is no data module, if so.
+        weights: "raw", or "ema" for their moving average.
     """
 
     module: Task
@@ -71,17 +67,22 @@ class Trained:
 
     @property
     def name(self) -> str:
-        """What to call it in one short word: the run's id, or the file's name."""
+        """The run ID, or the file's name."""
         return self.file.stem if self.run is None else self.run.name
 
     @property
     def channels(self) -> int:
-        """Of the pictures that the network takes."""
+        """Of the images that the network takes."""
         return int((self.options.get("backbone_options") or {}).get("in_chans", 3))
 
     @property
+    def class_names(self) -> list[str]:
+        """By label; numbers if the names are unknown."""
+        return [self.module.classes.name(label) for label in range(int(self.options["num_classes"]))]
+
+    @property
     def size(self) -> Size:
-        """Height and width in px that its evaluation feeds to the network, as the checkpoint notes."""
+        """Height and width that evaluation fed to the network, px, as the checkpoint notes."""
         noted = self.state.get(EVALUATED_AT)
         if noted is not None:
             height, width = noted
@@ -89,10 +90,10 @@ class Trained:
         return evaluation_size(self.module, self.data).size
 
     def preprocessing(self) -> Preprocessing:
-        """What its evaluation does to pictures; detection and segmentation are shown them as they are.
+        """Preprocessing of its evaluation; detection and segmentation get images of their own size.
 
         Raises:
-            UserError: the data does not say.
+            UserError: the data does not define it.
         """
         if not isinstance(self.module, Classification):
             return own_size(self.data)
@@ -103,17 +104,17 @@ class Trained:
             raise UserError(str(error), file=self.file) from error
 
 
-def open_trained(name: str, out: Path, weights: str = RAW) -> Trained:
-    """The task behind what the user named.
+def open_trained(name: str, out: Path, weights: str = RAW) -> TrainedTask:
+    """Open a trained task.
 
     Args:
-        name: a file, a run's folder or id.
+        name: a file, a run's folder or ID.
         out: folder of the runs.
         weights: "raw", or "ema" for the moving average that the training kept.
 
     Raises:
-        UserError: there is no such thing, it is damaged or holds weights alone, its weights are of another
-            network than its options say, or it has no moving average.
+        UserError: it does not exist, is damaged or holds weights alone, its weights do not match its options,
+            or it has no moving average.
     """
     file, run = find_checkpoint(name, out)
     state = lightning_state(file)
@@ -125,15 +126,15 @@ def open_trained(name: str, out: Path, weights: str = RAW) -> Trained:
         )
     kind = task_of(state)
     if kind is None:
-        raise UserError("is no checkpoint of our tasks (name one that focal-lab fit wrote)", file=file)
+        raise UserError("is not a checkpoint of our tasks (name one that focal-lab fit wrote)", file=file)
     return build_trained(kind, state, file, run, weights)
 
 
 def find_checkpoint(name: str, out: Path) -> tuple[Path, Path | None]:
-    """The file that a path, or a run's folder or id, means, and the run's folder; None where it is no run's.
+    """The file that a path, or a run's folder or ID, stands for, and the run's folder, if any.
 
     Raises:
-        UserError: there is no such thing.
+        UserError: it does not exist.
     """
     path = Path(name)
     if path.is_file():
@@ -155,7 +156,7 @@ def find_checkpoint(name: str, out: Path) -> tuple[Path, Path | None]:
 
 
 def lightning_state(file: Path) -> dict[str, Any] | None:
-    """What Lightning wrote there; None for a file of weights.
+    """Lightning's checkpoint; None if the file holds weights alone.
 
     Raises:
         UserError: the file is damaged.
@@ -165,22 +166,21 @@ def lightning_state(file: Path) -> dict[str, Any] | None:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception:
-        # older files of weights cannot be mapped; whoever reads them tells what is wrong with this one
-        read_weights(file)
+        read_weights(file)  # older files of weights cannot be mapped; damaged ones raise here
         return None
     return state if isinstance(state, dict) and {_LIGHTNING, "state_dict"} <= state.keys() else None
 
 
 def task_of(state: Mapping[str, Any]) -> type[Task] | None:
-    """Which of our tasks a checkpoint is of."""
+    """The task class of a checkpoint; None if it is not one of ours."""
     known: Mapping[str, Any] = state.get("hyper_parameters", {})
     path = known.get("_class_path")
-    for kind in _TASKS:
-        if path == f"{kind.__module__}.{kind.__qualname__}":
-            return kind
-    if path is not None or "backbone" not in known:
+    if path is not None:
+        names = {kind.__name__: kind for kind in _TASKS}
+        return names.get(path.rpartition(".")[2]) if path.startswith(_OURS) else None
+    if "backbone" not in known:
         return None
-    # trained by a Trainer of the user's own: told by the options that only one task has
+    # trained without LightningCLI: only one task has these options
     if "method" in known:
         return Detection
     return Segmentation if "decoder" in known else Classification
@@ -188,62 +188,58 @@ def task_of(state: Mapping[str, Any]) -> type[Task] | None:
 
 def build_trained(
     kind: type[Task], state: Mapping[str, Any], file: Path, run: Path | None, weights: str = RAW
-) -> Trained:
-    """Make the task and give it the checkpoint's weights.
+) -> TrainedTask:
+    """Build the task and load the checkpoint's weights.
 
     Raises:
-        UserError: the weights are of another network than the options say, or there is no moving average.
+        UserError: the weights do not match the options, or there is no moving average.
     """
     options = {key: value for key, value in state["hyper_parameters"].items() if not key.startswith("_")}
-    made = options | ({"backbone_checkpoint": None} if "backbone_checkpoint" in options else {})
+    arguments = options | ({"backbone_checkpoint": None} if "backbone_checkpoint" in options else {})
     try:
-        module = kind(**made)
+        module = kind(**arguments)
     except (TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"does not fit this version of focal-lab: {reason}", file=file) from error
     except UserError as error:
-        raise UserError(f"its options make no network: {error}", file=file) from error
+        raise UserError(f"its options are invalid: {error}", file=file) from error
     values = _chosen(state["state_dict"], weights, file)
-    _check_fits(values, module, file)
-    # the average is the same network a second time, and is not needed beside the weights that were chosen
-    module.load_state_dict(values, strict=False)
+    _check_shapes(values, module, file)
+    module.load_state_dict(values, strict=False)  # the moving average is left out
     module.classes = Classes(**state.get(_CLASSES, {}))
     data, trouble = data_of(state, run)
-    return Trained(module.eval(), options, state, file, run, data, trouble, weights)
+    return TrainedTask(module.eval(), options, state, file, run, data, trouble, weights)
 
 
 def data_of(state: Mapping[str, Any], run: Path | None) -> tuple[LightningDataModule | None, str | None]:
-    """The run's data module, not yet set up, and why there is none.
+    """The run's data module, not yet set up, or why there is none.
 
-    Nothing in a checkpoint is run: classes that are not ours are only taken from the run's own configuration,
-    as `focal-lab test --config` would take them.
+    Classes that are not ours are only imported if the run's own configuration names them, as
+    `focal-lab test --config` would.
     """
     noted = dict(state.get("datamodule_hyper_parameters", {}))
     path = str(noted.pop("_class_path", ""))
     options = {key: value for key, value in noted.items() if not key.startswith("_")}
-    if not path.startswith(_OURS) and run is not None:
+    if not path.startswith(_OURS):
+        if run is None:
+            return None, "does not say on which of our data it was evaluated"
         configured = load_yaml(run / CONFIG_FILE).get("data") or {}
         path, options = str(configured.get("class_path", "")), dict(configured.get("init_args") or {})
-    elif not path.startswith(_OURS):
-        return None, "does not say which of our data it was judged by"
     module, _, name = path.rpartition(".")
     try:
         kind = getattr(import_module(module), name)
         options = current_options(options, path)
-        # pictures are looked at one by one, in this process
-        options |= {key: 0 for key in ("num_workers",) if key in options}
-        options |= {key: False for key in ("check_masks",) if key in options}
-        options |= {key: min(options[key], _AT_ONCE) for key in ("batch_size",) if key in options}
-        data = kind(**options)
+        few = {"num_workers": 0, "check_masks": False}
+        few["batch_size"] = min(options.get("batch_size") or 1, _MOST_AT_ONCE)
+        return kind(**options | {key: value for key, value in few.items() if key in options}), None
     except UserError as error:
         return None, str(error)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        return None, f"its data {path or '(none)'} cannot be made: {' '.join(str(error).split())[:200]}"
-    return data, None
+        return None, f"its data {path or '(none)'} cannot be built: {' '.join(str(error).split())[:200]}"
 
 
 def _chosen(values: Mapping[str, Tensor], weights: str, file: Path) -> dict[str, Tensor]:
-    """The task's state without its moving average, or with that in place of the network."""
+    """The task's state without its moving average, or with it in place of the network."""
     plain = {key: value for key, value in values.items() if not key.startswith(_AVERAGED)}
     if weights == RAW:
         return plain
@@ -261,26 +257,22 @@ def _chosen(values: Mapping[str, Tensor], weights: str, file: Path) -> dict[str,
     return plain | average
 
 
-def _check_fits(values: Mapping[str, Tensor], module: Task, file: Path) -> None:
-    """A focal backbone would resize what does not fit; here that means that something was changed."""
-    expected = {
-        key: tuple(value.shape) for key, value in module.state_dict().items() if not key.startswith(_AVERAGED)
-    }
-    found = {key: tuple(value.shape) for key, value in values.items()}
-    if found == expected:
-        return
-    told = [
-        f"{key} is {_shape(found.get(key))} in the file and {_shape(expected.get(key))} by its options"
-        for key in {**expected, **found}
-        if found.get(key) != expected.get(key)
+def _check_shapes(values: Mapping[str, Tensor], module: Task, file: Path) -> None:
+    """Refuse weights of another network, which a focal backbone would resize."""
+    expected = {key: value for key, value in module.state_dict().items() if not key.startswith(_AVERAGED)}
+    wrong = [
+        f"{key} is {_shape(values.get(key))} in the file and {_shape(expected.get(key))} by its options"
+        for key in {**expected, **values}
+        if _shape(values.get(key)) != _shape(expected.get(key))
     ]
-    more = f", and {len(told) - 1} more" if len(told) > 1 else ""
-    raise UserError(
-        f"its weights are of another network than its own options say: {told[0]}{more} (take a checkpoint "
-        "as the training wrote it)",
-        file=file,
-    )
+    if wrong:
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise UserError(
+            f"its weights do not match its own options: {wrong[0]}{more} (use a checkpoint as the training "
+            "wrote it)",
+            file=file,
+        )
 
 
-def _shape(shape: tuple[int, ...] | None) -> str:
-    return "missing" if shape is None else " x ".join(map(str, shape)) or "one number"
+def _shape(value: Tensor | None) -> str:
+    return "missing" if value is None else " x ".join(map(str, value.shape)) or "one number"

@@ -1,9 +1,9 @@
-"""Pictures as the network of a checkpoint was shown them when it was judged.
+"""Preprocessing of images as in the evaluation of a checkpoint.
 
-Shape suffixes: C channels, H W picture.
+Shape suffixes: C channels, H W image.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,16 +26,16 @@ _INTERPOLATION = "bicubic"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What evaluation does to a picture.
+    """Preprocessing of evaluation.
 
     Attributes:
-        size: height and width that the network sees, px; None for the picture's own.
-        crop_pct: the short side is resized to the size divided by this, and the centre is taken.
-        interpolation: how it is resized.
-        mean: what is subtracted from each channel, on a scale of 0 to 1.
-        std: what each channel is divided by.
-        transform: all of it, from a picture to a normalised (C, H, W); None for the picture's own size.
-        upright: whether it is turned as EXIF says.
+        size: height and width that the network gets, px; None for the image's own.
+        crop_pct: the short side is resized to the size divided by this, then the centre is cropped.
+        interpolation: of the resizing.
+        mean: subtracted from each channel, on a scale of 0 to 1.
+        std: each channel is divided by it.
+        transform: all of it, from an image to a normalized (C, H, W); None for the image's own size.
+        upright: whether the image is rotated as EXIF says.
     """
 
     size: Size | None
@@ -47,82 +47,82 @@ class Preprocessing:
     upright: bool = True
 
     def read(self, path: Path) -> Tensor:
-        """A picture file as a normalised (C, H, W).
+        """An image file as a normalized (C, H, W).
 
         Raises:
             UserError: it cannot be read.
         """
         try:
-            picture = decode(path, upright=self.upright)
+            image = decode(path, upright=self.upright)
         except Exception as error:
             raise UserError(f"cannot be decoded as an image ({error})", file=path) from error
         if self.transform is not None:
-            return self.transform(picture)
-        pixels = v2.functional.pil_to_tensor(picture).float() / 255
-        normal: Tensor = v2.functional.normalize(pixels, list(self.mean), list(self.std))
-        return normal
+            return self.transform(image)
+        pixels = v2.functional.pil_to_tensor(image).float() / 255
+        normalized: Tensor = v2.functional.normalize(pixels, list(self.mean), list(self.std))
+        return normalized
 
 
 def mean_of(data: LightningDataModule | None) -> tuple[float, ...]:
-    """What evaluation subtracts from each channel; ImageNet's where there is no data to ask."""
+    """What evaluation subtracts from each channel; ImageNet's mean without data."""
     return tuple(IMAGENET_DEFAULT_MEAN if data is None else getattr(data, "mean", (0.0,)))
 
 
 def std_of(data: LightningDataModule | None) -> tuple[float, ...]:
-    """What evaluation divides each channel by; ImageNet's where there is no data to ask."""
+    """What evaluation divides each channel by; ImageNet's standard deviation without data."""
     return tuple(IMAGENET_DEFAULT_STD if data is None else getattr(data, "std", (1.0,)))
 
 
 def own_size(data: LightningDataModule | None) -> Preprocessing:
-    """As detection and segmentation are shown pictures: of their own size, which the task may change."""
+    """For detection and segmentation: images keep their size, which the task may change."""
     return Preprocessing(None, 1.0, _INTERPOLATION, mean_of(data), std_of(data), None)
 
 
 def preprocessing_of(data: LightningDataModule | None, size: Size, crop_pct: float = 0.875) -> Preprocessing:
-    """What the evaluation of a data module does to a picture.
+    """Preprocessing of a data module's evaluation.
 
     Args:
-        data: None where nobody knows: then `size`, `crop_pct` and ImageNet's colours are taken.
-        size: of what evaluation feeds to the network, px.
+        data: None if unknown: then `size`, `crop_pct` and ImageNet's mean and std are used.
+        size: height and width that evaluation feeds to the network, px.
         crop_pct: of the network.
 
     Raises:
-        UserError: the data does not say what it does.
+        UserError: the data does not define it.
     """
     mean, std = mean_of(data), std_of(data)
     if data is None or isinstance(data, EmbeddedData):
         crop_pct = crop_pct if data is None else 1.0
-        made = create_transform(
+        transform = create_transform(
             (3, *size), crop_pct=crop_pct, interpolation=_INTERPOLATION, mean=mean, std=std
         )
-        return Preprocessing(size, crop_pct, _INTERPOLATION, mean, std, made)
-    transform: Any = getattr(data, "eval_transform", None)
-    if transform is not None:
+        return Preprocessing(size, crop_pct, _INTERPOLATION, mean, std, transform)
+    of_data: Any = getattr(data, "eval_transform", None)
+    if of_data is not None:
         crop_pct = float(data.hparams.get("crop_pct") or 1.0)
         interpolation = str(data.hparams.get("interpolation") or _INTERPOLATION)
         upright = bool(data.hparams.get("upright", True))
-        return Preprocessing(size, crop_pct, interpolation, mean, std, transform, upright)
+        return Preprocessing(size, crop_pct, interpolation, mean, std, of_data, upright)
     if not hasattr(data, "mean"):
         raise UserError(
-            f"{type(data).__name__} does not say how it normalises pictures: it needs `mean` and "
-            "`std`, or `eval_transform`"
+            f"{type(data).__name__} does not define its normalization: it needs `mean` and `std`, or "
+            "`eval_transform`"
         )
     return own_size(data)
 
 
-def validation_pictures(data: LightningDataModule, count: int) -> Iterator[tuple[str, Tensor]]:
-    """The first pictures of the validation data, normalised (C, H, W), with a name each.
+def validation_images(data: LightningDataModule, count: int) -> Iterator[tuple[str, Tensor]]:
+    """The first images of the validation data, normalized (C, H, W), each with a name.
 
     Raises:
         UserError: they cannot be read.
     """
     data.setup("validate")
-    for number, picture in enumerate(islice(_pictures(data), count)):
-        yield f"validation {number}", picture
+    for number, image in enumerate(islice(_images(data), count)):
+        yield f"validation {number}", image
 
 
-def _pictures(data: LightningDataModule) -> Iterator[Tensor]:
+def _images(data: LightningDataModule) -> Iterator[Tensor]:
     for batch in data.val_dataloader():
-        # loaders may give bytes, which become numbers on the network's device
-        shown: Sequence[Any] = data.on_after_batch_transfer(batch, 0)
-        yield from shown[0]
+        # loaders may yield bytes, which become floats on the network's device
+        images: Any = data.on_after_batch_transfer(batch, 0)[0]
+        yield from images

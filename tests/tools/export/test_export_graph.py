@@ -30,8 +30,8 @@ def test_onnxruntime_computes_a_classification_on_any_batch_and_finds_what_it_ne
 ) -> None:
     assert export(project / "resnet", "--to", "onnx", "--opset", 20) == 0
     printed = capsys.readouterr().out
-    assert "pictures (B, 3, 28, 28), normalised" in printed
-    assert "on 4 validation pictures: " in printed
+    assert "pictures (B, 3, 28, 28), normalized" in printed
+    assert "on 4 validation images: " in printed
     assert [path.name for path in Path().iterdir()] == ["resnet.onnx"]
     session = onnxruntime.InferenceSession("resnet.onnx", providers=["CPUExecutionProvider"])
     module = open_trained(str(project / "resnet"), Path("runs")).module
@@ -91,6 +91,6 @@ def test_what_differs_from_the_module_is_not_written(
     argv = ["--to", "torch_export", "--output", "old.pt2", "--force"]
     assert export(project / "resnet", *argv) == cli.USER_ERROR
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("focal-lab: --to: computes something else than the module on noise: ")
+    assert line.startswith("focal-lab: --to: differs from the module on noise: ")
     assert Path("old.pt2").read_bytes() == before
     assert [path.name for path in Path().iterdir()] == ["old.pt2"]

@@ -1,4 +1,4 @@
-"""Mistakes with `focal-lab export` are told in one line, and nothing is left behind."""
+"""Mistakes with `focal-lab export` are reported in one line, and nothing is left behind."""
 
 from pathlib import Path
 
@@ -29,23 +29,23 @@ MISTAKES = {
     ),
     "another file": (["notes.ckpt", *TIMM], "notes.ckpt: cannot be read as weights"),
     "no average": (["classes", *TIMM, "--weights", "ema"], "--weights: "),
-    "half a batch": (["classes", *ONNX, "--batch", "0.5"], "--batch: '0.5' is no number of pictures"),
-    "no picture": (["classes", *ONNX, "--batch", "0"], "--batch: '0' is no number of pictures"),
+    "half a batch": (["classes", *ONNX, "--batch", "0.5"], "--batch: '0.5' is not a batch size"),
+    "no picture": (["classes", *ONNX, "--batch", "0"], "--batch: '0' is not a batch size"),
     "no size": (["classes", *ONNX, "--image-size", "0", "28"], "--image-size: 0 28: use 1 or more"),
     "an odd size": (
         ["pixels", *ONNX, "--image-size", "60", "64"],
-        "--image-size: 60 64 are no multiples of 32 (use 64 64)",
+        "--image-size: 60 64 are not multiples of 32 (use 64 64)",
     ),
     "no tolerance": (["classes", *TIMM, "--tolerance", "0"], "--tolerance: 0 is not more than 0"),
     "an opset of timm": (
         ["classes", *TIMM, "--opset", "18"],
-        "--opset: is of onnx; leave it out with --to timm",
+        "--opset: applies to onnx; omit it with --to timm",
     ),
     "an opset that is too old": (
         ["classes", *ONNX, "--opset", "3"],
-        "--opset: the graph cannot be brought to 3; torch writes ",
+        "--opset: torch cannot convert the graph to 3; it writes ",
     ),
-    "a batch of timm": (["classes", *TIMM, "--batch", "2"], "--batch: is of a graph's input"),
+    "a batch of timm": (["classes", *TIMM, "--batch", "2"], "--batch: fixes a graph's input"),
     "a card of onnx": (
         ["classes", *ONNX, "--license", "mit"],
         "--license: is for the model card of --to timm",
@@ -66,13 +66,13 @@ MISTAKES = {
     ),
     "another network": (
         ["changed.ckpt", *TIMM],
-        "changed.ckpt: its weights are of another network than its own",
+        "changed.ckpt: its weights do not match its own options",
     ),
 }
 
 
 @pytest.mark.parametrize(("argv", "message"), list(MISTAKES.values()), ids=list(MISTAKES))
-def test_a_mistake_is_told_in_one_line(
+def test_a_mistake_is_reported_in_one_line(
     trained: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -98,7 +98,7 @@ def test_a_mistake_is_told_in_one_line(
     assert sorted(Path().rglob("*")) == before
 
 
-def test_packages_that_are_missing_are_named_with_the_way_to_install_them(
+def test_missing_packages_are_named_with_the_command_that_installs_them(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -111,5 +111,5 @@ def test_packages_that_are_missing_are_named_with_the_way_to_install_them(
 @pytest.mark.parametrize("largest", [2e-4, float("inf"), float("nan")])
 def test_a_difference_beyond_rounding_is_refused(largest: float) -> None:
     check([Difference("noise", "logits", 0.9e-4, 1.0)])
-    with pytest.raises(UserError, match="computes something else than the module on noise"):
+    with pytest.raises(UserError, match="differs from the module on noise"):
         check([Difference("noise", "logits", 0.0, 1.0), Difference("noise", "scores", largest, 1.0)])

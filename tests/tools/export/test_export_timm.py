@@ -49,7 +49,7 @@ def test_timm_loads_a_classification_with_its_classes_and_preprocessing(
     assert export(project / name) == 0
     printed = capsys.readouterr().out
     assert "on noise: 0.0e+00" in printed
-    assert "on 4 validation pictures: 0.0e+00" in printed
+    assert "on 4 validation images: 0.0e+00" in printed
     model = timm.create_model(f"local-dir:{name}-timm", pretrained=True).eval()
     module = open_trained(str(project / name), Path("runs")).module
     with torch.no_grad():
@@ -92,7 +92,7 @@ def test_timm_loads_it_as_from_the_hub(project: Path) -> None:
         torch.testing.assert_close(torch.load("logits.pt", weights_only=True), module(noise()))
 
 
-def test_a_head_of_other_classes_begins_anew_and_the_rest_is_kept(project: Path) -> None:
+def test_a_head_of_other_classes_is_new_and_the_rest_is_kept(project: Path) -> None:
     assert export(project / "classes") == 0
     model = timm.create_model("local-dir:classes-timm", pretrained=True, num_classes=3)
     weights = load_file("classes-timm/model.safetensors")

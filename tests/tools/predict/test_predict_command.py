@@ -16,7 +16,7 @@ from focal_lab import cli
 from focal_lab.data.loading.decode import load_picture
 from focal_lab.data.segmentation.mask_folder import SegmentationFolder
 from focal_lab.errors import UserError
-from focal_lab.tools.predict.images import find_pictures
+from focal_lab.tools.predict.images import find_images
 from focal_lab.tools.trained.load import open_trained
 
 
@@ -48,8 +48,8 @@ def rows_of(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
-def told(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
-    """What is said to a mistake: one line."""
+def message_of(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    """The one line that reports a mistake."""
     assert predict(*argv) == cli.USER_ERROR
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -70,8 +70,8 @@ def test_a_row_for_each_of_the_likeliest_classes_and_one_for_what_cannot_be_read
     (broken,) = (row for row in rows if row["file"] == "photos/damaged.png")
     assert (broken["index"], broken["rank"], broken["probability"]) == ("2", "", "")
     assert broken["class"].startswith("unreadable: cannot be decoded as an image")
-    assert "3 of 4 pictures predicted, 1 unreadable" in captured.err
-    assert "pictures/s of the network" in captured.err
+    assert "3 of 4 images predicted, 1 unreadable" in captured.err
+    assert "images/s of the network" in captured.err
 
 
 def test_the_table_is_what_the_network_says_of_the_picture_as_it_was_judged(
@@ -123,7 +123,7 @@ def test_the_moving_average_is_another_network(project: Path, capsys: pytest.Cap
         assert predict(project / "classes", "photos/a.jpg", "--weights", weights) == 0
         tables.append(capsys.readouterr().out)
     assert tables[0] != tables[1]
-    line = told(capsys, project / "plain", "photos", "--weights", "ema")
+    line = message_of(capsys, project / "plain", "photos", "--weights", "ema")
     assert "has no moving average of its weights" in line
     assert line.startswith("--weights: ")
 
@@ -177,7 +177,7 @@ def test_a_segmentation_writes_masks_of_the_pictures_own_size(project: Path) -> 
 def test_none_that_can_be_read_is_status_1(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert predict(project / "classes", "photos/damaged.png", "--output", "table.csv") == 1
     captured = capsys.readouterr()
-    assert "0 of 1 pictures predicted, 1 unreadable" in captured.err
+    assert "0 of 1 images predicted, 1 unreadable" in captured.err
     (row,) = rows_of(Path("table.csv").read_text(encoding="utf-8"))
     assert row["class"].startswith("unreadable")
 
@@ -189,7 +189,7 @@ def test_a_table_appears_whole_and_is_not_overwritten(
     assert predict(*argv) == 0
     assert len(rows_of(Path("table.csv").read_text(encoding="utf-8"))) == 4
     capsys.readouterr()
-    assert told(capsys, *argv) == "table.csv: --output: exists (overwrite it with --force)"
+    assert message_of(capsys, *argv) == "table.csv: --output: exists (overwrite it with --force)"
     assert predict(*argv, "--force") == 0
     assert [path.name for path in Path().iterdir() if path.name.startswith(".")] == []
 
@@ -198,20 +198,20 @@ MISTAKES = {
     "no such checkpoint": (["missing.ckpt", "photos"], "missing.ckpt: there is no such file or folder"),
     "weights alone": (["weights.pth", "photos"], "weights.pth: holds weights alone"),
     "another file": (["notes.ckpt", "photos"], "notes.ckpt: cannot be read as weights"),
-    "no such picture": (["classes", "cat.jpg"], "cat.jpg: there is no such picture or folder"),
+    "no such picture": (["classes", "cat.jpg"], "cat.jpg: there is no such image or folder"),
     "an empty folder": (["classes", "empty"], "empty: has no images (.jpg"),
     "a pattern of nothing": (["classes", "*.jpg"], "*.jpg: matches no image"),
     "too many classes": (["classes", "photos", "--top", "11"], "--top: 11 is more than the 10 classes"),
     "no classes": (["classes", "photos", "--top", "0"], "--top: 0 is too few; use 1 or more"),
     "no batch": (["classes", "photos", "--batch-size", "0"], "--batch-size: 0 is too few"),
     "a score above 1": (["boxes", "photos", "--min-score", "2"], "--min-score: 2 is not in [0, 1]"),
-    "scores of classes": (["classes", "photos", "--min-score", "0.1"], "--min-score: is of detection, and "),
-    "a table of boxes": (["boxes", "photos", "--top", "1"], "--top: is of classification, and "),
-    "no device": (["classes", "photos", "--device", "tpu"], "--device: 'tpu' is no device; use auto"),
-    "a GPU too many": (["classes", "photos", "--device", "cuda:99"], "--device: cuda:99 is not there"),
+    "scores of classes": (["classes", "photos", "--min-score", "0.1"], "--min-score: is for detection, and "),
+    "a table of boxes": (["boxes", "photos", "--top", "1"], "--top: is for classification, and "),
+    "no device": (["classes", "photos", "--device", "tpu"], "--device: 'tpu' is not a device; use auto"),
+    "a GPU too many": (["classes", "photos", "--device", "cuda:99"], "--device: cuda:99 is not available"),
     "a file in no folder": (
         ["classes", "photos", "-o", "no/table.csv"],
-        "no/table.csv: --output: cannot be written: No such file or directory",
+        "no/table.csv: --output: the folder no does not exist",
     ),
     "a folder in a file": (
         ["boxes", "photos", "-o", "notes.ckpt/found"],
@@ -222,7 +222,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("argv", "message"), list(MISTAKES.values()), ids=list(MISTAKES))
-def test_a_mistake_is_told_in_one_line_before_anything_is_written(
+def test_a_mistake_is_reported_in_one_line_before_anything_is_written(
     project: Path, capsys: pytest.CaptureFixture[str], argv: list[str], message: str
 ) -> None:
     Path("empty").mkdir()
@@ -230,7 +230,7 @@ def test_a_mistake_is_told_in_one_line_before_anything_is_written(
     torch.save({"layers.0.weight": torch.zeros(2)}, "weights.pth")
     before = sorted(Path().rglob("*"))
     checkpoint = project / argv[0] if (project / argv[0]).is_dir() else Path(argv[0])
-    assert told(capsys, checkpoint, *argv[1:]).startswith(message)
+    assert message_of(capsys, checkpoint, *argv[1:]).startswith(message)
     assert sorted(Path().rglob("*")) == before
 
 
@@ -240,7 +240,7 @@ def test_a_mistake_is_told_in_one_line_before_anything_is_written(
         ("num_classes", 7, "model.head.fc.weight is 10 x 64 in the file and 7 x 64 by its options"),
         ("backbone_options", NARROW | {"embed_dim": 16}, "model.patch_embed.proj.weight is 8 x "),
         ("backbone_options", NARROW | {"window_size": 4}, "model.layers.0.blocks.0.attn."),
-        ("backbone", "no_such_backbone", "its options make no network: model.backbone: "),
+        ("backbone", "no_such_backbone", "its options are invalid: model.backbone: "),
     ],
 )
 def test_weights_of_another_network_than_the_options_say_are_refused(
@@ -249,7 +249,7 @@ def test_weights_of_another_network_than_the_options_say_are_refused(
     state = torch.load(project / "classes/checkpoints/best.ckpt", weights_only=True)
     state["hyper_parameters"][key] = value
     torch.save(state, "changed.ckpt")
-    line = told(capsys, "changed.ckpt", "photos")
+    line = message_of(capsys, "changed.ckpt", "photos")
     assert line.startswith("changed.ckpt: its ")
     assert message in line
 
@@ -318,12 +318,12 @@ def test_what_a_pattern_matches_and_is_not_read_is_named(project: Path) -> None:
         Path(name).write_bytes(b"junk")
     told = r"photos/\*: not read: 1 \.heic files \(photos/x\.heic\), 1 folders .*, 1 hidden or system files"
     with pytest.warns(UserWarning, match=told):
-        found = find_pictures(["photos/*"])
+        found = find_images(["photos/*"])
     assert [file.name for file in found] == ["a.jpg", "b.png", "damaged.png"]
     with pytest.warns(UserWarning, match="1 hidden or system files .__MACOSX/x.png"):
-        assert find_pictures(["**/[7x].png"]) == [Path("photos/more/7.png")]
+        assert find_images(["**/[7x].png"]) == [Path("photos/more/7.png")]
     with pytest.raises(UserError, match=r"matches no image .*; found 1 \.heic files"):
-        find_pictures(["photos/*.heic"])
+        find_images(["photos/*.heic"])
     Path("empty.png").touch()
     with pytest.raises(UserError, match=r"empty\.png: cannot be decoded as an image \(it is empty\)"):
         load_picture("empty.png")

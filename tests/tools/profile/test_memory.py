@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from focal_lab.errors import UserError
-from focal_lab.tools.profile.memory import _growth_of_process, measure_memory
+from focal_lab.tools.profile.memory import measure_memory, resident_growth
 
 MEBIBYTE = 2**20
 MICRO = "focal_micro_patch2_window7_28"
@@ -25,13 +25,13 @@ def test_memory_that_a_pass_frees_again_counts_at_its_peak() -> None:
                 for _ in range(mebibytes):
                     memory.write(bytes(MEBIBYTE))
 
-    assert _growth_of_process(run) == pytest.approx(64 * MEBIBYTE, rel=0.02)
+    assert resident_growth(run) == pytest.approx(64 * MEBIBYTE, rel=0.02)
 
 
 @needs_proc
 def test_memory_from_before_the_pass_does_not_count() -> None:
     before = torch.ones(64 * MEBIBYTE, dtype=torch.uint8)
-    grown = _growth_of_process(lambda: before.add_(1))
+    grown = resident_growth(lambda: before.add_(1))
     assert grown is not None
     assert grown < 4 * MEBIBYTE
 

@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 
 from focal_lab import cli
-from focal_lab.tools.profile.command import Machine, Measured, Profile
-from focal_lab.tools.profile.counts import count_model
+from focal_lab.tools.profile.counts import SPEED_AND_MEMORY, count_model
 from focal_lab.tools.profile.text import profile_text
-from focal_lab.tools.profile.throughput import Speed
 
 TINY = "focal_tiny_patch4_window7_224"
 SWIN = "swin_tiny_patch4_window7_224"
@@ -61,7 +59,7 @@ def measured() -> list[dict[str, Any]]:
     return printed
 
 
-def test_focal_tiny_beside_swin_tiny_comes_to_the_published_numbers(table: Any) -> None:
+def test_focal_tiny_and_swin_tiny_have_the_published_numbers(table: Any) -> None:
     lines = table("focal_tiny", SWIN)
     assert ["focal_tiny", "224x224", "28.83", "28.88", "4.914", "23.51"] in lines
     assert [SWIN, "224x224", "28.29", "-", "4.491", "17.06"] in lines
@@ -119,7 +117,7 @@ def test_options_are_yaml_and_change_the_network(profile: Any) -> None:
     assert [stage["window"] for stage in changed["stages"]] == [[14, 14]] * 3 + [[7, 7]]
 
 
-def test_an_option_that_gave_way_is_told_with_its_stages(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_option_that_is_not_honoured_is_noted_with_its_stages(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["profile", "focal_tiny", "--set", "window_size=14", "--no-measure"]) == 0
     printed = capsys.readouterr().out
     assert "- Set: window_size=14.\n" in printed
@@ -174,11 +172,14 @@ def test_names_may_stand_between_and_after_flags(profile: Any) -> None:
         (["focal_tiny", "--image-size", "1", "2", "3"], "--image-size: 1 2 3 is neither one size nor "),
         (["inception_v3", "--image-size", "32"], "inception_v3: does not run on 32 x 32 pixels: "),
         (["focal_tiny", "--batch-size", "0"], "--batch-size: 0 is too few; use 1 or more"),
-        (["focal_tiny", "--batch-size", "4"], "--batch-size says how to measure, and --no-measure not to"),
-        (["focal_tiny", "--training"], "--training says what to measure, and --no-measure not to"),
+        (
+            ["focal_tiny", "--batch-size", "4"],
+            "--batch-size is about measuring, which --no-measure",
+        ),
+        (["focal_tiny", "--training"], "--training is about measuring, which --no-measure turns off"),
     ],
 )
-def test_a_mistake_is_told_in_one_line_with_status_2(
+def test_a_mistake_is_one_line_with_status_2(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["profile", "--no-measure", *arguments]) == 2
@@ -222,15 +223,16 @@ def test_speeds_are_relative_to_the_first_model(measured: list[dict[str, Any]]) 
 
 
 def test_measured_models_have_their_columns_in_the_table() -> None:
-    counts = count_model("focal_swin_micro", {}, None)
-    machine = Machine("cpu", threads=1, batch_size=2, rounds=3)
-    inference = Measured(Speed((90.0, 100.0, 400.0), 1.0), 12_340_000)
-    training = Measured(Speed((30.0,), 1.0), None)
-    profiles = [
-        Profile("one", counts, machine, inference, training),
-        Profile("two", counts, machine, Measured(Speed((250.0,), 2.5), 1_000_000), training),
-    ]
-    lines = [line.split() for line in profile_text(profiles, terminal=False).splitlines()]
+    one, two = (count_model("focal_swin_micro", {}, None) for _ in range(2))
+    machine = {"device": "cpu", "threads": 1, "batch_size": 2}
+    training = dict(zip(SPEED_AND_MEMORY, (30.0, [30.0], 1.0, None), strict=True))
+    for model, measured in (
+        (one, (100.0, [90.0, 100.0, 400.0], 1.0, 12_340_000)),
+        (two, (250.0, [250.0], 2.5, 1_000_000)),
+    ):
+        speed = dict(zip(SPEED_AND_MEMORY, measured, strict=True))
+        model.profile.update(machine | speed | {"training": training})
+    lines = [line.split() for line in profile_text([one, two], terminal=False).splitlines()]
     assert lines[2][-6:] == ["100", "1.00x", "12.3", "30", "1.00x", "-"]
     assert lines[3][-6:] == ["250", "2.50x", "1.0", "30", "1.00x", "-"]
     assert "batches of 2 on cpu, 1 thread; median of 3 rounds" in " ".join(

@@ -1,39 +1,23 @@
-"""Models are timed in turns; what is timed is what was promised."""
+"""Throughput is measured in turns, on what was promised."""
 
 import torch
 from torch import nn
 
-from focal_lab.tools.profile.throughput import WARM_UPS, best_device, make_pass, measure_speed, synchronizer
-
-DEVICE = torch.device("cpu")
+from focal_lab.tools.profile.throughput import WARM_UPS, best_device, make_pass, measure_speed
 
 
 def test_models_take_turns_and_each_round_starts_with_another() -> None:
     calls: list[str] = []
     passes = [lambda name=name: calls.append(name) for name in "abc"]
-    speeds = measure_speed(passes, 8, rounds=3, synchronize=synchronizer(DEVICE), least_seconds=0)
+    speeds = measure_speed(passes, 8, rounds=3, least_seconds=0)
     assert "".join(calls) == "aabbcc" + "abc" + "bca" + "cab"
-    assert [len(speed.rounds) for speed in speeds] == [3, 3, 3]
+    assert [len(rounds) for rounds in speeds] == [3, 3, 3]
+    assert min(map(min, speeds)) > 0
 
 
-def test_the_ratio_of_the_first_model_to_itself_is_one() -> None:
-    speeds = measure_speed(
-        [lambda: None, lambda: None], 1, rounds=5, synchronize=synchronizer(DEVICE), least_seconds=0
-    )
-    assert speeds[0].relative == 1
-    assert speeds[1].relative > 0
-
-
-def test_the_speed_is_the_median_of_the_rounds() -> None:
-    (speed,) = measure_speed([lambda: None], 4, rounds=3, synchronize=synchronizer(DEVICE), least_seconds=0)
-    assert speed.images_per_second == sorted(speed.rounds)[1]
-
-
-def test_short_passes_are_repeated_so_that_an_interval_lasts() -> None:
+def test_short_passes_are_repeated_until_an_interval_lasts_long_enough() -> None:
     calls = []
-    measure_speed(
-        [lambda: calls.append(1)], 1, rounds=1, synchronize=synchronizer(DEVICE), least_seconds=0.01
-    )
+    measure_speed([lambda: calls.append(1)], 1, rounds=1, least_seconds=0.01)
     assert len(calls) > WARM_UPS + 1
 
 
