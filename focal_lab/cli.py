@@ -164,17 +164,17 @@ def _trainer(subcommand: str) -> Callable[[list[str]], int]:
         from focal_lab.training.cli import main as training_main
 
         if {"-h", "--help"} & set(argv):
-            print(_TRAINER_HELP[subcommand])
+            print(_TRAINER_HELP.get(subcommand, ""))
         return training_main(subcommand, argv)
 
     return run
 
 
-def _imported(path: str) -> Callable[[list[str]], int]:
-    """A function that is imported when it is called, from `package.module:name`."""
+def _imported(module: str, name: str = "main") -> Callable[[list[str]], int]:
+    """A function of a module below focal_lab that is imported when it is called."""
 
     def run(argv: list[str]) -> int:
-        status: int = resolve_name(path)(argv)
+        status: int = resolve_name(f"focal_lab.{module}:{name}")(argv)
         return status
 
     return run
@@ -192,62 +192,32 @@ examples:
 
 examples:
   focal-lab validate --config experiments/digits/classification.yaml --ckpt_path best.ckpt
-  focal-lab validate --config runs/3f2a91/config.yaml --ckpt_path runs/3f2a91/checkpoints/last.ckpt
+  focal-lab validate --config experiments/digits/detection.yaml --ckpt_path runs/3f2a91/checkpoints/last.ckpt
 """,
     "test": """Evaluate a checkpoint on the test split.
 
 examples:
   focal-lab test --config experiments/digits/classification.yaml --ckpt_path best.ckpt
-  focal-lab test --config runs/3f2a91/config.yaml --ckpt_path runs/3f2a91/checkpoints/last.ckpt
+  focal-lab test --config experiments/digits/detection.yaml --ckpt_path runs/3f2a91/checkpoints/last.ckpt
 """,
 }
 SUBCOMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "fit": (fit, "train one experiment: --config FILE; with --dry-run report what that would take"),
-    "find-lr": (
-        _imported("focal_lab.tools.find_lr.command:main"),
-        "raise the learning rate step by step and suggest one: --config FILE",
-    ),
+    "find-lr": (_imported("tools.find_lr.command"), "raise the learning rate step by step and suggest one"),
     "validate": (_trainer("validate"), "evaluate a checkpoint on the validation split"),
     "test": (_trainer("test"), "evaluate a checkpoint on the test split"),
     "predict": (predict, "run a trained network on images: CHECKPOINT IMAGES..."),
     "plan": (plan, "show what a sweep would train, and what it can reuse"),
     "sweep": (sweep, "train the missing runs of a sweep and print its table"),
-    "worker": (
-        _imported("focal_lab.sweep.commands.worker:worker_command"),
-        "join a sweep that was started here or on another machine",
-    ),
-    "runs": (
-        _imported("focal_lab.sweep.commands.runs:runs_command"),
-        "list the runs of a folder; rm, retry and gc maintain them",
-    ),
-    "report": (
-        _imported("focal_lab.report.command:main"),
-        "print a sweep's table beside the paper's, or all runs",
-    ),
-    "diff": (
-        _imported("focal_lab.report.diff.command:main"),
-        "compare two runs: configuration, metrics, curves, environment",
-    ),
-    "dashboard": (
-        _imported("focal_lab.report.tensorboard.command:main"),
-        "TensorBoard of all runs, grouped by sweep and named by cell",
-    ),
-    "inspect": (
-        _imported("focal_lab.tools.inspect.command:main"),
-        "what a network attends to, by level and block, drawn over images",
-    ),
-    "convert": (
-        _imported("focal_lab.tools.convert:main"),
-        "convert released weights, or others, for one of our models",
-    ),
-    "export": (
-        _imported("focal_lab.tools.export.command:main"),
-        "write a checkpoint as ONNX, torch.export's file or a folder for timm",
-    ),
-    "profile": (
-        _imported("focal_lab.tools.profile.command:main"),
-        "count, and measure, backbones side by side",
-    ),
+    "worker": (_imported("sweep.commands.worker", "worker_command"), "join a sweep, here or elsewhere"),
+    "runs": (_imported("sweep.commands.runs", "runs_command"), "list the runs of a folder; rm, retry and gc"),
+    "report": (_imported("report.command"), "print a sweep's table beside the paper's, or all runs"),
+    "diff": (_imported("report.diff.command"), "compare configuration, metrics and curves of two runs"),
+    "dashboard": (_imported("report.tensorboard.command"), "TensorBoard of all runs, by sweep and cell"),
+    "inspect": (_imported("tools.inspect.command"), "draw what a network attends to, by level and block"),
+    "convert": (_imported("tools.convert"), "convert released weights, or others, for one of our models"),
+    "export": (_imported("tools.export.command"), "export a checkpoint to ONNX, torch.export or timm"),
+    "profile": (_imported("tools.profile.command"), "count, and measure, backbones side by side"),
 }
 
 

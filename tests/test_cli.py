@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from focal_lab import __version__, cli
+from focal_lab.command_line import CommandParser
 from focal_lab.errors import UserError, one_of
 
 TRAINER = ("fit", "validate", "test")
@@ -244,3 +246,79 @@ def test_help_and_version_import_nothing_heavy(argument: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
+@pytest.mark.parametrize("name", list(cli.SUBCOMMANDS))
+def test_the_help_of_a_command_shows_two_examples_that_it_accepts(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.SUBCOMMANDS[name][0](["--help"])
+    printed = capsys.readouterr().out
+    examples = [line for line in printed.splitlines() if line.startswith(f"  focal-lab {name} ")]
+    assert len(examples) >= 2
+    monkeypatch.chdir(Path(__file__).parents[1])
+    parsed = _stop_after_parsing(monkeypatch)
+    for example in examples:
+        with pytest.raises(ParsedError):
+            cli.SUBCOMMANDS[name][0](shlex.split(example)[2:])
+    assert len(parsed) == len(examples)
+
+
+class ParsedError(Exception):
+    """A command line was accepted."""
+
+
+def _stop_after_parsing(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Make parsers raise once they have accepted a command line; returns what they accepted."""
+    from lightning.pytorch.cli import LightningCLI
+
+    parsed: list[object] = []
+    running: list[object] = []  # parsers call each other, and only the outermost call counts
+
+    def stopping(parse: Any) -> Any:
+        def parse_and_stop(self: Any, *args: Any, **kwargs: Any) -> Any:
+            running.append(self)
+            try:
+                result = parse(self, *args, **kwargs)
+            finally:
+                running.pop()
+            if running:
+                return result
+            parsed.append(self)
+            raise ParsedError
+
+        return parse_and_stop
+
+    for name in ("parse_args", "parse_known_args", "parse_intermixed_args"):
+        monkeypatch.setattr(CommandParser, name, stopping(getattr(CommandParser, name)))
+    monkeypatch.setattr(LightningCLI, "parse_arguments", stopping(LightningCLI.parse_arguments))
+    return parsed
+
+
+def test_old_spellings_are_accepted_with_a_note(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parsed = _stop_after_parsing(monkeypatch)
+    with pytest.raises(ParsedError):
+        cli.SUBCOMMANDS["find-lr"][0](["--min_lr=1e-3", "--num_training", "50"])
+    assert capsys.readouterr().err.splitlines() == [
+        "focal-lab: --min_lr is now called --min-lr",
+        "focal-lab: --num_training is now called --num-training",
+    ]
+    monkeypatch.chdir(Path(__file__).parents[1])
+    with pytest.raises(ParsedError):
+        cli.fit(["--config", "experiments/digits/classification.yaml", "--dry_run"])
+    assert "focal-lab: --dry_run is now called --dry-run\n" in capsys.readouterr().err
+    assert len(parsed) == 2
+    assert "RehearsalCLI" in [base.__name__ for base in type(parsed[1]).__mro__]
+
+
+def test_public_names_are_imported_when_they_are_used() -> None:
+    code = (
+        "import sys, focal_lab\nassert not {'torch', 'numpy', 'typing_extensions'} & set(sys.modules)\n"
+        "for name in focal_lab.__all__: getattr(focal_lab, name)\n"
+        "from focal_lab import Classification, DigitsClassification\nprint(Classification.__module__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "focal_lab.tasks.classification.task\n"

@@ -22,7 +22,12 @@ _EPILOG = """actions (focal-lab runs ACTION --help tells more):
   rm ID...     remove runs that no sweep needs; --force: needed ones, too
   retry ID...  forget why they failed: the next sweep trains them again
   gc           remove runs that no sweep needs, and what dead processes left
-An id may be cut short. --failed instead of ids means all failed runs."""
+An id may be cut short. --failed instead of ids means all failed runs.
+
+examples:
+  focal-lab runs --failed
+  focal-lab runs rm 3f2a91 b07c --out runs
+  focal-lab runs gc --dry-run"""
 
 
 def runs_command(argv: list[str]) -> int:

@@ -23,6 +23,10 @@ from focal_lab.sweep.run_folder.disk_space import check_room
 from focal_lab.sweep.run_folder.layout import RESULT_FILE
 from focal_lab.sweep.worker.processes import WarmProcesses
 
+_EPILOG = """examples:
+  focal-lab worker --study window_size
+  focal-lab worker --study window_size --out /shared/runs --workers 2"""
+
 
 def worker_command(argv: list[str]) -> int:
     """Train runs of a sweep that was begun elsewhere, until none is left; come and go at any time.
@@ -38,7 +42,7 @@ def worker_command(argv: list[str]) -> int:
             be trained on this machine, which may lack their data.
     """
     description = str(worker_command.__doc__).splitlines()[0]
-    parser = CommandParser(prog="focal-lab worker", description=description)
+    parser = CommandParser(prog="focal-lab worker", description=description, epilog=_EPILOG)
     parser.add_argument("--study", required=True, help="the study to join, or the name of its sweep")
     add_out(parser)
     add_work_options(parser)

@@ -70,8 +70,6 @@ def _graph(
     from focal_lab.tools.export.wrapper import INPUT, portable
 
     network = portable(trained, options.image_size and tuple(options.image_size))
-    if trained.options.get("method") in ("mask_rcnn", "faster_rcnn"):
-        batch = 1  # the number of detections differs between images
     metadata = metadata_of(trained, network, batch)
     name = str(trained.options.get("method") or trained.options["backbone"])
     program = record(network, options.to, batch, name)

@@ -168,10 +168,8 @@ def _one_line_errors(kind: str, name: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """One line: the innermost exception's first sentence, and where it was raised."""
+    """The first line of the innermost exception."""
     while error.__cause__ is not None:
         error = error.__cause__
-    message = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
-    first = re.sub(r" \(unhinted:.*| *\(Size-like.*", "", next(iter(message.splitlines()), ""))
-    where = re.search(r"Caused by: .*?((?:[\w.-]+/)*[\w.-]+\.py:\d+ in \w+)", message)
-    return f"{type(error).__name__}: {first[:200]}" + (f" ({where[1]})" if where else "")
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()  # without colours
+    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"

@@ -60,7 +60,7 @@ def portable(trained: TrainedTask, size: Size | None) -> Portable:
         size: height and width of the input, px; None for the size used in evaluation.
 
     Raises:
-        UserError: the task needs another size.
+        UserError: the task needs another size, or cannot be recorded.
     """
     module, channels = trained.module, trained.channels
     if isinstance(module, Segmentation):
@@ -75,9 +75,11 @@ def portable(trained: TrainedTask, size: Size | None) -> Portable:
             thresholds = {name: getattr(detector, name) for name in names}
             dense = _OneStage(detector, size, channels).eval()
             return Portable(dense, size, channels, _ONE_STAGE, thresholds)
-        outputs = {"boxes": "corners (N, 4), px", "labels": "classes (N,)", "scores": "(N,), 0 to 1"}
-        outputs |= {"masks": "(N, H, W)"} if module.masks else {}
-        return Portable(_TwoStage(module).eval(), size, channels, outputs)
+        raise UserError(
+            f"{trained.options['method']} cannot be written as a graph: torch cannot record torchvision's "
+            "non-maximum suppression, whose number of boxes is data-dependent (--to timm takes the backbone)",
+            key="--to",
+        )
     outputs = {"logits": "logits (B, classes); softmax gives probabilities"}
     return Portable(module.model, size or trained.size, channels, outputs)
 
@@ -127,18 +129,6 @@ class _OneStage(nn.Module):
         if "bbox_ctrness" in heads:
             scores_BAK = (scores_BAK * heads["bbox_ctrness"].sigmoid()).sqrt()
         return boxes_BA4, scores_BAK
-
-
-class _TwoStage(nn.Module):
-    """A detector with region proposals, for one image."""
-
-    def __init__(self, module: Detection) -> None:
-        super().__init__()
-        self.detector = module
-
-    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
-        (detections,) = self.detector([images_BCHW[0]])
-        return tuple(detections.values())
 
 
 def _checked(size: Size | None, default: Size, divisor: int) -> Size:

@@ -9,7 +9,6 @@ slope over the rate instead of its logarithm, and so suggests rates near the sta
 import argparse
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,25 +43,6 @@ _EPILOG = """examples:
   focal-lab find-lr --config experiments/digits/classification.yaml --max-lr 0.1 --png curve.png"""
 
 
-@dataclass(frozen=True)
-class RangeOptions:
-    """Options of the search.
-
-    Attributes:
-        min_lr, max_lr: learning rates of the first and the last step.
-        steps: optimizer steps.
-        threshold: the search ends when the smoothed loss is this many times its lowest; 0 for never.
-        csv, png: files for the curve.
-    """
-
-    min_lr: float
-    max_lr: float
-    steps: int
-    threshold: float
-    csv: Path | None
-    png: Path | None
-
-
 class RangeTest(Callback):
     """Sets the learning rate of every optimizer step and notes its loss, the mean of its batches.
 
@@ -71,11 +51,11 @@ class RangeTest(Callback):
         ended: why the test ended.
     """
 
-    def __init__(self, options: RangeOptions) -> None:
-        self.threshold = options.threshold
-        self.planned = np.geomspace(options.min_lr, options.max_lr, options.steps).tolist()
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.threshold = options.early_stop_threshold
+        self.planned = np.geomspace(options.min_lr, options.max_lr, options.num_training).tolist()
         self.curve = make_curve((), ())
-        self.ended = f"all {options.steps} steps were made"
+        self.ended = f"all {options.num_training} steps were made"
         self._losses: list[Tensor] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -117,7 +97,7 @@ class FindLearningRateCLI(RehearsalCLI):
 
     as_first_of_many = False
     own_options = (*RENAMED.values(), "--csv", "--png")
-    search: RangeOptions
+    search: argparse.Namespace
 
     def shorten(self, trainer: Mapping[str, Any]) -> dict[str, Any]:
         """No validation; as many images per step as all devices have together."""
@@ -155,15 +135,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: an invalid option, anything that fit would refuse, or a curve without a slope.
     """
-    options, rest = _parser().parse_known_args(argv)
-    search = RangeOptions(
-        options.min_lr,
-        options.max_lr,
-        options.num_training,
-        options.early_stop_threshold,
-        options.csv,
-        options.png,
-    )
+    search, rest = _parser().parse_known_args(argv)
     _check(search)
     return training_main("fit", rest, type("FindLearningRateCLI", (FindLearningRateCLI,), {"search": search}))
 
@@ -192,19 +164,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check(search: RangeOptions) -> None:
+def _check(search: argparse.Namespace) -> None:
     if not 0 < search.min_lr < math.inf or not search.max_lr < math.inf:
         raise UserError(
             f"{search.min_lr} to {search.max_lr} is not a range of positive rates", key="--min-lr"
         )
     if search.min_lr >= search.max_lr:
         raise UserError(f"{search.min_lr} is not below --max-lr, {search.max_lr}", key="--min-lr")
-    if search.steps < _LEAST_STEPS:
+    steps, threshold = search.num_training, search.early_stop_threshold
+    if steps < _LEAST_STEPS:
         raise UserError(
-            f"{search.steps} steps are too few; a slope needs {_LEAST_STEPS} or more", key="--num-training"
+            f"{steps} steps are too few; a slope needs {_LEAST_STEPS} or more", key="--num-training"
         )
-    if search.threshold and not search.threshold > 1:
-        raise UserError(f"{search.threshold} is not above 1, and not 0", key="--early-stop-threshold")
+    if threshold and not threshold > 1:
+        raise UserError(f"{threshold} is not above 1, and not 0", key="--early-stop-threshold")
     for key, path in {"--csv": search.csv, "--png": search.png}.items():
         if path is not None and not path.absolute().parent.is_dir():
             raise UserError(f"there is no folder {path.parent}", key=key)
