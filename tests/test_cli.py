@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import re
 import shlex
 import subprocess
 import sys
@@ -128,7 +129,7 @@ def test_a_subcommand_gets_what_follows_its_name(name: str, monkeypatch: pytest.
         ),
     ],
 )
-def test_how_a_subcommand_ends_is_told_by_the_status(
+def test_the_exit_status_says_how_a_subcommand_ended(
     error: BaseException,
     status: int,
     printed: str,
@@ -143,7 +144,7 @@ def test_how_a_subcommand_ends_is_told_by_the_status(
     assert capsys.readouterr().err == printed
 
 
-def test_what_nobody_has_foreseen_is_one_line_and_a_log_file(
+def test_an_unexpected_error_is_one_line_and_a_log_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def fail(argv: list[str]) -> int:
@@ -162,7 +163,7 @@ def test_what_nobody_has_foreseen_is_one_line_and_a_log_file(
     assert capsys.readouterr().err.startswith("Traceback (most recent call last):")
 
 
-def test_an_output_gets_what_it_has_characters_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_characters_that_an_output_lacks_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setitem(cli.SUBCOMMANDS, "report", (lambda argv: print("é ± \u2013 → 中"), ""))
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="latin-1"))
@@ -255,7 +256,8 @@ def test_the_help_of_a_command_shows_two_examples_that_it_accepts(
     with pytest.raises(SystemExit):
         cli.SUBCOMMANDS[name][0](["--help"])
     printed = capsys.readouterr().out
-    examples = [line for line in printed.splitlines() if line.startswith(f"  focal-lab {name} ")]
+    # some have a description after two spaces, or redirect the output
+    examples = re.findall(rf"^  (focal-lab {name}\b.*?)(?:  .*| > .*)?$", printed, re.MULTILINE)
     assert len(examples) >= 2
     monkeypatch.chdir(Path(__file__).parents[1])
     parsed = _stop_after_parsing(monkeypatch)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from focal_lab._version import __version__
 from focal_lab.command_line import CommandParser
 from focal_lab.errors import UserError, did_you_mean, one_of
-from focal_lab.utils.atomic_files import atomic_output, check_output
+from focal_lab.utils.atomic_files import atomic_output
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,22 +54,11 @@ def main(argv: list[str]) -> int:
     source, target = Path(arguments.source), Path(arguments.target)
     if target.suffix != ".safetensors":
         raise UserError("must end in .safetensors", file=target, key="DST")
-    check_output(target, force=arguments.force, key="DST")
     if arguments.num_classes is not None and arguments.num_classes < 0:
         raise UserError(f"{arguments.num_classes} is less than 0", key="--num-classes")
-    from focal_lab.sweep.plan.plan import parse_overrides
-
-    settings = parse_overrides(arguments.set)
-    name = _preset(arguments.model, settings)
-    from focal_lab.training.checkpoints.read import read_weights
-
-    weights = read_weights(source)
-    classes = _classes(weights) if arguments.num_classes is None else arguments.num_classes
-    values, report = _fit(
-        weights, source, name, settings, classes, arguments.from_swin, arguments.interpolation
-    )
-    _write(values, target, arguments.force, _metadata(name, settings, classes, source))
-    print(f"{source} ({report.origin}) -> {target} ({name}, {classes} classes)")
+    with atomic_output(target, force=arguments.force, key="DST") as temporary:
+        report, description = _convert(arguments, source, temporary)
+    print(f"{source} ({report.origin}) -> {target} ({description})")
     for line in _lines(report, arguments.verbose):
         print(line)
     return 0
@@ -130,14 +119,34 @@ def _preset(name: str, settings: dict[str, Any]) -> str:
     return full
 
 
+def _convert(arguments: argparse.Namespace, source: Path, target: Path) -> tuple["FitReport", str]:
+    """Write the target; returns what was done and the model's name and number of classes."""
+    from focal_lab.sweep.plan.plan import parse_overrides
+
+    settings = parse_overrides(arguments.set)
+    name = _preset(arguments.model, settings)
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    from focal_lab.training.checkpoints.read import read_weights
+
+    weights = read_weights(source)
+    classes = _classes(weights) if arguments.num_classes is None else arguments.num_classes
+    values, report = _fit(arguments, weights, name, settings, classes)
+    contiguous = {key: value.contiguous() for key, value in values.items()}
+    try:
+        save_file(contiguous, target, _metadata(name, settings, classes, source))
+    except SafetensorError as error:
+        raise UserError(f"cannot be written: {error}", file=arguments.target) from error
+    return report, f"{name}, {classes} classes"
+
+
 def _fit(
+    arguments: argparse.Namespace,
     weights: Mapping[str, "Tensor"],
-    source: Path,
     name: str,
     settings: Mapping[str, Any],
     classes: int,
-    from_swin: bool,
-    interpolation: str,
 ) -> tuple[dict[str, "Tensor"], "FitReport"]:
     import torch
 
@@ -149,14 +158,13 @@ def _fit(
     with torch.device("meta"):  # only its shapes are needed
         model: Any = create_backbone(name, settings, num_classes=classes)
     try:
-        if from_swin:
-            values, report = swin_to_focal(weights, model, interpolation=interpolation)
+        if arguments.from_swin:
+            values, report = swin_to_focal(weights, model, interpolation=arguments.interpolation)
         else:
-            values, report = fit_weights(weights, model, interpolation=interpolation, transfer=True)
+            values, report = fit_weights(weights, model, interpolation=arguments.interpolation, transfer=True)
     except WeightsError as error:
-        raise UserError(
-            f"{error.message} ({_way_out(error, weights, name, settings)})", file=source, key=error.key
-        ) from error
+        message = f"{error.message} ({_way_out(error, weights, name, settings)})"
+        raise UserError(message, file=arguments.source, key=error.key) from error
     if report.fresh:
         torch.manual_seed(0)
         new = create_backbone(name, settings, num_classes=classes).state_dict()
@@ -222,17 +230,6 @@ def _metadata(name: str, settings: Mapping[str, Any], classes: int, source: Path
         "source": source.name,
         "focal_lab": __version__,
     }
-
-
-def _write(values: Mapping[str, "Tensor"], target: Path, force: bool, metadata: dict[str, str]) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    with atomic_output(target, force=force, key="DST") as temporary:
-        try:
-            save_file({key: value.contiguous() for key, value in values.items()}, temporary, metadata)
-        except SafetensorError as error:
-            raise UserError(f"cannot be written: {error}", file=target) from error
 
 
 def _lines(report: "FitReport", verbose: bool) -> list[str]:

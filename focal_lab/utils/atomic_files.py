@@ -61,10 +61,11 @@ def sync_folder(folder: Path) -> None:
         os.close(directory)
 
 
-def check_output(
+@contextmanager
+def atomic_output(
     target: Path, *, force: bool, key: str = "--output", holds: Collection[str] | None = None
-) -> None:
-    """Refuse a path that `atomic_output` would not replace.
+) -> Iterator[Path]:
+    """A temporary file or folder beside `target` that replaces it when the block succeeds.
 
     Args:
         target: the file to write, or with `holds` the folder.
@@ -73,32 +74,17 @@ def check_output(
         holds: names of the folder's files; a folder with others is not overwritten.
 
     Raises:
-        UserError: it exists, is of the wrong kind, or has no parent folder.
+        UserError: the target exists, is of the wrong kind, has no parent folder, or cannot be written.
     """
-    is_folder = holds is not None
     if target.exists() or target.is_symlink():
-        if target.is_dir() != is_folder:
-            raise UserError(f"is {'not ' if is_folder else ''}a folder", file=target, key=key)
+        if target.is_dir() != (holds is not None):
+            raise UserError(f"is {'not ' if holds else ''}a folder", file=target, key=key)
         if not force:
             raise UserError("exists (overwrite it with --force)", file=target, key=key)
-        if holds is not None and not {entry.name for entry in target.iterdir()} <= set(holds):
+        if holds and not {entry.name for entry in target.iterdir()} <= set(holds):
             raise UserError("holds other files, too; name a new folder", file=target, key=key)
     if not target.parent.is_dir():
         raise UserError(f"the folder {target.parent} does not exist", file=target, key=key)
-
-
-@contextmanager
-def atomic_output(
-    target: Path, *, force: bool, key: str = "--output", holds: Collection[str] | None = None
-) -> Iterator[Path]:
-    """A temporary file or folder beside `target` that replaces it when the block succeeds.
-
-    Args: as of `check_output`.
-
-    Raises:
-        UserError: the target is refused or cannot be written; nothing is left behind.
-    """
-    check_output(target, force=force, key=key, holds=holds)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         if holds is None:
@@ -114,7 +100,7 @@ def atomic_output(
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror or error}", file=target, key=key) from error
     finally:
-        if holds is None:
-            temporary.unlink(missing_ok=True)
-        else:
+        if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)

@@ -93,7 +93,7 @@ def test_the_file_says_what_it_is_and_where_it_comes_from() -> None:
     assert not any(rebuilt.load_state_dict(load_file("out.safetensors")))
 
 
-def test_what_was_resized_dropped_and_left_fresh_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_resized_dropped_and_new_parameters_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     save_micro(focal_levels=(3, 2, 2, 2), img_size=56)
     arguments = ["--model", "focal_micro", "--set", "window_size=14", "--set", "img_size=56"]
     arguments += ["--num-classes", "7", "--interpolation", "bilinear"]
@@ -182,7 +182,7 @@ def test_swin_goes_both_ways_with_identical_logits() -> None:
             torch.testing.assert_close(ours(picture), swin(picture), rtol=1e-4, atol=1e-4)
 
 
-def test_a_focal_model_begins_from_swin(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_focal_model_is_initialized_from_swin(capsys: pytest.CaptureFixture[str]) -> None:
     swin = timm.create_model("swin_tiny_patch4_window7_224", **SWIN)
     torch.save(swin.state_dict(), "swin.pth")
     arguments = ["swin.pth", "out.safetensors", "--model", "focal_tiny", *SWIN_SET]
@@ -195,7 +195,7 @@ def test_a_focal_model_begins_from_swin(capsys: pytest.CaptureFixture[str]) -> N
     assert model.layers[0].blocks[0].attn.ring_bias.abs().max() > 0
     save_micro()
     arguments = ["source.pth", "x.safetensors", "--model", "focal_micro", "--from-swin"]
-    assert refused(capsys, *arguments).endswith("in the format of focal-lab (leave --from-swin out)")
+    assert refused(capsys, *arguments).endswith("in the format of focal-lab (omit --from-swin)")
 
 
 class Command:
@@ -248,7 +248,7 @@ def test_files_without_usable_weights_are_refused_and_nothing_in_them_is_run(
         (
             ["source.pth", "out.safetensors", "--model", "focal_micro", "--set", "focal_pool=conv"],
             "source.pth: layers.0.blocks.0.attn.pools.0.conv.weight: is missing; the model needs it in shape "
-            "(16, 1, 7, 7); 31 more do not fit either (make the model's options those of the file ",
+            "(16, 1, 7, 7); 31 more do not fit either (set the file's options with --set",
         ),
         (
             ["source.pth", "out.safetensors", "--model", "focal_micro", "--set", "window_sise=7"],
@@ -281,7 +281,7 @@ def test_files_without_usable_weights_are_refused_and_nothing_in_them_is_run(
         ),
     ],
 )
-def test_a_mistake_is_told_in_one_line_and_leaves_no_file(
+def test_a_mistake_is_reported_in_one_line_and_leaves_no_file(
     arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_micro()
@@ -290,7 +290,7 @@ def test_a_mistake_is_told_in_one_line_and_leaves_no_file(
     assert Path("there.safetensors").read_bytes() == b"mine"
 
 
-def test_a_file_of_another_model_is_told_with_the_model_that_it_fits(
+def test_a_file_of_another_model_is_refused_with_the_model_that_it_fits(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     save_micro()
@@ -304,7 +304,7 @@ def test_a_file_of_another_model_is_told_with_the_model_that_it_fits(
     assert line.endswith("(the file's network has width 24 and depths 2-2-2-2)")
 
 
-def test_a_target_that_cannot_be_written_is_told_and_the_old_one_stays(
+def test_a_target_that_cannot_be_written_is_reported_and_the_old_one_stays(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     save_micro()

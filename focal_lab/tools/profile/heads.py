@@ -1,8 +1,7 @@
 """Counts backbones with detection and segmentation heads, by the papers' convention."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from focal_lab.backbones.counting import count_released_parameters
 from focal_lab.backbones.options import Size
@@ -18,17 +17,8 @@ from focal_lab.tools.profile.counts import build_for_size, full_name
 REGIONS = {"focal_windows": [15, 13, 9, 7]}
 
 
-@dataclass(frozen=True)
-class HeadTask:
-    """How the paper's tables count a task.
-
-    Attributes:
-        task: its class.
-        head: its argument that selects the head.
-        num_classes: of the data set.
-        size: height and width of the image.
-        counted: what is part of the GMACs.
-    """
+class HeadTask(NamedTuple):
+    """How the paper's tables count a task: `head` is the argument of `task` that selects the head."""
 
     task: type[Task]
     head: str

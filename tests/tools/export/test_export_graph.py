@@ -25,7 +25,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_onnxruntime_computes_a_classification_on_any_batch_and_finds_what_it_needs_to_know(
+def test_onnxruntime_computes_a_classification_on_any_batch_and_reads_the_metadata(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert export(project / "resnet", "--to", "onnx", "--opset", 20) == 0

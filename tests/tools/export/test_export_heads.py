@@ -34,7 +34,7 @@ def test_a_segmentation_gives_logits_of_every_pixel(project: Path) -> None:
         assert found.argmax(1).equal(torch.stack(module(list(pictures))))
 
 
-def test_of_a_retinanet_all_boxes_are_given_from_which_suppression_finds_the_modules_own(
+def test_suppression_of_a_retinanets_exported_boxes_gives_the_modules_detections(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # so short a training says 0.01 of everything; equal scores have no order

@@ -132,7 +132,7 @@ def test_the_average_is_exported_when_asked_for(project: Path) -> None:
     assert not found["ema"].equal(found["raw"])
 
 
-def test_the_card_says_what_it_is_what_it_reached_and_how_it_is_loaded(project: Path) -> None:
+def test_the_card_has_training_results_classes_and_usage(project: Path) -> None:
     result = {"metrics": {"top1": 12.5, "ema_top1": 25.0}}
     (project / "classes/result.json").write_text(json.dumps(result), encoding="utf-8")
     cards = {}
@@ -158,7 +158,7 @@ def test_the_card_says_what_it_is_what_it_reached_and_how_it_is_loaded(project: 
     assert names["model"].num_classes == 10
 
 
-def test_a_card_of_another_backbone_needs_no_import_and_claims_no_licence(project: Path) -> None:
+def test_a_card_of_another_backbone_needs_no_import_and_has_no_license(project: Path) -> None:
     assert export(project / "resnet") == 0
     card = Path("resnet-timm/README.md").read_text(encoding="utf-8")
     assert "license: unknown" in card

@@ -59,7 +59,7 @@ def test_it_suggests_a_rate_and_leaves_only_the_files_that_were_asked_for(
     assert "of 16 images" in told
 
 
-def test_a_step_has_the_pictures_of_all_devices_and_the_mean_of_their_losses(
+def test_a_step_has_the_images_of_all_devices_and_the_mean_of_their_losses(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     told = find(capsys, "--num-training=21", "--max-lr=1e-5", "--trainer.devices=3", "--csv=curve.csv")

@@ -74,7 +74,7 @@ def test_a_row_for_each_of_the_likeliest_classes_and_one_for_what_cannot_be_read
     assert "images/s of the network" in captured.err
 
 
-def test_the_table_is_what_the_network_says_of_the_picture_as_it_was_judged(
+def test_the_table_has_the_networks_probabilities_of_the_preprocessed_image(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known = open_trained(str(project / "classes"), Path("runs"))
@@ -91,10 +91,10 @@ def test_the_table_is_what_the_network_says_of_the_picture_as_it_was_judged(
     assert found == pytest.approx(expected.values.tolist(), abs=1e-4)
 
 
-def test_it_has_the_columns_and_answers_of_lightnings_predict(
+def test_it_has_the_columns_and_values_of_lightnings_predict(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same pictures, those of a test, by both ways in."""
+    """The same images, those of a test split, by path and as the data of an experiment."""
     config = yaml.safe_load((project / "classes.yaml").read_text(encoding="utf-8"))
     config["trainer"]["default_root_dir"] = "old"
     Path("old.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -137,7 +137,7 @@ def test_workers_and_precision_change_no_order(project: Path, capsys: pytest.Cap
     assert [(row["file"], row["rank"]) for row in found] == [(row["file"], row["rank"]) for row in expected]
 
 
-def test_a_detection_writes_cocos_results_and_pictures(
+def test_a_detection_writes_cocos_results_and_drawn_images(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert predict(project / "boxes", "photos", "--output", "found") == 0
@@ -155,7 +155,7 @@ def test_a_detection_writes_cocos_results_and_pictures(
     assert drawn == {"a.png", "b.png", "7.png"}
 
 
-def test_a_segmentation_writes_masks_of_the_pictures_own_size(project: Path) -> None:
+def test_a_segmentation_writes_masks_of_the_images_own_size(project: Path) -> None:
     assert predict(project / "pixels", "photos/*.*", "--output", "found") == 0
     assert {path.name for path in Path("found/masks").iterdir()} == {"a.png", "b.png"}
     with Image.open("found/masks/a.png") as mask:
@@ -174,7 +174,7 @@ def test_a_segmentation_writes_masks_of_the_pictures_own_size(project: Path) -> 
     assert any(np.array_equal(target["mask"].numpy(), predicted) for target in read)
 
 
-def test_none_that_can_be_read_is_status_1(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_status_is_1_if_no_image_can_be_read(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert predict(project / "classes", "photos/damaged.png", "--output", "table.csv") == 1
     captured = capsys.readouterr()
     assert "0 of 1 images predicted, 1 unreadable" in captured.err
@@ -254,7 +254,7 @@ def test_weights_of_another_network_than_the_options_say_are_refused(
     assert message in line
 
 
-def test_help_tells_both_ways_in(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_mentions_the_data_of_an_experiment(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         predict("--help")
     assert ended.value.code == 0

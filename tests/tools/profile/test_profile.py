@@ -137,7 +137,7 @@ def test_a_focal_model_is_built_for_the_given_size(profile: Any, given: Any, siz
     assert focal["stages"][0]["map_size"] == [size[0] // 4, size[1] // 4]
 
 
-def test_other_models_take_the_size_where_they_can_and_the_picture_where_not(profile: Any) -> None:
+def test_other_models_take_the_size_where_they_can_and_run_at_any_size_where_not(profile: Any) -> None:
     usual = profile(SWIN, "resnet50")
     # timm's Swin refuses pictures of another size than it was built for
     wide = profile(SWIN, "resnet50", "--image-size", "224", "448")
@@ -145,7 +145,7 @@ def test_other_models_take_the_size_where_they_can_and_the_picture_where_not(pro
         assert doubled["gmacs"] == pytest.approx(2 * counted["gmacs"], rel=0.005)
 
 
-def test_channels_of_the_picture_follow_the_option(profile: Any) -> None:
+def test_channels_of_the_image_follow_the_option(profile: Any) -> None:
     gray, colour = profile("resnet18", "--set", "in_chans=1"), profile("resnet18")
     assert gray[0]["params"] == colour[0]["params"] - 2 * 7 * 7 * 64
 
