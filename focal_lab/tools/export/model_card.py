@@ -53,9 +53,10 @@ def model_card(trained: TrainedTask, cfg: Mapping[str, Any], license_name: str |
     ]
     features = ", features_only=True" if is_backbone else ""
     height, width = cfg["input_size"][1:]
+    pipeline = "image-feature-extraction" if is_backbone else "image-classification"
     card = {
         "license": license_name or "unknown",
-        "tags": ["image-feature-extraction" if is_backbone else "image-classification", "timm"],
+        "tags": [pipeline, "timm"],
         "description": description,
         "details": {
             "Training": _training(trained),
@@ -67,7 +68,9 @@ def model_card(trained: TrainedTask, cfg: Mapping[str, Any], license_name: str |
         },
         "usage": _USE.format(imports="\n".join(imports), features=features),
     }
-    return generate_readme(card | ({"citation": _CITATION} if focal else {}), trained.name, card["tags"][0])
+    card |= {"citation": _CITATION} if focal else {}
+    text: str = generate_readme(card, trained.name, pipeline)
+    return text
 
 
 def _training(trained: TrainedTask) -> dict[str, Any]:

@@ -199,7 +199,7 @@ def _text(test: RangeTest, chosen: int, model: Any, trainer: Any) -> str:
         f"suggestion: --model.lr={rates[chosen]:.2g}{configured}",
         "why: over the logarithm of the rate, the smoothed loss falls fastest there; it was "
         f"{losses[0]:.3g} at the start, {losses[chosen]:.3g} there, and lowest at "
-        f"{rates[losses.idxmin()]:.2g}, {losses.min():.3g}",
+        f"{rates[int(losses.argmin())]:.2g}, {losses.min():.3g}",
         f"the search ended because {test.ended}",
         f"{len(rates)} steps{images} from the initial weights; nothing was saved",
     ]
