@@ -75,7 +75,7 @@ def test_what_differs_from_the_module_is_not_written(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A graph of slightly other weights."""
-    from focal_lab.tools.export.command import graph as export_graph
+    from focal_lab.tools.export import graph as export_graph
 
     record = export_graph.record
 
