@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from focal_lab.command_line import CommandParser
@@ -65,8 +66,7 @@ def main(argv: list[str]) -> int:
 def _models(
     options: argparse.Namespace, settings: Mapping[str, Any], size: tuple[int, int] | None
 ) -> list["CountedModel"]:
-    from focal_lab.tools.profile.counts import count_model
-    from focal_lab.tools.profile.throughput import measure
+    from focal_lab.tools.profile.counts import SPEED_AND_MEMORY, count_model
 
     models: dict[str, CountedModel] = {}
     for label in options.names:
@@ -76,13 +76,47 @@ def _models(
     if not options.no_measure:
         if sys.stderr.isatty():  # no progress bar, which would slow down what is measured
             print(f"measuring {', '.join(options.names)} ...", file=sys.stderr)
-        measure(
-            list(models.values()),
-            options.batch_size or BATCH_SIZE,
-            options.rounds or ROUNDS,
-            options.training,
-        )
+        batch_size, rounds = options.batch_size or BATCH_SIZE, options.rounds or ROUNDS
+        for model, measured in zip(models.values(), _measure(models, batch_size, rounds, False), strict=True):
+            model.profile.update(measured)
+        if options.training:
+            trained = _measure(models, batch_size, rounds, True)
+            for model, measured in zip(models.values(), trained, strict=True):
+                model.profile["training"] = {key: measured[key] for key in SPEED_AND_MEMORY}
     return list(models.values())
+
+
+def _measure(
+    models: Mapping[str, "CountedModel"], batch_size: int, rounds: int, training: bool
+) -> list[dict[str, Any]]:
+    """Speed in this process, in turns, and memory in a process for each model."""
+    import torch
+
+    from focal_lab.tasks.backbone import create_backbone
+    from focal_lab.tools.profile.memory import measure_memory
+    from focal_lab.tools.profile.throughput import best_device, make_pass, measure_speed
+
+    device = best_device()
+    passes, memory = [], []
+    for name, model in models.items():
+        height, width = model.profile["image_size"]
+        shape = (batch_size, model.channels, height, width)
+        memory.append(measure_memory(name, model.arguments, shape, training=training))
+        network = create_backbone(name, model.arguments).to(device)
+        passes.append(make_pass(network, torch.randn(shape, device=device), training=training))
+    speeds = measure_speed(passes, batch_size, rounds=rounds)
+    return [
+        {
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "batch_size": batch_size,
+            "images_per_second": median(speed),
+            "images_per_second_rounds": speed,
+            "relative_speed": median(a / b for a, b in zip(speed, speeds[0], strict=True)),
+            "peak_memory_bytes": peak,
+        }
+        for speed, peak in zip(speeds, memory, strict=True)
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,15 +2,9 @@
 
 import time
 from collections.abc import Callable, Sequence
-from statistics import median
-from typing import Any
 
 import torch
 from torch import nn
-
-from focal_lab.tasks.backbone import create_backbone
-from focal_lab.tools.profile.counts import SPEED_AND_MEMORY, CountedModel
-from focal_lab.tools.profile.memory import measure_memory
 
 WARM_UPS = 2
 # Least seconds of an interval: short passes are repeated until the clock's noise is negligible.
@@ -47,38 +41,6 @@ def make_pass(model: nn.Module, images: torch.Tensor, *, training: bool) -> Call
         model.zero_grad(set_to_none=True)
 
     return train
-
-
-def measure(models: Sequence[CountedModel], batch_size: int, rounds: int, training: bool) -> None:
-    """Add to the models' profiles: speed in this process, in turns, and memory in a process each."""
-    for model, measured in zip(models, _measure(models, batch_size, rounds, False), strict=True):
-        machine = {"device": str(best_device()), "threads": torch.get_num_threads(), "batch_size": batch_size}
-        model.profile.update(machine | measured)
-    if training:
-        for model, measured in zip(models, _measure(models, batch_size, rounds, True), strict=True):
-            model.profile["training"] = measured
-
-
-def _measure(
-    models: Sequence[CountedModel], batch_size: int, rounds: int, training: bool
-) -> list[dict[str, Any]]:
-    device = best_device()
-    passes, memory = [], []
-    for model in models:
-        name, (height, width) = model.profile["name"], model.profile["image_size"]
-        shape = (batch_size, model.channels, height, width)
-        memory.append(measure_memory(name, model.arguments, shape, training=training))
-        network = create_backbone(name, model.arguments).to(device)
-        passes.append(make_pass(network, torch.randn(shape, device=device), training=training))
-    speeds = measure_speed(passes, batch_size, rounds=rounds)
-    return [
-        dict(zip(SPEED_AND_MEMORY, (median(speed), speed, _ratio(speed, speeds[0]), peak), strict=True))
-        for speed, peak in zip(speeds, memory, strict=True)
-    ]
-
-
-def _ratio(speeds: Sequence[float], baseline: Sequence[float]) -> float:
-    return median(a / b for a, b in zip(speeds, baseline, strict=True))
 
 
 def measure_speed(
