@@ -62,9 +62,7 @@ def test_suppression_of_a_retinanets_exported_boxes_gives_the_modules_detections
         torch.testing.assert_close(boxes[where][kept], answer["boxes"])
 
 
-def test_a_detector_with_proposals_is_refused(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_detector_with_proposals_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export(project / "mask_rcnn", "--to", "onnx") == cli.USER_ERROR
     captured = capsys.readouterr()
     assert captured.out == ""
