@@ -42,11 +42,10 @@ def asked(mixed: FakePlan, out: Path, monkeypatch: pytest.MonkeyPatch) -> list[t
         calls.append((path, out, *(asked[name] for name in ("suite", "seeds", "overrides", "tasks"))))
         return mixed
 
-    monkeypatch.setitem(
-        sys.modules,
-        "focal_lab.sweep.plan.plan",
-        SimpleNamespace(recall_plan=recall_plan, with_proposals=lambda plan, out: plan),
-    )
+    plan = SimpleNamespace(with_proposals=lambda plan, out: plan)
+    monkeypatch.setitem(sys.modules, "focal_lab.sweep.plan.plan", plan)
+    recall = SimpleNamespace(recall_plan=recall_plan)
+    monkeypatch.setitem(sys.modules, "focal_lab.sweep.plan.recall", recall)
     Path("sweeps").mkdir()
     Path("sweeps/window_size.yaml").write_text("title: Window size\n")
     return calls

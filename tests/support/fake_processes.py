@@ -1,13 +1,14 @@
 """Processes that answer a plan's questions at once, without torch."""
 
+from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
-from focal_lab.sweep.worker.survey import Check, Machine, Measure, Measured
+from focal_lab.sweep.worker.survey import Check, MachineSpecs, Measure, StepTimes
 
-MACHINE = Machine("2 x Abacus", "2.0", 0, 8000.0, None)
-MEASURED = Measured(
+MACHINE = MachineSpecs("2 x Abacus", "2.0", 0, 8000.0, None)
+MEASURED = StepTimes(
     start_up=5.0,
     batch=0.1,
     batches=100.0,
@@ -85,5 +86,7 @@ class FakeProcesses:
         absent = [("absent", pair) for pair in self.absent.items()]
         return [("machine", MACHINE), *counted, *absent, *wrong, ("checked", None)]
 
-    def _measured(self) -> Measured:
-        return MEASURED.corrected(self.slowness, 0)
+    def _measured(self) -> StepTimes:
+        names = ("start_up", "batch", "val_batch", "epoch_end", "test", "test_batch")
+        scaled: dict[str, Any] = {name: self.slowness * getattr(MEASURED, name) for name in names}
+        return replace(MEASURED, **scaled)

@@ -1,4 +1,4 @@
-"""A sweep played in no time: what happens, in order, and how well the time left is told meanwhile."""
+"""A simulated sweep: what happens, in order, and the time left as it is estimated meanwhile."""
 
 import heapq
 import math
@@ -103,13 +103,12 @@ def story(sweep: Sweep) -> list[tuple[float, str, str, float]]:
     return sorted(told, key=lambda event: event[0])
 
 
-def left_after(sweep: Sweep, share: float, *, helpers_known: bool = True) -> tuple[float | None, float]:
+def left_after(sweep: Sweep, share: float) -> tuple[float | None, float]:
     """Seconds left as told after a share of the sweep, and as it comes to be."""
     happens = story(sweep)
     total = happens[-1][0]
     told = TimeLeft([run.expected for run in sweep.runs], sweep.workers, in_seconds=sweep.in_seconds)
-    if helpers_known:
-        told.helpers = sweep.elsewhere
+    told.helpers = sweep.elsewhere
     for run in sweep.reused:
         told.skip(run)
     for now, what, run, part in happens:
@@ -120,7 +119,7 @@ def left_after(sweep: Sweep, share: float, *, helpers_known: bool = True) -> tup
         elif what == "step":
             told.advance(run, part, now, saved=(part * EPOCHS) % 1 == 0)
         elif what == "died":
-            told.lose(run, now)
+            told.lose(run)
         else:
             told.end(run, now)
     return told.left(share * total), (1 - share) * total

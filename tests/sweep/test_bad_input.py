@@ -20,7 +20,8 @@ from focal_lab.sweep.engine.conflicts import present, refuse_conflicts
 from focal_lab.sweep.engine.slots import find_slots
 from focal_lab.sweep.engine.storage import check_url, clock_difference, open_storage
 from focal_lab.sweep.plan.manifest import Manifest, manifest_path, read_manifest, write_manifest
-from focal_lab.sweep.plan.plan import Plan, make_plan, remember
+from focal_lab.sweep.plan.plan import Plan, make_plan
+from focal_lab.sweep.plan.recall import remember
 
 
 def focal_lab(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

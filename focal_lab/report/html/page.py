@@ -87,7 +87,7 @@ def draw_plots(table: Table, plan: "Plan", out: Path) -> list[InlinePlot]:
 
 def objectives_of(plan: "Plan") -> Mapping[str, str] | None:
     """Of a search, column -> maximize or minimize; None for a design."""
-    return None if plan.recipe is None else plan.recipe.search.objectives
+    return None if plan.space is None else plan.space.search.objectives
 
 
 def _versions(runs: Mapping[str, int]) -> str:

@@ -90,7 +90,7 @@ class _Writer:
         if seen != self._seen:
             self._plots, self._seen = draw_plots(self.table, plan, self._out), seen
         ended = State.MISSING not in runs.values() and (
-            plan.recipe is None or len(runs) >= plan.recipe.trials
+            plan.space is None or len(runs) >= plan.space.trials
         )
         refresh, command = None if ended else refresh, self._command(plan)
         text = page(self.table, plan, self._out, refresh=refresh, plots=self._plots, command=command)

@@ -54,7 +54,8 @@ def sweep_table(
 
 def recall_sweep(sweep: str | Path, out: str | Path, **options: Any) -> "Plan":
     """The plan of a sweep as it was last run in `out`, but for the options given; a search's has its runs."""
-    from focal_lab.sweep.plan.plan import recall_plan, with_proposals
+    from focal_lab.sweep.plan.plan import with_proposals
+    from focal_lab.sweep.plan.recall import recall_plan
     from focal_lab.sweep.spec.sweep_file import find_sweep
 
     return with_proposals(recall_plan(find_sweep(str(sweep)), Path(out), **options), Path(out))
@@ -105,8 +106,8 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
         rows = with_references(rows, layout, sweep.columns)
     rows = _compared(plan, rows, columns, results)
     order = None
-    if plan.recipe is not None:
-        order = front_sentence(plan.front, plan.recipe.search.objectives, len(results))
+    if plan.space is not None:
+        order = front_sentence(plan.front, plan.space.search.objectives, len(results))
     table = Table(
         name=sweep.name,
         title=sweep.title,
@@ -145,7 +146,7 @@ def _compared(
 ) -> list[Row]:
     """The rows with their baselines; a search has none unless its file names one."""
     baselines: list[int | None] = [None] * len(rows)
-    if plan.recipe is None or plan.sweep.baseline:
+    if plan.space is None or plan.sweep.baseline:
         baselines = find_baselines(rows, plan.sweep.baseline)
     data = describe_data([[results[run.run] for run in row.runs if run.run in results] for row in rows])
     rows = [

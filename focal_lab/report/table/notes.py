@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from focal_lab.report.table.model import COUNTED, PlannedRun, Row, Table, row_name
 from focal_lab.report.table.provenance import short_commit
 from focal_lab.report.table.statistics import LEAST_SEEDS
-from focal_lab.sweep.estimate.counted_size import PAPER_SIZES, pixels
 from focal_lab.sweep.run_folder.outcome import State
+from focal_lab.sweep.spec.columns import PAPER_SIZES, pixels
 
 if TYPE_CHECKING:
     import pandas as pd

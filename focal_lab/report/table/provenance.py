@@ -6,8 +6,8 @@ from typing import Any
 
 from focal_lab.report.table.long_table import flatten
 from focal_lab.report.table.model import Provenance
-from focal_lab.sweep.estimate.counted_size import pixels
 from focal_lab.sweep.run_folder.result import Result
+from focal_lab.sweep.spec.columns import pixels
 
 # Settings that change how fast images are loaded, not which.
 _ONLY_SPEED = frozenset({"batch_size", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor"})

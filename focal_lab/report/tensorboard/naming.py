@@ -89,7 +89,8 @@ def unique_names(labels: Iterable[str]) -> list[str]:
 
 
 def _planned(path: Path, out: Path, started: set[str]) -> ShownSweep:
-    from focal_lab.sweep.plan.plan import recall_plan, with_proposals
+    from focal_lab.sweep.plan.plan import with_proposals
+    from focal_lab.sweep.plan.recall import recall_plan
 
     plan = with_proposals(recall_plan(path, out), out)
     runs = _shown(plan.runs, started)

@@ -1,4 +1,4 @@
-"""What `sweep` and `worker` share: their options, and the execution of runs that are known."""
+"""What `sweep` and `worker` share: their options, and the training of known runs."""
 
 import argparse
 import os
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from focal_lab.errors import UserError
-from focal_lab.sweep.commands.options import parse_duration
+from focal_lab.sweep.commands.options import add_workers, at_least, parse_duration
+from focal_lab.sweep.commands.progress import SweepView
 from focal_lab.sweep.engine.conflicts import Rivals, present
-from focal_lab.sweep.engine.executor import Execution, Rules, Summary, View
+from focal_lab.sweep.engine.executor import Execution, Rules, Summary
 from focal_lab.sweep.engine.queue import RunQueue
 from focal_lab.sweep.engine.search_queue import SearchQueue
 from focal_lab.sweep.engine.slots import DeviceSlots
@@ -28,11 +29,11 @@ _STORAGE_VARIABLE = "FOCAL_LAB_STORAGE"
 
 
 @dataclass(frozen=True)
-class Work:
-    """How runs are to be executed, as the command line says.
+class ExecutionOptions:
+    """How runs are executed, from the command line.
 
     Attributes:
-        storage: address of a PostgreSQL database, None for a journal in the folder of the runs.
+        storage: URL of a PostgreSQL database, None for a journal in the folder of the runs.
         workers: runs at a time, None for as many as fit.
     """
 
@@ -42,32 +43,10 @@ class Work:
     retries: int
     rules: Rules
 
-    def open(self, manifest: Manifest, out: Path) -> RunQueue:
-        """The queue of a study.
 
-        Raises:
-            UserError: the storage cannot be used.
-        """
-        options: dict[str, Any] = {
-            "storage": self.storage,
-            "retries": self.retries,
-            "grace": self.grace,
-            "rivals": Rivals(out, manifest.study),
-        }
-        if manifest.recipe is not None:
-            return SearchQueue(out, manifest.recipe, **options)
-        levels: dict[str, dict[str, None]] = {}
-        for run in manifest.runs:
-            for name, label in run.cell.labels.items():
-                levels.setdefault(name, {})[label] = None
-        return RunQueue(out, manifest.study, levels=levels, **options)
-
-
-def add_work_options(parser: argparse.ArgumentParser) -> None:
+def add_execution_options(parser: argparse.ArgumentParser) -> None:
     """The options that say how runs are executed."""
-    parser.add_argument(
-        "--workers", type=int, help="runs trained at the same time (default: one a GPU, or a core up to 4)"
-    )
+    add_workers(parser, "one a GPU, or a core up to 4")
     parser.add_argument(
         "--storage",
         metavar="URL",
@@ -76,19 +55,19 @@ def add_work_options(parser: argparse.ArgumentParser) -> None:
         f"(default: ${_STORAGE_VARIABLE}, or a journal in --out, for one machine)",
     )
     parser.add_argument(
-        "--retries", type=int, default=1, help="how often a run that died is tried again (default: 1)"
+        "--retries", type=int, default=1, help="how often a run that crashed is tried again (default: 1)"
     )
     parser.add_argument(
         "--timeout",
         default="1h",
         metavar="TIME",
-        help="a run that is silent for so long is taken for hung: 90s, 30m, 2h (default: 1h)",
+        help="a run that reports nothing for so long counts as hung: 90s, 30m, 2h (default: 1h)",
     )
     parser.add_argument(
         "--grace",
         default=f"{GRACE:.0f}s",
         metavar="TIME",
-        help="with --storage: a machine that is silent for so long is taken for dead (default: "
+        help="with --storage: a machine that reports nothing for so long counts as dead (default: "
         f"{GRACE:.0f}s; the same on all machines)",
     )
     parser.add_argument(
@@ -99,19 +78,17 @@ def add_work_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def work_of(options: argparse.Namespace) -> Work:
-    """Check the options of `add_work_options`.
+def execution_options(options: argparse.Namespace) -> ExecutionOptions:
+    """Check the options of `add_execution_options`.
 
     Raises:
         UserError: one of them is wrong.
     """
-    if options.workers is not None and options.workers < 1:
-        raise UserError(f"{options.workers} is too few; use 1 or more", key="--workers")
-    if options.retries < 0:
-        raise UserError(f"{options.retries} is too few; use 0 or more", key="--retries")
+    at_least(1, options.workers, "--workers")
+    at_least(0, options.retries, "--retries")
     if options.storage is not None:
         check_url(options.storage)
-    return Work(
+    return ExecutionOptions(
         storage=options.storage or None,
         grace=parse_duration(options.grace, "--grace"),
         workers=options.workers,
@@ -120,35 +97,77 @@ def work_of(options: argparse.Namespace) -> Work:
     )
 
 
+def open_queue(chosen: ExecutionOptions, manifest: Manifest, out: Path) -> RunQueue:
+    """The queue of a study.
+
+    Raises:
+        UserError: the storage cannot be used.
+    """
+    options: dict[str, Any] = {
+        "storage": chosen.storage,
+        "retries": chosen.retries,
+        "grace": chosen.grace,
+        "rivals": Rivals(out, manifest.study),
+    }
+    if manifest.space is not None:
+        return SearchQueue(out, manifest.space, **options)
+    levels: dict[str, dict[str, None]] = {}
+    for run in manifest.runs:
+        for name, label in run.cell.labels.items():
+            levels.setdefault(name, {})[label] = None
+    return RunQueue(out, manifest.study, levels=levels, **options)
+
+
 def execute(
     runs: Sequence[Run],
     manifest: Manifest,
     out: Path,
     queue: RunQueue,
     places: DeviceSlots,
-    work: Work,
+    rules: Rules,
     processes: WarmProcesses,
-    view: View,
+    view: SweepView,
+    again: str,
     *,
     adopt: bool = False,
-) -> Summary:
-    """Train runs of a study; with `adopt`, also those that others add to it meanwhile."""
-    _warn_of_clock(queue, view)
-    with present(manifest.study, out):
-        return Execution(
-            runs,
-            out,
-            queue,
-            slots=places,
-            rules=work.rules,
-            processes=processes,
-            view=view,
-            find=queue.proposals.runs if isinstance(queue, SearchQueue) else _Watched(manifest, out),
-            adopt=adopt or queue.searches,
-        ).run()
+) -> int:
+    """Train runs of a study and print a summary.
+
+    Args:
+        again: the command, to be typed again.
+        adopt: train runs that others add to the study meanwhile, too.
+
+    Returns:
+        Exit status: 0 all finished, 1 some failed or the disk was full, 130 interrupted.
+    """
+    total = view.total
+    difference = clock_difference(queue.storage)
+    if difference is not None:
+        ahead = f"{abs(difference):.0f} s {'ahead of' if difference > 0 else 'behind'}"
+        view.noted(
+            f"the clock of this machine is {ahead} the database's: times in results will disagree between "
+            "machines; which machine is dead is decided by the database's clock alone"
+        )
+    try:
+        with present(manifest.study, out):
+            summary = Execution(
+                runs,
+                out,
+                queue,
+                slots=places,
+                rules=rules,
+                processes=processes,
+                view=view,
+                find=queue.proposals.runs if isinstance(queue, SearchQueue) else _AddedRuns(manifest, out),
+                adopt=adopt or queue.searches,
+            ).run()
+    finally:
+        view.close()
+    print(conclusion(settled(summary, queue, total, out), summary, again), file=sys.stderr)
+    return status_of(summary)
 
 
-class _Watched:
+class _AddedRuns:
     """Runs that others have added to a study's plan."""
 
     def __init__(self, manifest: Manifest, out: Path) -> None:
@@ -177,8 +196,8 @@ def status_of(summary: Summary) -> int:
 def settled(summary: Summary, queue: RunQueue, total: int, out: Path) -> int:
     """How many runs a study has in the end: of a search, those that were proposed.
 
-    Proposals that another sweep had trained before are reused, although nobody asked for them by their ID. A
-    space that is smaller than the trials asked for is reported.
+    Proposals that another sweep had trained before are counted as reused, although nobody asked for them by
+    ID. A space smaller than the number of trials is reported.
     """
     if not isinstance(queue, SearchQueue) or summary.interrupted or summary.halted:
         return total
@@ -186,17 +205,17 @@ def settled(summary: Summary, queue: RunQueue, total: int, out: Path) -> int:
     known = {run for runs in lists for run in runs}
     proposed = queue.proposals.runs()
     summary.reused += [run for run in proposed if run not in known and read_outcome(out / run).result]
-    asked = queue.trials
-    if len(proposed) < asked:
+    if len(proposed) < queue.trials:
         print(
-            f"the search space is exhausted: {len(proposed)} of {asked} trials, no other combination is left",
+            f"the search space is exhausted: {len(proposed)} of {queue.trials} trials, no other combination "
+            "is left",
             file=sys.stderr,
         )
     return len(proposed)
 
 
 def conclusion(total: int, summary: Summary, again: str) -> str:
-    """What a command came to, in a line or two; `again` is the command."""
+    """How a command ended, in a line or two; `again` is the command."""
     parts = [f"{len(summary.trained)} trained", f"{len(summary.reused)} reused"]
     if summary.elsewhere:
         parts.append(f"{len(summary.elsewhere)} trained by another command")
@@ -204,20 +223,9 @@ def conclusion(total: int, summary: Summary, again: str) -> str:
         parts.append(f"{len(summary.pruned)} stopped early")
     if summary.failed:
         parts.append(f"{len(summary.failed)} failed (the next sweep tries them again)")
-    told = f"{total} runs: {', '.join(parts)}"
+    counts = f"{total} runs: {', '.join(parts)}"
     if summary.halted:
-        told = f"{summary.halted}\n{told}, stopped before the rest"
-        return f"{told}. {summary.way_out} with: {again}"
+        return f"{summary.halted}\n{counts}, stopped before the rest. {summary.way_out} with: {again}"
     if not summary.interrupted:
-        return told
-    return f"{told}, stopped before the rest. Go on with: {again}"
-
-
-def _warn_of_clock(queue: RunQueue, view: View) -> None:
-    difference = clock_difference(queue.storage)
-    if difference is not None:
-        ahead = f"{abs(difference):.0f} s {'ahead of' if difference > 0 else 'behind'}"
-        view.noted(
-            f"the clock of this machine is {ahead} the database's: times in results will disagree between "
-            "machines; who is dead is decided by the database's clock alone"
-        )
+        return counts
+    return f"{counts}, stopped before the rest. Resume with: {again}"

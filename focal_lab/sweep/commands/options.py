@@ -8,10 +8,11 @@ from focal_lab.command_line import CommandParser, add_out
 from focal_lab.errors import UserError, one_of
 from focal_lab.sweep.plan.plan import Plan, make_plan, parse_overrides
 from focal_lab.sweep.plan.trainer_settings import refuse_unhonoured
+from focal_lab.sweep.spec.checks import unknown
 from focal_lab.sweep.spec.sweep_file import TASKS, find_sweep
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?([smhd])", re.ASCII)
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?) ?([smhd]?)", re.ASCII)
 
 
 def plan_of(options: argparse.Namespace, papers: Sequence[str]) -> Plan:
@@ -33,12 +34,10 @@ def plan_of(options: argparse.Namespace, papers: Sequence[str]) -> Plan:
         tasks=options.tasks,
         out=options.out,
     )
-    if plan.sweep.paper not in (None, *papers):
-        raise UserError(
-            f"{plan.sweep.paper} is no published table with a layout (use {one_of(papers)})",
-            file=plan.sweep.path,
-            key="paper",
-        )
+    paper = plan.sweep.paper
+    if paper not in (None, *papers):
+        what = f"{paper} is not a published table with a layout"
+        raise UserError(what + unknown(str(paper), papers), file=plan.sweep.path, key="paper")
     refuse_unhonoured(plan, parse_overrides(options.set))
     return plan
 
@@ -70,26 +69,40 @@ def sweep_parser(name: str, function: object) -> argparse.ArgumentParser:
     return parser
 
 
+def add_workers(parser: argparse.ArgumentParser, default: str) -> None:
+    """`--workers`, which is described with its default."""
+    parser.add_argument("--workers", type=int, help=f"runs trained at the same time (default: {default})")
+
+
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    """`--budget`."""
+    parser.add_argument(
+        "--budget", metavar="TIME", help="refuse a plan that takes longer on these workers: 40h, 30m, 90s"
+    )
+
+
+def at_least(least: int, value: int | None, key: str) -> None:
+    """Raises UserError for an option below its minimum."""
+    if value is not None and value < least:
+        raise UserError(f"{value} is too few; use {least} or more", key=key)
+
+
 def parse_duration(text: str, key: str) -> float:
     """Seconds of `90s`, `30m`, `2.5h` or `2d`.
 
     Args:
-        text: a number and a unit; a bare number is refused, because it is taken for hours by some.
+        text: a number and a unit; a bare number is refused, because some take it for hours.
         key: the option, for the message.
 
     Raises:
-        UserError: no such time, or none at all.
+        UserError: not a duration, or zero.
     """
-    found = _DURATION.fullmatch(text.strip())
-    if found is None:
-        bare = re.fullmatch(r"\d+(?:\.\d+)?", text.strip(), re.ASCII)
-        way_out = (
-            f"add a unit: {text.strip()}s, {text.strip()}m or {text.strip()}h"
-            if bare
-            else "use 90s, 30m, 2.5h or 2d"
-        )
-        raise UserError(f"{text!r} is no time ({way_out})", key=key)
+    word = text.strip()
+    found = _NUMBER.fullmatch(word)
+    if found is None or not found[2]:
+        way_out = "use 90s, 30m, 2.5h or 2d" if found is None else f"add a unit: {word}s, {word}m or {word}h"
+        raise UserError(f"{text!r} is not a duration ({way_out})", key=key)
     seconds = float(found[1]) * _UNITS[found[2]]
     if seconds <= 0:
-        raise UserError(f"{text} is too little time", key=key)
+        raise UserError(f"{text} is too short", key=key)
     return seconds

@@ -1,4 +1,4 @@
-"""`focal-lab runs`: lists the runs of a folder, removes them, has them tried again."""
+"""`focal-lab runs`: lists the runs of a folder, removes them, lets them be retried."""
 
 import argparse
 import json
@@ -9,25 +9,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from focal_lab.command_line import CommandParser, add_out
-from focal_lab.errors import UserError, one_of
-from focal_lab.sweep.commands.runs_text import many, runs_text, size
+from focal_lab.errors import UserError
+from focal_lab.sweep.commands.runs_text import runs_text
 from focal_lab.sweep.housekeeping.cleanup import Waste, find_waste, remove_run, remove_waste, untrained
 from focal_lab.sweep.housekeeping.inventory import Needs, RunEntry, find_runs, read_needs, take_inventory
 from focal_lab.sweep.run_folder.layout import CHECKPOINTS, FAILURE_FILE, is_running, run_folders
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.run_folder.retention import parse_keep
+from focal_lab.sweep.spec.checks import unknown
+from focal_lab.utils.units import many, size
 
 SOME_KEPT = 1
-_EPILOG = """actions (focal-lab runs ACTION --help tells more):
+_EPILOG = """actions (focal-lab runs ACTION --help for more):
   rm ID...     remove runs that no sweep needs; --force: needed ones, too
   retry ID...  forget why they failed: the next sweep trains them again
-  gc           remove runs that no sweep needs, and what dead processes left
-An id may be cut short. --failed instead of ids means all failed runs.
+  gc           remove runs that no sweep needs, and leftovers of killed processes
+The beginning of an ID is enough. --failed instead of IDs means all failed runs.
 
 examples:
   focal-lab runs --failed
-  focal-lab runs rm 3f2a91 b07c --out runs
-  focal-lab runs gc --dry-run"""
+  focal-lab runs rm 3f2a 81c0"""
 
 
 def runs_command(argv: list[str]) -> int:
@@ -75,8 +76,8 @@ def runs_command(argv: list[str]) -> int:
 def _of_sweep(entries: Sequence[RunEntry], sweep: str, needs: Needs, out: Path) -> list[RunEntry]:
     known = sorted({name for names in needs.sweeps.values() for name in names})
     if sweep not in known:
-        way_out = f"use {one_of(known)}" if known else "no sweep was run there"
-        raise UserError(f"{sweep!r} is no sweep in {out} ({way_out})", key="--sweep")
+        hint = unknown(sweep, known) or " (no sweep was run there)"
+        raise UserError(f"{sweep!r} is not a sweep in {out}{hint}", key="--sweep")
     return [entry for entry in entries if sweep in entry.sweeps]
 
 
@@ -95,7 +96,7 @@ def _remove(argv: list[str]) -> int:
             )
     if needs.doubts and not options.force:
         raise UserError(
-            f"{needs.doubts[0]} (until then nobody knows what it needs; --force removes all the same)"
+            f"{needs.doubts[0]} (until then it is unknown what it needs; --force removes them anyway)"
         )
     freed = sum(remove_run(folder) for folder in folders)
     print(f"removed {many(len(folders), 'run')}, {size(freed)}")
@@ -126,10 +127,10 @@ def _collect(argv: list[str]) -> int:
     parser = CommandParser(
         prog="focal-lab runs gc",
         description="Remove runs that no sweep needs as it was run last, damaged files that were set "
-        "aside, and what dead processes left.",
+        "aside, and leftovers of killed processes.",
     )
     add_out(parser)
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     parser.add_argument(
         "--keep",
         metavar="WHICH",
@@ -140,21 +141,21 @@ def _collect(argv: list[str]) -> int:
     keep = None if options.keep is None else parse_keep(options.keep)
     needs = read_needs(_checked(options.out))
     if needs.doubts:
-        raise UserError(f"{needs.doubts[0]} (until then nobody knows what it needs)")
+        raise UserError(f"{needs.doubts[0]} (until then it is unknown what it needs)")
     waste = find_waste(options.out, needs, keep)
     if options.dry_run:
         print("".join(f"{path}\n" for path in waste.paths), end="")
-        print(f"would remove {_told(waste, waste.size)}")
+        print(f"would remove {_counts(waste, waste.size)}")
         return 0
     removed, freed, kept = remove_waste(waste)
     for why in kept:
         print(f"focal-lab: kept: {why}", file=sys.stderr)
-    print(f"removed {_told(removed, freed)}")
+    print(f"removed {_counts(removed, freed)}")
     return SOME_KEPT if kept else 0
 
 
-def _told(waste: Waste, count: int) -> str:
-    parts = [many(len(waste.runs), "run"), many(len(waste.files), "left-over file")]
+def _counts(waste: Waste, count: int) -> str:
+    parts = [many(len(waste.runs), "run"), many(len(waste.files), "leftover file")]
     if waste.checkpoints:
         parts.append(many(len(waste.checkpoints), "checkpoint"))
     return f"{', '.join(parts[:-1])} and {parts[-1]}, {size(count)}"
@@ -164,14 +165,14 @@ _ACTIONS: dict[str, Callable[[list[str]], int]] = {"rm": _remove, "retry": _retr
 
 
 def _width() -> int | None:
-    """What a list must fit: a pipe has no width, unless COLUMNS says so."""
+    """Columns to fold for: a pipe has none, unless COLUMNS says so."""
     sized = sys.stdout.isatty() or "COLUMNS" in os.environ
     return shutil.get_terminal_size((120, 24)).columns if sized else None
 
 
 def _chosen(options: argparse.Namespace) -> list[Path]:
     if bool(options.runs) == options.failed:
-        raise UserError("name runs, or say --failed")
+        raise UserError("name runs, or use --failed")
     if options.failed:
         failed = (f for f in run_folders(options.out) if read_outcome(f).state is State.FAILED)
         return sorted(folder for folder in failed if not is_running(folder))  # those are tried again
@@ -180,7 +181,7 @@ def _chosen(options: argparse.Namespace) -> list[Path]:
 
 def _action_parser(name: str, description: str) -> argparse.ArgumentParser:
     parser = CommandParser(prog=f"focal-lab runs {name}", description=description)
-    parser.add_argument("runs", nargs="*", metavar="ID", help="a run's id, or its beginning")
+    parser.add_argument("runs", nargs="*", metavar="ID", help="a run's ID, or its beginning")
     parser.add_argument("--failed", action="store_true", help="all failed runs")
     add_out(parser)
     return parser

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from focal_lab.sweep.housekeeping.inventory import RUNNING, RunEntry
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.utils.text_table import TextColumn, aligned
+from focal_lab.utils.units import age, many, size
 
 _STYLES = {State.FAILED: "31", State.CORRUPT: "31", RUNNING: "32", State.MISSING: "33"}
 
@@ -13,10 +14,9 @@ _STYLES = {State.FAILED: "31", State.CORRUPT: "31", RUNNING: "32", State.MISSING
 def runs_text(
     entries: Sequence[RunEntry], width: int | None, *, with_reasons: bool = False, color: bool = False
 ) -> str:
-    """The runs under the sweeps that need them, and what they come to.
+    """The runs under the sweeps that need them, and their totals.
 
     Args:
-        entries: the runs.
         width: fold cells and reasons to fit this; None: fold nothing.
         with_reasons: why there is no result, in place of state and size.
         color: use ANSI escape codes.
@@ -55,27 +55,3 @@ def _total(entries: Sequence[RunEntry]) -> str:
     counts = Counter(entry.state for entry in entries)
     states = ", ".join(f"{counts[state]} {state}" for state in [RUNNING, *State] if counts[state])
     return f"{many(len(entries), 'run')}{states and f': {states}'}, {size(sum(e.size for e in entries))}"
-
-
-def many(count: int, what: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def size(count: float) -> str:
-    """`12.3 MB`."""
-    if count < 1000:
-        return f"{count:.0f} B"
-    for unit in ("kB", "MB", "GB"):
-        count /= 1000
-        if count < 999.95:  # what rounds to 1000.0 is one of the next unit
-            return f"{count:.1f} {unit}"
-    return f"{count / 1000:.1f} TB"
-
-
-def age(seconds: float) -> str:
-    """`3 h`: one number is enough, and it is never more than the truth."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{int(seconds // length)} {unit}"
-    return f"{int(seconds)} s"

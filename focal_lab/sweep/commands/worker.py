@@ -1,18 +1,10 @@
-"""`focal-lab worker`: joins in a sweep that another command has begun, here or on another machine."""
+"""`focal-lab worker`: trains runs of a sweep that another command started, here or on another machine."""
 
-import sys
 from pathlib import Path
 
 from focal_lab.command_line import CommandParser, add_out, command
-from focal_lab.errors import UserError, one_of
-from focal_lab.sweep.commands.execution import (
-    add_work_options,
-    conclusion,
-    execute,
-    settled,
-    status_of,
-    work_of,
-)
+from focal_lab.errors import UserError, did_you_mean, one_of
+from focal_lab.sweep.commands.execution import add_execution_options, execute, execution_options, open_queue
 from focal_lab.sweep.commands.progress import SweepView
 from focal_lab.sweep.engine.slots import find_slots
 from focal_lab.sweep.estimate.check_and_count import check_here
@@ -29,7 +21,7 @@ _EPILOG = """examples:
 
 
 def worker_command(argv: list[str]) -> int:
-    """Train runs of a sweep that was begun elsewhere, until none is left; come and go at any time.
+    """Train runs of a sweep that was started elsewhere, until none is left; workers come and go at any time.
 
     Args:
         argv: what follows `focal-lab worker`.
@@ -45,33 +37,29 @@ def worker_command(argv: list[str]) -> int:
     parser = CommandParser(prog="focal-lab worker", description=description, epilog=_EPILOG)
     parser.add_argument("--study", required=True, help="the study to join, or the name of its sweep")
     add_out(parser)
-    add_work_options(parser)
+    add_execution_options(parser)
     options = parser.parse_args(argv)
-    work, out = work_of(options), options.out
+    chosen, out = execution_options(options), options.out
     manifest = find_study(out, options.study)
     check_room(out)
     check_code(manifest)
-    queue = work.open(manifest, out)
+    queue = open_queue(chosen, manifest, out)
     processes = WarmProcesses(run.config for run in manifest.runs)
     check_here(_to_train(manifest, out), processes)
-    total = manifest.recipe.trials if manifest.recipe else len(manifest.runs)
-    places = find_slots(manifest.runs, processes.count_devices(), work.workers, total)
-    view = SweepView.of_manifest(manifest, places.count)
-    view.promise(total - len(manifest.runs), manifest.recipe.sweep.tasks[0] if manifest.recipe else "")
-    view.noted(f"{manifest.title}: joining in, {places}", style="bold")
-    try:
-        summary = execute(manifest.runs, manifest, out, queue, places, work, processes, view, adopt=True)
-    finally:
-        view.close()
+    total = manifest.space.trials if manifest.space else len(manifest.runs)
+    places = find_slots(manifest.runs, processes.count_devices(), chosen.workers, total)
+    view = SweepView(manifest.runs, {}, places.count, total - len(manifest.runs))
+    view.noted(f"{manifest.title}: joining, {places}", style="bold")
     again = command("worker", *argv)
-    print(conclusion(settled(summary, queue, total, out), summary, again), file=sys.stderr)
-    return status_of(summary)
+    return execute(
+        manifest.runs, manifest, out, queue, places, chosen.rules, processes, view, again, adopt=True
+    )
 
 
 def _to_train(manifest: Manifest, out: Path) -> list[Run]:
     """Runs without a result; of a search what it may propose."""
-    if manifest.recipe is not None:
-        return [manifest.recipe.run(params) for params in manifest.recipe.probes()]
+    if manifest.space is not None:
+        return [manifest.space.run(params) for params in manifest.space.probes()]
     return [run for run in manifest.runs if not (out / run.id / RESULT_FILE).exists()]
 
 
@@ -79,15 +67,13 @@ def check_code(manifest: Manifest) -> None:
     """Make sure that this machine has the code that the runs were planned with.
 
     Raises:
-        UserError: the user's own code differs, so that results would not be those of the runs' ids.
+        UserError: the user's own code differs, so that results would not belong to the runs' IDs.
     """
     code = UserCode()
-    changed = dict.fromkeys(
-        name for run in manifest.runs for name in changed_code(run.config, run.identity, code)
-    )
-    if manifest.recipe is not None:
-        planned, now = manifest.recipe.planned_code, manifest.recipe.code
-        changed |= dict.fromkeys(name for name in {**planned, **now} if planned.get(name) != now.get(name))
+    changed = {name for run in manifest.runs for name in changed_code(run.config, run.identity, code)}
+    if manifest.space is not None:
+        planned, now = manifest.space.planned_code, manifest.space.code
+        changed |= {name for name in {**planned, **now} if planned.get(name) != now.get(name)}
     if changed:
         raise UserError(
             f"{', '.join(sorted(changed))}: not the code that study {manifest.study} was planned with; "
@@ -109,7 +95,9 @@ def find_study(out: Path, name: str) -> Manifest:
     found = [path for path in there if path.stem.startswith(f"{name}-")]
     if len(found) == 1:
         return read_manifest(found[0])
-    known = one_of(path.stem for path in found or there) if there else ""
-    way_out = f"use {known}" if known else "start it with focal-lab sweep, with the same --out"
-    problem = "is the beginning of several studies" if found else f"is no study in {out}"
-    raise UserError(f"{name} {problem} ({way_out})", key="--study")
+    names = [path.stem for path in found or there]
+    if found:
+        raise UserError(f"{name} is the beginning of several studies (use {one_of(names)})", key="--study")
+    hint = did_you_mean(name, [*names, *(stem.rsplit("-", 2)[0] for stem in names)])
+    use = f" (use {one_of(names)})" if names else " (start it with focal-lab sweep, with the same --out)"
+    raise UserError(f"{name} is not a study in {out}{hint or use}", key="--study")

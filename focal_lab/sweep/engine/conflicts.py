@@ -6,7 +6,8 @@ from pathlib import Path
 
 from focal_lab.errors import UserError
 from focal_lab.sweep.plan.manifest import PLANS, all_manifests, read_manifest
-from focal_lab.sweep.plan.plan import Plan, remembered
+from focal_lab.sweep.plan.plan import Plan
+from focal_lab.sweep.plan.recall import last_run
 from focal_lab.utils.file_lock import FileLock, is_locked
 
 
@@ -17,7 +18,7 @@ def refuse_conflicts(plan: Plan, out: Path) -> None:
         UserError: the folder has the runs of another file of that name, or a command is training the same
             sweep with other content now.
     """
-    noted = remembered(plan.sweep.path, out)
+    noted = last_run(plan.sweep.path, out)
     other = noted.get("path")
     if other and noted.get("suite") == plan.suite and noted.get("study") != plan.study:
         elsewhere = Path(other)

@@ -26,7 +26,7 @@ from focal_lab.sweep.engine.queue import (
     suppress_outage,
 )
 from focal_lab.sweep.plan.cells import Cell
-from focal_lab.sweep.plan.proposals import Params, Proposals, Recipe
+from focal_lab.sweep.plan.proposals import Params, Proposals, SearchSpace
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.run_folder.result import known_values, objective_values
@@ -44,7 +44,7 @@ class SearchQueue(RunQueue):
 
     Args:
         out: folder of the runs.
-        recipe: ranges, objectives, and how a proposal becomes a run.
+        space: ranges, objectives, and how a proposal becomes a run.
         options: as for RunQueue.
 
     Attributes:
@@ -56,15 +56,15 @@ class SearchQueue(RunQueue):
 
     searches = True
 
-    def __init__(self, out: Path, recipe: Recipe, **options: Any) -> None:
-        self._recipe, self._search = recipe, recipe.search
-        categories = {name: CategoricalDistribution(labels) for name, labels in recipe.levels.items()}
-        numbers = {name: _distribution(numbers) for name, numbers in recipe.search.ranges.items()}
-        self._space: dict[str, BaseDistribution] = {**categories, **numbers}
-        self.proposals = Proposals(out, recipe)
+    def __init__(self, out: Path, space: SearchSpace, **options: Any) -> None:
+        self._space, self._search = space, space.search
+        categories = {name: CategoricalDistribution(labels) for name, labels in space.levels.items()}
+        numbers = {name: _distribution(numbers) for name, numbers in space.search.ranges.items()}
+        self._distributions: dict[str, BaseDistribution] = {**categories, **numbers}
+        self.proposals = Proposals(out, space)
         self.spent = False
         self._useless: set[tuple[str, ...]] = set()  # cells that are impossible, or a run of another cell
-        super().__init__(out, recipe.study, **options)
+        super().__init__(out, space.study, **options)
         with suppress_outage(self):
             self._restore()
 
@@ -105,12 +105,12 @@ class SearchQueue(RunQueue):
 
     def _choose(self, repeats: int, known: int) -> Params | None:
         """An untried combination, after the sampler repeated one; None if they cannot be listed."""
-        combinations = self._recipe.combinations
+        combinations = self._space.combinations
         if combinations is None:
             self.spent = repeats >= _MOST_REPEATS
             return None
         tried = {_key(run.cell) for run in self.proposals.runs().values()} | self._useless
-        left = [params for params in combinations if _key(self._recipe.cell(params)) not in tried]
+        left = [params for params in combinations if _key(self._space.cell(params)) not in tried]
         self.spent = not left
         return random.Random(f"{self._search.seed} {known}").choice(left) if left else None
 
@@ -126,16 +126,16 @@ class SearchQueue(RunQueue):
     def _propose(self, known: int, chosen: Params | None) -> ClaimedRun | None:
         # every proposal has its own seed: those of several commands differ, those of one are repeatable
         self._study.sampler = _sampler(self._search.sampler, self._search.seed * 1_000_003 + known, chosen)
-        trial = self._study.ask(fixed_distributions=self._space)
+        trial = self._study.ask(fixed_distributions=self._distributions)
         before = (other for other in self._study.get_trials(deepcopy=False) if other.number < trial.number)
         # another command has enqueued this trial, or made the last proposal
         if "run" in trial.user_attrs or len(self._proposed(before)) >= self.trials:
             self._close(trial, DROPPED)
             return None
         try:
-            run = self._recipe.run(trial.params)
+            run = self._space.run(trial.params)
         except UserError as error:
-            self._useless.add(_key(self._recipe.cell(trial.params)))
+            self._useless.add(_key(self._space.cell(trial.params)))
             trial.set_user_attr("reason", error.message)
             self._close(trial, DROPPED)
             return None
@@ -188,7 +188,7 @@ class SearchQueue(RunQueue):
                 create_trial(
                     state=TrialState.COMPLETE if outcome.result else TrialState.PRUNED,
                     params=self.proposals.params(name),
-                    distributions=self._space,
+                    distributions=self._distributions,
                     values=values,
                     user_attrs=self._attributes(run, 1) | metrics | ended,
                 )
@@ -198,7 +198,7 @@ class SearchQueue(RunQueue):
         return objective_values(metrics, self._search.objectives)
 
     def _enqueue(self, run: Run, attempt: int) -> None:
-        self._add_waiting(run, attempt, self.proposals.params(run.id), self._space)
+        self._add_waiting(run, attempt, self.proposals.params(run.id), self._distributions)
 
     def _study_options(self) -> dict[str, Any]:
         pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()

@@ -1,4 +1,4 @@
-"""Parameters, multiply-accumulates and correctness of the configurations of a plan."""
+"""Checks the configurations of a plan, and counts parameters and multiply-accumulates."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -7,14 +7,15 @@ from typing import Any
 
 from focal_lab._version import __version__
 from focal_lab.errors import UserError
-from focal_lab.sweep.estimate.cache import COUNTS_FILE, keep, recall
-from focal_lab.sweep.estimate.equivalence import alike, classes_given, count_key, covering
+from focal_lab.sweep.estimate.equivalence import classes_given, count_key, covering, group_by_cell
 from focal_lab.sweep.plan.plan import Plan
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.worker.processes import WarmProcesses
-from focal_lab.sweep.worker.survey import Check, Machine
+from focal_lab.sweep.worker.survey import Check, MachineSpecs
+from focal_lab.utils.json_cache import add_to_cache, read_cache
 
-# More configurations than these are not all checked, but every value of every key is.
+COUNTS_FILE = "counts.json"
+# Of more configurations than these not all are checked, but every value of every key is.
 _CHECKED_ALL = 40
 
 
@@ -23,10 +24,10 @@ class Cost:
     """What a network costs.
 
     Attributes:
-        params: learned numbers.
+        params: parameters.
         gmacs: billions of multiply-accumulates for one image as it is evaluated.
-        image_size: height and width of that image in px, as the network is fed it.
-        source: what says so: "options", "images", or nothing: "assumed".
+        image_size: height and width of that image in px.
+        source: of the size: "options", "images", or "assumed".
     """
 
     params: int
@@ -36,44 +37,39 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Checked:
-    """A plan whose configurations passed.
+class CheckedPlan:
+    """A plan whose configurations are valid.
 
     Attributes:
-        costs: run id -> cost.
+        costs: run ID -> cost.
         machine: where they were checked.
-        absent: run id -> which file of its data is not on this machine.
+        absent: run ID -> which file of its data is not on this machine.
     """
 
     costs: dict[str, Cost]
-    machine: Machine
+    machine: MachineSpecs
     absent: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def devices(self) -> int:
-        """GPUs that torch sees."""
-        return self.machine.devices
 
-
-def check_plan(plan: Plan, processes: WarmProcesses, out: Path | None = None) -> Checked:
-    """Check the configurations of a plan in a warm process, and count each network once.
+def check_plan(plan: Plan, processes: WarmProcesses, out: Path | None = None) -> CheckedPlan:
+    """Check the configurations of a plan in a worker process, and count each network once.
 
     Args:
-        out: folder where counts are kept from one plan to the next; None to keep none.
+        out: folder with the cache of counts; None for none.
 
     Raises:
         UserError: a configuration is wrong; the message names the sweep file and the cell.
     """
-    groups = alike(plan.runs)
+    groups = group_by_cell(plan.runs)
     keys = [count_key(group[0].config) for group in groups]
     path = out / COUNTS_FILE if out is not None else None
-    counts = _recalled(path) if path is not None else {}
-    missing = dict.fromkeys(key for key in keys if key not in counts)
+    costs = _cached_costs(path) if path is not None else {}
+    missing = {key for key in keys if key not in costs}
     order, numbers = _order([group[0] for group in groups], keys, missing)
     found: dict[str, Cost] = {}
     absent: dict[str, str] = {}
-    machine: Machine | None = None
-    for kind, value in _answers(order, processes):
+    machine: MachineSpecs | None = None
+    for kind, value in _messages(order, processes):
         if kind == "machine":
             machine = value
         elif kind == "counted":
@@ -84,36 +80,34 @@ def check_plan(plan: Plan, processes: WarmProcesses, out: Path | None = None) ->
             cell = groups[numbers[value[0]]][0].cell
             raise UserError(f"{value[1]}, for {cell.name}", file=plan.sweep.path)
     assert machine is not None, "it is the first message"
-    counts |= found
     if path is not None:
-        # files of data may change by the next plan, and images be there
-        named = (_is_ours(group[0]) and classes_given(group[0].config) for group in groups)
-        ours = {key for key, known in zip(keys, named, strict=True) if known}
-        kept = {key: cost for key, cost in found.items() if key in ours and cost.source == "options"}
-        keep(path, {_entry(key): asdict(cost) for key, cost in kept.items()})
-    return Checked(
-        {run.id: counts[key] for key, group in zip(keys, groups, strict=True) for run in group},
+        # what the images or the user's code decide may change by the next plan
+        lasting = {key for key, (run, *_) in zip(keys, groups, strict=True) if _is_ours(run)}
+        entries = {key: cost for key, cost in found.items() if key in lasting and cost.source == "options"}
+        add_to_cache(path, {f"{key} {__version__}": asdict(cost) for key, cost in entries.items()})
+    costs |= found
+    return CheckedPlan(
+        {run.id: costs[key] for key, group in zip(keys, groups, strict=True) for run in group},
         machine,
-        {run.id: absent[_data_of(run)] for group in groups for run in group if _data_of(run) in absent},
+        {run.id: absent[_data_of(run)] for run in plan.runs if _data_of(run) in absent} if absent else {},
     )
 
 
 def check_here(runs: Iterable[Run], processes: WarmProcesses) -> None:
-    """Check in a warm process that this machine can train runs that were planned elsewhere.
+    """Check in a worker process that this machine can train runs that were planned elsewhere.
 
     Raises:
-        UserError: their data are not here, or something else of a run's start cannot be.
+        UserError: their data are not here, or something else that a run needs at its start.
     """
     first = {_data_of(run): run for run in runs}
     cells = [run.cell.name for run in first.values()]
     order = Check(tuple(run.config for run in first.values()), frozenset())
-    for kind, value in _answers(order, processes) if first else ():
+    for kind, value in _messages(order, processes) if first else ():
         if kind in ("absent", "wrong"):
             raise UserError(f"{value[1]}, for {cells[value[0]]}")
 
 
-def _answers(order: Check, processes: WarmProcesses) -> Iterator[tuple[str, Any]]:
-    """The messages of a process that checks."""
+def _messages(order: Check, processes: WarmProcesses) -> Iterator[tuple[str, Any]]:
     process, messages = processes.measure(order)
     try:
         while True:
@@ -133,34 +127,26 @@ def _data_of(run: Run) -> str:
     return repr(run.config["data"])
 
 
-def _order(first: Sequence[Run], keys: Sequence[str], missing: dict[str, None]) -> tuple[Check, list[int]]:
-    """What is to be checked and counted, and which of the runs each configuration is of."""
-    if len(first) <= _CHECKED_ALL:
-        numbers = list(range(len(first)))
-    else:
+def _order(first: Sequence[Run], keys: Sequence[str], missing: set[str]) -> tuple[Check, list[int]]:
+    """What to check and count, and which run each configuration belongs to."""
+    numbers = list(range(len(first)))
+    if len(first) > _CHECKED_ALL:
         words = ([key] if key in missing else [] for key in keys)
         numbers = covering([(run.config, words) for run, words in zip(first, words, strict=True)])
-    waiting, counted = dict(missing), []
-    for place, number in enumerate(numbers):
-        if keys[number] in waiting:
-            del waiting[keys[number]]
-            counted.append(place)
-    return Check(tuple(first[number].config for number in numbers), frozenset(counted)), numbers
+    places = {keys[number]: place for place, number in reversed(list(enumerate(numbers)))}
+    counted = frozenset(place for key, place in places.items() if key in missing)
+    return Check(tuple(first[number].config for number in numbers), counted), numbers
 
 
-def _recalled(path: Path) -> dict[str, Cost]:
-    """Counts of this version of ours."""
+def _cached_costs(path: Path) -> dict[str, Cost]:
+    """Counts of this version."""
     found = {}
-    for key, value in recall(path).items():
+    for key, value in read_cache(path).items():
         name, _, version = key.partition(" ")
         if version == __version__ and isinstance(value, dict) and _is_cost(value):
             height, width = value["image_size"]
             found[name] = Cost(value["params"], float(value["gmacs"]), (height, width), "options")
     return found
-
-
-def _entry(key: str) -> str:
-    return f"{key} {__version__}"
 
 
 def _is_cost(value: dict[str, Any]) -> bool:
@@ -170,5 +156,6 @@ def _is_cost(value: dict[str, Any]) -> bool:
 
 
 def _is_ours(run: Run) -> bool:
-    """Whether the code that is counted changes with our version only: the user's may register a backbone."""
-    return "code" not in run.identity and str(run.config["model"]["class_path"]).startswith("focal_lab.")
+    """Whether only our version, and no data or code of the user's, decides the count."""
+    ours = str(run.config["model"]["class_path"]).startswith("focal_lab.")
+    return ours and "code" not in run.identity and classes_given(run.config)

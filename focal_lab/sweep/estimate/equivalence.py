@@ -8,36 +8,19 @@ from typing import Any
 
 from focal_lab.sweep.plan.runs import Run, hash_of
 
-# How steps change the weights, not what they cost; backbone_checkpoint is where they start.
-_RECIPE = frozenset(
-    {
-        "lr",
-        "weight_decay",
-        "betas",
-        "warmup_epochs",
-        "warmup_steps",
-        "warmup_lr",
-        "min_lr",
-        "milestones",
-        "power",
-        "label_smoothing",
-        "backbone_checkpoint",
-    }
-)
+# These change the weights, not the cost of a step.
+_RATES = {"lr", "weight_decay", "betas", "warmup_epochs", "warmup_steps", "warmup_lr", "min_lr"}
+_TRAINING = _RATES | {"milestones", "power", "label_smoothing", "backbone_checkpoint"}
 # Whether there is any matters, how much of it does not.
-_SWITCHES = frozenset(
-    {"mixup", "cutmix", "dropout", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate"}
-)
-# How many images data serve, and how, not how large they are.
-_SERVED = frozenset(
-    {"batch_size", "num_workers", "seed", "num_train_images", "num_val_images", "num_test_images"}
-)
-# How long a run is, and what it tells meanwhile.
-_LENGTH = frozenset({"max_epochs", "max_steps", "min_epochs", "min_steps", "max_time"})
+_DROPPED = {"dropout", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate"}
+_SWITCHES = _DROPPED | {"mixup", "cutmix"}
+# How many images the data serve, not how large they are.
+_SERVED = {"batch_size", "num_workers", "seed", "num_train_images", "num_val_images", "num_test_images"}
+_LENGTH = {"max_epochs", "max_steps", "min_epochs", "min_steps", "max_time"}
 
 
-def alike(runs: Iterable[Run]) -> list[list[Run]]:
-    """Runs that differ by their seed alone, together."""
+def group_by_cell(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs grouped by cell and task: a group differs by the seed alone."""
     groups: dict[tuple[int, str], list[Run]] = {}
     for run in runs:
         groups.setdefault((id(run.cell), run.task), []).append(run)
@@ -45,45 +28,25 @@ def alike(runs: Iterable[Run]) -> list[list[Run]]:
 
 
 def shape_of(identity: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """A hash of what decides the time of a step, of a validation, and the memory of a run.
-
-    Args:
-        identity: a run's or a result's.
-        config: the same one's.
-    """
-    trainer = {key: value for key, value in identity.get("trainer", {}).items() if key not in _LENGTH}
-    data = dict(identity["data"])
+    """A hash of what decides the time of a step, of a validation, and the memory of a run or result."""
     workers = (config["data"].get("init_args") or {}).get("num_workers")
     shape = {
         "task": identity["task"],
-        "network": _without_recipe(identity["network"]),
-        "model": _without_recipe(identity["model"]),
-        "data": data | {"num_workers": workers},
-        "trainer": trainer,
+        "network": _cost_keys(identity["network"]),
+        "model": _cost_keys(identity["model"]),
+        "data": dict(identity["data"]) | {"num_workers": workers},
+        "trainer": {key: value for key, value in identity.get("trainer", {}).items() if key not in _LENGTH},
     }
     return hash_of(shape)[:16]
 
 
-def kin_of(identity: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """A hash of what runs of different networks share: task, data, and a training of the same length.
-
-    Args:
-        identity: a run's or a result's.
-        config: the same one's.
-    """
-    trainer = {key: value for key, value in identity.get("trainer", {}).items() if key not in _LENGTH}
-    workers = (config["data"].get("init_args") or {}).get("num_workers")
-    data = dict(identity["data"]) | {"num_workers": workers}
-    return hash_of([identity["task"], data, trainer, limits_of(config), time_limit(config)])[:16]
-
-
 def length_of(config: Mapping[str, Any]) -> tuple[str, float]:
-    """How long a configuration trains: the unit, steps where these are limited, and how many of it."""
+    """How long a configuration trains: (steps or epochs, how many)."""
     return limits_of(config)[0]
 
 
 def limits_of(config: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """What ends a training, whichever comes first: `steps`, `epochs` (1000 if nothing is said), or both."""
+    """What ends a training, whichever comes first: `steps`, `epochs` (1000 by default), or both."""
     trainer = config.get("trainer") or {}
     if trainer.get("fast_dev_run"):
         return [("steps", int(trainer["fast_dev_run"]))]
@@ -107,7 +70,9 @@ def count_key(config: Mapping[str, Any]) -> str:
     """A hash of what decides a run's parameters and multiply-accumulates."""
     model, data = config["model"], config["data"]
     options = {
-        key: value for key, value in (model.get("init_args") or {}).items() if key not in _RECIPE | _SWITCHES
+        key: value
+        for key, value in (model.get("init_args") or {}).items()
+        if key not in _TRAINING | _SWITCHES
     }
     if isinstance(options.get("backbone_options"), dict):
         rates = options["backbone_options"]
@@ -122,20 +87,17 @@ def classes_given(config: Mapping[str, Any]) -> bool:
 
 
 def covering(configs: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> list[int]:
-    """Which of some configurations hold every value of every key that any of them holds.
+    """Indices of configurations that together hold every value of every key that any of them holds.
 
     Args:
-        configs: each with words of its own that are to be covered, too.
-
-    Returns:
-        Indices, in order.
+        configs: each with extra words to cover.
     """
     open_leaves = []
     for config, words in configs:
         where = f"{config['model']['class_path']} {config['data']['class_path']}"
         leaves = {(f"{where} {key}", value) for key, value in _leaves(config, "")}
         open_leaves.append(leaves | {(word, "") for word in words})
-    # whoever adds most comes first; what was counted before can only have become less
+    # greedy: the one that adds most comes first; earlier counts can only have become smaller
     heap = [(-len(leaves), number) for number, leaves in enumerate(open_leaves)]
     heapq.heapify(heap)
     seen: set[tuple[str, str]] = set()
@@ -154,7 +116,7 @@ def covering(configs: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> list
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
-    """Dotted keys with their values, and each mapping with its keys; the seed is left out."""
+    """Dotted keys with their values, and each mapping with its keys; without the seed."""
     if not isinstance(value, Mapping):
         yield name, repr(value)
         return
@@ -164,11 +126,11 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
             yield from _leaves(part, f"{name}.{key}")
 
 
-def _without_recipe(value: Any) -> Any:
+def _cost_keys(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     return {
-        key: bool(part) if key in _SWITCHES else _without_recipe(part)
+        key: bool(part) if key in _SWITCHES else _cost_keys(part)
         for key, part in value.items()
-        if key not in _RECIPE
+        if key not in _TRAINING
     }

@@ -1,31 +1,23 @@
-"""How long a sweep still takes: what was expected of its runs, corrected by what they really took."""
+"""Time left of a sweep: expected times of its runs, corrected by the times observed so far."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import fmean
 
 from focal_lab.sweep.estimate.makespan import Job, finish_time
 
-# What is expected counts like this many runs: of all, of a task, of a cell. Runs of a cell differ by their
-# seed alone, so that one of them says nearly everything about the others.
-_TRUST_ALL, _TRUST_TASK, _TRUST_CELL = 0.5, 0.5, 0.25
-# A run's own pace counts as much as what is expected of it when it has done this share.
-_TRUST_PACE = 0.1
-# Less than this share of a run says nothing.
+# A smaller share of a run says nothing about its speed.
 _LEAST = 0.03
-# Seconds: nothing is said of a plan without expected times before this much was seen.
-_LEAST_SECONDS = 2.0
-# With more open runs than these no one run decides when the sweep ends.
-_MOST_SCHEDULED = 400
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What is known of a run beforehand.
+    """What is known of a run before it starts.
 
     Attributes:
         cell: runs of one cell and task take equally long.
-        weight: its cost: seconds, or anything that is proportional to the time of a task's runs.
+        weight: seconds, or anything proportional to the time of a task's runs.
         needs: the run that it starts from.
     """
 
@@ -37,8 +29,8 @@ class Expected:
 
 
 @dataclass
-class _Attempt:
-    """A run in progress: when it began, when and where it was first heard of, and last."""
+class _Progress:
+    """A run in training: when it started, when and where it first reported, and last."""
 
     begin: float
     first: float | None = None
@@ -48,28 +40,29 @@ class _Attempt:
 
     @property
     def share(self) -> float:
-        """Of the run, done by this attempt."""
+        """Of the run, trained by this process."""
         return self.fraction - self.from_fraction
 
     @property
-    def pace(self) -> float | None:
-        """Seconds of a whole run at this attempt's speed, without its start."""
+    def whole(self) -> float | None:
+        """Seconds of a whole run at this speed; None before enough of it is done."""
         if self.first is None or self.share < _LEAST:
             return None
-        return (self.last - self.first) / self.share
+        return self.first - self.begin + (self.last - self.first) / self.share
 
-    @property
-    def start_up(self) -> float:
-        """Seconds before its first step."""
-        return 0.0 if self.first is None else self.first - self.begin
+    def rest(self, expected: float, now: float) -> float:
+        """Seconds to its end; `expected`: of the whole run, start included."""
+        if self.first is None:
+            return max(expected - (now - self.begin), 0.1 * expected)
+        steps = (self.whole or expected) - (self.first - self.begin)
+        return max(0.0, (1 - self.fraction) * steps - (now - self.last))
 
 
 class TimeLeft:
-    """Time left of a sweep.
+    """Seconds until a sweep is done.
 
-    A run's time is its weight times a rate, which is learnt from all runs, then from those of its task, then
-    from those of its cell, and for a run in progress from its own pace. Weights in anything but seconds do
-    not compare between tasks, and leave out what a run costs before its first step.
+    A run takes its weight times the seconds per weight of the runs seen so far: of its cell, else of its
+    task, else of all. Weights other than seconds do not compare between tasks.
 
     Args:
         runs: what is trained, in this order.
@@ -77,186 +70,88 @@ class TimeLeft:
         in_seconds: whether weights are seconds.
 
     Attributes:
-        helpers: runs that other commands have in progress; None where nobody tells, then it is guessed.
+        helpers: runs that other commands are training.
+        unknown: runs still to come of which nothing is known, such as a search's.
     """
-
-    helpers: int | None = None
 
     def __init__(self, runs: Iterable[Expected], workers: int, *, in_seconds: bool = False) -> None:
         self.workers, self._in_seconds = workers, in_seconds
+        self.helpers = self.unknown = 0
         self._open = {run.run: run for run in runs}
-        self._attempts: dict[str, _Attempt] = {}
+        self._weights = [run.weight for run in self._open.values()]
+        self._training: dict[str, _Progress] = {}
         self._saved: dict[str, float] = {}
-        self._learnt: dict[str, tuple[float, float]] = {}
-        self._start_ups: list[float] = []
-        self._useful = self._wasted = 0.0
-        self._begin: float | None = None
-        self._elsewhere: list[float] = []
+        self._seen: dict[str, list[tuple[float, float]]] = defaultdict(list)  # (seconds, weight) by key
 
     def add(self, run: Expected) -> None:
-        """A run that was not planned when this began."""
+        """A run joins the plan."""
         self._open.setdefault(run.run, run)
+        self._weights.append(run.weight)
 
     def start(self, run: str, now: float) -> None:
-        """A run begins to train, or goes on."""
-        self._begin = now if self._begin is None else self._begin
-        self._attempts[run] = _Attempt(now)
+        """A run starts to train, or resumes."""
+        self._training[run] = _Progress(now)
 
     def advance(self, run: str, fraction: float, now: float, *, saved: bool = False) -> None:
-        """A run has done this share of its steps; `saved`: and can go on from here."""
-        attempt = self._attempts.get(run)
-        if attempt is None:
+        """A run has done this share of its steps; `saved`: and can resume from here."""
+        progress = self._training.get(run)
+        if progress is None:
             return
-        if attempt.first is None:
-            attempt.first, attempt.from_fraction = now, fraction
-            self._start_ups.append(attempt.start_up)
-        attempt.last, attempt.fraction = now, fraction
+        if progress.first is None:
+            progress.first, progress.from_fraction = now, fraction
+        progress.last, progress.fraction = now, fraction
         if saved:
             self._saved[run] = fraction
 
     def end(self, run: str, now: float, *, whole: bool = True) -> None:
         """A run ended, here or elsewhere; `whole`: with all its steps done."""
-        attempt, expected = self._attempts.pop(run, None), self._open.pop(run, None)
-        if expected is None:
-            return
-        if attempt is None:
-            # whoever gave up a run without having begun it did no work
-            self._elsewhere += [expected.weight] if whole else []
-            return
-        seconds, share = now - attempt.begin, 1.0 - attempt.from_fraction if whole else attempt.share
-        if share > _LEAST:
-            _add(self._learnt, expected, seconds - self._fixed(attempt), share)
-            self._useful += seconds
+        progress, expected = self._training.pop(run, None), self._open.pop(run, None)
+        if whole and progress is not None and expected is not None:
+            self._see(self._seen, expected, now - progress.begin, 1.0 - progress.from_fraction)
 
-    def lose(self, run: str, now: float) -> None:
-        """A run's process died; what it had saved is not lost."""
-        attempt = self._attempts.pop(run, None)
-        if attempt is None:
-            return
-        kept = max(0.0, self._saved.get(run, 0.0) - attempt.from_fraction)
-        lost = 1.0 if attempt.share <= 0 else 1 - min(1.0, kept / attempt.share)
-        self._wasted += lost * (now - attempt.begin)
-        self._useful += (1 - lost) * (now - attempt.begin)
-        expected = self._open.get(run)
-        if attempt.pace is not None and expected is not None:
-            _add(self._learnt, expected, attempt.pace * attempt.share, attempt.share)
+    def lose(self, run: str) -> None:
+        """A run's process was killed; it resumes from what it had saved."""
+        self._training.pop(run, None)
 
     def skip(self, run: str) -> None:
         """A run needs no training."""
         self._open.pop(run, None)
-        self._attempts.pop(run, None)
 
     def left(self, now: float) -> float | None:
-        """Seconds until all are done, None before anything can be said."""
-        if not self._open:
-            return 0.0
-        learnt = dict(self._learnt)
-        for run, seconds, share in self._in_progress():
-            _add(learnt, run, seconds, share)
-        rates = _Rates(self._open.values(), learnt, self._in_seconds)
-        if not self._in_seconds and not rates.seen >= _LEAST_SECONDS:
-            return None
+        """Seconds until all runs are done; None before anything can be said."""
+        seen = defaultdict(list, {key: list(values) for key, values in self._seen.items()})
+        for name, progress in self._training.items():
+            if name in self._open and progress.whole is not None:
+                self._see(seen, self._open[name], progress.whole * progress.share, progress.share)
+        rates = {
+            key: sum(s for s, _ in pairs) / sum(w for _, w in pairs) for key, pairs in seen.items() if pairs
+        }
         busy: dict[str, float] = {}
         jobs: list[Job] = []
-        fixed = self._mean_start_up()
         for run in self._open.values():
-            rate = rates.of(run)
+            keys = (_cell(run), run.task, *([""] if self._in_seconds else []))
+            rate = next((rates[key] for key in keys if key in rates), 1.0 if self._in_seconds else None)
             if rate is None:
                 return None
-            attempt = self._attempts.get(run.run)
-            if attempt is None:
-                rest = run.weight * rate * (1 - self._saved.get(run.run, 0.0)) + fixed
-                jobs.append(Job(run.run, rest, run.needs))
+            if run.run in self._training:
+                busy[run.run] = self._training[run.run].rest(run.weight * rate, now)
             else:
-                busy[run.run] = self._rest(attempt, run.weight * rate, now)
-        rest = sum(job.seconds for job in jobs)
-        # deaths go on as before, but a few early ones prove little
-        repeated = 1 + self._wasted / (self._useful + rest) if rest else 1.0
-        return self._share_out(jobs, busy, self._helpers(rates, now)) * repeated
+                rest = run.weight * rate * (1 - self._saved.get(run.run, 0.0))
+                jobs.append(Job(run.run, rest, run.needs))
+        if self.unknown:
+            if "" not in rates:
+                return None
+            each = fmean(self._weights) * rates[""]
+            jobs += [Job(f"unknown {number}", each) for number in range(self.unknown)]
+        for job in jobs[: self.helpers]:
+            busy[job.run] = job.seconds / 2  # in training elsewhere; how far is not known
+        return finish_time(jobs[self.helpers :], self.workers + self.helpers, busy)
 
-    def _share_out(self, jobs: list[Job], busy: dict[str, float], helpers: float) -> float:
-        """Over our workers and those of other commands."""
-        count = round(helpers)
-        for job in jobs[:count]:
-            busy[job.run] = job.seconds / 2  # theirs, we do not see how far they are
-        del jobs[:count]
-        if len(jobs) <= _MOST_SCHEDULED:
-            return finish_time(jobs, self.workers + count, busy)
-        return (sum(job.seconds for job in jobs) + sum(busy.values())) / (self.workers + helpers)
-
-    def _helpers(self, rates: "_Rates", now: float) -> float:
-        """Workers of other commands, from the runs that they have finished; each is in the midst of one."""
-        if self.helpers is not None or self._begin is None or not self._elsewhere:
-            return self.helpers or 0.0
-        work = sum(self._elsewhere) * rates.overall
-        half = work / len(self._elsewhere) / 2
-        return max(1.0, work / max(now - self._begin - half, half))
-
-    def _rest(self, attempt: _Attempt, whole: float, now: float) -> float:
-        """Seconds that a run in progress still takes; `whole`: what all its steps are expected to take."""
-        if attempt.first is None:
-            return max(whole + self._mean_start_up() - (now - attempt.begin), 0.1 * whole)
-        pace, trust = attempt.pace, attempt.share / (attempt.share + _TRUST_PACE)
-        expected = whole if pace is None else trust * pace + (1 - trust) * whole
-        return max(0.0, (1 - attempt.fraction) * expected - (now - attempt.last))
-
-    def _in_progress(self) -> Iterable[tuple[Expected, float, float]]:
-        for name, attempt in self._attempts.items():
-            run = self._open.get(name)
-            if run is not None and attempt.pace is not None:
-                start_up = attempt.start_up if self._in_seconds else 0.0
-                yield run, (attempt.pace + start_up) * attempt.share, attempt.share
-
-    def _fixed(self, attempt: _Attempt) -> float:
-        """Seconds of an attempt that its weight does not stand for."""
-        return 0.0 if self._in_seconds else attempt.start_up
-
-    def _mean_start_up(self) -> float:
-        if self._in_seconds or not self._start_ups:
-            return 0.0
-        return sum(self._start_ups) / len(self._start_ups)
-
-
-def _add(learnt: dict[str, tuple[float, float]], run: Expected, seconds: float, share: float) -> None:
-    """Note how long a share of a run took, for all runs, its task and its cell."""
-    for key in ("", run.task, _cell(run)):
-        before, weight = learnt.get(key, (0.0, 0.0))
-        learnt[key] = before + seconds, weight + run.weight * share
+    @staticmethod
+    def _see(seen: dict[str, list[tuple[float, float]]], run: Expected, seconds: float, share: float) -> None:
+        for key in ("", run.task, _cell(run)):
+            seen[key].append((seconds, run.weight * share))
 
 
 def _cell(run: Expected) -> str:
     return f"{run.task} {run.cell}"
-
-
-class _Rates:
-    """Seconds per weight: of all runs, of a task, of a cell, each leaning on the one before."""
-
-    def __init__(
-        self, runs: Iterable[Expected], learnt: Mapping[str, tuple[float, float]], in_seconds: bool
-    ) -> None:
-        self._in_seconds, self._learnt = in_seconds, learnt
-        counts: dict[str, int] = defaultdict(int)
-        everything: dict[str, float] = defaultdict(float)
-        for run in runs:
-            for key in ("", run.task):
-                everything[key] += run.weight
-                counts[key] += 1
-        self._mean = {key: everything[key] / counts[key] for key in counts}
-        self.seen = learnt.get("", (0.0, 0.0))[0]
-        self.overall = (
-            self._leaning("", 1.0 if in_seconds else None, _TRUST_ALL * self._mean.get("", 0)) or 0.0
-        )
-        self._tasks: dict[str, float | None] = {}
-
-    def of(self, run: Expected) -> float | None:
-        """The rate of a run; None if nothing of its task was seen and tasks do not compare."""
-        if run.task not in self._tasks:
-            base = self.overall if self._in_seconds else None
-            self._tasks[run.task] = self._leaning(run.task, base, _TRUST_TASK * self._mean[run.task])
-        return self._leaning(_cell(run), self._tasks[run.task], _TRUST_CELL * run.weight)
-
-    def _leaning(self, key: str, base: float | None, trust: float) -> float | None:
-        seconds, weights = self._learnt.get(key, (0.0, 0.0))
-        if base is None:
-            return seconds / weights if weights > 0 else None
-        return (seconds + trust * base) / (weights + trust) if weights + trust > 0 else base

@@ -1,13 +1,16 @@
-"""When a list of runs is done: each worker takes the next run that is ready. Pure Python."""
+"""When a list of runs is done if each worker takes the next run that is ready, and budgets for it."""
 
 import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from focal_lab.errors import UserError
+from focal_lab.utils.units import clock, many
+
 
 @dataclass(frozen=True)
 class Job:
-    """A run that is to be trained: how many seconds, and after which other run."""
+    """A run to train: how many seconds, and after which other run."""
 
     run: str
     seconds: float
@@ -18,7 +21,7 @@ def finish_time(jobs: Iterable[Job], workers: int, busy: Mapping[str, float] | N
     """Seconds until all jobs are done, as the queue hands them out: in order, children after their parents.
 
     Args:
-        jobs: what nobody has begun, in order. What they need and is neither here nor busy is done.
+        jobs: those not started yet, in order. A parent that is neither here nor busy is done.
         workers: how many at a time.
         busy: run -> seconds until its worker is free again.
     """
@@ -45,10 +48,11 @@ def finish_time(jobs: Iterable[Job], workers: int, busy: Mapping[str, float] | N
     return now
 
 
-def clock(seconds: float) -> str:
-    """Seconds for people: `45 s`, `4 min 53 s`, `27 h 05 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+def check_budget(budget: float, runs: int, needed: float, workers: int) -> None:
+    """Raises UserError if the `needed` seconds of so many runs exceed the budget."""
+    if needed > budget:
+        raise UserError(
+            f"{runs} runs need {clock(needed)} on {many(workers, 'worker')}, more than {clock(budget)} "
+            "(fewer seeds, more workers, or a larger budget)",
+            key="--budget",
+        )

@@ -1,30 +1,28 @@
-"""Time and memory that runs will take: from finished runs of the same shape, or from a few measured steps.
-
-Measured steps are corrected by finished runs of another network that trained on the same data for as long on
-this hardware: it is measured once more beside what is not known, and what it took, over what its steps add up
-to, multiplies the others' seconds.
-"""
+"""Expected time and memory of runs: from finished runs of the same network, else from measured steps."""
 
 import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Literal
 
 from focal_lab._version import __version__
 from focal_lab.sweep.engine.slots import DeviceSlots
-from focal_lab.sweep.estimate.cache import MEASURED_FILE, keep, recall
-from focal_lab.sweep.estimate.equivalence import alike, kin_of, length_of, limits_of, shape_of, time_limit
-from focal_lab.sweep.estimate.finished_times import Finished, finished_times, seconds_taken
+from focal_lab.sweep.estimate.equivalence import group_by_cell, length_of, limits_of, shape_of, time_limit
 from focal_lab.sweep.plan.runs import Run, hash_of
+from focal_lab.sweep.run_folder.layout import run_folders
+from focal_lab.sweep.run_folder.outcome import read_outcome
 from focal_lab.sweep.run_folder.result import Result
 from focal_lab.sweep.worker.processes import WarmProcesses
-from focal_lab.sweep.worker.survey import Machine, Measure, Measured
+from focal_lab.sweep.worker.survey import MachineSpecs, Measure, StepTimes
+from focal_lab.utils.json_cache import add_to_cache, read_cache
 
+MEASURED_FILE = "measured.json"
 # Seconds after which a measurement is given up.
 _PATIENCE = 1800.0
 
@@ -34,10 +32,10 @@ class Estimate:
     """What a run is expected to take.
 
     Attributes:
-        seconds: from its process's start to its end, beside as many others as the sweep trains at a time.
-        memory_mb: highest, as results name it.
-        source: what it was taken from: "finished" runs of the same network, or "measured" steps.
-        finished: how many finished runs that were, or, of other networks, corrected the measured seconds.
+        seconds: of its process, beside as many others as the sweep trains at a time.
+        memory_mb: peak, as in results.
+        source: "finished" runs of the same network, or "measured" steps.
+        finished: number of these finished runs.
     """
 
     seconds: float
@@ -48,19 +46,14 @@ class Estimate:
 
 @dataclass
 class Estimates:
-    """Estimates of a plan's runs.
-
-    Attributes:
-        runs: run id -> estimate, for those that have one.
-        problems: why a shape could not be measured -> a run of each such shape.
-    """
+    """Estimates by run ID, and why a network could not be measured -> a run of each such network."""
 
     runs: dict[str, Estimate] = field(default_factory=dict)
     problems: dict[str, list[Run]] = field(default_factory=dict)
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Run id -> seconds."""
+        """Run ID -> seconds."""
         return {run: estimate.seconds for run, estimate in self.runs.items()}
 
 
@@ -68,129 +61,121 @@ def estimate_runs(
     runs: Sequence[Run],
     results: Mapping[str, Result],
     places: DeviceSlots,
-    machine: Machine,
+    machine: MachineSpecs,
     out: Path,
     processes: WarmProcesses | None = None,
-    told: Callable[[str], object] = lambda text: None,
+    report: Callable[[str], object] = lambda text: None,
     absent: Collection[str] = (),
 ) -> Estimates:
-    """Estimates of runs; of finished ones what they took.
+    """Estimate the runs of a plan; for finished ones what they took.
 
     Args:
-        runs: those of a plan.
-        results: run id -> result, of those that have one.
-        places: where they will be trained; what is trained at the same time makes each slower.
-        machine: where this is asked.
-        out: folder of the runs, where measurements are kept.
+        results: run ID -> result, where there is one.
+        places: where runs will be trained; those trained at the same time slow each other down.
+        machine: this one.
+        out: folder of the runs, where measurements are cached.
         processes: where to measure what is not known; None to measure nothing.
-        told: is told that it is being measured, which takes a while.
-        absent: ids of runs whose data are not here: they cannot be measured.
+        report: is called with a line before measuring, which takes a while.
+        absent: IDs of runs whose data are not on this machine: they cannot be measured.
     """
-    groups = alike(run for run in runs if run.id not in results)
+    groups = group_by_cell(run for run in runs if run.id not in results)
     shapes = [shape_of(group[0].identity, group[0].config) for group in groups]
-    unknown = {shape: group[0] for shape, group in reversed(list(zip(shapes, groups, strict=True)))}
-    kins = {shape: kin_of(run.identity, run.config) for shape, run in unknown.items()}
-    seen = finished_times(kins, results.values(), out, machine.hardware)
+    examples: dict[str, Run] = {}
+    for shape, group in zip(shapes, groups, strict=True):
+        examples.setdefault(shape, group[0])
+    finished = _finished_runs(set(examples), results, out, machine.hardware)
     path = out / MEASURED_FILE
-    keys = {shape: _key(shape, places, machine) for shape in unknown}
-    measured = _recalled(path, keys)
-    missing = [
-        shape
-        for shape in reversed(unknown)
-        if unknown[shape].id not in absent
-        and shape not in seen.of_shape
-        and (shape not in measured or (kins[shape] in seen.references and not measured[shape].finished))
-    ]
+    keys = {
+        shape: hash_of([shape, places.count, places.threads, machine.hardware, machine.torch, __version__])[
+            :16
+        ]
+        for shape in examples
+    }
+    measured = _cached_times(path, keys)
+    missing = {
+        shape: run
+        for shape, run in examples.items()
+        if run.id not in absent and shape not in finished and shape not in measured
+    }
     found = Estimates()
     if processes is not None and missing:
-        references = {kins[shape]: seen.references.get(kins[shape], []) for shape in missing}
-        told(_announcement(len(missing), any(references.values()), places.count))
-        crew = {kin: reference[0].as_run() for kin, reference in references.items() if reference}
-        new, problems = _measure_all(crew | {shape: unknown[shape] for shape in missing}, places, processes)
-        corrected = {
-            shape: _corrected(new[shape], references[kins[shape]], new.get(kins[shape]))
-            for shape in missing
-            if shape in new
-        }
-        keep(path, {keys[shape]: asdict(one) for shape, one in corrected.items()})
-        measured |= corrected
+        together = f", {places.count} at a time" if places.count > 1 else ""
+        report(f"measuring a few steps of {len(missing)} kind{'s' * (len(missing) != 1)} of runs{together}")
+        new, problems = _measure_all(missing, places, processes)
+        add_to_cache(path, {keys[shape]: asdict(times) for shape, times in new.items()})
+        measured |= new
         for shape, reason in problems.items():
-            if shape in unknown and shape not in measured:
-                found.problems.setdefault(reason, []).append(unknown[shape])
-    for name in (run.id for run in runs if run.id in results):
-        result = results[name]
+            found.problems.setdefault(reason, []).append(examples[shape])
+    for name, result in results.items():
         found.runs[name] = Estimate(seconds_taken(result), result.peak_memory_mb, "finished", 1)
     for shape, group in zip(shapes, groups, strict=True):
-        estimate = _estimate(group[0], seen.of_shape.get(shape, []), measured.get(shape))
+        estimate = _estimate(group[0].config, finished.get(shape, []), measured.get(shape))
         if estimate is not None:
             found.runs |= dict.fromkeys((run.id for run in group), estimate)
     return found
 
 
-def _announcement(kinds: int, compared: bool, together: int) -> str:
-    each = f", {together} at a time" if together > 1 else ""
-    more = ", and of finished ones to correct them by" if compared else ""
-    return f"measuring a few steps of {kinds} kind{'s' * (kinds != 1)} of runs{more}{each}"
+def seconds_taken(result: Result) -> float:
+    """Seconds of a finished run; a resumed one trained for longer than its last attempt."""
+    try:
+        begin, end = (datetime.fromisoformat(when) for when in (result.started, result.finished))
+        return max((end - begin).total_seconds(), result.train_seconds)
+    except (TypeError, ValueError):
+        return result.train_seconds
 
 
-def _corrected(measured: Measured, reference: Sequence[Finished], again: Measured | None) -> Measured:
-    """Measured seconds as finished runs of one other network correct them.
+def _finished_runs(
+    shapes: set[str], results: Mapping[str, Result], out: Path, hardware: str
+) -> dict[str, list[Result]]:
+    """Finished runs on this hardware by shape; other sweeps' where the plan's own do not have every shape."""
+    found: dict[str, list[Result]] = {}
 
-    Args:
-        reference: these runs.
-        again: what was measured of them beside it; None if that was not possible.
-    """
-    if again is None or not reference:
-        return measured
-    expected = _measured_seconds(reference[0].config, again)
-    taken = statistics.median(one.seconds for one in reference)
-    if not (math.isfinite(expected) and expected > 0 and taken > 0):
-        return measured
-    return measured.corrected(taken / expected, len(reference))
+    def others() -> Iterator[Result | None]:
+        if shapes - found.keys():
+            for folder in run_folders(out):
+                if folder.name not in results:
+                    yield read_outcome(folder).result
+
+    for source in (results.values(), others()):
+        for result in source:
+            if result is None or result.hardware != hardware:
+                continue
+            try:
+                shape = shape_of(result.identity, result.config)
+            except (AttributeError, KeyError, TypeError):
+                continue  # not a result of a sweep
+            if shape in shapes:
+                found.setdefault(shape, []).append(result)
+    return found
 
 
-def _measured_seconds(config: Mapping[str, Any], measured: Measured) -> float:
-    """What the parts of a run add up to."""
-    most = time_limit(config) + measured.start_up + measured.tested
-    return min(most, *(measured.seconds(unit, length) for unit, length in limits_of(config)))
-
-
-def _estimate(run: Run, seen: Sequence[Finished], measured: Measured | None) -> Estimate | None:
-    """What finished runs took, scaled by their lengths; else what the measured parts add up to."""
-    unit, length = length_of(run.config)
-    start_up = measured.start_up if measured else 0.0
-    most = time_limit(run.config) + (measured.start_up + measured.tested if measured else 0.0)
-    scaled = [
-        one.seconds
-        if one.length == length
-        else min(one.seconds, start_up) + max(0.0, one.seconds - start_up) * length / one.length
-        for one in seen
-        if one.unit == unit and (one.length == length or 0 < one.length < math.inf)
-    ]
+def _estimate(config: Mapping[str, Any], seen: list[Result], times: StepTimes | None) -> Estimate | None:
+    """From finished runs, scaled by their lengths; else from measured steps."""
+    unit, length = length_of(config)
+    scaled = []
+    for result in seen:
+        seconds, (own_unit, own_length) = seconds_taken(result), length_of(result.config)
+        if own_unit == unit and own_length == length:
+            scaled.append(seconds)
+        elif own_unit == unit and 0 < own_length < math.inf:
+            scaled.append(seconds * length / own_length)
+    limit = time_limit(config) + (times.start_up + times.tested if times else 0.0)
     if scaled:
-        memory = max(one.memory_mb for one in seen)
-        return Estimate(min(statistics.median(scaled), most), memory, "finished", len(scaled))
-    if measured is None:
+        memory = max(result.peak_memory_mb for result in seen)
+        return Estimate(min(statistics.median(scaled), limit), memory, "finished", len(scaled))
+    if times is None:
         return None
-    seconds = _measured_seconds(run.config, measured)
-    if not math.isfinite(seconds):
-        return None
-    return Estimate(seconds, measured.memory_mb, "measured", measured.finished)
+    measured = min(limit, *(times.seconds(unit, length) for unit, length in limits_of(config)))
+    return Estimate(measured, times.memory_mb, "measured") if math.isfinite(measured) else None
 
 
-def _key(shape: str, places: DeviceSlots, machine: Machine) -> str:
-    """Under which a measurement is kept: all that it depends on."""
-    return hash_of([shape, places.count, places.threads, machine.hardware, machine.torch, __version__])[:16]
-
-
-def _recalled(path: Path, keys: Mapping[str, str]) -> dict[str, Measured]:
-    kept = recall(path)
-    found = {}
+def _cached_times(path: Path, keys: Mapping[str, str]) -> dict[str, StepTimes]:
+    cached, found = read_cache(path), {}
+    names = {one.name for one in fields(StepTimes)}
     for shape, key in keys.items():
-        value = kept.get(key)
-        names = {one.name for one in fields(Measured)}
+        value = cached.get(key)
         if isinstance(value, dict) and set(value) == names and all(map(_is_number, value.values())):
-            found[shape] = Measured(**value)
+            found[shape] = StepTimes(**value)
     return found
 
 
@@ -200,59 +185,51 @@ def _is_number(value: Any) -> bool:
 
 def _measure_all(
     runs: Mapping[str, Run], places: DeviceSlots, processes: WarmProcesses
-) -> tuple[dict[str, Measured], dict[str, str]]:
-    """Measure shapes, as many at a time as will be trained, with copies where there are too few."""
-    found: dict[str, Measured] = {}
+) -> tuple[dict[str, StepTimes], dict[str, str]]:
+    """Measure a run of each shape, as many at a time as will be trained, repeating runs to fill all slots."""
+    found: dict[str, StepTimes] = {}
     problems: dict[str, str] = {}
     shapes = list(runs)
     for first in range(0, len(shapes), places.count):
         together = shapes[first : first + places.count]
-        crew = [together[i % len(together)] for i in range(places.count)]
-        answers = _measure([runs[shape] for shape in crew], places, processes)
+        filled = [together[i % len(together)] for i in range(places.count)]
+        answers = _measure([runs[shape] for shape in filled], places, processes)
         for shape in together:
-            ours = [answer for name, answer in zip(crew, answers, strict=True) if name == shape]
-            good = [answer for answer in ours if isinstance(answer, Measured)]
+            own = [answer for name, answer in zip(filled, answers, strict=True) if name == shape]
+            good = [answer for answer in own if isinstance(answer, StepTimes)]
             if good:
-                found[shape] = _mean(good)
+                found[shape] = StepTimes.mean(good)
             else:
-                problems[shape] = str(ours[0])
+                problems[shape] = str(own[0])
     return found, problems
 
 
-def _measure(runs: Sequence[Run], places: DeviceSlots, processes: WarmProcesses) -> list[Measured | str]:
-    """Measure runs side by side; a text says why one could not be."""
-    answers: dict[int, Measured | str] = {}
+def _measure(runs: Sequence[Run], places: DeviceSlots, processes: WarmProcesses) -> list[StepTimes | str]:
+    """Measure runs side by side; a string says why one could not be measured."""
+    late = f"took more than {_PATIENCE / 60:.0f} minutes"
+    answers: list[StepTimes | str] = [late] * len(runs)
     with tempfile.TemporaryDirectory(prefix="focal-lab-measure-", ignore_cleanup_errors=True) as folder:
-        crew = {}
+        started = []
         for slot, run in enumerate(runs):
             own = Path(folder) / str(slot)
             own.mkdir()
             order = Measure(run.config, str(own), places.threads, time.monotonic(), places.devices(slot, run))
-            crew[slot] = processes.measure(order)
+            started.append(processes.measure(order))
         until = time.monotonic() + _PATIENCE
+        waiting: dict[Any, int] = {messages: slot for slot, (_, messages) in enumerate(started)}
         try:
-            while len(answers) < len(crew) and time.monotonic() < until:
-                waiting = {crew[slot][1]: slot for slot in crew if slot not in answers}
+            while waiting and time.monotonic() < until:
                 for ready in wait(list(waiting), timeout=1.0):
-                    slot = waiting[ready]  # type: ignore[index]
+                    slot = waiting.pop(ready)
+                    process, messages = started[slot]
                     try:
-                        answers[slot] = crew[slot][1].recv()[1]
+                        answers[slot] = messages.recv()[1]
                     except (EOFError, OSError):
-                        crew[slot][0].join(5)
-                        answers[slot] = f"its process died (exit status {crew[slot][0].exitcode})"
+                        process.join(5)
+                        answers[slot] = f"its process crashed (exit status {process.exitcode})"
         finally:
-            for process, messages in crew.values():
+            for process, messages in started:
                 process.kill()
                 process.join()
                 messages.close()
-    late = f"took more than {_PATIENCE / 60:.0f} minutes"
-    return [answers.get(slot, late) for slot in crew]
-
-
-def _mean(found: Sequence[Measured]) -> Measured:
-    """Times are averages, memory is the highest."""
-    values = [asdict(one) for one in found]
-    mean: dict[str, Any] = {name: statistics.fmean(value[name] for value in values) for name in values[0]}
-    mean |= {"accumulated": found[0].accumulated, "memory_mb": max(one.memory_mb for one in found)}
-    mean |= {"finished": 0}
-    return Measured(**mean)
+    return answers

@@ -1,4 +1,4 @@
-"""A plan with all that is known of it before anything is trained."""
+"""A plan with everything known about it before training."""
 
 import sys
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ from pathlib import Path
 
 from focal_lab.errors import UserError
 from focal_lab.sweep.engine.slots import DeviceSlots
-from focal_lab.sweep.estimate.budget import check_budget, hold, wall_seconds
-from focal_lab.sweep.estimate.check_and_count import Checked
-from focal_lab.sweep.estimate.run_time import Estimates, estimate_runs
+from focal_lab.sweep.estimate.check_and_count import CheckedPlan
+from focal_lab.sweep.estimate.makespan import Job, check_budget, finish_time
+from focal_lab.sweep.estimate.run_time import Estimate, Estimates, estimate_runs
 from focal_lab.sweep.plan.plan import Plan, probe_plan, with_proposals
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
@@ -18,21 +18,19 @@ from focal_lab.sweep.worker.processes import WarmProcesses
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What a plan comes to.
+class PlanSummary:
+    """A plan, its costs, and the state of its runs.
 
     Attributes:
-        checked: what its runs cost, and on which machine this was asked.
-        places: where they would be trained.
-        estimates: time and memory of those that are to be trained.
-        states: run id -> what became of it so far.
-        proposals: of a search, how many are still to be trained; None for a design. The plan's runs are then
+        places: where its runs would be trained.
+        states: by run ID.
+        proposals: of a search, how many are left to train; None for a design. The plan's runs are then
             examples, at the ends of the search's ranges.
         obstacle: why this machine cannot train them.
     """
 
     plan: Plan
-    checked: Checked
+    checked: CheckedPlan
     places: DeviceSlots
     estimates: Estimates
     states: Mapping[str, State]
@@ -44,21 +42,38 @@ class Survey:
         """Runs without a result, in order."""
         return [run for run in self.plan.distinct_runs if self.states[run.id] is not State.FINISHED]
 
+    @cached_property
+    def known(self) -> list[Estimate]:
+        """Estimates of the runs to train, where there are any."""
+        found = (self.estimates.runs.get(run.id) for run in self.to_train)
+        return [estimate for estimate in found if estimate is not None]
+
+    @property
+    def unknown(self) -> int:
+        """Runs to train whose time is not known."""
+        return len(self.to_train) - len(self.known)
+
     @property
     def seconds(self) -> float:
-        """Of all runs that are to be trained, as far as it is known."""
+        """Sum over the runs to train, as far as known."""
         if self.proposals is not None:
             return self.proposals * self._typical
-        return sum(
-            self.estimates.runs[run.id].seconds for run in self.to_train if run.id in self.estimates.runs
-        )
+        return sum(estimate.seconds for estimate in self.known)
 
     @property
     def wall_seconds(self) -> float:
-        """From the first to the last of them."""
+        """From the start of the first to the end of the last; runs of unknown time take none."""
         if self.proposals is not None:
             return -(-self.proposals // self.places.count) * self._typical
-        return wall_seconds(self.to_train, self.estimates.seconds, self.places.count)
+        seconds = self.estimates.seconds
+        jobs = (Job(run.id, seconds.get(run.id, 0.0), run.needs) for run in self.to_train)
+        return finish_time(jobs, self.places.count)
+
+    @property
+    def _typical(self) -> float:
+        """Seconds of a search's run: the mean of its examples."""
+        seconds = self.estimates.seconds.values()
+        return sum(seconds) / len(seconds) if seconds else 0.0
 
     @cached_property
     def absent(self) -> dict[str, list[str]]:
@@ -70,51 +85,39 @@ class Survey:
         return {reason: list(cells) for reason, cells in found.items()}
 
     def refuse_absent(self) -> None:
-        """Raises UserError where data of runs that are to be trained are not on this machine."""
+        """Raises UserError if data of runs to train are not on this machine."""
         for reason, cells in self.absent.items():
             raise UserError(f"{reason}, for {cells[0]}", file=self.plan.sweep.path)
 
-    def hold(self, budget: float) -> None:
-        """Hold the time against a budget in seconds.
-
-        Raises:
-            UserError: the runs need more, or nobody knows how long they take.
-        """
-        if self.proposals is None or self.unknown:
-            check_budget(budget, self.to_train, self.estimates.seconds, self.places.count)
-        else:
-            hold(budget, self.proposals, self.wall_seconds, self.places.count)
-
-    @property
-    def _typical(self) -> float:
-        """Seconds of a search's run: the mean of its examples."""
-        known = list(self.estimates.seconds.values())
-        return sum(known) / len(known) if known else 0.0
-
-    @property
-    def unknown(self) -> int:
-        """Runs to train whose time is not known."""
-        return sum(run.id not in self.estimates.runs for run in self.to_train)
+    def check_budget(self, budget: float) -> None:
+        """Raises UserError if the runs need more than the budget in seconds, or an unknown time."""
+        unknown = [run for run in self.to_train if run.id not in self.estimates.runs]
+        if unknown:
+            raise UserError(
+                f"the time of {len(unknown)} of {len(self.to_train)} runs is not known, "
+                f"{unknown[0].cell.name} among them (let a few steps be measured, or leave the budget out)",
+                key="--budget",
+            )
+        count = len(self.to_train) if self.proposals is None else self.proposals
+        check_budget(budget, count, self.wall_seconds, self.places.count)
 
     @cached_property
     def memory_mb(self) -> float:
         """What runs need at the same time: on one GPU, or on the machine where there is none."""
-        known = (self.estimates.runs.get(run.id) for run in self.to_train)
-        highest = sorted((one.memory_mb for one in known if one), reverse=True)
         together = self.places.count
         if self.places.names:
             together = -(-self.places.count * self.places.each // len(self.places.names))
-        return sum(highest[:together])
+        return sum(sorted((one.memory_mb for one in self.known), reverse=True)[:together])
 
     @property
     def memory_there_mb(self) -> float:
-        """What one GPU, or the machine, has."""
+        """Memory of one GPU, or of the machine."""
         machine = self.checked.machine
         return machine.device_memory_mb if machine.device_memory_mb is not None else machine.memory_mb
 
     @cached_property
     def twins(self) -> dict[str, list[str]]:
-        """Cells that come to the very same runs: the first one's name -> the others' names."""
+        """Cells with the very same runs: the first one's name -> the others' names."""
         cell_of: dict[str, str] = {}
         found: dict[str, dict[str, None]] = {}
         for run in self.plan.runs:
@@ -124,29 +127,31 @@ class Survey:
         return {first: list(others) for first, others in found.items()}
 
 
-def survey_of(
+def summarize(
     asked: Plan,
-    checked: Checked,
+    checked: CheckedPlan,
     places: DeviceSlots,
     out: Path,
     processes: WarmProcesses | None,
     *,
-    way_out: str = "",
-) -> Survey:
-    """What a plan comes to with what lies in a folder; of a search, examples of what it may propose.
+    hint: str = "",
+) -> PlanSummary:
+    """Summarize a plan with the runs in a folder; of a search, examples of what it may propose.
 
     Args:
-        asked: the plan.
-        checked: `probe_plan` of it, checked.
+        checked: `probe_plan` of the plan, checked.
         places: where its runs would be trained.
-        out: folder of the runs.
         processes: where to measure what is not known; None to measure nothing.
-        way_out: what is said to who does not want to wait for measurements.
+        hint: printed after the announcement of a measurement.
     """
     plan = probe_plan(asked)
     outcomes = {run.id: read_outcome(out / run.id) for run in plan.distinct_runs}
     results = {name: outcome.result for name, outcome in outcomes.items() if outcome.result}
-    proposals = None if asked.recipe is None else _proposals_left(asked, asked.recipe.trials, out)
+    proposals = None
+    if asked.space is not None:
+        states = [read_outcome(out / run.id).state for run in with_proposals(asked, out).distinct_runs]
+        ended = sum(state in (State.FINISHED, State.PRUNED) for state in states)
+        proposals = max(0, asked.space.trials - ended)
     estimates = estimate_runs(
         plan.distinct_runs,
         results if proposals is None else {},
@@ -155,13 +160,7 @@ def survey_of(
         out,
         processes,
         absent=checked.absent,
-        told=lambda text: print(text + way_out, file=sys.stderr, flush=True),
+        report=lambda text: print(text + hint, file=sys.stderr, flush=True),
     )
-    states = {name: outcome.state for name, outcome in outcomes.items()}
-    return Survey(plan, checked, places, estimates, states, proposals)
-
-
-def _proposals_left(plan: Plan, trials: int, out: Path) -> int:
-    """How many runs of a search are still to be trained."""
-    states = [read_outcome(out / run.id).state for run in with_proposals(plan, out).distinct_runs]
-    return max(0, trials - sum(state in (State.FINISHED, State.PRUNED) for state in states))
+    states_by_run = {name: outcome.state for name, outcome in outcomes.items()}
+    return PlanSummary(plan, checked, places, estimates, states_by_run, proposals)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import focal_lab
-from focal_lab.sweep.estimate.cache import keep, recall
 from focal_lab.sweep.identity.identity_table import (
     LEFT_OUT,
     MOVED_CLASSES,
@@ -29,6 +28,7 @@ from focal_lab.sweep.identity.user_code import UserCode
 from focal_lab.sweep.run_folder.layout import has_result
 from focal_lab.sweep.run_folder.provenance import versions
 from focal_lab.sweep.worker.processes import WarmProcesses
+from focal_lab.utils.json_cache import add_to_cache, read_cache
 
 # To be raised when a change of the code changes what a configuration computes: every run gets a new ID.
 IDENTITY_VERSION = 2
@@ -172,7 +172,7 @@ class Identities:
 
     @cached_property
     def _kept(self) -> dict[str, Any]:
-        return {} if self.out is None else recall(self.out / IDENTITY_FILE)
+        return {} if self.out is None else read_cache(self.out / IDENTITY_FILE)
 
     def _key(self, question: _Question) -> str:
         owner, option, value = question
@@ -191,7 +191,7 @@ class Identities:
         found = {key: answer for key, answer in found.items() if answer is not None}
         _answers.update(found)
         if self.out is not None:
-            keep(self.out / IDENTITY_FILE, found)
+            add_to_cache(self.out / IDENTITY_FILE, found)
 
 
 def hash_of(value: Any) -> str:

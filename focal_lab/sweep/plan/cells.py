@@ -12,19 +12,14 @@ from focal_lab.sweep.spec.sweep_file import MOST_RUNS, Sweep
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination of levels.
-
-    Attributes:
-        labels: factor -> label, in the sweep's order.
-        settings: configuration keys that its levels set, later factors over earlier ones.
-    """
+    """One combination of levels: factor -> label, and the configuration keys that these levels set."""
 
     labels: dict[str, str]
     settings: dict[str, Any]
 
     @property
     def name(self) -> str:
-        """`Focal-Tiny, 14`: the labels in a row."""
+        """`Focal-Tiny, 14`."""
         return ", ".join(self.labels.values())
 
 
@@ -32,31 +27,37 @@ def design_cells(sweep: Sweep) -> tuple[Cell, ...]:
     """All cells of a sweep.
 
     Raises:
-        UserError: nothing is left after the exclusions.
+        UserError: all are excluded, or there are too many.
     """
+    labels = {name: [level.label for level in levels] for name, levels in sweep.factors.items()}
     if sweep.cells:
         combinations = list(sweep.cells)
     elif sweep.design == "one_factor":
-        combinations = _one_factor(sweep)
+        first = {name: names[0] for name, names in labels.items()}
+        changes = [{name: label} for name, names in labels.items() for label in names[1:]]
+        combinations = [first, *(first | change for change in changes)]
     else:
-        sizes = {name: len(levels) for name, levels in sweep.factors.items()}
-        _refuse_many(sweep, prod(sizes.values()), "cells", sizes)
-        names = list(sweep.factors)
-        labels = [[level.label for level in sweep.factors[name]] for name in names]
-        combinations = [dict(zip(names, row, strict=True)) for row in product(*labels)]
-    settings = {
-        name: {level.label: level.settings for level in levels} for name, levels in sweep.factors.items()
-    }
-    kept = [labels for labels in combinations if not any(_matches(labels, rule) for rule in sweep.exclude)]
+        _refuse_many(sweep, "cells", {name: len(names) for name, names in labels.items()})
+        combinations = [dict(zip(labels, row, strict=True)) for row in product(*labels.values())]
+    kept = [cell for cell in combinations if not any(rule.items() <= cell.items() for rule in sweep.exclude)]
     if not kept:
         raise UserError("excludes every cell", file=sweep.path, key="exclude")
-    sizes = {"cells": len(kept), "tasks": len(sweep.tasks), "seeds": len(sweep.seeds)}
-    _refuse_many(sweep, prod(sizes.values()), "runs", sizes)
-    return tuple(_cell(settings, labels) for labels in kept)
+    _refuse_many(sweep, "runs", {"cells": len(kept), "tasks": len(sweep.tasks), "seeds": len(sweep.seeds)})
+    levels = {
+        name: {level.label: level.settings for level in levels} for name, levels in sweep.factors.items()
+    }
+    cells = []
+    for chosen in kept:
+        settings: dict[str, Any] = {}
+        for name in levels:
+            settings |= levels[name][chosen[name]]
+        cells.append(Cell({name: chosen[name] for name in levels}, settings))
+    return tuple(cells)
 
 
-def _refuse_many(sweep: Sweep, count: int, what: str, sizes: Mapping[str, int]) -> None:
-    """Raises UserError at once for a plan that would take hours to make."""
+def _refuse_many(sweep: Sweep, what: str, sizes: Mapping[str, int]) -> None:
+    """Raises UserError for a plan that would take hours to make."""
+    count = prod(sizes.values())
     if count > MOST_RUNS:
         factors = " x ".join(f"{size:,} ({name})" for name, size in sizes.items())
         raise UserError(
@@ -65,23 +66,3 @@ def _refuse_many(sweep: Sweep, count: int, what: str, sizes: Mapping[str, int]) 
             file=sweep.path,
             key="factors",
         )
-
-
-def _one_factor(sweep: Sweep) -> list[dict[str, str]]:
-    """The first level of every factor, then each other level with the rest at the first."""
-    baseline = {name: levels[0].label for name, levels in sweep.factors.items()}
-    return [baseline] + [
-        baseline | {name: level.label} for name, levels in sweep.factors.items() for level in levels[1:]
-    ]
-
-
-def _cell(levels: Mapping[str, Mapping[str, Mapping[str, Any]]], labels: Mapping[str, str]) -> Cell:
-    """A cell from its labels; `levels` has what each level of each factor sets."""
-    settings: dict[str, Any] = {}
-    for name in levels:
-        settings |= levels[name][labels[name]]
-    return Cell({name: labels[name] for name in levels}, settings)
-
-
-def _matches(labels: Mapping[str, str], rule: Mapping[str, str]) -> bool:
-    return all(labels[name] == label for name, label in rule.items())

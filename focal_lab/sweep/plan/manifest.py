@@ -1,7 +1,6 @@
-"""What a sweep needs, written beside its runs: `<out>/plans/<study>.json`.
+"""Manifest of a study, `<out>/plans/<study>.json`: its runs, for workers and for commands that list runs.
 
-A worker on another machine trains from it without the project's files, and what lists or clears away runs
-knows from it who needs them.
+A worker on another machine trains from it without the project's files.
 """
 
 import json
@@ -13,14 +12,14 @@ from typing import Any
 from focal_lab._version import __version__
 from focal_lab.errors import UserError
 from focal_lab.sweep.plan.cells import Cell
-from focal_lab.sweep.plan.proposals import Recipe
+from focal_lab.sweep.plan.proposals import SearchSpace
 from focal_lab.sweep.plan.runs import IDENTITY_VERSION, Run
 from focal_lab.utils.atomic_files import write_atomic
 from focal_lab.utils.file_lock import FileLock
 
 SCHEMA = 1
 PLANS = "plans"
-# (schema, version of identities) of earlier plans that can be listed
+# (schema, version of identities) of earlier manifests that can be listed
 _READABLE = {(SCHEMA, earlier) for earlier in range(1, IDENTITY_VERSION)}
 
 
@@ -30,11 +29,10 @@ class Manifest:
 
     Attributes:
         study: its name in the queue.
-        sweep: the sweep's name.
         suite: what it was planned for.
         title: heading of its table.
-        runs: in the order in which they are to be trained; of a search those that were proposed so far.
-        recipe: what makes runs of a search's proposals; None for a design.
+        runs: in the order in which they are to be trained; of a search those proposed so far.
+        space: what a search proposes from; None for a design.
     """
 
     study: str
@@ -42,21 +40,16 @@ class Manifest:
     suite: str
     title: str
     runs: tuple[Run, ...]
-    recipe: Recipe | None = None
-
-    @property
-    def distinct_runs(self) -> tuple[Run, ...]:
-        """The runs: what a plan calls so."""
-        return self.runs
+    space: SearchSpace | None = None
 
     def merged(self, other: "Manifest") -> "Manifest":
-        """These runs, then those that only the other has: somebody added a seed."""
+        """These runs, then those that only the other has, such as added seeds."""
         known = {run.id for run in self.runs}
         return replace(self, runs=(*self.runs, *(run for run in other.runs if run.id not in known)))
 
 
 def write_manifest(out: Path, manifest: Manifest) -> None:
-    """Write a study's manifest; runs that an earlier one had stay in it.
+    """Write a study's manifest; runs of an earlier one stay in it.
 
     Raises:
         OSError: the disk is full or not writable.
@@ -65,16 +58,12 @@ def write_manifest(out: Path, manifest: Manifest) -> None:
     with FileLock(path.with_name(f".{path.name}.lock")):
         earlier = _earlier(path)
         merged = manifest if earlier is None else manifest.merged(earlier)
-        if (
-            earlier is None
-            or _recipe(earlier) != _recipe(merged)
-            or {run.id for run in merged.runs} != {run.id for run in earlier.runs}
-        ):
+        if earlier is None or _contents(earlier) != _contents(merged):
             write_atomic(path, json.dumps(_raw(merged), separators=(",", ":")) + "\n")
 
 
-def _recipe(manifest: Manifest) -> object:
-    return manifest.recipe and manifest.recipe.as_dict()
+def _contents(manifest: Manifest) -> object:
+    return manifest.space and manifest.space.as_dict(), {run.id for run in manifest.runs}
 
 
 def manifest_path(out: Path, study: str) -> Path:
@@ -86,8 +75,8 @@ def read_manifest(path: Path, *, to_train: bool = True) -> Manifest:
     """The manifest in a file.
 
     Args:
-        to_train: whether its runs are to be trained, which needs ids of this version; those of earlier ones
-            are good enough to tell who needs which folder.
+        to_train: whether its runs are to be trained, which needs IDs of this version; those of earlier ones
+            still say which folders the study needs.
 
     Raises:
         UserError: missing, damaged, or written by another version.
@@ -97,24 +86,22 @@ def read_manifest(path: Path, *, to_train: bool = True) -> Manifest:
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", file=path) from error
     except ValueError as error:
-        raise UserError("is damaged; start the sweep once more, which writes it again", file=path) from error
+        raise UserError("is damaged; run the sweep again, which rewrites it", file=path) from error
     written = (raw.get("schema"), raw.get("identity_version")) if isinstance(raw, dict) else None
     if written != (SCHEMA, IDENTITY_VERSION) and (to_train or written not in _READABLE):
         by = f"focal-lab {raw.get('focal_lab')}" if isinstance(raw, dict) else "something else"
         raise UserError(
-            f"was written by {by}, which this version ({__version__}) does not go on with; "
+            f"was written by {by}, which this version ({__version__}) cannot continue; "
             "use the same version on all machines",
             file=path,
         )
     try:
-        runs = tuple(
-            sorted((run for group in raw["groups"] for run in _runs(group)), key=lambda pair: pair[0])
-        )
-        recipe = Recipe.from_dict(raw["recipe"]) if raw.get("recipe") else None
+        runs = sorted((run for group in raw["groups"] for run in _runs(group)), key=lambda pair: pair[0])
+        space = SearchSpace.from_dict(raw["recipe"]) if raw.get("recipe") else None
         names = (raw["study"], raw["sweep"], raw["suite"], raw["title"])
-        return Manifest(*names, tuple(run for _, run in runs), recipe)
+        return Manifest(*names, tuple(run for _, run in runs), space)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError("is damaged; start the sweep once more, which writes it again", file=path) from error
+        raise UserError("is damaged; run the sweep again, which rewrites it", file=path) from error
 
 
 def all_manifests(out: Path) -> Iterator[Path]:
@@ -126,7 +113,7 @@ def _earlier(path: Path) -> Manifest | None:
     try:
         return read_manifest(path) if path.exists() else None
     except UserError:
-        return None  # nothing is lost: it is made from the plan again
+        return None  # it is made from the plan again
 
 
 def _raw(manifest: Manifest) -> dict[str, Any]:
@@ -154,12 +141,12 @@ def _raw(manifest: Manifest) -> dict[str, Any]:
         "suite": manifest.suite,
         "title": manifest.title,
         "groups": list(groups.values()),
-        "recipe": None if manifest.recipe is None else manifest.recipe.as_dict(),
+        "recipe": None if manifest.space is None else manifest.space.as_dict(),
     }
 
 
 def seedless(run: Run) -> str:
-    """What the runs of a cell and task have in common, whatever their seeds."""
+    """What the runs of a cell and task have in common."""
     return json.dumps(_without(run.identity, "seed_everything", "needs"), sort_keys=True)
 
 
@@ -167,7 +154,7 @@ def _runs(group: dict[str, Any]) -> list[tuple[int, Run]]:
     cell = Cell(group["labels"], group["settings"])
     found = []
     for place, name, seed, needs, *named in group["runs"]:
-        known = named[0] if named else needs  # older plans: a run was always called by its id
+        known = named[0] if named else needs  # older manifests: a run was always named by its ID
         identity = group["identity"] | {"seed_everything": seed} | ({"needs": known} if known else {})
         config = {"seed_everything": seed} | group["config"]
         found.append((place, Run(name, cell, group["task"], seed, config, identity, needs=needs)))

@@ -1,20 +1,19 @@
-"""Refuses settings that contradict what a row is labelled with. Pure functions."""
+"""Refuses settings that contradict the label of a row. Pure functions."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
 
-from focal_lab.data.option_names import RENAMED
 from focal_lab.errors import UserError
 from focal_lab.sweep.plan.cells import design_cells
-from focal_lab.sweep.plan.runs import for_task, is_for_one_task, setting_key
+from focal_lab.sweep.plan.settings import is_for_one_task, path_of
 from focal_lab.sweep.spec.sweep_file import Sweep
 
 
 @dataclass(frozen=True)
-class _Level:
-    """A level of a factor, or a range of a search; `key` is its place in the sweep file."""
+class _VariedLevel:
+    """A level of a factor, or a range of a search; `key` is its dotted key in the sweep file."""
 
     label: str | None
     key: str
@@ -28,17 +27,17 @@ class _Level:
 def refuse_overlaps(sweep: Sweep, overrides: Mapping[str, Any]) -> None:
     """Make sure that every cell is trained with what its labels say.
 
-    Settings are compared by what they come to: `model.lr` is `model.init_args.lr`, and for classification
+    Settings are compared by the key they set: `model.lr` is `model.init_args.lr`, and for classification
     `classification.model.lr`, too; a mapping such as `model.backbone_options` covers all keys in it.
 
     Args:
         sweep: two of its levels may set the same key if no cell has both, or if they agree. A default in its
             `set` may be changed by some levels, but not by all.
-        overrides: settings of the command line, which lie over the levels.
+        overrides: settings of the command line, which take precedence over the levels.
 
     Raises:
-        UserError: a setting lies over a varied one, a default is never used, two levels of a cell set the
-            same key differently, or one names a key in two ways. The message names both.
+        UserError: an override replaces a varied setting, a default is never used, two levels of a cell set
+            the same key differently, or one names a key in two ways. The message names both.
     """
     varied = _varied(sweep)
     _refuse_twice(sweep, "set", sweep.settings)
@@ -48,7 +47,7 @@ def refuse_overlaps(sweep: Sweep, overrides: Mapping[str, Any]) -> None:
         _refuse_overridden(sweep, levels, overrides)
         _refuse_unused(sweep, levels)
     for one, other in combinations(varied, 2):
-        pairs: Iterator[tuple[_Level, _Level]] = product(varied[one], varied[other])
+        pairs: Iterator[tuple[_VariedLevel, _VariedLevel]] = product(varied[one], varied[other])
         rivals = [pair for pair in pairs if _rival_keys(sweep, *pair)]
         if rivals and sweep.search is None:
             together = {(cell.labels[one], cell.labels[other]) for cell in design_cells(sweep)}
@@ -63,12 +62,12 @@ def refuse_overlaps(sweep: Sweep, overrides: Mapping[str, Any]) -> None:
             )
 
 
-def _varied(sweep: Sweep) -> dict[str, list[_Level]]:
-    """Factor or range -> its levels, in the order in which they are laid over each other."""
-    found: dict[str, list[_Level]] = {}
+def _varied(sweep: Sweep) -> dict[str, list[_VariedLevel]]:
+    """Factor or range -> its levels, in order of precedence."""
+    found: dict[str, list[_VariedLevel]] = {}
     for factor, levels in sweep.factors.items():
         found[factor] = [
-            _Level(
+            _VariedLevel(
                 level.label,
                 f"factors.{factor}" + ("" if list(level.settings) == [factor] else f".{level.label}"),
                 level.settings,
@@ -76,11 +75,11 @@ def _varied(sweep: Sweep) -> dict[str, list[_Level]]:
             for level in levels
         ]
     for name in sweep.search.ranges if sweep.search else ():
-        found[name] = [_Level(None, f"search.ranges.{name}", {name: object()})]  # any value
+        found[name] = [_VariedLevel(None, f"search.ranges.{name}", {name: object()})]  # any value
     return found
 
 
-def _refuse_overridden(sweep: Sweep, levels: list[_Level], overrides: Mapping[str, Any]) -> None:
+def _refuse_overridden(sweep: Sweep, levels: list[_VariedLevel], overrides: Mapping[str, Any]) -> None:
     for level, name in product(levels, overrides):
         for key, value in level.settings.items():
             if any(_replaces(name, key, value, task) for task in sweep.tasks):
@@ -91,7 +90,7 @@ def _refuse_overridden(sweep: Sweep, levels: list[_Level], overrides: Mapping[st
                 )
 
 
-def _refuse_unused(sweep: Sweep, levels: list[_Level]) -> None:
+def _refuse_unused(sweep: Sweep, levels: list[_VariedLevel]) -> None:
     for name, value in sweep.settings.items():
         tasks = [task for task in sweep.tasks if path_of(name, task)]
         if tasks and all(
@@ -109,14 +108,14 @@ def _refuse_unused(sweep: Sweep, levels: list[_Level]) -> None:
 
 def _refuse_twice(sweep: Sweep, key: str, settings: Mapping[str, Any]) -> None:
     for (one, value), (other, _) in combinations(settings.items(), 2):
-        # a key of one task alone goes before that of all, whichever stands first
-        alike = is_for_one_task(one) == is_for_one_task(other)
-        if alike and any(_replaces(other, one, value, task) for task in sweep.tasks):
+        # a key for one task takes precedence over one for all, whichever comes first
+        same_kind = is_for_one_task(one) == is_for_one_task(other)
+        if same_kind and any(_replaces(other, one, value, task) for task in sweep.tasks):
             raise UserError(f"{other} replaces {one}; drop one of the two", file=sweep.path, key=key)
 
 
-def _rival_keys(sweep: Sweep, one: _Level, other: _Level) -> list[tuple[str, str]]:
-    """Keys of two levels of which the second replaces the first by another value."""
+def _rival_keys(sweep: Sweep, one: _VariedLevel, other: _VariedLevel) -> list[tuple[str, str]]:
+    """Pairs of keys of two levels where the second replaces the first by another value."""
     return [
         (mine, theirs)
         for (mine, value), theirs in product(one.settings.items(), other.settings)
@@ -127,25 +126,15 @@ def _rival_keys(sweep: Sweep, one: _Level, other: _Level) -> list[tuple[str, str
 
 
 def _replaces(later: str, earlier: str, value: Any, task: str) -> bool:
-    """Whether a setting takes the place of an earlier one, or of something in the `value` of that."""
+    """Whether a setting replaces an earlier one, or something inside its `value`."""
     theirs, mine = path_of(later, task), path_of(earlier, task)
     if not theirs or not mine:
         return False
     return mine[: len(theirs)] == theirs or (theirs[: len(mine)] == mine and _has(value, theirs[len(mine) :]))
 
 
-def path_of(name: str, task: str) -> tuple[str, ...]:
-    """The key of a setting for a task, without `init_args`; empty for another task's or an unknown one."""
-    own = for_task(name, task)
-    try:
-        path = tuple(part for part in setting_key(own or "").split(".") if part != "init_args")
-    except UserError:  # is reported where it is set
-        return ()
-    return (path[0], RENAMED[path[1]]) if path[0] == "data" and path[1] in RENAMED else path
-
-
 def _has(value: Any, names: tuple[str, ...]) -> bool:
-    """Whether nested mappings hold a key; `init_args` may be left out."""
+    """Whether nested mappings have a key; `init_args` may be left out."""
     for name in names:
         while isinstance(value, Mapping) and name not in value and "init_args" in value:
             value = value["init_args"]

@@ -1,4 +1,4 @@
-"""Which runs of a search are the best: one, or with several objectives a Pareto front."""
+"""Sorts the runs of a search: the best one first, or with several objectives the Pareto front."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,16 +11,15 @@ Values = tuple[float, ...]
 
 
 def best_first(runs: Sequence[Run], out: Path, objectives: Mapping[str, str]) -> tuple[list[Run], int]:
-    """The runs sorted, and how many of them no other one beats.
+    """The runs of a search sorted, and the size of the Pareto front.
 
     Args:
-        runs: of a search.
         out: where their results are.
         objectives: column -> maximize or minimize.
 
     Returns:
         First the front, then the other finished runs, each by the first objective; then those without a
-        result. And the length of the front.
+        result.
     """
     gains: dict[str, Values] = {}
     for run in runs:
@@ -40,7 +39,7 @@ def best_first(runs: Sequence[Run], out: Path, objectives: Mapping[str, str]) ->
 
 
 def front_sentence(count: int, objectives: Mapping[str, str], trained: int) -> str | None:
-    """What the order of a search's rows means; None before anything has finished."""
+    """The order of a search's rows in words; None before anything has finished."""
     if not count:
         return None
     ways = [
@@ -52,9 +51,9 @@ def front_sentence(count: int, objectives: Mapping[str, str], trained: int) -> s
         once = f"The columns show the final test, which chose nothing. {once}"
     if len(ways) == 1:
         return f"Best first ({ways[0]}) of {trained}. {once}"
-    told = f"{', '.join(ways[:-1])} and {ways[-1]}"
+    names = f"{', '.join(ways[:-1])} and {ways[-1]}"
     first = "The first row is" if count == 1 else f"The first {count} rows are"
-    return f"{first} the Pareto front of {told}: no other of {trained} runs is better in all of them. {once}"
+    return f"{first} the Pareto front of {names}: no other of {trained} runs is better in all of them. {once}"
 
 
 def _beats(other: Values, mine: Values) -> bool:

@@ -1,15 +1,11 @@
 """The plan: the list of runs that a sweep needs, before anything is trained. Pure Python, no torch."""
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from focal_lab.backbones.options import OPTION_NAMES, FocalOptions, downsampled_size
-from focal_lab.backbones.presets import preset_options
 from focal_lab.command_line import command
 from focal_lab.errors import UserError, one_of
 from focal_lab.sweep.identity.earlier_runs import earlier_runs
@@ -17,12 +13,11 @@ from focal_lab.sweep.identity.run_ids import Identities
 from focal_lab.sweep.plan.cells import Cell, design_cells
 from focal_lab.sweep.plan.overlaps import refuse_overlaps
 from focal_lab.sweep.plan.pareto import best_first
-from focal_lab.sweep.plan.proposals import Proposals, Recipe
+from focal_lab.sweep.plan.proposals import Proposals, SearchSpace
 from focal_lab.sweep.plan.runs import Run, hash_of, make_runs
 from focal_lab.sweep.spec.columns import with_main_columns
 from focal_lab.sweep.spec.suite import Suite, find_suite
 from focal_lab.sweep.spec.sweep_file import TASKS, Sweep, load_sweep, seeds_from, tasks_from
-from focal_lab.utils.atomic_files import write_atomic
 from focal_lab.utils.yaml import parse_yaml
 
 DEFAULT_SUITE = "digits"
@@ -34,10 +29,10 @@ class Plan:
 
     Attributes:
         cells: in the order of the table's rows.
-        runs: every cell x task x seed; runs of degenerate cells share an id. Of a search those that were
-            proposed so far.
-        recipe: what makes runs of a search's proposals; None for a design.
-        front: how many of a search's runs, the first ones, no other one beats.
+        runs: every cell x task x seed; cells with the same network share IDs. Of a search those proposed so
+            far.
+        space: what a search proposes from; None for a design.
+        front: how many of a search's runs, the first ones, are on the Pareto front.
         options: of the command line that ask for this plan, where the file alone does not.
     """
 
@@ -45,27 +40,27 @@ class Plan:
     suite: str
     cells: tuple[Cell, ...]
     runs: tuple[Run, ...]
-    recipe: Recipe | None = None
+    space: SearchSpace | None = None
     front: int = 0
     options: tuple[str, ...] = ()
 
     @cached_property
     def distinct_runs(self) -> tuple[Run, ...]:
-        """What is trained: seed by seed, so that a sweep that is stopped has whole tables of few seeds."""
+        """What is trained: seed by seed, so that a stopped sweep has whole tables of few seeds."""
         distinct = {run.id: run for run in self.runs}
         place = {seed: i for i, seed in enumerate(self.sweep.seeds)}
         return tuple(sorted(distinct.values(), key=lambda run: place[run.seed]))
 
     def command(self, out: Path) -> str:
-        """What trains the plan in `out`, to be typed."""
+        """The command that trains the plan in `out`."""
         elsewhere = [] if out == Path("runs") else ["--out", out]
         return command("sweep", self.sweep.path, *self.options, *elsewhere)
 
     @property
     def study(self) -> str:
-        """Name of the queue: the sweep, the suite, and a hash of what it is made of but for the seeds."""
-        if self.recipe is not None:
-            return self.recipe.study
+        """Name of the queue: the sweep, the suite, and a hash of the runs without their seeds."""
+        if self.space is not None:
+            return self.space.study
         first = self.sweep.seeds[0]
         seedless = [
             {key: value for key, value in run.identity.items() if key not in ("seed_everything", "needs")}
@@ -95,14 +90,13 @@ def make_plan(
         out: folder of the runs, where those of earlier versions are recognised; None to name runs only.
 
     Raises:
-        UserError: the file, the suite or a setting is wrong, or two cells come to the same network.
+        UserError: the file, the suite or a setting is wrong, or two cells have the same network.
     """
-    chosen: Suite = find_suite(suite or DEFAULT_SUITE)
+    chosen = find_suite(suite or DEFAULT_SUITE)
     written = sweep = load_sweep(path, chosen.name)
     if seeds is not None:
-        sweep = replace(
-            sweep, seeds=seeds_from(seeds if isinstance(seeds, int) else list(seeds), None, "--seeds")
-        )
+        wanted = seeds if isinstance(seeds, int) else list(seeds)
+        sweep = replace(sweep, seeds=seeds_from(wanted, None, "--seeds"))
     if tasks is not None:
         sweep = replace(sweep, tasks=tasks_from(list(tasks), None, "--tasks"))
     options = _options(chosen, written, sweep, overrides)
@@ -118,7 +112,11 @@ def make_plan(
     experiments = {task: chosen.experiment(task) for task in sweep.tasks}
     identities = Identities(out, earlier_runs)
     if sweep.search is not None:
-        return replace(_search_plan(sweep, chosen, experiments, settings, identities), options=options)
+        _refuse_several(sweep)
+        space = SearchSpace(sweep, chosen, experiments[sweep.tasks[0]], settings, identities)
+        for params in space.probes():
+            space.run(params)
+        return Plan(sweep, chosen.name, (), (), space, options=options)
     cells = design_cells(sweep)
     runs = identities.settled(
         lambda: tuple(
@@ -130,7 +128,7 @@ def make_plan(
 
 
 def _options(suite: Suite, written: Sweep, sweep: Sweep, overrides: Sequence[str]) -> tuple[str, ...]:
-    """The options that make of a sweep as it is written the one that was asked for."""
+    """The options that turn the sweep as written into the one that was asked for."""
     options = [] if suite.name == DEFAULT_SUITE else ["--suite", suite.name]
     if sweep.tasks != written.tasks:
         options += ["--tasks", *sweep.tasks]
@@ -139,14 +137,8 @@ def _options(suite: Suite, written: Sweep, sweep: Sweep, overrides: Sequence[str
     return (*options, *(word for text in overrides for word in ("--set", text)))
 
 
-def _search_plan(
-    sweep: Sweep,
-    suite: Suite,
-    experiments: Mapping[str, dict[str, Any]],
-    settings: dict[str, Any],
-    identities: Identities,
-) -> Plan:
-    """A search before its first proposal."""
+def _refuse_several(sweep: Sweep) -> None:
+    """Raises UserError for a search with several tasks or seeds, from the command line or the file."""
     if len(sweep.tasks) > 1:
         raise UserError("a search has one task", file=sweep.path, key="tasks")
     if len(sweep.seeds) > 1:
@@ -155,27 +147,22 @@ def _search_plan(
             file=sweep.path,
             key="seeds",
         )
-    (task,) = sweep.tasks
-    recipe = Recipe(sweep, suite, experiments[task], settings, identities)
-    for params in recipe.probes():
-        recipe.run(params)
-    return Plan(sweep, suite.name, (), (), recipe)
 
 
 def probe_plan(plan: Plan) -> Plan:
-    """A plan of what a search may propose, to be checked before any work; other plans as they are."""
-    if plan.recipe is None:
+    """A plan of examples that a search may propose, to check before training; other plans as they are."""
+    if plan.space is None:
         return plan
-    runs = tuple(plan.recipe.run(params) for params in plan.recipe.probes())
+    runs = tuple(plan.space.run(params) for params in plan.space.probes())
     return replace(plan, cells=tuple(run.cell for run in runs), runs=runs)
 
 
 def with_proposals(plan: Plan, out: Path) -> Plan:
-    """A search's plan with the runs that were proposed in `out` so far, best first; others as they are."""
-    if plan.recipe is None:
+    """A search's plan with the runs proposed in `out` so far, best first; other plans as they are."""
+    if plan.space is None:
         return plan
-    proposed = list(Proposals(out, plan.recipe).runs().values())
-    runs, front = best_first(proposed, out, plan.recipe.search.objectives)
+    proposed = list(Proposals(out, plan.space).runs().values())
+    runs, front = best_first(proposed, out, plan.space.search.objectives)
     return replace(plan, cells=tuple(run.cell for run in runs), runs=tuple(runs), front=front)
 
 
@@ -187,7 +174,7 @@ def _runs_of(
     settings: Mapping[str, Any],
     identities: Identities,
 ) -> list[Run]:
-    """The runs of a cell, the classification first: what the other tasks' runs start from."""
+    """The runs of a cell; the other tasks' start from those of the classification."""
     runs: list[Run] = []
     parents: dict[int, Run] = {}
     for task in sorted(sweep.tasks, key=TASKS.index):
@@ -202,7 +189,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """KEY=VALUE strings as settings; VALUE is YAML, so 7, [7, 14] and true mean what they look like.
 
     Raises:
-        UserError: no `=`, or VALUE is no YAML.
+        UserError: no `=`, or VALUE is not YAML.
     """
     settings: dict[str, Any] = {}
     for text in overrides:
@@ -214,166 +201,31 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def remember(plan: Plan, out: Path, overrides: Sequence[str]) -> None:
-    """Note how a sweep was last run in `out`, for reports that are asked for by the sweep's name alone."""
-    record = {
-        "path": str(plan.sweep.path.resolve()),
-        "suite": plan.suite,
-        "seeds": list(plan.sweep.seeds),
-        "set": list(overrides),
-        "tasks": list(plan.sweep.tasks),
-        "study": plan.study,
-        "runs": [run.id for run in plan.distinct_runs],
-    }
-    write_atomic(_memory(plan.sweep.path, out), json.dumps(record, indent=1) + "\n")
-
-
-def recall_plan(
-    path: Path,
-    out: Path,
-    *,
-    suite: str | None = None,
-    seeds: int | None = None,
-    overrides: Sequence[str] = (),
-    tasks: Sequence[str] | None = None,
-) -> Plan:
-    """The plan of a sweep as it was last run in `out`; what is given here goes before what was noted.
-
-    Raises:
-        UserError: as `make_plan`.
-    """
-    noted = remembered(path, out)
-    if suite is not None and suite != noted.get("suite"):
-        noted = {}
-    return make_plan(
-        path,
-        suite=suite or noted.get("suite"),
-        seeds=seeds if seeds is not None else noted.get("seeds"),
-        overrides=overrides or noted.get("set", ()),
-        tasks=tasks or noted.get("tasks"),
-        out=out,
-    )
-
-
-def effective_summary(run: Run, size: tuple[int, int] | None = None) -> dict[str, str]:
-    """What a focal backbone is stage by stage, such as `window: 7 7 4 2`; empty for other backbones.
-
-    Args:
-        run: of any task.
-        size: height and width at which the data feed the network; None for the size that it is made for.
-    """
-    if run.stages is None:
-        return {}
-    maps = [stage["map_size"] for stage in run.stages] if size is None else _maps(run, size)
-
-    def column(values: Sequence[Any]) -> str:
-        return " ".join(f"{v[0]}" if isinstance(v, list) and v[0] == v[1] else _plain(v) for v in values)
-
-    return {
-        "depth": column([stage["depth"] for stage in run.stages]),
-        "map": column(maps),
-        "window": column([stage["window"] for stage in run.stages]),
-        "shift": column([stage["shift"] for stage in run.stages]),
-        "expand": column([stage["expand"] for stage in run.stages]),
-        "levels": column([1 + len(stage["levels"]) for stage in run.stages]),
-        "keys": column([stage["keys_per_window"] for stage in run.stages]),
-    }
-
-
-def made_size(run: Run) -> tuple[int, int] | None:
-    """Height and width in px that a focal backbone is made for; None for other backbones."""
-    if run.stages is None:
-        return None
-    size = _options_of(run).img_size
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
-def _options_of(run: Run) -> FocalOptions:
-    options = run.config["model"]["init_args"].get("backbone_options") or {}
-    return preset_options(run.backbone, {name: options[name] for name in options if name in OPTION_NAMES})
-
-
-def _maps(run: Run, size: tuple[int, int]) -> list[list[int]]:
-    """Height and width of each stage's map, in tokens."""
-    made = _options_of(run)
-    now = (-(-size[0] // made.patch_size), -(-size[1] // made.patch_size))
-    maps = []
-    for _ in run.stages or ():
-        maps.append(list(now))
-        now = downsampled_size(now, made)
-    return maps
-
-
-def check_out(out: Path) -> None:
-    """Make sure that results can be written before anything is trained.
-
-    Raises:
-        UserError: the folder cannot be made or written to.
-    """
-    probe = out / f".writable.{os.getpid()}"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {out}: {error.strerror}; choose another folder", key="--out"
-        ) from error
-
-
-def _plain(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
 def _refuse_degenerate(sweep: Sweep, runs: Sequence[Run]) -> None:
     """Raises UserError for cells whose labels differ and whose networks do not.
 
     Cells may share the runs of one task and differ in another's: two detectors start from the same
-    classification. That is only degenerate where one of the two was changed to fit the picture, as the notes
+    classification. That is only degenerate where one of the two was changed to fit the image, as the notes
     of its run say.
     """
     if sweep.allow_degenerate:
         return
-    ids: dict[tuple[str, ...], set[str]] = {}
+    ids: dict[str, set[str]] = {}
     for run in runs:
-        ids.setdefault(tuple(run.cell.labels.values()), set()).add(run.id)
+        ids.setdefault(repr(run.cell.labels), set()).add(run.id)
     first: dict[str, Run] = {}
     for run in runs:
         twin = first.setdefault(run.id, run)
-        # what only one of them has been told explains why the other comes to the same
-        notes = [n for n in (*twin.notes, *run.notes) if (n in twin.notes) != (n in run.notes)]
-        if twin.cell.labels == run.cell.labels:
+        mine, other = run.cell.labels, twin.cell.labels
+        if mine == other:
             continue
-        mine, theirs = tuple(run.cell.labels.values()), tuple(twin.cell.labels.values())
-        if notes or ids[mine] == ids[theirs]:
-            differing = [name for name in run.cell.labels if twin.cell.labels[name] != run.cell.labels[name]]
+        # notes of only one of them explain why the networks are the same
+        notes = [n for n in (*twin.notes, *run.notes) if (n in twin.notes) != (n in run.notes)]
+        if notes or ids[repr(mine)] == ids[repr(other)]:
             why = f" ({'; '.join(notes)})" if notes else ""
             raise UserError(
                 f"{twin.cell.name} and {run.cell.name} are the same network at this size{why}; "
                 "drop one, or set allow_degenerate: true",
                 file=sweep.path,
-                key=f"factors.{differing[0]}",
+                key=f"factors.{next(name for name in mine if other[name] != mine[name])}",
             )
-
-
-def _memory(path: Path, out: Path) -> Path:
-    return out / "sweeps" / f"{path.stem}.json"
-
-
-def remembered(path: Path, out: Path) -> Mapping[str, Any]:
-    """How a sweep of that name was last run in `out`; empty if it never was or the note is damaged."""
-    try:
-        noted = json.loads(_memory(path, out).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    whole = isinstance(noted, dict) and (
-        isinstance(noted.get("suite"), str)
-        and _all_are(int, noted.get("seeds"))
-        and _all_are(str, noted.get("set"))
-        and _all_are(str, noted.get("tasks", []))
-    )
-    return noted if whole else {}
-
-
-def _all_are(kind: type, values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(value, kind) for value in values)

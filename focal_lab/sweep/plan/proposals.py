@@ -1,4 +1,4 @@
-"""From a proposal of the sampler to a run, the same one on every machine; and what was proposed so far."""
+"""The space of a search, how a proposal becomes a run, and what was proposed so far."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from focal_lab.errors import UserError
 from focal_lab.sweep.identity.run_ids import Identities
 from focal_lab.sweep.plan.cells import Cell
 from focal_lab.sweep.plan.runs import Run, hash_of, make_runs
-from focal_lab.sweep.spec.search_section import Range, Search
+from focal_lab.sweep.spec.search_section import Range, SearchSection
 from focal_lab.sweep.spec.suite import Suite
 from focal_lab.sweep.spec.sweep_file import Level, Sweep
 from focal_lab.utils.atomic_files import write_atomic
@@ -21,25 +21,24 @@ from focal_lab.utils.atomic_files import write_atomic
 SEARCHES = "searches"
 # Digits of a proposed number: enough for any rate, and the table shows what was trained.
 _DIGITS = 4
-# Digits of a number of a grid, and of labels: all but the noise of a sum.
+# Digits of a number of a grid, and of labels: all but rounding errors.
 _EXACT = 12
-# Larger spaces are not written out.
+# Larger spaces are not listed.
 _MOST_COMBINATIONS = 10_000
 
 Params = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What makes a run of a proposal.
+class SearchSpace:
+    """What a search may propose, and the run of each proposal, the same one on every machine.
 
     Attributes:
         sweep: its factors are searched by their labels, its search's ranges by numbers.
-        suite: whose experiment it is.
         experiment: the LightningCLI configuration under all proposals.
         overrides: settings of the command line.
         identities: names the runs, all by the user's code as it was at first.
-        noted_code: the user's code as who began the search has it; None for who begins it.
+        noted_code: the user's code of the command that started the search; None for that command itself.
     """
 
     sweep: Sweep
@@ -50,7 +49,7 @@ class Recipe:
     noted_code: dict[str, str] | None = None
 
     @property
-    def search(self) -> Search:
+    def search(self) -> SearchSection:
         """How proposals are made."""
         assert self.sweep.search is not None
         return self.sweep.search
@@ -76,7 +75,7 @@ class Recipe:
 
     @cached_property
     def combinations(self) -> list[Params] | None:
-        """All that can be proposed; None where that is a lot, or not known."""
+        """All that can be proposed; None where there are too many."""
         if self.size is None or self.size > _MOST_COMBINATIONS:
             return None
         axes: dict[str, list[Any]] = dict(self.levels)
@@ -85,12 +84,12 @@ class Recipe:
 
     @cached_property
     def study(self) -> str:
-        """Name of the study: more trials, another sampler or pruning go on with it."""
+        """Name of the study; the same with more trials, another sampler or other pruning."""
         raw = self.as_dict()
-        raw.pop("code", None)
         raw["search"] = {key: raw["search"][key] for key in ("ranges", "objectives")}
-        raw["search"]["compared on"] = "validation"  # earlier ones compared the test split
-        del raw["path"], raw["title"]
+        raw["search"]["compared on"] = "validation"  # earlier versions compared the test split
+        for key in ("code", "path", "title"):
+            del raw[key]
         return f"{self.sweep.name}-{self.suite.name}-{hash_of(raw)[:8]}"
 
     def cell(self, params: Mapping[str, Any]) -> Cell:
@@ -111,18 +110,12 @@ class Recipe:
         Raises:
             UserError: the backbone cannot have this combination.
         """
-        task, cell = self.sweep.tasks[0], self.cell(params)
-
-        def make() -> list[Run]:
-            return make_runs(
-                self.sweep, self.suite, self.experiment, cell, task, self.overrides, self.identities
-            )
-
-        (run,) = self.identities.settled(make)
+        base = (self.sweep, self.suite, self.experiment, self.cell(params), self.sweep.tasks[0])
+        (run,) = self.identities.settled(lambda: make_runs(*base, self.overrides, self.identities))
         return run
 
     def probes(self) -> Iterator[Params]:
-        """Proposals that between them have every label and both ends of every range."""
+        """Proposals that together have every label and both ends of every range."""
         low: Params = {name: labels[0] for name, labels in self.levels.items()}
         low |= {name: numbers.low for name, numbers in self.search.ranges.items()}
         yield low
@@ -139,7 +132,7 @@ class Recipe:
 
     @property
     def planned_code(self) -> dict[str, str]:
-        """The same for who began the search."""
+        """`code` of the command that started the search."""
         return self.code if self.noted_code is None else self.noted_code
 
     def as_dict(self) -> dict[str, Any]:
@@ -181,7 +174,7 @@ class Recipe:
             factors=factors,
             columns=(),
             settings=raw["settings"],
-            search=Search.from_dict(raw["search"]),
+            search=SearchSection.from_dict(raw["search"]),
         )
         suite = Suite(raw["suite"], Path(), raw["backbones"])
         return cls(sweep, suite, raw["experiment"], raw["overrides"], noted_code=raw.get("code", {}))
@@ -190,16 +183,16 @@ class Recipe:
 class Proposals:
     """What was proposed in a study: a small file each in `<out>/searches/<study>/`.
 
-    The storage knows it, too, and may be lost; these files and `result.json` are enough to go on.
+    The storage has them, too, and may be lost; these files and `result.json` are enough to resume.
     """
 
-    def __init__(self, out: Path, recipe: Recipe) -> None:
-        self._folder = out / SEARCHES / recipe.study
-        self._recipe = recipe
+    def __init__(self, out: Path, space: SearchSpace) -> None:
+        self._folder = out / SEARCHES / space.study
+        self._space = space
         self._known: dict[str, tuple[Params, Run]] = {}
 
     def add(self, run: Run, params: Mapping[str, Any]) -> None:
-        """Note a proposal before it is trained."""
+        """Write down a proposal before it is trained."""
         write_atomic(self._folder / f"{run.id}.json", json.dumps(dict(params)) + "\n")
         self._known[run.id] = dict(params), run
 
@@ -208,14 +201,14 @@ class Proposals:
         return self._known[run][0]
 
     def runs(self) -> dict[str, Run]:
-        """All runs proposed so far, by anybody; by id."""
+        """All runs proposed so far, by any command; by ID."""
         for path in sorted(self._folder.glob("*.json")):
             if path.stem not in self._known:
                 try:
                     params = json.loads(path.read_text(encoding="utf-8"))
-                    run = self._recipe.run(params)
+                    run = self._space.run(params)
                 except (OSError, ValueError, KeyError, StopIteration, UserError):
-                    continue  # not one of ours
+                    continue  # not a proposal
                 if run.id == path.stem:
                     self._known[run.id] = params, run
         return {name: run for name, (_, run) in self._known.items()}

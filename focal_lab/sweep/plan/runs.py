@@ -1,4 +1,4 @@
-"""Cell x task x seed -> run: an ordinary LightningCLI configuration, named by what it comes to."""
+"""Cell x task x seed -> run: an ordinary LightningCLI configuration, named by a hash of it."""
 
 import copy
 import json
@@ -10,18 +10,16 @@ from typing import Any
 from focal_lab.backbones.options import OPTION_NAMES, resolve_stages
 from focal_lab.backbones.options import identity as network_identity
 from focal_lab.backbones.presets import find_preset, preset_options
-from focal_lab.data.option_names import current_name
 from focal_lab.errors import UserError, one_of
 from focal_lab.sweep.identity.identity_table import RATES
 from focal_lab.sweep.identity.run_ids import IDENTITY_VERSION as IDENTITY_VERSION
 from focal_lab.sweep.identity.run_ids import Identities, seeded_hashes
 from focal_lab.sweep.identity.run_ids import hash_of as hash_of
 from focal_lab.sweep.plan.cells import Cell
+from focal_lab.sweep.plan.settings import current_key, for_task, is_for_one_task, place_of, setting_key
+from focal_lab.sweep.spec.checks import unknown
 from focal_lab.sweep.spec.suite import Suite
-from focal_lab.sweep.spec.sweep_file import TASKS, Sweep
-
-_SECTIONS = ("model", "data", "trainer")
-_INIT = {"model": "model.init_args", "data": "data.init_args"}
+from focal_lab.sweep.spec.sweep_file import Sweep
 
 
 @dataclass(frozen=True)
@@ -32,10 +30,10 @@ class Run:
         id: name of the run's folder: the beginning of the hash of `identity`, or the name that an earlier
             version gave to a run that it finished.
         config: LightningCLI configuration, complete but for paths.
-        identity: what is hashed, see `identity`.
+        identity: what is hashed, see `sweep.identity`.
         stages: effective configuration per stage of a focal backbone, None for others.
-        notes: where an option of the backbone was not honoured as written.
-        needs: the run whose trained backbone this one starts from; None for a start from nothing.
+        notes: options of the backbone that were changed to fit.
+        needs: the run whose trained backbone this one starts from; None for a start from scratch.
     """
 
     id: str
@@ -71,12 +69,12 @@ def make_runs(
 ) -> list[Run]:
     """The runs of one cell and task, one a seed of the sweep.
 
-    Settings of the sweep file lie over the experiment, the cell's levels over these, overrides on top. One
-    that begins with a task's name, such as detection.trainer.max_epochs, is for that task alone, and goes
-    before one for all tasks.
+    Settings of the sweep file go over the experiment, the cell's levels over these, overrides on top. One
+    that begins with a task's name, such as detection.trainer.max_epochs, is for that task alone, and takes
+    precedence over one for all tasks.
 
     Args:
-        identities: describes configurations; ids are right once it is settled.
+        identities: describes configurations; IDs are right once it is settled.
         parents: seed -> the run whose backbone to start from, unless the configuration names another.
 
     Raises:
@@ -92,8 +90,8 @@ def make_runs(
                 try:
                     _set(config, key, value)
                 except UserError as error:
-                    where = _blame(sweep, cell, overrides if settings is overrides else {}, str(name))
-                    raise UserError(error.message, **where) from error
+                    over = overrides if settings is overrides else {}
+                    raise UserError(error.message, **place_of(str(name), task, sweep, cell, over)) from error
     init_args = config["model"]["init_args"]
     backbone = init_args.get("backbone")
     if backbone is not None:
@@ -116,68 +114,20 @@ def make_runs(
     return runs
 
 
-def is_for_one_task(name: str) -> bool:
-    """Whether a setting begins with a task's name."""
-    return name.partition(".")[0] in TASKS
-
-
-def for_task(name: str, task: str) -> str | None:
-    """A setting without its task's name in front; None for one that another task is meant by."""
-    first, dot, rest = name.partition(".")
-    if first not in TASKS or not dot:
-        return name
-    return rest if first == task else None
-
-
-def setting_key(name: str) -> str:
-    """The dotted configuration key behind a sweep's setting.
-
-    `backbone` is the model's backbone, an option of the focal backbones is short for that option, and a
-    dotted key is taken as LightningCLI takes it, with `init_args` left out.
-
-    Raises:
-        UserError: none of these.
-    """
-    section, _, rest = name.partition(".")
-    if name == "backbone":
-        return "model.init_args.backbone"
-    if name in OPTION_NAMES:
-        return f"model.init_args.backbone_options.{name}"
-    if section not in _SECTIONS or not rest:
-        raise UserError(
-            f"{name!r} is no setting: use backbone, an option of the backbone ({one_of(OPTION_NAMES)}), "
-            "or a dotted key such as model.lr, data.batch_size or trainer.max_epochs, for one task alone "
-            "with its name in front: detection.model.lr; seeds are those of the file, or of --seeds"
-        )
-    if name.endswith("+"):
-        raise UserError(f"{name}: a setting replaces, it does not append; give {name.rstrip('+')} as a whole")
-    if section == "trainer" or rest.startswith("init_args.") or rest == "class_path":
-        return name
-    return f"{_INIT[section]}.{rest}"
-
-
-def _current_key(key: str, config: Mapping[str, Any]) -> str:
-    """A key without the old name of a data option, unless the user's own data module calls an option so."""
-    section, _, option = key.rpartition(".")
-    if section != _INIT["data"]:
-        return key
-    return f"{section}.{current_name(option, config['data'].get('class_path'))}"
-
-
 def _set(config: dict[str, Any], name: str, value: Any) -> None:
     """Set a key; mappings on the way to it are copied, because other cells share them.
 
     Raises:
-        UserError: no such setting, or it lies in what is no mapping.
+        UserError: not a setting, or inside something that is not a mapping.
     """
-    *parents, last = _current_key(setting_key(name), config).split(".")
+    *parents, last = current_key(setting_key(name), config).split(".")
     target = config
     for parent in parents:
         inner = target.get(parent)
         if not isinstance(inner, dict | None):
-            raise UserError(f"{name}: {parent} is no mapping in the experiment")
+            raise UserError(f"{name}: {parent} is not a mapping in the experiment")
         target[parent] = target = dict(inner or {})
-    # a copy: YAML shows an object that stands in two places by an anchor
+    # a copy: YAML writes an object that is used twice as an anchor
     target[last] = copy.deepcopy(value)
 
 
@@ -186,34 +136,38 @@ def _resolve_backbone(
 ) -> tuple[tuple[dict[str, Any], ...] | None, tuple[str, ...], dict[str, Any]]:
     """(stages, notes, identity of the network) of the configured backbone."""
     name, options = str(init_args.get("backbone")), init_args.get("backbone_options") or {}
+
+    def place(option: str) -> dict[str, Any]:
+        key = "model.backbone_options" + (f".{option}" if option else "")
+        return place_of(key, task, sweep, cell, overrides)
+
     if not isinstance(options, dict):
-        where = _blame(sweep, cell, overrides, "backbone_options")
-        raise UserError(f"backbone_options: {options!r} is no mapping", **where)
+        raise UserError(f"backbone_options: {options!r} is not a mapping", **place(""))
     preset = find_preset(name)
     if preset is None:
         return None, (), {"name": name, "options": options}
     init_args["backbone"] = preset
     focal = {key: value for key, value in options.items() if key in OPTION_NAMES}
     others = {key: value for key, value in options.items() if key not in OPTION_NAMES}
-    for unknown in (key for key in others if key not in RATES):
-        raise UserError(
-            f"{unknown} is not an option of backbone {preset} (use {one_of((*OPTION_NAMES, *RATES))})",
-            **_blame(sweep, cell, overrides, str(unknown)),
-        )
+    for key in others:
+        if key not in RATES:
+            hint = unknown(str(key), (*OPTION_NAMES, *RATES))
+            raise UserError(f"{key} is not an option of backbone {preset}{hint}", **place(str(key)))
     try:
-        # repr for what JSON does not know and the options refuse
+        # repr for what JSON cannot write and the options refuse
         network = _network(preset, json.dumps(focal, default=repr))
     except ValueError as error:
-        option = str(error).partition(":")[0]
-        raise UserError(f"{error}, for {cell.name}", **_blame(sweep, cell, overrides, option)) from error
-    if task == "classification":  # other tasks have pictures of any size, which are padded anyway
-        _check_window(sweep, cell, preset, network.img_size, network.first_map)
+        raise UserError(f"{error}, for {cell.name}", **place(str(error).partition(":")[0])) from error
+    if task == "classification" and "window_size" in cell.settings:  # other tasks pad images of any size
+        problem = _window_problem(cell.settings["window_size"], preset, network)
+        if problem:
+            raise UserError(problem, **place_of("window_size", task, sweep, cell, {}))
     return network.stages, network.notes, network.identity | {"others": others}
 
 
 @dataclass(frozen=True)
 class _Network:
-    """What the options of a focal backbone come to; many cells of a plan have the same."""
+    """The resolved options of a focal backbone; many cells of a plan have the same."""
 
     img_size: Any
     first_map: tuple[int, int]
@@ -240,44 +194,16 @@ def _network(preset: str, options: str) -> _Network:
     )
 
 
-def _check_window(sweep: Sweep, cell: Cell, preset: str, img_size: Any, first_map: tuple[int, int]) -> None:
-    """A window that the sweep asks for must tile the first stage's map: it does not vary padding."""
-    if "window_size" not in cell.settings:
-        return
-    asked = cell.settings["window_size"]
+def _window_problem(asked: Any, preset: str, network: _Network) -> str | None:
+    """A window that is varied must tile the first stage's map: the sweep does not vary padding."""
     first = asked[0] if isinstance(asked, list | tuple) else asked
-    (height, width), pixels = first_map, img_size if isinstance(img_size, int) else img_size[0]
+    height, width = network.first_map
     if height % first == 0 and width % first == 0:
-        return
+        return None
+    pixels = network.img_size if isinstance(network.img_size, int) else network.img_size[0]
     shorter = min(height, width)
     fitting = [w for w in range(3, shorter + 1) if height % w == 0 and width % w == 0]
-    raise UserError(
+    return (
         f"{first} is not a level of backbone {preset} at {pixels} px (stage 1 is {shorter} tokens wide; "
-        f"use {one_of(fitting)})",
-        **_blame(sweep, cell, {}, "window_size"),
+        f"use {one_of(fitting)})"
     )
-
-
-def _blame(sweep: Sweep, cell: Cell, overrides: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Where a setting, or an option of the backbone by its bare name, was made: `file` and `key` of an error.
-
-    The last one to make it counts, as in the configuration.
-    """
-
-    def made_in(settings: Mapping[str, Any]) -> str | None:
-        prefixes = ("", "model.backbone_options.", "model.init_args.backbone_options.", "model.")
-        return next((prefix + name for prefix in prefixes if prefix + name in settings), None)
-
-    if made_in(overrides):
-        return {"key": "--set"}
-    for factor, label in reversed(cell.labels.items()):
-        if factor not in sweep.factors:
-            if made_in({factor: label}):
-                return {"file": sweep.path, "key": f"search.ranges.{factor}"}
-            continue
-        settings = next(level.settings for level in sweep.factors[factor] if level.label == label)
-        if made_in(settings):
-            plain = list(settings) == [factor]
-            return {"file": sweep.path, "key": f"factors.{factor}" if plain else f"factors.{factor}.{label}"}
-    made = made_in(sweep.settings)
-    return {"file": sweep.path, "key": f"set.{made}" if made else "factors"}

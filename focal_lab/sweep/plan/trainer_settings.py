@@ -1,12 +1,11 @@
-"""Refuses settings of the trainer that a run of a sweep could not honour: nothing is dropped in silence."""
+"""Refuses trainer settings that a run of a sweep cannot honour, instead of ignoring them."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from focal_lab.errors import UserError
-from focal_lab.sweep.plan.overlaps import path_of
 from focal_lab.sweep.plan.plan import Plan, probe_plan
-from focal_lab.sweep.plan.runs import Run
+from focal_lab.sweep.plan.settings import place_of
 from focal_lab.sweep.spec.suite import EXPERIMENTS
 
 
@@ -26,30 +25,10 @@ def refuse_unhonoured(plan: Plan, overrides: Mapping[str, Any]) -> None:
         trainer = run.config.get("trainer") or {}
         problems = [*_unhonoured(trainer), *(_leaves_no_checkpoint(trainer) if run.id in needed else ())]
         for name, why in problems:
-            raise UserError(
-                f"trainer.{name}: {trainer[name]!r}: {why}", **_place(plan, run, overrides, f"trainer.{name}")
-            )
-
-
-def _place(plan: Plan, run: Run, overrides: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Where a setting of a run is made: `file` and `key` of an error."""
-    path = path_of(name, run.task)
-
-    def sets(settings: Mapping[str, Any]) -> bool:
-        return any(path_of(key, run.task) == path for key in settings)
-
-    if sets(overrides):
-        return {"key": "--set"}
-    for factor, levels in plan.sweep.factors.items():
-        label = run.cell.labels[factor]
-        if sets(next(level.settings for level in levels if level.label == label)):
-            return {"file": plan.sweep.path, "key": f"factors.{factor}"}
-    for factor in plan.sweep.search.ranges if plan.sweep.search else ():
-        if path_of(factor, run.task) == path:
-            return {"file": plan.sweep.path, "key": f"search.ranges.{factor}"}
-    if sets(plan.sweep.settings):
-        return {"file": plan.sweep.path, "key": "set"}
-    return {"file": EXPERIMENTS / plan.suite / f"{run.task}.yaml"}
+            experiment = EXPERIMENTS / plan.suite / f"{run.task}.yaml"
+            key = f"trainer.{name}"
+            place = place_of(key, run.task, plan.sweep, run.cell, overrides, default=experiment)
+            raise UserError(f"{key}: {trainer[name]!r}: {why}", **place)
 
 
 def _unhonoured(trainer: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

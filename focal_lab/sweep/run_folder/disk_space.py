@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from focal_lab.errors import UserError
+from focal_lab.utils.units import size
 
 # Bytes below which a disk counts as full: a micro model's checkpoints and results need a few of them.
 _FLOOR = 64 * 2**20
@@ -64,7 +65,7 @@ def disk_full(out: Path, error: BaseException | str | None = None) -> str | None
 def _sentence(out: Path) -> str:
     free, total = free_space(out)
     device, mount = _mount_of(out)
-    return f"the disk of {out} ({device} on {mount}) is full: {size_words(free)} of {size_words(total)} free"
+    return f"the disk of {out} ({device} on {mount}) is full: {size(free)} of {size(total)} free"
 
 
 def free_space(out: Path) -> tuple[int, int]:
@@ -87,11 +88,3 @@ def _mount_of(out: Path) -> tuple[str, str]:
             if inside and len(mount) >= len(best[1]):
                 best = (device, mount)
     return best
-
-
-def size_words(count: int) -> str:
-    """Bytes for people: `1.5 GB`."""
-    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count / 1000:.0f} kB"

@@ -1,10 +1,10 @@
-"""What a claim comes to, as comparisons of cells: `Focal-Tiny/7 >= Swin-Tiny/14`.
+"""Claims as comparisons of cells, such as `Focal-Tiny/7 >= Swin-Tiny/14`.
 
     [METRIC:] SUM OPERATOR SUM       OPERATOR: > >= < <=
     SUM: TERM {+ or - TERM}          a sign between terms has a space on each side: `+Local` is a label
     TERM: NUMBER, CELL, or NUMBER * CELL
     NUMBER: 0.5, 2, 1e-3; one that is a level's label, too, means the level (write 7.0 for the number)
-    CELL: labels joined by `/`, in any order; over factors that are not named the mean is taken
+    CELL: labels joined by `/`, in any order; the mean is taken over factors that are not named
 
 `ap_box: Focal-Tiny > Swin-Tiny + 0.5` is about box AP, and about all cells of both backbones.
 """
@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from focal_lab.errors import UserError, one_of
+from focal_lab.sweep.spec.checks import unknown
 from focal_lab.sweep.spec.columns import MAIN, find_column
 
 _COMPARISON = re.compile(r"\s(>=|<=|>|<)\s")
@@ -28,9 +29,9 @@ class Expectation:
     """One comparison: the sum of `terms` plus `constant` is above zero.
 
     Attributes:
-        text: as it stands in the sweep file.
-        metric: key of the column that it is about.
-        terms: weight, and the labels that choose its cells, factor -> label.
+        text: as written in the sweep file.
+        metric: key of a column.
+        terms: weight, and the labels that select its cells, factor -> label.
         constant: in the unit of the metric.
         strict: zero is not enough.
     """
@@ -48,20 +49,20 @@ def parse_expectation(text: str, factors: Mapping[str, Sequence[str]], task: str
     Args:
         text: the expression.
         factors: factor -> labels of its levels.
-        task: whose main metric is meant where none is named.
+        task: its main metric is the default.
 
     Raises:
-        UserError: it is no comparison of cells; the message says which part, and what may stand there.
+        UserError: not a comparison of cells; the message names the part and what is allowed there.
     """
     metric, rest = MAIN[task], text.strip()
     named = _METRIC.match(rest)
     if named:
         metric, rest = named["metric"], rest[named.end() :]
         if find_column(metric).task is None:
-            raise UserError(f"{metric} is no metric of a task: claims are about those")
+            raise UserError(f"{metric} is not a metric of a task: claims are about those")
     sides = _COMPARISON.split(rest)
     if len(sides) != 3:
-        raise UserError(f"{text!r} is no comparison of cells (such as A/7 >= B/14)")
+        raise UserError(f"{text!r} is not a comparison of cells (such as A/7 >= B/14)")
     left, operator, right = sides
     sign = 1.0 if operator.startswith(">") else -1.0
     terms: list[tuple[float, dict[str, str]]] = []
@@ -86,7 +87,7 @@ def _terms(side: str, sign: float) -> list[tuple[float, str]]:
 
 
 def _labels(cell: str, factors: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Factor -> label of a cell's name; labels may hold slashes themselves."""
+    """Factor -> label of a cell's name; labels may contain slashes."""
     whole = [name for name, labels in factors.items() if cell in labels]
     parts = [cell] if whole else [part.strip() for part in cell.split("/")]
     chosen: dict[str, str] = {}
@@ -94,10 +95,8 @@ def _labels(cell: str, factors: Mapping[str, Sequence[str]]) -> dict[str, str]:
         having = [name for name, labels in factors.items() if part in labels and name not in chosen]
         if not having:
             known = [label for labels in factors.values() for label in labels]
-            again = any(part in labels for labels in factors.values())
-            raise UserError(
-                f"{cell!r} names {part!r} {'twice' if again else f'which is no level (use {one_of(known)})'}"
-            )
+            why = "twice" if part in known else f"which is not a level{unknown(part, known)}"
+            raise UserError(f"{cell!r} names {part!r} {why}")
         if len(having) > 1 and len(parts) < len(factors):
             raise UserError(
                 f"{part!r} is a level of {one_of(having)}; name a level of every factor, in order"

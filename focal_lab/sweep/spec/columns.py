@@ -1,9 +1,10 @@
-"""What a table can show: one entry per column that a sweep file may name under `columns`."""
+"""The columns that a sweep file may name under `columns`, and the image sizes of GMACs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from focal_lab.errors import UserError, one_of
+from focal_lab.errors import UserError
+from focal_lab.sweep.spec.checks import unknown
 
 
 @dataclass(frozen=True)
@@ -12,11 +13,10 @@ class Column:
 
     Attributes:
         key: the name in sweep files and CSV.
-        title: the heading people read.
+        title: the heading.
         task: the task whose metric it is; None when every run has it.
-        scale: what the stored value is multiplied by for showing.
-        digits: decimals shown.
-        higher_is_better: False for losses and the like.
+        scale: what the stored value is multiplied by for display.
+        digits: decimals.
     """
 
     key: str
@@ -57,19 +57,22 @@ _ALL = (
     Column("images_per_second", "Images/s", digits=0),
     Column("peak_memory_mb", "Peak memory (MB)", digits=0),
 )
-# what a task is about, in a table that names none of its metrics
+# the metric of a task in a table that names none
 MAIN = {"classification": "top1", "detection": "ap_box", "segmentation": "miou"}
 COLUMNS: dict[str, Column] = {column.key: column for column in _ALL}
 
+# Height and width in px of the input for which papers print multiply-accumulates.
+PAPER_SIZES = {"classification": (224, 224), "detection": (800, 1280), "segmentation": (512, 2048)}
+_SIZE_SOURCES = {
+    "images": "what most images become when they are evaluated",
+    "assumed": "assumed: nothing here says how large the images are",
+}
+
 
 def find_column(key: str) -> Column:
-    """The column of that key.
-
-    Raises:
-        UserError: there is none; the message lists those that exist.
-    """
+    """The column of that key; raises UserError if there is none."""
     if key not in COLUMNS:
-        raise UserError(f"{key!r} is not a column (use {one_of(COLUMNS)})")
+        raise UserError(f"{key!r} is not a column{unknown(key, COLUMNS)}")
     return COLUMNS[key]
 
 
@@ -77,3 +80,19 @@ def with_main_columns(keys: Sequence[str], tasks: Sequence[str]) -> tuple[str, .
     """The columns, and the main metric of each task that has none among them."""
     shown = {COLUMNS[key].task for key in keys}
     return (*keys, *(MAIN[task] for task in tasks if task not in shown))
+
+
+def pixels(size: tuple[int, int]) -> str:
+    """`800 x 1280 px`: height and width."""
+    return f"{size[0]} x {size[1]} px"
+
+
+def counted_at(task: str, size: tuple[int, int], source: str) -> str:
+    """`800 x 1088 px, what most images become when they are evaluated (papers count 800 x 1280 px)`.
+
+    Args:
+        source: as in `EvaluationSize`.
+    """
+    text = f"{pixels(size)}, {_SIZE_SOURCES[source]}" if source in _SIZE_SOURCES else pixels(size)
+    other = source != "options" and size != PAPER_SIZES.get(task, size)
+    return f"{text} (papers count {pixels(PAPER_SIZES[task])})" if other else text

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from focal_lab.errors import UserError, one_of
+from focal_lab.sweep.spec.checks import check_keys, choice, mapping, switch, unknown, whole
 from focal_lab.sweep.spec.columns import COLUMNS, MAIN
 
 SAMPLERS = ("tpe", "random")
@@ -15,16 +16,16 @@ PRUNERS = ("none", "successive_halving")
 DIRECTIONS = ("maximize", "minimize")
 _KEYS = ("trials", "ranges", "sampler", "pruning", "objectives", "seed")
 _RANGE_KEYS = ("low", "high", "log", "step")
-# of these, less is better
-_COSTS = ("params", "gmacs", "loss", "train_seconds", "peak_memory_mb")
+# columns of which less is better
+_MINIMIZED = ("params", "gmacs", "loss", "train_seconds", "peak_memory_mb")
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included; whole ones where all of it is whole.
+    """Numbers from `low` to `high`, both included; integers where all of it is integer.
 
     Attributes:
-        log: as many proposals between 0.001 and 0.01 as between 0.01 and 0.1.
+        log: propose as many between 0.001 and 0.01 as between 0.01 and 0.1.
         step: None for any number in between.
     """
 
@@ -52,7 +53,7 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchSection:
     """How proposals are made.
 
     Attributes:
@@ -82,7 +83,7 @@ class Search:
         return cls(**dict(raw) | {"ranges": ranges})
 
 
-def load_search(raw: Any, path: Path, task: str) -> tuple[Search, dict[str, Any]]:
+def load_search(raw: Any, path: Path, task: str) -> tuple[SearchSection, dict[str, Any]]:
     """Check the section.
 
     Args:
@@ -96,23 +97,21 @@ def load_search(raw: Any, path: Path, task: str) -> tuple[Search, dict[str, Any]
     Raises:
         UserError: a key or value is wrong.
     """
-    section = _mapping(raw, path, "search")
-    for name in section:
-        if name not in _KEYS:
-            raise UserError(f"{name} is not a key of a search (use {one_of(_KEYS)})", file=path, key="search")
+    section = mapping(raw, path, "search")
+    check_keys(section, _KEYS, "a search", path, "search")
     ranges, factors = {}, {}
-    for name, value in _mapping(section.get("ranges", {}), path, "search.ranges").items():
+    for name, value in mapping(section.get("ranges"), path, "search.ranges").items():
         if isinstance(value, Mapping) and set(value) & {"low", "high"}:
             ranges[str(name)] = _range(value, path, f"search.ranges.{name}")
         else:
             factors[str(name)] = value
-    search = Search(
-        trials=_count(section.get("trials"), path, "search.trials"),
+    search = SearchSection(
+        trials=whole(section.get("trials"), 1, "number of runs", path, "search.trials"),
         ranges=ranges,
         objectives=_objectives(section.get("objectives"), path, task),
-        sampler=_choice(section.get("sampler", "tpe"), SAMPLERS, path, "search.sampler"),
-        pruning=_choice(section.get("pruning") or "none", PRUNERS, path, "search.pruning"),
-        seed=_seed(section.get("seed", 0), path),
+        sampler=choice(section.get("sampler", "tpe"), SAMPLERS, path, "search.sampler"),
+        pruning=choice(section.get("pruning") or "none", PRUNERS, path, "search.pruning"),
+        seed=whole(section.get("seed", 0), 0, "seed", path, "search.seed"),
     )
     main = MAIN[task]
     if search.pruning != "none" and search.objectives != {main: "maximize"}:
@@ -125,17 +124,14 @@ def load_search(raw: Any, path: Path, task: str) -> tuple[Search, dict[str, Any]
 
 
 def _range(raw: Mapping[str, Any], path: Path, key: str) -> Range:
-    for name in raw:
-        if name not in _RANGE_KEYS:
-            raise UserError(f"{name} is not a key of a range (use {one_of(_RANGE_KEYS)})", file=path, key=key)
+    check_keys(raw, _RANGE_KEYS, "a range", path, key)
     for name in ("low", "high"):
         if not _is_number(raw.get(name)):
-            raise UserError(f"{raw.get(name)!r} is no number", file=path, key=f"{key}.{name}")
-    low, high, log, step = raw["low"], raw["high"], raw.get("log", False), raw.get("step")
-    if not isinstance(log, bool):
-        raise UserError(f"{log!r} is neither true nor false", file=path, key=f"{key}.log")
+            raise UserError(f"{raw.get(name)!r} is not a number", file=path, key=f"{key}.{name}")
+    low, high, step = raw["low"], raw["high"], raw.get("step")
+    log = switch(raw.get("log", False), path, f"{key}.log")
     if step is not None and (not _is_number(step) or step <= 0):
-        raise UserError(f"{step!r} is no positive number", file=path, key=f"{key}.step")
+        raise UserError(f"{step!r} is not a positive number", file=path, key=f"{key}.step")
     if not low < high:
         raise UserError(f"low {low} is not below high {high}", file=path, key=key)
     if log and low <= 0:
@@ -157,44 +153,21 @@ def _range(raw: Mapping[str, Any], path: Path, key: str) -> Range:
 
 def _objectives(raw: Any, path: Path, task: str) -> dict[str, str]:
     key = "search.objectives"
-    there = [name for name, column in COLUMNS.items() if column.task in (None, task)]
+    allowed = [name for name, column in COLUMNS.items() if column.task in (None, task)]
     if raw is None:
         return {MAIN[task]: "maximize"}
     if isinstance(raw, list):
-        raw = {name: "minimize" if name in _COSTS else "maximize" for name in raw}
-    objectives = {str(name): direction for name, direction in _mapping(raw, path, key).items()}
-    for name, direction in objectives.items():
-        if name not in there:
-            raise UserError(f"{name} is no objective of {task} (use {one_of(there)})", file=path, key=key)
-        _choice(direction, DIRECTIONS, path, f"{key}.{name}")
+        raw = {name: "minimize" if name in _MINIMIZED else "maximize" for name in raw}
+    objectives = {str(name): direction for name, direction in mapping(raw, path, key).items()}
     if not objectives:
         raise UserError("names none", file=path, key=key)
+    for name, direction in objectives.items():
+        if name not in allowed:
+            what = f"{name} is not an objective of {task}"
+            raise UserError(what + unknown(name, allowed), file=path, key=key)
+        choice(direction, DIRECTIONS, path, f"{key}.{name}")
     return objectives
-
-
-def _count(value: Any, path: Path, key: str) -> int:
-    if type(value) is not int or value < 1:
-        raise UserError(f"{value!r} is no number of runs; use 1 or more", file=path, key=key)
-    return value
-
-
-def _seed(value: Any, path: Path) -> int:
-    if type(value) is not int or value < 0:
-        raise UserError(f"{value!r} is no seed; use 0 or more", file=path, key="search.seed")
-    return value
-
-
-def _choice(value: Any, allowed: tuple[str, ...], path: Path, key: str) -> str:
-    if value not in allowed:
-        raise UserError(f"{value!r} is unknown (use {one_of(allowed)})", file=path, key=key)
-    return str(value)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _mapping(value: Any, path: Path, key: str) -> Mapping[Any, Any]:
-    if not isinstance(value, Mapping):
-        raise UserError(f"{value!r} is no mapping", file=path, key=key)
-    return value

@@ -5,22 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from focal_lab.data.option_names import current_config
-from focal_lab.errors import UserError, one_of
+from focal_lab.errors import UserError, did_you_mean, one_of
 from focal_lab.utils.yaml import load_yaml
 
 SUITE_FILE = "suite.yaml"
 EXPERIMENTS = Path("experiments")
-# `fit` takes more: ckpt_path, for one, is where it resumes from, which a sweep knows itself
+# `fit` takes more, such as ckpt_path, from where it resumes; a sweep knows that itself
 _KEYS = ("seed_everything", "trainer", "model", "data")
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Where the experiments of a suite are, and what backbone names of sweep files mean in it.
+    """The experiments of a folder.
 
     Attributes:
-        name: the folder's name.
-        folder: the folder.
         backbones: name in a sweep file -> backbone that stands for it here (the digits suite has small ones).
         experiments: task -> experiment of another folder, relative to this one.
     """
@@ -51,9 +49,7 @@ class Suite:
         config["trainer"] = _section(config, "trainer", path, "trainer")
         for key, value in config.items():
             if key not in _KEYS and value is not None:
-                raise UserError(
-                    f"a run of a sweep does not take it; keep to {one_of(_KEYS)}", file=path, key=key
-                )
+                raise UserError(f"a run of a sweep does not take it; use {one_of(_KEYS)}", file=path, key=key)
         return {key: config[key] for key in config if key in _KEYS}
 
 
@@ -61,38 +57,37 @@ def find_suite(name: str) -> Suite:
     """The suite of that name.
 
     Raises:
-        UserError: there is none; the message lists those that exist.
+        UserError: there is none; the message names a similar one, or all.
     """
     folder = EXPERIMENTS / name
-    if folder.is_dir() and (Path(name).name != name or name == ".."):  # studies are called by it
-        raise _no_suite(f"{name!r} is a path; give the name of a folder in experiments/")
+    if not EXPERIMENTS.is_dir():
+        raise UserError("there is no folder experiments/ here; run focal-lab from a checkout of the project")
     if not folder.is_dir():
-        if not EXPERIMENTS.is_dir():
-            raise UserError(
-                "there is no folder experiments/ here; run focal-lab from a checkout of the project"
-            )
-        raise _no_suite(f"{name!r} is not a suite")
-    if not _holds_experiments(folder):
-        raise _no_suite(f"{name!r} holds no experiments, only what is laid over them")
+        raise _no_suite(name, "is not a suite")
+    if Path(name).name != name or name == "..":  # studies are named after it
+        raise _no_suite(name, "is a path; give the name of a folder in experiments/")
+    if not _has_experiments(folder):
+        raise _no_suite(name, "has no experiments, only overlays")
     path = folder / SUITE_FILE
     raw = load_yaml(path) if path.is_file() else {}
     sections = {key: raw.get(key, {}) for key in ("backbones", "experiments")}
     if set(raw) - set(sections) or not all(isinstance(section, dict) for section in sections.values()):
         raise UserError(
-            "may hold backbones: {name in sweeps: name here} and experiments: {task: file elsewhere}",
+            "may have backbones: {name in sweeps: name here} and experiments: {task: file elsewhere}",
             file=path,
         )
     named = {key: {str(k): str(v) for k, v in section.items()} for key, section in sections.items()}
     return Suite(name, folder, **named)
 
 
-def _no_suite(why: str) -> UserError:
-    there = sorted(path.name for path in EXPERIMENTS.iterdir() if path.is_dir() and _holds_experiments(path))
-    return UserError(f"{why} (use {one_of(there)})", key="--suite")
+def _no_suite(name: str, why: str) -> UserError:
+    there = sorted(path.name for path in EXPERIMENTS.iterdir() if path.is_dir() and _has_experiments(path))
+    hint = did_you_mean(name, there) or f" (use {one_of(there)})"
+    return UserError(f"{name!r} {why}{hint}", key="--suite")
 
 
-def _holds_experiments(folder: Path) -> bool:
-    """Overlays, which are no suite, name no class; so `experiments/debug` is none."""
+def _has_experiments(folder: Path) -> bool:
+    """Overlays, such as those in `experiments/debug`, name no class."""
     files = list(folder.glob("*.yaml"))
     named = any("class_path" in file.read_text(encoding="utf-8", errors="replace") for file in files)
     return named or folder / SUITE_FILE in files or not files
@@ -102,5 +97,5 @@ def _section(config: dict[str, Any], name: str, path: Path, key: str) -> dict[st
     """A part of an experiment that may be left out or empty."""
     section = config.get(name)
     if not isinstance(section, dict | None):
-        raise UserError(f"{section!r} is no mapping", file=path, key=key)
+        raise UserError(f"{section!r} is not a mapping", file=path, key=key)
     return section or {}

@@ -1,7 +1,4 @@
-"""The body of a process that answers a plan's questions: are configurations right, what do they cost.
-
-Importing this module loads torch and Lightning; the fork server has them.
-"""
+"""Body of a worker process that measures a few steps of a training. Loads torch and Lightning."""
 
 import math
 import os
@@ -19,115 +16,23 @@ from lightning import Callback, LightningModule, Trainer
 
 from focal_lab.errors import UserError
 from focal_lab.sweep.run_folder.layout import log_file
-from focal_lab.sweep.run_folder.provenance import hardware
-from focal_lab.sweep.worker.survey import Check, Machine, Measure, Measured
+from focal_lab.sweep.worker.check import check_configs
+from focal_lab.sweep.worker.survey import Check, Measure, StepTimes
 from focal_lab.sweep.worker.train import redirect_output
-from focal_lab.training.cli import check_config
-from focal_lab.training.cost import build_unweighted, count_config, find_class
+from focal_lab.training.cost import count_config
 from focal_lab.training.fit import build, peak_memory_mb
 from focal_lab.training.malloc import keep_freed_memory
 
-# Enough steps for a median, unless steps are slow; the first ones are no measure.
+# Enough steps for a median, unless steps are slow.
 _SECONDS, _LEAST_BATCHES, _SLOW_SECONDS = 3.0, 3, 60.0
 _VAL_BATCHES, _TEST_BATCHES = 4, 3
-_MEGABYTE = 2**20
 
 
 def survey_child(order: Check | Measure, connection: Connection) -> None:
-    """Do what was asked; the messages are told in `survey`."""
+    """Do what was asked; messages are described in `survey`."""
     if isinstance(order, Check):
-        _check(order, connection)
-    else:
-        _measure(order, connection)
-
-
-def _check(order: Check, connection: Connection) -> None:
-    torch.set_num_threads(1)
-    connection.send(("machine", _machine()))
-    absent: dict[str, str | None] = {}
-    for number, config in enumerate(order.configs):
-        try:
-            if number in order.counted:
-                counted = count_config(config)
-                size, source = counted.evaluated.size, counted.evaluated.source
-                connection.send(("counted", (number, counted.params, counted.gmacs, size, source)))
-            else:
-                build_unweighted(config)
-            refuse_impossible(config)
-            data = repr(config["data"])
-            if data not in absent:
-                absent[data] = absent_data(config)
-            if absent[data] is not None:
-                connection.send(("absent", (number, absent[data])))
-        except UserError as error:
-            connection.send(("wrong", (number, str(error))))
-        except Exception as error:
-            if _is_ours(config["model"]) and _is_ours(config["data"]):
-                raise
-            connection.send(("wrong", (number, _reason(error))))
-    connection.send(("checked", None))
-
-
-def refuse_impossible(config: Mapping[str, Any]) -> None:
-    """Check what else would end a run at its start: options of the data, file of weights, accelerator.
-
-    Raises:
-        UserError: one of them cannot be.
-    """
-    parsed = check_config(config)
-    data, model = parsed["data"], parsed["model"]
-    if _is_ours(data):  # opens no files before `setup`; others' may
-        find_class(data["class_path"])(**data.get("init_args", {}))
-    checkpoint = model.get("init_args", {}).get("backbone_checkpoint")
-    if checkpoint is not None and not Path(checkpoint).is_file():
-        raise UserError(f"{checkpoint}: is not a file", key="model.backbone_checkpoint")
-    accelerator = parsed["trainer"].get("accelerator")
-    there = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
-    if accelerator in ("gpu", "cuda") and not there:
-        raise UserError(
-            f"{accelerator}: this machine has none; auto takes one if there is one",
-            key="trainer.accelerator",
-        )
-
-
-def absent_data(config: Mapping[str, Any]) -> str | None:
-    """Which file of a configuration's data is not on this machine.
-
-    Returns:
-        None for none, and for data modules without a method `check_files` of their own.
-    """
-    data = check_config(config)["data"]
-    kind = find_class(data["class_path"])
-    # one that the user derived from ours may find its files in its own way
-    if not hasattr(kind, "check_files") or not (_is_ours(data) or "check_files" in vars(kind)):
-        return None
-    try:
-        kind(**{**(data.get("init_args") or {}), **(data.get("dict_kwargs") or {})}).check_files()
-    except UserError as error:
-        return str(error)
-    except OSError as error:
-        return f"{error.filename}: cannot be looked at ({error.strerror})"
-    return None
-
-
-def _is_ours(part: Mapping[str, Any]) -> bool:
-    return str(part["class_path"]).startswith("focal_lab.")
-
-
-def _reason(error: Exception) -> str:
-    """An error of the user's own code: where, what kind, and what it says."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{frame.filename}:{frame.lineno}: {type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def _machine() -> Machine:
-    devices = torch.cuda.device_count()
-    memory = [torch.cuda.get_device_properties(i).total_memory / _MEGABYTE for i in range(devices)]
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _MEGABYTE
-    return Machine(hardware(), str(torch.__version__), devices, total, min(memory, default=None))
-
-
-def _measure(order: Measure, connection: Connection) -> None:
+        check_configs(order, connection)
+        return
     folder = Path(order.folder)
     redirect_output(log_file(folder))
     torch.set_num_threads(order.threads)
@@ -136,44 +41,73 @@ def _measure(order: Measure, connection: Connection) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = order.devices
     try:
         count_config(order.config)  # as a run does
-        connection.send(("measured", _run_shortly(order, folder)))
+        connection.send(("measured", _measure(order, folder)))
     except BaseException as error:
         traceback.print_exc()
-        reason = " ".join(str(error).split())
-        told = reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}"
-        connection.send(("failed", told))
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        connection.send(("failed", kind + " ".join(str(error).split())))
         raise SystemExit(1) from error
 
 
-def _run_shortly(order: Measure, folder: Path) -> Measured:
+def _measure(order: Measure, folder: Path) -> StepTimes:
     """Fit and test as a run does, but for some batches only."""
-    trainer = dict(order.config.get("trainer") or {})
-    cli = build(dict(order.config) | {"trainer": shortened(trainer)}, folder)
+    asked = dict(order.config.get("trainer") or {})
+    cli = build(dict(order.config) | {"trainer": shortened(asked)}, folder)
+    trainer: Any = cli.trainer
     clock = Clock()
-    cli.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
-    cli.trainer.fit(cli.model, cli.datamodule)
-    batches = float(cli.trainer.num_training_batches)
-    val_batches = count_batches(cli.trainer.val_dataloaders, trainer.get("limit_val_batches", 1.0))
-    checkpoint = cli.trainer.checkpoint_callback
-    best = checkpoint.best_model_path if checkpoint else ""  # type: ignore[attr-defined]
-    cli.trainer.test(cli.model, cli.datamodule, ckpt_path=best or None, verbose=False)
-    clock.ended = now()
-    test_batches = count_batches(cli.trainer.test_dataloaders, trainer.get("limit_test_batches", 1.0))
-    ranks = trainer.get("devices", 1)
-    ranks = ranks if isinstance(ranks, int) and ranks > 1 else 1
-    return Measured(
+    trainer.callbacks.append(clock)
+    trainer.fit(cli.model, cli.datamodule)
+    checkpoint = trainer.checkpoint_callback
+    best = checkpoint.best_model_path if checkpoint else ""
+    trainer.test(cli.model, cli.datamodule, ckpt_path=best or None, verbose=False)
+    test = now() - clock.trained
+    ranks = asked.get("devices", 1)
+    return step_times(
+        clock,
+        trainer,
+        asked,
         start_up=clock.first - order.begun + clock.slow_start,
+        test=without_batches(test, clock.test),
+        test_batch=typical(clock.test),
+        test_batches=count_batches(trainer.test_dataloaders, asked.get("limit_test_batches")),
+        ranks=ranks if isinstance(ranks, int) and ranks > 1 else 1,
+        memory_mb=peak_memory_mb(),
+    )
+
+
+def step_times(
+    clock: "Clock",
+    trainer: Any,
+    asked: Mapping[str, Any],
+    *,
+    start_up: float,
+    test: float = 0.0,
+    test_batch: float = 0.0,
+    test_batches: float = 0.0,
+    ranks: int = 1,
+    memory_mb: float = 0.0,
+) -> StepTimes:
+    """What a short fit measured.
+
+    Args:
+        asked: the trainer's configuration as it was before it was shortened.
+        ranks: processes that a real training would share the batches between.
+    """
+    batches = float(trainer.num_training_batches)
+    val_batches = count_batches(trainer.val_dataloaders, asked.get("limit_val_batches"))
+    return StepTimes(
+        start_up=start_up,
         batch=clock.batch,
         batches=math.ceil(batches / ranks) if math.isfinite(batches) else batches,
-        accumulated=int(cli.trainer.accumulate_grad_batches),
+        accumulated=int(trainer.accumulate_grad_batches),
         val_batch=typical(clock.validation),
         val_batches=math.ceil(val_batches / ranks),
-        epoch_end=_rest(clock.trained - clock.stepped, clock.validation),
-        validations=count_validations(trainer, batches),
-        test=_rest(clock.ended - clock.trained, clock.test),
-        test_batch=typical(clock.test),
+        epoch_end=without_batches(clock.trained - clock.stepped, clock.validation),
+        validations=count_validations(asked, batches),
+        test=test,
+        test_batch=test_batch,
         test_batches=math.ceil(test_batches / ranks),
-        memory_mb=peak_memory_mb(),
+        memory_mb=memory_mb,
     )
 
 
@@ -189,7 +123,7 @@ def shortened(trainer: Mapping[str, Any]) -> dict[str, Any]:
         limit = changed.get(name)
         changed[name] = min(limit, most) if isinstance(limit, int) else 0 if limit == 0 else most
     return changed | {
-        # a measurement is not a run that anybody's logger should show
+        # a measurement must not appear in anybody's logger
         "logger": changed.get("logger") is not False,
         "devices": 1,
         "strategy": "auto",
@@ -201,7 +135,7 @@ def shortened(trainer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def count_validations(trainer: Mapping[str, Any], batches: float) -> float:
-    """How many an epoch has."""
+    """Validations of an epoch of so many batches."""
     interval, every = trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1)
     if isinstance(interval, float) and interval > 0:
         return round(1 / interval) / (every or 1)
@@ -210,26 +144,27 @@ def count_validations(trainer: Mapping[str, Any], batches: float) -> float:
     return 1 / (every or 1)
 
 
-def count_batches(loaders: Any, limit: Any) -> float:
-    """Batches of one loader or several, under Lightning's limit; 0 of those that do not say."""
+def count_batches(loaders: Any, limit: float | None) -> float:
+    """Batches of one loader or several, under Lightning's limit; 0 for those without a length."""
     total = 0.0
     for loader in loaders if isinstance(loaders, list | tuple) else [loaders] if loaders is not None else []:
         try:
             there = len(loader)
         except TypeError:
             continue
-        total += min(there, limit) if isinstance(limit, int) else math.floor(there * (limit or 0))
+        most = 1.0 if limit is None else limit
+        total += min(there, most) if isinstance(most, int) else math.floor(there * most)
     return total
 
 
 @dataclass
 class Clock(Callback):
-    """Takes times; ends the training when it has enough. Comes after all other callbacks.
+    """Times batches; ends the training when it has enough. Comes after all other callbacks.
 
     Attributes:
         first: when the first step began.
         steps: when each step was done.
-        stepped, trained, ended: when the last step, the fit and the test were over.
+        stepped, trained: when the last step and the fit were over.
         validation, test: seconds of each batch.
     """
 
@@ -237,20 +172,19 @@ class Clock(Callback):
     steps: list[float] = field(default_factory=list)
     stepped: float = 0.0
     trained: float = 0.0
-    ended: float = 0.0
     validation: list[float] = field(default_factory=list)
     test: list[float] = field(default_factory=list)
     _mark: float = 0.0
 
     @property
     def batch(self) -> float:
-        """Seconds of a training batch, data and callbacks included; the first ones left out."""
+        """Seconds of a training batch, data and callbacks included; without the first ones."""
         gaps = [after - before for before, after in zip(self.steps, self.steps[1:], strict=False)]
         return typical(gaps[len(gaps) // 4 :]) if gaps else self.stepped - self.first
 
     @property
     def slow_start(self) -> float:
-        """What the first step took longer than others do."""
+        """What the first step took longer than the others."""
         return max(0.0, self.steps[0] - self.first - self.batch) if len(self.steps) > 1 else 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -285,7 +219,6 @@ class Clock(Callback):
         self.test.append(self._lap())
 
     def _lap(self) -> float:
-        """Seconds since the last one: a batch with its data."""
         before, self._mark = self._mark, now()
         return self._mark - before
 
@@ -294,8 +227,8 @@ def typical(seconds: Sequence[float]) -> float:
     return statistics.median(seconds) if seconds else 0.0
 
 
-def _rest(seconds: float, batches: Sequence[float]) -> float:
-    """What is left without the batches, which a first slow one does not make slower."""
+def without_batches(seconds: float, batches: Sequence[float]) -> float:
+    """What is left of a time without its batches, of which a first slow one does not count more."""
     return max(0.0, seconds - len(batches) * typical(batches))
 
 

@@ -1,16 +1,18 @@
-"""What a plan asks of a warm process before anything is trained, and what comes back. Imports no torch."""
+"""What a plan asks a worker process before training, and what that reports. Imports no torch."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any, Self
 
 
 @dataclass(frozen=True)
 class Check:
-    """Check configurations; those at `counted` are counted, too.
+    """Check configurations, and count those at `counted`.
 
-    Messages are (kind, value): `machine` with a Machine, `counted` with (number, parameters, GMACs, size
-    and where it is from, as in `EvaluationSize`), `wrong` with (number, why), `absent` with (number, which
-    file of its data is not there), and last `checked`.
+    Messages are (kind, value): `machine` with a MachineSpecs, `counted` with (number, parameters, GMACs,
+    size, its source as in `EvaluationSize`), `wrong` with (number, reason), `absent` with (number, which file
+    of its data is missing), and last `checked`.
     """
 
     configs: tuple[dict[str, Any], ...]
@@ -19,9 +21,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Measure:
-    """Measure a configuration in a few steps.
-
-    Messages are `measured` with a Measured, or `failed` with why not.
+    """Measure a configuration in a few steps. Messages are `measured` with a StepTimes, or `failed` with why.
 
     Attributes:
         folder: an empty one.
@@ -37,11 +37,11 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Machine:
-    """Where it is measured.
+class MachineSpecs:
+    """The machine that a plan is checked on.
 
     Attributes:
-        hardware: as results name it.
+        hardware: as in results.
         torch: its version.
         devices: GPUs that torch sees.
         memory_mb: of the machine.
@@ -56,21 +56,18 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a configuration's parts take: seconds, and how many of each there are.
+class StepTimes:
+    """Seconds of the parts of a run, and how many of each there are.
 
     Attributes:
-        start_up: from asking for the process to the first step, and what the first step takes longer.
+        start_up: from asking for the process to the first step, and the first step's own delay.
         batch: one training batch, with its data.
-        batches: training batches of an epoch; infinite where the data have no end.
-        accumulated: batches that make up an optimizer step.
-        val_batch, val_batches: one validation batch, and how many a validation has.
+        batches: training batches of an epoch; infinite for data without an end.
+        accumulated: batches of an optimizer step.
         epoch_end: what comes with each validation: metrics, checkpoints.
         validations: per epoch.
-        test: what comes with the test: metrics, the best checkpoint.
-        test_batch, test_batches: one test batch, and how many there are.
-        memory_mb: highest memory, as results name it.
-        finished: how many finished runs of other networks corrected the seconds; 0 for what was measured.
+        test: what comes with the test: metrics, loading the best checkpoint.
+        memory_mb: peak, as in results.
     """
 
     start_up: float
@@ -85,13 +82,15 @@ class Measured:
     test_batch: float
     test_batches: float
     memory_mb: float
-    finished: int = 0
 
-    def corrected(self, ratio: float, finished: int) -> Self:
-        """The same with all seconds multiplied, as so many finished runs say."""
-        names = ("start_up", "batch", "val_batch", "epoch_end", "test", "test_batch")
-        scaled: dict[str, Any] = {name: ratio * getattr(self, name) for name in names}
-        return replace(self, finished=finished, **scaled)
+    @classmethod
+    def mean(cls, times: Sequence[Self]) -> Self:
+        """Mean of several measurements; the highest memory."""
+        values: dict[str, Any] = {
+            name: fmean(getattr(one, name) for one in times) for name in asdict(times[0])
+        }
+        highest = max(one.memory_mb for one in times)
+        return cls(**values | {"accumulated": times[0].accumulated, "memory_mb": highest})
 
     def seconds(self, unit: str, length: float) -> float:
         """Of a whole run of so many `epochs` or optimizer `steps`."""
@@ -99,8 +98,7 @@ class Measured:
             return self.start_up + self.tested
         batches = length * self.accumulated if unit == "steps" else length * self.batches
         epochs = length if unit == "epochs" else batches / self.batches
-        validations = epochs * self.validations
-        validated = validations * (self.val_batches * self.val_batch + self.epoch_end)
+        validated = epochs * self.validations * (self.val_batches * self.val_batch + self.epoch_end)
         return self.start_up + batches * self.batch + validated + self.tested
 
     @property

@@ -1,31 +1,28 @@
-"""What the few steps of a rehearsal show: shapes, and the time of the loader and of the network apart."""
+"""What a few steps of training show: shapes, and the times of the loader and of the network."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from focal_lab.sweep.worker.measure import Clock, now, typical
 
-# Accumulating for longer than this is not rehearsed: the optimizer then steps at once.
-_PATIENCE = 30.0
-# The loader alone is watched for at most this long.
-_LOADER_SECONDS = 10.0
+# Seconds: a longer accumulation is cut short; the loader alone is timed for at most so long.
+_PATIENCE, _LOADER_SECONDS = 30.0, 10.0
 
 
 class Watch(Clock):
-    """Keeps time and shapes; ends the training after some steps, of which the optimizer makes one at least.
+    """Times batches and notes shapes; ends the training after at least one optimizer step.
 
     Attributes:
-        network: seconds of each batch from the moment that the device has it: forward, backward, optimizer.
-        seen: what goes in and comes out, in words.
-        accumulated: batches of an optimizer step, as the training would have them.
+        network: seconds of each batch once the device has it: forward, backward, optimizer.
+        seen: shapes of input, target and output.
+        accumulated: batches of an optimizer step, as configured.
         cut: whether the optimizer stepped before it had that many.
-        resumed_at: epochs and optimizer steps that were done before this.
+        resumed_at: epochs and optimizer steps that a checkpoint had done.
     """
 
     def __init__(self) -> None:
@@ -42,7 +39,7 @@ class Watch(Clock):
         self.resumed_at = trainer.current_epoch, trainer.global_step
 
         def note(module: Any, arguments: Any, output: Any) -> None:
-            self.seen.setdefault("output" if module.training else "answer", describe(output))
+            self.seen.setdefault("output" if module.training else "output, validating", describe(output))
 
         network: Any = pl_module.model
         network.register_forward_hook(note)
@@ -50,10 +47,9 @@ class Watch(Clock):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        parts = batch if isinstance(batch, list | tuple) and len(batch) == 2 else (batch, None)
-        for name, part in zip(("input", "target"), parts, strict=True):
-            if part is not None:
-                self.seen.setdefault(name, describe(part))
+        parts = batch if isinstance(batch, list | tuple) and len(batch) == 2 else (batch,)
+        for name, part in zip(("input", "target"), parts, strict=False):
+            self.seen.setdefault(name, describe(part))
         self._begun = now()
 
     def on_train_batch_end(
@@ -64,22 +60,23 @@ class Watch(Clock):
         if trainer.global_step > self.resumed_at[1]:
             return
         trainer.should_stop = False
-        waited, done = self.stepped - self.first, len(self.steps)
-        if not self.cut and waited / done * self.accumulated > _PATIENCE:
+        each = (self.stepped - self.first) / len(self.steps)
+        if not self.cut and each * self.accumulated > _PATIENCE:
             self.cut = True
             trainer.accumulate_grad_batches = batch_idx + 2  # Lightning's condition for the next batch
 
     @property
     def network_seconds(self) -> float:
-        """Of a batch; the same first ones are left out as of `batch`."""
+        """Of a batch; without the first ones, as in `batch`."""
         warm = self.network[1:]
         return typical(warm[len(warm) // 4 :] or self.network)
 
 
 def loader_seconds(loader: Any) -> float | None:
-    """Seconds from one batch to the next of a loader that nobody keeps waiting; None if it is no loader.
+    """Seconds from batch to batch of a loader alone, without what its processes had prefetched.
 
-    What its processes had prepared when the first batch was asked for does not count.
+    Returns:
+        None for what is not a DataLoader.
     """
     if not isinstance(loader, DataLoader):
         return None
@@ -92,50 +89,25 @@ def loader_seconds(loader: Any) -> float | None:
             if times[-1] - begun > _LOADER_SECONDS or len(times) > 4 * early:
                 break
     finally:
-        shut_down = getattr(batches, "_shutdown_workers", None)
-        if shut_down is not None:
-            shut_down()
+        getattr(batches, "_shutdown_workers", lambda: None)()
     kept = times[min(early, len(times) - 1) - 1 :] if len(times) > 1 else [begun, *times]
     return (kept[-1] - kept[0]) / (len(kept) - 1) if len(kept) > 1 else None
 
 
-def describe(value: Any) -> str:
-    """Shapes and types of tensors within lists and dictionaries, in a few words."""
-    if isinstance(value, Tensor):
-        return _tensors([value])
-    if isinstance(value, Mapping):
-        return "; ".join(f"{name} {describe(part)}" for name, part in value.items())
-    if isinstance(value, list | tuple) and value:
-        if isinstance(value, tuple):
-            return ", ".join(describe(part) for part in value)
-        return f"{len(value)} of {_together(value)}"
-    return type(value).__name__
-
-
-def _together(values: Sequence[Any]) -> str:
-    """Values of one kind, with the range of each side."""
+def describe(*values: Any) -> str:
+    """Shapes and types of tensors within lists and dictionaries; several with the range of each side."""
     first = values[0]
+    if isinstance(first, Tensor) and all(isinstance(v, Tensor) and v.ndim == first.ndim for v in values):
+        sides = [sorted({*side}) for side in zip(*(value.shape for value in values), strict=True)]
+        ranges = " x ".join(str(side[0]) if len(side) == 1 else f"{side[0]}-{side[-1]}" for side in sides)
+        return f"{ranges or 'a number,'} {str(first.dtype).removeprefix('torch.')}"
     if isinstance(first, Mapping):
         shared = [name for name in first if all(name in value for value in values)]
-        return "; ".join(f"{name} {_together([value[name] for value in values])}" for name in shared)
-    if all(isinstance(value, Tensor) and value.ndim == first.ndim for value in values):
-        return _tensors(values)
-    return " or ".join(sorted({describe(value) for value in values}))
-
-
-def _tensors(tensors: Sequence[Tensor]) -> str:
-    sides = zip(*(tensor.shape for tensor in tensors), strict=True)
-    ranges = [f"{min(side)}" if min(side) == max(side) else f"{min(side)}-{max(side)}" for side in sides]
-    kind = str(tensors[0].dtype).removeprefix("torch.")
-    return f"{' x '.join(ranges) or 'a number,'} {kind}"
-
-
-def state_bytes(optimizers: Sequence[torch.optim.Optimizer]) -> int:
-    """Memory of what optimizers keep of each number that they change."""
-    return sum(
-        value.nbytes
-        for optimizer in optimizers
-        for state in optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, Tensor)
-    )
+        return "; ".join(f"{name} {describe(*(value[name] for value in values))}" for name in shared)
+    if len(values) > 1:
+        return " or ".join(sorted({describe(value) for value in values}))
+    if isinstance(first, tuple) and first:
+        return ", ".join(map(describe, first))
+    if isinstance(first, list) and first:
+        return f"{len(first)} of {describe(*first)}"
+    return type(first).__name__

@@ -1,172 +1,238 @@
-"""A rehearsal as a table of two columns, and the assumptions that it rests on."""
+"""The table of a dry run: rows of two columns, and notes on what they assume."""
 
 import math
-import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
-from focal_lab.report.formats.terminal import note_text
-from focal_lab.sweep.estimate.makespan import clock
-from focal_lab.sweep.run_folder.disk_space import size_words
-from focal_lab.tools.dry_run.summary import Rehearsed
-from focal_lab.utils.text_table import TextColumn, aligned
+import torch
+
+from focal_lab.sweep.estimate.equivalence import length_of, time_limit
+from focal_lab.sweep.worker.survey import StepTimes
+from focal_lab.tasks.base import Task
+from focal_lab.tasks.evaluation_size import evaluation_size
+from focal_lab.tasks.optimizer import Schedule
+from focal_lab.tools.dry_run.cli import RehearsalCLI
+from focal_lab.tools.dry_run.profiler import Watch
+from focal_lab.utils.units import clock, size
 
 Row = tuple[str, str]
 
 
-def dry_run_text(found: Rehearsed, *, terminal: bool) -> str:
-    """The table and its notes.
+@dataclass(frozen=True)
+class Summary:
+    """What a dry run found out.
 
-    Args:
-        terminal: fold to the window; a pipe gets long lines.
+    Attributes:
+        times: of the training, without a test.
+        loader: seconds of a batch from the loader alone; None where it was not timed.
+        peak: highest memory in bytes, allocated on the device or resident in the process.
+        checkpoints: how many are kept.
+        free: bytes on their disk.
     """
-    width = shutil.get_terminal_size((100, 24)).columns if terminal else None
-    rows = [*_data(found), *_model(found), *_step(found), *_memory(found), *_time(found), *_disk(found)]
-    names, values = zip(*rows, strict=True)
-    table = aligned([TextColumn("", names), TextColumn("what fit would do", values, folds=True)], width)
-    return table + note_text(_notes(found), width)
 
+    cli: RehearsalCLI
+    watch: Watch
+    times: StepTimes
+    loader: float | None
+    peak: float
+    checkpoints: int
+    free: int
 
-def _data(found: Rehearsed) -> Iterator[Row]:
-    pictures = "pictures not counted" if found.pictures is None else f"{found.pictures:,} pictures"
-    classes = f", {found.classes} classes" if found.classes else ""
-    share = " on each device" if found.devices.count > 1 else ""
-    yield "data", f"{pictures}{classes}, {_count(found.batches, 'batch', 'batches')} an epoch{share}"
-    for name in ("input", "target", "output"):
-        if name in found.seen:
-            yield name, found.seen[name]
-    answer = found.seen.get("answer")
-    if answer not in (None, found.seen.get("output")):
-        yield "output, validating", answer
-
-
-def _model(found: Rehearsed) -> Iterator[Row]:
-    fewer = f", {found.trainable / 1e6:,.3f} M of them trained" if found.trainable != found.params else ""
-    yield "parameters", f"{found.params / 1e6:,.3f} M in {found.backbone} with its head{fewer}"
-    if found.gmacs is not None and found.size is not None:
-        yield "GMACs", f"{found.gmacs:.4g} an image, evaluated at {found.size[0]} x {found.size[1]} px"
-
-
-def _step(found: Rehearsed) -> Iterator[Row]:
-    devices = found.devices
-    nodes = f" on {devices.nodes} machines" if devices.nodes > 1 else ""
-    many = f"{devices.count} ({devices.accelerator}, {devices.strategy}){nodes}; rehearsed on one: "
-    yield "devices", f"{many if devices.count > 1 else ''}{found.device}"
-    yield "precision", found.precision
-    accumulated = found.measured.accumulated
-    made = [(devices.count, "devices"), (accumulated, "batches accumulated")]
-    parts = [f"{count} {name}" for count, name in made if count > 1]
-    if found.batch_size:
-        each = found.batch_size
-        total = each * devices.count * accumulated
-        told = " x ".join([*parts, f"{each} pictures"])
-        yield "optimizer step", f"{total:,} pictures" + (f" = {told}" if parts else "")
-    elif parts:
-        yield "optimizer step", " x ".join(parts)
-    yield "optimizer", _groups(found)
-    if found.rates:
-        rates = found.rates
-        yield (
-            "learning rate",
-            f"{rates.start:.3g} at first, {rates.peak:.3g} at step {rates.peak_step:,}, {rates.end:.3g} at "
-            f"last, step {found.steps - 1:,} ({rates.schedule})",
+    @cached_property
+    def bytes(self) -> dict[str, int]:
+        """Of weights with buffers, gradients and the optimizer's states."""
+        model: Any = self.cli.model
+        parameters = list(model.parameters())
+        states = (
+            value.nbytes
+            for optimizer in model.trainer.optimizers
+            for state in optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, torch.Tensor)
         )
+        return {
+            "weights": sum(one.nbytes for one in [*parameters, *model.buffers()]),
+            "gradients": sum(one.nbytes for one in parameters if one.requires_grad),
+            "optimizer": sum(states),
+        }
+
+    @property
+    def checkpoint(self) -> int:
+        """Bytes of one checkpoint."""
+        kept = sum(tensor.nbytes for tensor in self.cli.model.state_dict().values())
+        return int(kept + self.bytes["optimizer"])
+
+    @property
+    def disk(self) -> int:
+        """Bytes that the checkpoints need; one more is there while a file is replaced."""
+        return (self.checkpoints + bool(self.checkpoints)) * self.checkpoint
+
+    @cached_property
+    def left(self) -> tuple[str, float]:
+        """Epochs or optimizer steps left to train: unit and count."""
+        unit, length = length_of({"trainer": self.cli.asked})
+        return unit, max(0, length - self.watch.resumed_at[0 if unit == "epochs" else 1])
+
+    @cached_property
+    def seconds(self) -> tuple[float, bool]:
+        """Of what is left to train, and whether `max_time` ends it earlier."""
+        needed, limit = self.times.seconds(*self.left), time_limit({"trainer": self.cli.asked})
+        return min(needed, limit), limit < needed
 
 
-def _groups(found: Rehearsed) -> str:
-    """Numbers by their decay, and the range of factors on the learning rate."""
+def rows(found: Summary) -> Iterator[Row]:
+    """Data, model, step, memory, time and disk."""
+    yield from _data(found)
+    yield from _model(found)
+    yield from _step(found)
+    yield from _costs(found)
+
+
+def _data(found: Summary) -> Iterator[Row]:
+    try:
+        images = f"{len(found.cli.trainer.train_dataloader.dataset):,} images"  # type: ignore[union-attr]
+    except (AttributeError, TypeError):
+        images = "images not counted"
+    classes = getattr(found.cli.datamodule, "num_classes", None)
+    parts = [images, *([f"{classes} classes"] if classes else [])]
+    share = " on each device" if found.cli.devices.count > 1 else ""
+    yield "data", f"{', '.join(parts)}, {_count(found.times.batches, 'batch', 'batches')} an epoch{share}"
+    seen = found.watch.seen
+    for name in ("input", "target", "output", "output, validating"):
+        if name in seen and (name != "output, validating" or seen[name] != seen.get("output")):
+            yield name, seen[name]
+
+
+def _model(found: Summary) -> Iterator[Row]:
+    model: Any = found.cli.model
+    count = sum(parameter.numel() for parameter in model.model.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    fewer = f", {trained / 1e6:,.3f} M of them trained" if trained != count else ""
+    backbone = model.hparams.get("backbone", type(model).__name__)
+    yield "parameters", f"{count / 1e6:,.3f} M in {backbone} with its head{fewer}"
+    evaluated = evaluation_size(model, found.cli.datamodule) if isinstance(model, Task) else None
+    if evaluated is not None and evaluated.known:
+        height, width = evaluated.size
+        yield "GMACs", f"{model.gmacs(evaluated.size):.4g} an image, evaluated at {height} x {width} px"
+
+
+def _step(found: Summary) -> Iterator[Row]:
+    trainer: Any = found.cli.trainer
+    devices, device = found.cli.devices, trainer.strategy.root_device
+    nodes = f" on {devices.nodes} machines" if devices.nodes > 1 else ""
+    many = f"{devices.count} ({devices.accelerator}, {devices.strategy}){nodes}; dry run on one: "
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    yield "devices", f"{many if devices.count > 1 else ''}{name}"
+    yield "precision", str(trainer.precision)
+    batch, accumulated = getattr(found.cli.datamodule, "batch_size", None), found.times.accumulated
+    parts = [(devices.count, "devices"), (accumulated, "batches accumulated"), (batch or 1, "images")]
+    product = " x ".join(f"{count} {what}" for count, what in parts if count > 1)
+    if batch:
+        total = f"{batch * devices.count * accumulated:,} images"
+        yield "optimizer step", total + (f" = {product}" if " x " in product else "")
+    elif product:
+        yield "optimizer step", product
+    optimizer = trainer.optimizers[0]
     by_decay: dict[float, int] = {}
-    for count, decay, _ in found.groups:
-        by_decay[decay] = by_decay.get(decay, 0) + count
-    told = ", ".join(
+    for group in optimizer.param_groups:
+        count = sum(parameter.numel() for parameter in group["params"])
+        by_decay[group.get("weight_decay", 0.0)] = by_decay.get(group.get("weight_decay", 0.0), 0) + count
+    decays = (
         f"{count / 1e6:,.3f} M {f'with decay {decay:g}' if decay else 'without decay'}"
         for decay, count in sorted(by_decay.items(), reverse=True)
     )
-    factors = [factor for *_, factor in found.groups]
-    layers = (
-        f"; rates from {min(factors):.3g} to {max(factors):.3g} of it" if min(factors) != max(factors) else ""
-    )
-    return f"{found.optimizer}, {_count(len(found.groups), 'group')}: {told}{layers}"
+    groups = _count(len(optimizer.param_groups), "group")
+    yield "optimizer", f"{type(optimizer).__name__}, {groups}: {', '.join(decays)}"
+    yield from _rates(trainer, optimizer)
 
 
-def _memory(found: Rehearsed) -> Iterator[Row]:
-    parts = {"weights": found.weights, "gradients": found.gradients, "optimizer": found.states}
-    told = ", ".join(f"{name} {size_words(count)}" for name, count in parts.items())
-    if found.device_memory is None:
-        yield "memory", f"{told}; the process at its peak {size_words(int(found.peak))}"
-    else:
-        there = size_words(found.device_memory)
-        yield "memory", f"{told}; at its peak {size_words(int(found.peak))} of {there} on the device"
-
-
-def _time(found: Rehearsed) -> Iterator[Row]:
-    loader = f"{_seconds(found.loader)} loader alone" if found.loader is not None else "loader not measured"
-    timed = found.measured
-    together = f"{_seconds(timed.batch)} together"
-    yield "time a batch", f"{_seconds(found.network)} network, {loader}, {together}"
-    if timed.accumulated > 1:
-        yield "time a step", f"{_seconds(timed.batch * timed.accumulated)} of {timed.accumulated} batches"
-    if timed.val_batches:
-        yield (
-            "time a validation",
-            f"{_short(timed.val_batches * timed.val_batch + timed.epoch_end)} "
-            f"({_count(timed.val_batches, 'batch', 'batches')}), {timed.validations:g} an epoch",
-        )
-    yield (
-        "time an epoch",
-        _short(found.epoch_seconds) if math.isfinite(timed.batches) else "data without an end",
-    )
-    unit = found.unit if found.length != 1 else found.unit.removesuffix("s")
-    hours = f"{found.total_seconds / 3600:.2f} hours" if found.total_seconds >= 36 else "under a minute"
-    yield "time in all", f"{clock(found.total_seconds)} for {found.length:g} {unit} ({hours})"
-
-
-def _disk(found: Rehearsed) -> Iterator[Row]:
-    if not found.kept:
-        yield "checkpoints", f"none are kept (one would be {size_words(found.checkpoint)})"
+def _rates(trainer: Any, optimizer: Any) -> Iterator[Row]:
+    """Run the schedule, which is not needed any more, from its first step to its last."""
+    configs, steps = trainer.lr_scheduler_configs, int(trainer.estimated_stepping_batches)
+    scheduler: Any = configs[0].scheduler if configs else None
+    scheduler = scheduler.made if isinstance(scheduler, Schedule) else scheduler
+    if not hasattr(scheduler, "step_update") or steps < 1:
         return
-    needed, free = found.disk
-    enough = "" if needed <= free else ": NOT ENOUGH"
+    warm = min(steps - 1, int(getattr(scheduler, "warmup_t", 0)))
+    found = {}
+    for step in sorted({*range(0, steps, max(1, steps // 1000)), warm, steps - 1}):
+        scheduler.step_update(step)
+        found[step] = max(group["lr"] for group in optimizer.param_groups)
+    peak = max(found, key=lambda step: found[step])
+    yield (
+        "learning rate",
+        f"{found[0]:.3g} at first, {found[peak]:.3g} at step {peak:,}, {found[steps - 1]:.3g} at last, "
+        f"step {steps - 1:,} ({type(scheduler).__name__})",
+    )
+
+
+def _costs(found: Summary) -> Iterator[Row]:
+    times, on_gpu = found.times, found.cli.trainer.strategy.root_device.type == "cuda"
+    parts = ", ".join(f"{name} {size(count)}" for name, count in found.bytes.items())
+    of = f" of {size(torch.cuda.get_device_properties().total_memory)} on the device" if on_gpu else ""
+    yield (
+        "memory",
+        f"{parts}; {'' if on_gpu else 'the process '}at its peak {size(found.peak)}{of}",
+    )
+    loader = f"{_short(found.loader)} loader alone" if found.loader is not None else "loader not measured"
+    yield (
+        "time a batch",
+        f"{_short(found.watch.network_seconds)} network, {loader}, {_short(times.batch)} together",
+    )
+    if times.accumulated > 1:
+        yield "time a step", f"{_short(times.batch * times.accumulated)} of {times.accumulated} batches"
+    validation = times.val_batches * times.val_batch + times.epoch_end
+    if times.val_batches:
+        batches = _count(times.val_batches, "batch", "batches")
+        yield "time a validation", f"{_short(validation)} ({batches}), {times.validations:g} an epoch"
+    epoch = times.batches * times.batch + times.validations * validation
+    yield "time an epoch", _short(epoch) if math.isfinite(epoch) else "data without an end"
+    (seconds, _), (unit, length) = found.seconds, found.left
+    hours = f"{seconds / 3600:.2f} hours" if seconds >= 36 else "under a minute"
+    yield "time in all", f"{clock(seconds)} for {_count(length, unit.removesuffix('s'))} ({hours})"
+    each = size(found.checkpoint)
+    enough = "" if found.disk <= found.free else ": NOT ENOUGH"
+    kept = f"{found.checkpoints} x {each}, and one more while it is written: {size(found.disk)} of "
     yield (
         "checkpoints",
-        f"{found.kept} x {size_words(found.checkpoint)}, and one more while it is written: "
-        f"{size_words(needed)} of {size_words(free)} free{enough}",
+        f"{kept}{size(found.free)} free{enough}"
+        if found.checkpoints
+        else f"none are kept (one would be {each})",
     )
 
 
-def _notes(found: Rehearsed) -> Iterator[str]:
+def notes(found: Summary) -> Iterator[str]:
+    """What the table assumes."""
     yield "Nothing was written. Times are of a few steps on this machine as busy as it is now."
-    devices = found.devices
+    devices, watch = found.cli.devices, found.watch
     if devices.count > 1:
         yield (
             f"One device did the work of the first of {devices.count}: its share of the data, and their "
-            f"steps. Assumed: the others are as fast, and what they exchange ({devices.strategy}) costs "
-            "neither time nor memory."
+            f"steps. Assumed: the others are as fast, and communication ({devices.strategy}) costs neither "
+            "time nor memory."
         )
         if "fsdp" in devices.strategy.lower() or "deepspeed" in devices.strategy.lower():
-            yield "The weights lay on one device as a whole; divided among all they take less of each."
-    if found.cut:
+            yield "All weights were on one device; sharded they take less memory of each."
+    if watch.cut:
         yield (
-            f"Accumulating {found.measured.accumulated} batches would have taken too long here: the "
-            "optimizer stepped after fewer."
+            f"Accumulating {watch.accumulated} batches would have taken too long here: the optimizer stepped "
+            "after fewer."
         )
-    if found.resumed_at != (0, 0):
-        epochs, steps = found.resumed_at
-        yield f"It goes on after {_count(epochs, 'epoch')}, {_count(steps, 'step')}; the time is of the rest."
-    if found.longest is not None and found.total_seconds == found.longest:
+    if watch.resumed_at != (0, 0):
+        epochs, steps = watch.resumed_at
+        yield f"It resumes after {_count(epochs, 'epoch')}, {_count(steps, 'step')}; the time is of the rest."
+    if found.seconds[1]:
         yield "trainer.max_time ends it before its schedule does."
 
 
 def _count(number: float, one: str, many: str | None = None) -> str:
-    return (
-        f"{number:,.0f} {one if number == 1 else many or f'{one}s'}"
-        if math.isfinite(number)
-        else f"endless {one}s"
-    )
-
-
-def _seconds(seconds: float) -> str:
-    return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+    many = many or f"{one}s"
+    return f"{number:,.0f} {one if number == 1 else many}" if math.isfinite(number) else f"endless {many}"
 
 
 def _short(seconds: float) -> str:
-    return _seconds(seconds) if seconds < 10 else clock(seconds)
+    if seconds >= 10:
+        return clock(seconds)
+    return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

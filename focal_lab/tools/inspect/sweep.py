@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from focal_lab.command_line import command
 from focal_lab.errors import UserError
 from focal_lab.report.html.attention_images import INSPECT, INSPECT_FILE
-from focal_lab.sweep.plan.plan import recall_plan, with_proposals
+from focal_lab.sweep.plan.plan import with_proposals
+from focal_lab.sweep.plan.recall import recall_plan
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.spec.sweep_file import find_sweep
 

@@ -14,7 +14,8 @@ from focal_lab.errors import UserError
 from focal_lab.sweep.commands.runs import runs_command
 from focal_lab.sweep.engine.conflicts import present
 from focal_lab.sweep.plan.manifest import Manifest, write_manifest
-from focal_lab.sweep.plan.plan import Plan, make_plan, remember
+from focal_lab.sweep.plan.plan import Plan, make_plan
+from focal_lab.sweep.plan.recall import remember
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.run_folder.layout import LOCK_FILE, is_running
 from focal_lab.sweep.run_folder.outcome import State, read_outcome

@@ -2,7 +2,7 @@
 
 import pytest
 
-from focal_lab.sweep.commands.runs_text import age, runs_text, size
+from focal_lab.sweep.commands.runs_text import runs_text
 from focal_lab.sweep.housekeeping.inventory import RunEntry
 
 LONG = "out of memory: 4,096 pictures of 224 px need 31 GB on a device of 24 GB (use a smaller batch_size)"
@@ -49,25 +49,3 @@ def test_runs_stand_under_the_sweeps_that_need_them_and_those_of_none_are_last()
 
 def test_an_empty_list_says_so() -> None:
     assert runs_text([], 80) == "0 runs, 0 B\n"
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (12, "12 B"),
-        (12_345, "12.3 kB"),
-        (999_960, "1.0 MB"),
-        (4.5e6, "4.5 MB"),
-        (3e9, "3.0 GB"),
-        (2e13, "20.0 TB"),
-    ],
-)
-def test_sizes_are_read_by_people(value: float, text: str) -> None:
-    assert size(value) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(5, "5 s"), (90, "1 min"), (7199, "1 h"), (3 * 3600, "3 h"), (5 * 86400, "5 d")]
-)
-def test_ages_are_read_by_people(seconds: float, text: str) -> None:
-    assert age(seconds) == text

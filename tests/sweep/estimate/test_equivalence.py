@@ -7,9 +7,9 @@ import pytest
 from support.small_project import write_sweep
 
 from focal_lab.sweep.estimate.equivalence import (
-    alike,
     count_key,
     covering,
+    group_by_cell,
     length_of,
     limits_of,
     shape_of,
@@ -77,7 +77,7 @@ def test_how_much_is_dropped_does_not_matter_but_whether_anything_is() -> None:
 
 def test_seeds_and_what_a_run_starts_from_have_one_shape() -> None:
     path = write_sweep(tasks=["classification", "detection"], seeds=3)
-    groups = alike(make_plan(path).runs)
+    groups = group_by_cell(make_plan(path).runs)
     assert [len(group) for group in groups] == [3, 3, 3, 3]
     assert [len({shape_of(run.identity, run.config) for run in group}) for group in groups] == [1, 1, 1, 1]
 

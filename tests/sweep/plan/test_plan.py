@@ -6,18 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.small_project import write, write_sweep
+from support.small_project import write_sweep
 
 from focal_lab.errors import UserError
-from focal_lab.sweep.plan.plan import (
-    Plan,
-    check_out,
-    effective_summary,
-    make_plan,
-    parse_overrides,
-    recall_plan,
-    remember,
-)
+from focal_lab.sweep.plan.effective import effective_summary
+from focal_lab.sweep.plan.plan import Plan, make_plan, parse_overrides
+from focal_lab.sweep.plan.recall import recall_plan, remember
 from focal_lab.sweep.plan.runs import hash_of
 
 pytestmark = pytest.mark.usefixtures("project")
@@ -26,7 +20,8 @@ OUT = Path("runs")
 PLANNING = """
 import sys
 from pathlib import Path
-from focal_lab.sweep.plan.plan import make_plan, recall_plan, remember
+from focal_lab.sweep.plan.recall import recall_plan, remember
+from focal_lab.sweep.plan.plan import make_plan
 plan = make_plan(Path("sweeps/small.yaml"))
 remember(plan, Path("runs"), [])
 assert recall_plan(Path("sweeps/small.yaml"), Path("runs")).study == plan.study
@@ -328,19 +323,6 @@ def test_the_summary_of_a_rectangular_map_has_both_sides() -> None:
 def test_a_backbone_that_is_not_focal_has_no_summary() -> None:
     (run,) = make_plan(write_sweep(factors={"backbone": ["resnet18"]}, seeds=1)).runs
     assert effective_summary(run) == {}
-
-
-def test_a_folder_that_can_be_written_to_is_made_and_left_empty() -> None:
-    check_out(Path("new/runs"))
-    assert list(Path("new/runs").iterdir()) == []
-
-
-@pytest.mark.parametrize(("out", "reason"), [("file", "File exists"), ("file/runs", "Not a directory")])
-def test_a_folder_that_cannot_be_written_to_is_refused(out: str, reason: str) -> None:
-    write("file", "")
-    with pytest.raises(UserError) as caught:
-        check_out(Path(out))
-    assert str(caught.value) == f"--out: cannot write to {out}: {reason}; choose another folder"
 
 
 def test_planning_imports_nothing_heavy() -> None:

@@ -7,7 +7,8 @@ from support.small_project import DIGITS, write, write_sweep
 from focal_lab.errors import UserError
 from focal_lab.sweep.identity.identity_table import RATES
 from focal_lab.sweep.plan.plan import make_plan
-from focal_lab.sweep.plan.runs import Run, hash_of, setting_key
+from focal_lab.sweep.plan.runs import Run, hash_of
+from focal_lab.sweep.plan.settings import setting_key
 from focal_lab.utils.yaml import load_yaml
 
 pytestmark = pytest.mark.usefixtures("project")

@@ -19,7 +19,7 @@ from focal_lab.sweep.engine.storage import JOURNAL
 from focal_lab.sweep.plan.cells import Cell
 from focal_lab.sweep.plan.pareto import best_first, front_sentence
 from focal_lab.sweep.plan.plan import make_plan, with_proposals
-from focal_lab.sweep.plan.proposals import Proposals, Recipe
+from focal_lab.sweep.plan.proposals import Proposals, SearchSpace
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.run_folder.result import (
     Failure,
@@ -44,10 +44,10 @@ def write_search(**keys: Any) -> Path:
     return write_sweep("search", factors={}, seeds=1, search=search, columns=["top1", "gmacs"])
 
 
-def queue_of(path: Path, out: Path) -> tuple[SearchQueue, Recipe]:
-    recipe = make_plan(path).recipe
-    assert recipe is not None
-    return SearchQueue(out, recipe), recipe
+def queue_of(path: Path, out: Path) -> tuple[SearchQueue, SearchSpace]:
+    space = make_plan(path).space
+    assert space is not None
+    return SearchQueue(out, space), space
 
 
 def proposed(queue: SearchQueue) -> list[str]:
@@ -112,7 +112,7 @@ def test_a_search_has_one_task_and_one_seed(options: dict[str, Any]) -> None:
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_so_many_runs_are_proposed_and_no_more(tmp_path: Path, sampler: str) -> None:
-    queue, recipe = queue_of(write_search(sampler=sampler), tmp_path)
+    queue, space = queue_of(write_search(sampler=sampler), tmp_path)
     assert not queue.exhausted
     found = proposed(queue)
     assert len(set(found)) == 6
@@ -128,7 +128,7 @@ def test_so_many_runs_are_proposed_and_no_more(tmp_path: Path, sampler: str) -> 
     assert proposed(again) == found
     # more trials go on with the same study
     more, later = queue_of(write_search(sampler=sampler, trials=8), tmp_path)
-    assert later.study == recipe.study
+    assert later.study == space.study
     assert len(proposed(more)) == 2
 
 
@@ -161,9 +161,9 @@ def test_a_finite_space_is_tried_to_its_end_and_each_combination_once(
     assert queues[1].claim() is None
     assert all(queue.spent and queue.exhausted for queue in queues)
     # the command once more, with more trials
-    later, recipe = queue_of(write_search(trials=20, sampler=sampler, ranges=ranges), tmp_path)
+    later, space = queue_of(write_search(trials=20, sampler=sampler, ranges=ranges), tmp_path)
     assert (proposed(later), later.exhausted) == ([], True)
-    assert recipe.trials <= 20
+    assert space.trials <= 20
     total = settled(summary := Summary(trained=found[1:]), later, 20, tmp_path)
     assert (total, summary.reused) == (len(cells), [])
 
@@ -171,8 +171,8 @@ def test_a_finite_space_is_tried_to_its_end_and_each_combination_once(
 @pytest.mark.usefixtures("project")
 def test_what_another_sweep_has_trained_is_a_trial_and_is_counted(tmp_path: Path) -> None:
     path = write_search(trials=3, ranges={"model.lr": [1, 2, 3]})
-    queue, recipe = queue_of(path, tmp_path)
-    there = recipe.run({"model.lr": "2"}).id
+    queue, space = queue_of(path, tmp_path)
+    there = space.run({"model.lr": "2"}).id
     finish(tmp_path, there, metrics={"top1": 80.0}, gmacs=1.0)
     found = proposed(queue)
     summary = Summary(trained=found)
@@ -197,7 +197,7 @@ def test_two_queues_share_the_trials(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("project")
 def test_what_was_pruned_is_known_even_when_the_storage_is_lost(tmp_path: Path) -> None:
-    queue, recipe = queue_of(write_search(), tmp_path)
+    queue, space = queue_of(write_search(), tmp_path)
     claim = queue.claim()
     assert claim is not None
     why = "stopped early at epoch 1"
@@ -207,16 +207,16 @@ def test_what_was_pruned_is_known_even_when_the_storage_is_lost(tmp_path: Path) 
     (tmp_path / JOURNAL).unlink()
     again, _ = queue_of(write_search(), tmp_path)
     assert claim.run not in proposed(again)
-    assert len(Proposals(tmp_path, recipe).runs()) == 6
+    assert len(Proposals(tmp_path, space).runs()) == 6
 
 
-def test_a_recipe_survives_its_journey_to_another_machine(project: None) -> None:
-    recipe = make_plan(write_search(), overrides=["trainer.max_epochs=1"]).recipe
-    assert recipe is not None
-    there = Recipe.from_dict(json.loads(json.dumps(recipe.as_dict())))
-    assert there.study == recipe.study
-    for params in recipe.probes():
-        assert there.run(params).id == recipe.run(params).id
+def test_a_space_survives_its_journey_to_another_machine(project: None) -> None:
+    space = make_plan(write_search(), overrides=["trainer.max_epochs=1"]).space
+    assert space is not None
+    there = SearchSpace.from_dict(json.loads(json.dumps(space.as_dict())))
+    assert there.study == space.study
+    for params in space.probes():
+        assert there.run(params).id == space.run(params).id
 
 
 def test_a_search_is_trained_reported_and_reused(tiny: Path) -> None:

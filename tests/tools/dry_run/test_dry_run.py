@@ -1,4 +1,4 @@
-"""`focal-lab fit --dry_run` on small experiments of every task: what it says, and that it leaves nothing."""
+"""`focal-lab fit --dry_run` on small experiments of every task; it leaves no files."""
 
 import re
 import tempfile
@@ -13,7 +13,7 @@ from focal_lab import cli
 from focal_lab.errors import UserError
 from focal_lab.sweep.worker import measure as measure_child
 from focal_lab.tools.dry_run.profiler import describe, loader_seconds
-from focal_lab.tools.dry_run.simulated_strategy import devices_of
+from focal_lab.tools.dry_run.simulated_strategy import configured_devices
 
 DIGITS = ROOT / "experiments/digits"
 TINY = ["--model.backbone_options.embed_dim=8", "--model.backbone_options.depths=[1,1,1,1]"]
@@ -33,40 +33,40 @@ def empty_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def dry_run(
     capsys: pytest.CaptureFixture[str], *options: str, task: str = "classification", status: int = 0
 ) -> dict[str, str]:
-    """The table's rows; on the way, that nothing was left on the disk."""
+    """The table's rows; checks that nothing was left on the disk."""
     pictures = 256 if task == "classification" else 16
     sizes = [f"--data.num_train_images={pictures}", "--data.num_val_images=16"]
     argv = ["fit", "--config", str(DIGITS / f"{task}.yaml"), *sizes, *TINY, *CPU, *options, "--dry_run"]
     assert cli.main(argv) == status
     assert list(Path().iterdir()) == []
     assert list(Path(tempfile.gettempdir()).iterdir()) == []
-    printed = capsys.readouterr()
-    rows = [re.split(r"  +", line, maxsplit=1) for line in printed.out.splitlines()]
-    return {row[0]: row[1] for row in rows if len(row) == 2} | {"all": printed.out, "error": printed.err}
+    output = capsys.readouterr()
+    rows = [re.split(r"  +", line, maxsplit=1) for line in output.out.splitlines()]
+    return {row[0]: row[1] for row in rows if len(row) == 2} | {"all": output.out, "error": output.err}
 
 
-def test_it_tells_what_a_classification_is_made_of(capsys: pytest.CaptureFixture[str]) -> None:
-    told = dry_run(capsys)
-    assert told["data"] == "256 pictures, 10 classes, 4 batches an epoch"
-    assert (told["input"], told["target"]) == ("64 x 3 x 28 x 28 float32", "64 int64")
-    assert told["output"] == "64 x 10 float32"
-    assert told["precision"] == "32-true"
-    assert told["optimizer step"] == "64 pictures"
+def test_a_classification_is_summarized(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = dry_run(capsys)
+    assert printed["data"] == "256 images, 10 classes, 4 batches an epoch"
+    assert (printed["input"], printed["target"]) == ("64 x 3 x 28 x 28 float32", "64 int64")
+    assert printed["output"] == "64 x 10 float32"
+    assert printed["precision"] == "32-true"
+    assert printed["optimizer step"] == "64 images"
     assert re.fullmatch(
-        r"AdamW, 2 groups: [\d.]+ M with decay 0\.05, [\d.]+ M without decay", told["optimizer"]
+        r"AdamW, 2 groups: [\d.]+ M with decay 0\.05, [\d.]+ M without decay", printed["optimizer"]
     )
-    assert told["learning rate"].startswith("1e-06 at first, ")
-    assert "step 7 (CosineLRScheduler)" in told["learning rate"]
-    assert re.fullmatch(r".* for 2 epochs \(.*\)", told["time in all"])
-    assert told["checkpoints"].startswith("2 x ")
+    assert printed["learning rate"].startswith("1e-06 at first, ")
+    assert "step 7 (CosineLRScheduler)" in printed["learning rate"]
+    assert re.fullmatch(r".* for 2 epochs \(.*\)", printed["time in all"])
+    assert printed["checkpoints"].startswith("2 x ")
 
 
 def test_the_memory_is_that_of_the_network(capsys: pytest.CaptureFixture[str]) -> None:
-    told = dry_run(capsys)
-    params = float(told["parameters"].split()[0]) * 1e6
+    printed = dry_run(capsys)
+    params = float(printed["parameters"].split()[0]) * 1e6
     weights, gradients, optimizer = (
         float(size) * {"kB": 1e3, "MB": 1e6}[unit]
-        for size, unit in re.findall(r"(?:weights|gradients|optimizer) ([\d.]+) (kB|MB)", told["memory"])
+        for size, unit in re.findall(r"(?:weights|gradients|optimizer) ([\d.]+) (kB|MB)", printed["memory"])
     )
     assert gradients == pytest.approx(4 * params, rel=0.05)
     assert weights >= gradients * 0.99
@@ -77,22 +77,22 @@ def test_the_memory_is_that_of_the_network(capsys: pytest.CaptureFixture[str]) -
     ("task", "shown"),
     [("detection", "loss_mask"), ("segmentation", "8 x 11 x 48 x 48")],
 )
-def test_the_other_tasks_are_rehearsed_too(task: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
-    told = dry_run(capsys, "--model.warmup_steps=1", task=task)
-    assert told["input"] == "8 of 3 x 96 x 96 float32"
-    assert shown in told["all"]
-    assert float(told["GMACs"].split()[0]) > 0
+def test_other_tasks_are_summarized_too(task: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = dry_run(capsys, "--model.warmup_steps=1", task=task)
+    assert printed["input"] == "8 of 3 x 96 x 96 float32"
+    assert shown in printed["all"]
+    assert float(printed["GMACs"].split()[0]) > 0
 
 
-def test_many_devices_are_reckoned_with_on_one(capsys: pytest.CaptureFixture[str]) -> None:
-    told = dry_run(
+def test_one_device_stands_for_many(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = dry_run(
         capsys, "--trainer.devices=4", "--data.batch_size=8", "--trainer.accumulate_grad_batches=2"
     )
-    assert told["data"] == "256 pictures, 10 classes, 8 batches an epoch on each device"
-    assert told["devices"] == "4 (cpu, ddp); rehearsed on one: cpu"
-    assert told["optimizer step"] == "64 pictures = 4 devices x 2 batches accumulated x 8 pictures"
-    assert "step 7 " in told["learning rate"]  # 2 epochs of 8 batches, two a step
-    assert "Assumed:" in told["all"]
+    assert printed["data"] == "256 images, 10 classes, 8 batches an epoch on each device"
+    assert printed["devices"] == "4 (cpu, ddp); dry run on one: cpu"
+    assert printed["optimizer step"] == "64 images = 4 devices x 2 batches accumulated x 8 images"
+    assert "step 7 " in printed["learning rate"]  # 2 epochs of 8 batches, two a step
+    assert "Assumed:" in printed["all"]
 
 
 def test_loggers_profilers_and_checkpoints_of_the_configuration_write_nothing(
@@ -101,14 +101,14 @@ def test_loggers_profilers_and_checkpoints_of_the_configuration_write_nothing(
     files = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs", "--trainer.profiler=simple"]
     keep = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath=kept"]
     top = ["--trainer.callbacks.monitor=val/top1", "--trainer.callbacks.save_top_k=3"]
-    told = dry_run(capsys, *files, *keep, *top)
-    assert told["checkpoints"].startswith("3 x ")
+    printed = dry_run(capsys, *files, *keep, *top)
+    assert printed["checkpoints"].startswith("3 x ")
 
 
-def test_a_loss_that_is_no_number_ends_it_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    told = dry_run(capsys, "--model.lr=1e30", "--model.warmup_epochs=0", status=2)
+def test_a_nan_loss_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = dry_run(capsys, "--model.lr=1e30", "--model.warmup_epochs=0", status=2)
     assert re.fullmatch(
-        r"focal-lab: the loss is (nan|inf) at step \d; lower model\.lr", told["error"].splitlines()[-1]
+        r"focal-lab: the loss is (nan|inf) at step \d; lower model\.lr", printed["error"].splitlines()[-1]
     )
 
 
@@ -116,16 +116,16 @@ def test_what_fit_refuses_is_refused(capsys: pytest.CaptureFixture[str]) -> None
     assert "model.warmup_epochs" in dry_run(capsys, "--model.warmup_epochs=9", status=2)["error"]
 
 
-def test_a_training_that_goes_on_takes_the_time_of_what_is_left(
+def test_a_resumed_training_takes_the_time_of_what_is_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = ["--config", str(DIGITS / "classification.yaml"), *TINY, *CPU]
     sizes = ["--data.num_train_images=128", "--data.num_val_images=16", "--trainer.enable_progress_bar=false"]
     assert cli.main(["fit", *config, *sizes, f"--trainer.default_root_dir={tmp_path}/trained"]) == 0
     (last,) = tmp_path.rglob("last.ckpt")
-    told = dry_run(capsys, "--trainer.max_epochs=5", f"--ckpt_path={last}")
-    assert "for 3 epochs" in told["time in all"]
-    assert "It goes on after 2 epochs, 4 steps" in told["all"]
+    printed = dry_run(capsys, "--trainer.max_epochs=5", f"--ckpt_path={last}")
+    assert "for 3 epochs" in printed["time in all"]
+    assert "It resumes after 2 epochs, 4 steps" in printed["all"]
     refused = dry_run(capsys, f"--ckpt_path={last}", status=2)["error"]
     assert "nothing is left to train: the checkpoint has done all steps" in refused
 
@@ -143,19 +143,19 @@ def test_a_training_that_goes_on_takes_the_time_of_what_is_left(
 def test_devices_are_counted_as_lightning_reads_them(
     trainer: dict[str, object], count: int, first: object
 ) -> None:
-    devices = devices_of(trainer)
+    devices = configured_devices(trainer)
     assert (devices.count, devices.first) == (count, first)
 
 
 @pytest.mark.parametrize("wrong", [{"devices": 0}, {"devices": "many"}, {"devices": 1, "num_nodes": -1}])
-def test_devices_that_are_no_number_of_them_are_refused(wrong: dict[str, object]) -> None:
+def test_invalid_devices_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UserError, match=r"^trainer\.(devices|num_nodes): "):
-        devices_of(wrong)
+        configured_devices(wrong)
 
 
-def test_shapes_of_many_are_told_as_ranges() -> None:
-    pictures = [torch.zeros(3, 480, 640), torch.zeros(3, 500, 333)]
-    assert describe(pictures) == "2 of 3 x 480-500 x 333-640 float32"
+def test_shapes_of_many_are_printed_as_ranges() -> None:
+    images = [torch.zeros(3, 480, 640), torch.zeros(3, 500, 333)]
+    assert describe(images) == "2 of 3 x 480-500 x 333-640 float32"
     targets = [{"boxes": torch.zeros(n, 4), "label": torch.tensor(1)} for n in (1, 3)]
     assert describe(targets) == "2 of boxes 1-3 x 4 float32; label a number, int64"
     assert describe((torch.zeros(2), {"a": torch.zeros(1)})) == "2 float32, a 1 float32"

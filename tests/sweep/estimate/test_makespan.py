@@ -1,8 +1,11 @@
-"""When a list of runs is done."""
+"""When a list of runs is done, and whether that is within a budget."""
 
 import time
 
-from focal_lab.sweep.estimate.makespan import Job, clock, finish_time
+import pytest
+
+from focal_lab.errors import UserError
+from focal_lab.sweep.estimate.makespan import Job, check_budget, finish_time
 
 
 def test_each_worker_takes_the_next_run() -> None:
@@ -35,5 +38,11 @@ def test_ten_thousand_runs_are_scheduled_in_a_moment() -> None:
     assert time.process_time() - start < 2
 
 
-def test_seconds_are_told_as_people_tell_them() -> None:
-    assert [clock(seconds) for seconds in (7.4, 293, 97_500)] == ["7 s", "4 min 53 s", "27 h 05 min"]
+def test_a_plan_above_the_budget_is_refused_with_ways_out() -> None:
+    check_budget(51 * 3600, 12, 51 * 3600, 2)
+    with pytest.raises(UserError) as caught:
+        check_budget(40 * 3600, 12, 51 * 3600, 2)
+    assert str(caught.value) == (
+        "--budget: 12 runs need 51 h 00 min on 2 workers, more than 40 h 00 min "
+        "(fewer seeds, more workers, or a larger budget)"
+    )

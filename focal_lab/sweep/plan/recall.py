@@ -1,0 +1,74 @@
+"""How a sweep was last run in a folder, for reports that name the sweep alone."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from focal_lab.sweep.plan.plan import Plan, make_plan
+from focal_lab.utils.atomic_files import write_atomic
+
+
+def remember(plan: Plan, out: Path, overrides: Sequence[str]) -> None:
+    """Write down how a sweep was run."""
+    record = {
+        "path": str(plan.sweep.path.resolve()),
+        "suite": plan.suite,
+        "seeds": list(plan.sweep.seeds),
+        "set": list(overrides),
+        "tasks": list(plan.sweep.tasks),
+        "study": plan.study,
+        "runs": [run.id for run in plan.distinct_runs],
+    }
+    write_atomic(_file(plan.sweep.path, out), json.dumps(record, indent=1) + "\n")
+
+
+def recall_plan(
+    path: Path,
+    out: Path,
+    *,
+    suite: str | None = None,
+    seeds: int | None = None,
+    overrides: Sequence[str] = (),
+    tasks: Sequence[str] | None = None,
+) -> Plan:
+    """The plan of a sweep as it was last run in `out`; options given here take precedence.
+
+    Raises:
+        UserError: as `make_plan`.
+    """
+    noted = last_run(path, out)
+    if suite is not None and suite != noted.get("suite"):
+        noted = {}
+    return make_plan(
+        path,
+        suite=suite or noted.get("suite"),
+        seeds=seeds if seeds is not None else noted.get("seeds"),
+        overrides=overrides or noted.get("set", ()),
+        tasks=tasks or noted.get("tasks"),
+        out=out,
+    )
+
+
+def last_run(path: Path, out: Path) -> Mapping[str, Any]:
+    """The record of `remember` for a sweep of that name; empty if there is none or it is damaged."""
+    try:
+        noted = json.loads(_file(path, out).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    valid = (
+        isinstance(noted, dict)
+        and isinstance(noted.get("suite"), str)
+        and _all_are(int, noted.get("seeds"))
+        and _all_are(str, noted.get("set"))
+        and _all_are(str, noted.get("tasks", []))
+    )
+    return noted if valid else {}
+
+
+def _file(path: Path, out: Path) -> Path:
+    return out / "sweeps" / f"{path.stem}.json"
+
+
+def _all_are(kind: type, values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)

@@ -1,0 +1,101 @@
+"""Body of a worker process that checks the configurations of a plan and counts networks. Loads torch."""
+
+import os
+import traceback
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from focal_lab.errors import UserError
+from focal_lab.sweep.run_folder.provenance import hardware
+from focal_lab.sweep.worker.survey import Check, MachineSpecs
+from focal_lab.training.cli import check_config
+from focal_lab.training.cost import build_unweighted, count_config, find_class
+
+_MEGABYTE = 2**20
+
+
+def check_configs(order: Check, connection: Connection) -> None:
+    """Check and count what was asked for; the messages are those of `Check`."""
+    torch.set_num_threads(1)
+    connection.send(("machine", _machine()))
+    absent: dict[str, str | None] = {}
+    for number, config in enumerate(order.configs):
+        try:
+            if number in order.counted:
+                counted = count_config(config)
+                size, source = counted.evaluated.size, counted.evaluated.source
+                connection.send(("counted", (number, counted.params, counted.gmacs, size, source)))
+            else:
+                build_unweighted(config)
+            refuse_impossible(config)
+            data = repr(config["data"])
+            if data not in absent:
+                absent[data] = absent_data(config)
+            if absent[data] is not None:
+                connection.send(("absent", (number, absent[data])))
+        except UserError as error:
+            connection.send(("wrong", (number, str(error))))
+        except Exception as error:
+            if _is_ours(config["model"]) and _is_ours(config["data"]):
+                raise
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            connection.send(("wrong", (number, f"{frame.filename}:{frame.lineno}: {reason}")))
+    connection.send(("checked", None))
+
+
+def refuse_impossible(config: Mapping[str, Any]) -> None:
+    """Check what else would end a run at its start: options of the data, file of weights, accelerator.
+
+    Raises:
+        UserError: one of them is wrong.
+    """
+    parsed = check_config(config)
+    data, model = parsed["data"], parsed["model"]
+    if _is_ours(data):  # opens no files before `setup`; a user's module may
+        find_class(data["class_path"])(**data.get("init_args", {}))
+    checkpoint = model.get("init_args", {}).get("backbone_checkpoint")
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise UserError(f"{checkpoint}: is not a file", key="model.backbone_checkpoint")
+    accelerator = parsed["trainer"].get("accelerator")
+    available = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
+    if accelerator in ("gpu", "cuda") and not available:
+        raise UserError(
+            f"{accelerator}: this machine has none; auto takes one if there is one",
+            key="trainer.accelerator",
+        )
+
+
+def absent_data(config: Mapping[str, Any]) -> str | None:
+    """Which file of a configuration's data is not on this machine.
+
+    Returns:
+        None for none, and for data modules without a method `check_files` of their own.
+    """
+    data = check_config(config)["data"]
+    kind = find_class(data["class_path"])
+    # a user's class derived from ours may find its files in its own way
+    if not hasattr(kind, "check_files") or not (_is_ours(data) or "check_files" in vars(kind)):
+        return None
+    try:
+        kind(**{**(data.get("init_args") or {}), **(data.get("dict_kwargs") or {})}).check_files()
+    except UserError as error:
+        return str(error)
+    except OSError as error:
+        return f"{error.filename}: cannot be read ({error.strerror})"
+    return None
+
+
+def _is_ours(part: Mapping[str, Any]) -> bool:
+    return str(part["class_path"]).startswith("focal_lab.")
+
+
+def _machine() -> MachineSpecs:
+    devices = torch.cuda.device_count()
+    memory = [torch.cuda.get_device_properties(i).total_memory / _MEGABYTE for i in range(devices)]
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _MEGABYTE
+    return MachineSpecs(hardware(), str(torch.__version__), devices, total, min(memory, default=None))
