@@ -115,7 +115,7 @@ def test_ctrl_c_and_sigterm_leave_checkpoints_from_which_the_runs_go_on_exactly(
         os.killpg(process.pid, number)  # as a terminal or a cluster does: to every process
         _, told = process.communicate(timeout=60)
         assert process.returncode == 130, told
-        assert f"Go on with: focal-lab sweep {path} --workers 2" in told
+        assert f"Resume with: focal-lab sweep {path} --workers 2" in told
         wait_until(lambda below=below: all_gone(below), 10)
         assert any((tiny / run.id / STOPPED_CHECKPOINT).exists() for run in runs)
         assert not list(tiny.glob("*/failure.json"))
@@ -142,7 +142,7 @@ def test_a_second_ctrl_c_leaves_at_once(tiny: Path, killed: Commands) -> None:
     _, told = process.communicate(timeout=10)
     assert process.returncode == 130
     assert "Traceback" not in told
-    assert "Go on with" in told
+    assert "Resume with" in told
     wait_until(lambda: all_gone(below), 10)
 
 
@@ -163,7 +163,7 @@ def test_ctrl_c_is_heard_by_the_runs_while_the_database_hangs(tiny: Path, killed
         server.resume()
         _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
-    assert "Go on with" in told
+    assert "Resume with" in told
     assert not (tiny / run.id / "failure.json").exists()
 
 

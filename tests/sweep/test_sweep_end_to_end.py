@@ -204,7 +204,7 @@ def test_ctrl_c_ends_the_runs_and_says_how_to_go_on(tiny: Path, killed: list[sub
     os.killpg(process.pid, signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"Go on with: focal-lab sweep {path} --set {LONG}" in told
+    assert f"Resume with: focal-lab sweep {path} --set {LONG}" in told
     assert not is_locked(tiny / run.id / LOCK_FILE)
     assert not (tiny / run.id / "failure.json").exists()
     # a checkpoint that cannot be read is named and set aside

@@ -42,13 +42,18 @@ def plan_of(options: argparse.Namespace, papers: Sequence[str]) -> Plan:
     return plan
 
 
-def sweep_parser(name: str, function: object) -> argparse.ArgumentParser:
-    """What `plan` and `sweep` have in common; the first line of the function's docstring is the help."""
-    description = str(function.__doc__).splitlines()[0]
-    examples = f"""examples:
-  focal-lab {name} window_size
-  focal-lab {name} sweeps/window_size.yaml --seeds 1 --set trainer.max_epochs=1"""
-    parser = CommandParser(prog=f"focal-lab {name}", description=description, epilog=examples)
+def command_parser(name: str, function: object, *examples: str) -> argparse.ArgumentParser:
+    """A parser with examples; the first line of the function's docstring is its description."""
+    return CommandParser(
+        prog=f"focal-lab {name}",
+        description=str(function.__doc__).splitlines()[0],
+        epilog="\n  ".join(["examples:", *(f"focal-lab {name} {example}" for example in examples)]),
+    )
+
+
+def sweep_parser(name: str, function: object, *examples: str) -> argparse.ArgumentParser:
+    """What `plan` and `sweep` have in common."""
+    parser = command_parser(name, function, *examples)
     parser.add_argument("sweep", metavar="SWEEP", help="a sweep file, or the name of one in sweeps/")
     parser.add_argument("--suite", help="folder of experiments/ to train on (default: digits)")
     parser.add_argument(

@@ -36,7 +36,7 @@ def plan_command(argv: list[str], papers: Sequence[str]) -> int:
     Raises:
         UserError: the sweep, the suite or an option is wrong, or the budget is exceeded.
     """
-    parser = sweep_parser("plan", plan_command)
+    parser = sweep_parser("plan", plan_command, "window_size", "sweeps/depth.yaml --workers 2 --budget 40h")
     add_workers(parser, "as focal-lab sweep")
     parser.add_argument(
         "--no-measure",

@@ -31,7 +31,7 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
     Raises:
         UserError: the sweep, the suite, an option or the storage is wrong, or the folder cannot be written.
     """
-    parser = sweep_parser("sweep", sweep_command)
+    parser = sweep_parser("sweep", sweep_command, "window_size", "window_size --seeds 5 --set model.lr=1e-3")
     add_execution_options(parser)
     parser.add_argument(
         "--devices-per-run",

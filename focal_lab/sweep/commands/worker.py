@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from focal_lab.command_line import CommandParser, add_out, command
+from focal_lab.command_line import add_out, command
 from focal_lab.errors import UserError, did_you_mean, one_of
 from focal_lab.sweep.commands.execution import add_execution_options, execute, execution_options, open_queue
+from focal_lab.sweep.commands.options import command_parser
 from focal_lab.sweep.commands.progress import SweepView
 from focal_lab.sweep.engine.slots import find_slots
 from focal_lab.sweep.estimate.check_and_count import check_here
@@ -14,10 +15,6 @@ from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.run_folder.disk_space import check_room
 from focal_lab.sweep.run_folder.layout import RESULT_FILE
 from focal_lab.sweep.worker.processes import WarmProcesses
-
-_EPILOG = """examples:
-  focal-lab worker --study window_size
-  focal-lab worker --study window_size --out /shared/runs --workers 2"""
 
 
 def worker_command(argv: list[str]) -> int:
@@ -33,8 +30,8 @@ def worker_command(argv: list[str]) -> int:
         UserError: an option is wrong, there is no such study, the storage cannot be used, or the runs cannot
             be trained on this machine, which may lack their data.
     """
-    description = str(worker_command.__doc__).splitlines()[0]
-    parser = CommandParser(prog="focal-lab worker", description=description, epilog=_EPILOG)
+    elsewhere = "--study depth --out /shared/runs --storage postgresql://me@host/focal"
+    parser = command_parser("worker", worker_command, "--study window_size", elsewhere)
     parser.add_argument("--study", required=True, help="the study to join, or the name of its sweep")
     add_out(parser)
     add_execution_options(parser)

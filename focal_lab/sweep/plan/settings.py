@@ -41,12 +41,12 @@ def setting_key(name: str) -> str:
         return f"model.init_args.backbone_options.{name}"
     if section not in _SECTIONS or not rest:
         hint = did_you_mean(name, ["backbone", *OPTION_NAMES])
-        raise UserError(
-            f"{name!r} is not a setting{hint}: use backbone, an option of the backbone "
-            f"({one_of(OPTION_NAMES)}), or a dotted key such as model.lr, data.batch_size or "
-            "trainer.max_epochs, for one task alone with its name in front: detection.model.lr; seeds are "
-            "those of the file, or of --seeds"
+        use = (
+            f": use backbone, an option of the backbone ({one_of(OPTION_NAMES)}), or a dotted key such as "
+            "model.lr, data.batch_size or trainer.max_epochs, for one task alone with its name in front: "
+            "detection.model.lr; seeds are those of the file, or of --seeds"
         )
+        raise UserError(f"{name!r} is not a setting{hint or use}")
     if name.endswith("+"):
         raise UserError(f"{name}: a setting replaces, it does not append; give {name.rstrip('+')} as a whole")
     if section == "trainer" or rest.startswith("init_args.") or rest == "class_path":

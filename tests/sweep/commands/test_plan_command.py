@@ -71,7 +71,7 @@ def test_without_measuring_the_command_itself_loads_no_torch() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--budget", "40"], "--budget: '40' is no time (add a unit: 40s, 40m or 40h)"),
+        (["--budget", "40"], "--budget: '40' is not a duration (add a unit: 40s, 40m or 40h)"),
         (["--workers", "0"], "--workers: 0 is too few; use 1 or more"),
         (["--seeds", "0"], "--seeds: 0 is neither a number of seeds nor a list of different seeds"),
     ],

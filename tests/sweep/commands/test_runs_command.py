@@ -87,7 +87,7 @@ def test_runs_are_listed_with_state_labels_and_who_needs_them(
     assert states == ["missing", "corrupt", "running"]
     assert [entry["run"] for entry in listed(capsys, "--failed")] == [third.id]
     assert len(listed(capsys, "--sweep", "small")) == 3
-    with pytest.raises(UserError, match=r"'large' is no sweep in runs .use small"):
+    with pytest.raises(UserError, match=r"'large' is not a sweep in runs .use small"):
         runs_command(["--sweep", "large"])
     assert runs_command([]) == 0
     assert "7 runs: 3 finished" in capsys.readouterr().out
@@ -151,7 +151,7 @@ def test_gc_takes_what_nobody_needs_and_what_the_dead_left(
     alive = first / f".config.yaml.{os.getpid()}"
     alive.write_text("being written")
     assert runs_command(["gc", "--dry-run", "--keep", "best"]) == 0
-    assert "would remove 1 run, 4 left-over files and 2 checkpoints" in capsys.readouterr().out
+    assert "would remove 1 run, 4 leftover files and 2 checkpoints" in capsys.readouterr().out
     assert all(path.exists() for path in left)
     assert runs_command(["gc", "--keep", "best"]) == 0
     assert not any(path.exists() for path in left)
@@ -237,7 +237,7 @@ def test_a_half_removed_run_is_no_run_and_goes_once_its_remover_is_dead(
     alive = (OUT / "0ld00000001").rename(OUT / f".trash-0ld00000001-{os.getpid()}")
     assert len(listed(capsys)) == 3
     assert runs_command(["gc"]) == 0
-    assert "removed 0 runs and 1 left-over file," in capsys.readouterr().out
+    assert "removed 0 runs and 1 leftover file," in capsys.readouterr().out
     assert alive.exists()
     assert not (OUT / ".trash-0ld00000000-999999").exists()
 
@@ -283,4 +283,4 @@ def test_gc_says_what_it_could_not_remove(
     assert runs_command(["gc"]) == 1
     told = capsys.readouterr()
     assert told.err == "focal-lab: kept: runs/0ld00000000 cannot be changed: Permission denied\n"
-    assert told.out == "removed 0 runs and 0 left-over files, 0 B\n"
+    assert told.out == "removed 0 runs and 0 leftover files, 0 B\n"

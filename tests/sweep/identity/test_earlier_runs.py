@@ -92,6 +92,6 @@ def test_plans_of_earlier_versions_say_who_needs_what_and_are_not_trained() -> N
     assert needs.sweeps == {found.runs[0].id: ["small"]}
     assert needs.doubts == []
     with pytest.raises(
-        UserError, match=r"was written by focal-lab .*, which this version .* does not go on with"
+        UserError, match=r"was written by focal-lab .*, which this version .* cannot continue"
     ):
         read_manifest(path)

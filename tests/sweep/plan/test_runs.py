@@ -210,10 +210,10 @@ def test_a_setting_is_short_for_a_configuration_key(name: str, key: str) -> None
     assert setting_key(name) == key
 
 
-@pytest.mark.parametrize("name", ["window_sise", "lr", "model", "model.", "optimizer.lr", "seed_everything"])
+@pytest.mark.parametrize("name", ["lr", "model", "model.", "optimizer.lr", "seed_everything"])
 def test_what_is_no_setting_is_refused_with_what_is(name: str) -> None:
     with pytest.raises(
-        UserError, match=rf"^'{name}' is no setting: use backbone, an option of .* model\.lr, "
+        UserError, match=rf"^'{name}' is not a setting: use backbone, an option of .* model\.lr, "
     ):
         setting_key(name)
 
@@ -221,21 +221,24 @@ def test_what_is_no_setting_is_refused_with_what_is(name: str) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"factors": {"window_sise": [7]}}, "factors.window_sise: 'window_sise' is no setting: use backbone"),
-        ({"factors": {"net": {"A": {"lr": 7}}}}, "factors.net.A: 'lr' is no setting: use backbone"),
-        ({"set": {"lr": 7}}, "set.lr: 'lr' is no setting: use backbone"),
+        (
+            {"factors": {"window_sise": [7]}},
+            "factors.window_sise: 'window_sise' is not a setting (did you mean window_size?)",
+        ),
+        ({"factors": {"net": {"A": {"lr": 7}}}}, "factors.net.A: 'lr' is not a setting: use backbone"),
+        ({"set": {"lr": 7}}, "set.lr: 'lr' is not a setting: use backbone"),
         (
             {"set": {"model.lr.min": 7}},
-            "set.model.lr.min: model.lr.min: lr is no mapping in the experiment",
+            "set.model.lr.min: model.lr.min: lr is not a mapping in the experiment",
         ),
         (
             {"set": {"model.backbone_options.window_sise": 7}},
             "set.model.backbone_options.window_sise: window_sise is not an option of backbone "
-            "focal_micro_patch2_window7_28 (use img_size, ",
+            "focal_micro_patch2_window7_28 (did you mean window_size?)",
         ),
         (
             {"set": {"model.backbone_options": [7]}},
-            "set.model.backbone_options: backbone_options: [7] is no mapping",
+            "set.model.backbone_options: backbone_options: [7] is not a mapping",
         ),
         (
             {"factors": {"focal_pool": ["fc", "median"]}},
@@ -285,10 +288,10 @@ def test_a_setting_that_cannot_be_is_told_where_it_was_made(keys: dict[str, Any]
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("lr=3", "--set: 'lr' is no setting: use backbone"),
+        ("lr=3", "--set: 'lr' is not a setting: use backbone"),
         ("expand_sizes=9", "--set: expand_sizes: 9 is larger than the window 7 of stage 1, for 7"),
         ("model.backbone_options.heads=3", "--set: heads is not an option of backbone focal_micro"),
-        ("model.lr.min=3", "--set: model.lr.min: lr is no mapping in the experiment"),
+        ("model.lr.min=3", "--set: model.lr.min: lr is not a mapping in the experiment"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_not_blamed_on_the_file(override: str, message: str) -> None:

@@ -62,10 +62,10 @@ def proposed(queue: SearchQueue) -> list[str]:
 @pytest.mark.parametrize(
     ("search", "key", "why"),
     [
-        ({"trials": 0}, "search.trials", "no number of runs"),
+        ({"trials": 0}, "search.trials", "not a number of runs"),
         ({"sampler": "grid"}, "search.sampler", "use tpe or random"),
         ({"pruning": "median"}, "search.pruning", "use none or successive_halving"),
-        ({"objectives": ["miou"]}, "search.objectives", "miou is no objective of classification"),
+        ({"objectives": ["miou"]}, "search.objectives", "miou is not an objective of classification"),
         ({"objectives": {"top1": "up"}}, "search.objectives.top1", "use maximize or minimize"),
         (
             {"pruning": "successive_halving", "objectives": ["top1", "gmacs"]},
@@ -74,8 +74,12 @@ def proposed(queue: SearchQueue) -> list[str]:
         ),
         ({"ranges": {"model.lr": {"low": 1, "high": 0.1}}}, "search.ranges.model.lr", "not below"),
         ({"ranges": {"model.lr": {"low": 0, "high": 1, "log": True}}}, "search.ranges.model.lr", "logarithm"),
-        ({"ranges": {"model.lr": {"low": 0, "high": "1"}}}, "search.ranges.model.lr.high", "no number"),
-        ({"ranges": {"model.lr": {"low": 0, "high": float("inf")}}}, "search.ranges.model.lr.high", "no num"),
+        ({"ranges": {"model.lr": {"low": 0, "high": "1"}}}, "search.ranges.model.lr.high", "not a number"),
+        (
+            {"ranges": {"model.lr": {"low": 0, "high": float("inf")}}},
+            "search.ranges.model.lr.high",
+            "not a num",
+        ),
         ({"ranges": {"a": {"low": 0, "high": 5, "step": 2}}}, "search.ranges.a.step", "use high: 4 or 6"),
         (
             {"ranges": {"a": {"low": 0.0, "high": 0.32, "step": 0.05}}},
@@ -83,7 +87,11 @@ def proposed(queue: SearchQueue) -> list[str]:
             "does not divide",
         ),
         ({"ranges": {"a": {"low": 0, "high": 1, "step": 2}}}, "search.ranges.a.step", "use high: 2"),
-        ({"ranges": {"a": {"low": 0, "high": 1, "step": 0}}}, "search.ranges.a.step", "no positive number"),
+        (
+            {"ranges": {"a": {"low": 0, "high": 1, "step": 0}}},
+            "search.ranges.a.step",
+            "not a positive number",
+        ),
         ({"ranges": {}}, "factors", "at least one factor"),
         ({"steps": 3}, "search", "steps is not a key of a search"),
     ],

@@ -50,9 +50,11 @@ def test_a_trainers_setting_without_meaning_in_a_sweep_is_refused(setting: str, 
 
 
 def test_the_refusal_names_the_place_that_sets_it() -> None:
-    assert refusal(set={"trainer.num_nodes": 2}).startswith("sweeps/small.yaml: set: trainer.num_nodes: 2:")
+    assert refusal(set={"trainer.num_nodes": 2}).startswith(
+        "sweeps/small.yaml: set.trainer.num_nodes: trainer.num_nodes: 2:"
+    )
     factors = {"nodes": {"two": {"classification.trainer.num_nodes": 2}}}
-    assert refusal(factors=factors).startswith("sweeps/small.yaml: factors.nodes: trainer.num_nodes: 2:")
+    assert refusal(factors=factors).startswith("sweeps/small.yaml: factors.nodes.two: trainer.num_nodes: 2:")
     ranges = {"trainer.num_nodes": {"low": 1, "high": 2}}
     search = {"trials": 2, "ranges": ranges}
     where = "sweeps/small.yaml: search.ranges.trainer.num_nodes: trainer.num_nodes: 2:"

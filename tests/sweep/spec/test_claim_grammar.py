@@ -52,14 +52,14 @@ def test_labels_may_hold_signs_slashes_and_spaces() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Focal-Tiny/7", "is no comparison of cells"),
-        ("Focal-Tiny/7 > Swin-Tiny/7 > 0", "is no comparison of cells"),
-        ("Focal-Tiny/9 > Swin-Tiny/7", "'9' which is no level .use Swin-Tiny, Focal-Tiny, 7 or 14"),
+        ("Focal-Tiny/7", "is not a comparison of cells"),
+        ("Focal-Tiny/7 > Swin-Tiny/7 > 0", "is not a comparison of cells"),
+        ("Focal-Tiny/9 > Swin-Tiny/7", "'9' which is not a level .use Swin-Tiny, Focal-Tiny, 7 or 14"),
         ("Focal-Tiny/Focal-Tiny > Swin-Tiny/7", "'Focal-Tiny' twice"),
         ("1.5 > 0.5", "compares no cells"),
         ("top9: Focal-Tiny > Swin-Tiny", "'top9' is not a column"),
-        ("gmacs: Focal-Tiny > Swin-Tiny", "gmacs is no metric of a task"),
-        ("2 ** Focal-Tiny > Swin-Tiny", "which is no level"),
+        ("gmacs: Focal-Tiny > Swin-Tiny", "gmacs is not a metric of a task"),
+        ("2 ** Focal-Tiny > Swin-Tiny", "which is not a level"),
     ],
 )
 def test_what_is_no_comparison_says_why(text: str, message: str) -> None:

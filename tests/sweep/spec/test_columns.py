@@ -10,8 +10,10 @@ def test_a_column_is_found_by_its_key() -> None:
 
 
 def test_an_unknown_column_is_refused_with_those_that_exist() -> None:
-    with pytest.raises(UserError, match=r"^'top2' is not a column \(use params, gmacs, top1, .* or peak_"):
+    with pytest.raises(UserError, match=r"^'top2' is not a column \(did you mean top5\?\)$"):
         find_column("top2")
+    with pytest.raises(UserError, match=r"^'bleu' is not a column \(use params, gmacs, top1, .* or peak_"):
+        find_column("bleu")
 
 
 def test_every_column_belongs_to_a_task_that_exists_or_to_all_runs() -> None:

@@ -17,8 +17,10 @@ def test_a_suite_knows_its_experiments_and_what_backbones_stand_for() -> None:
 
 
 def test_an_unknown_suite_is_refused_with_those_that_exist() -> None:
-    with pytest.raises(UserError, match=r"^--suite: 'digit' is not a suite \(use digits or large\)$"):
+    with pytest.raises(UserError, match=r"^--suite: 'digit' is not a suite \(did you mean digits\?\)$"):
         find_suite("digit")
+    with pytest.raises(UserError, match=r"^--suite: 'coco' is not a suite \(use digits or large\)$"):
+        find_suite("coco")
 
 
 @pytest.mark.parametrize("name", ["digits/", "./digits", ".", "../experiments/digits"])
@@ -50,7 +52,7 @@ def test_an_experiment_may_lie_in_another_folder() -> None:
 )
 def test_a_suite_file_holds_nothing_but_stand_ins(text: str) -> None:
     write("experiments/digits/suite.yaml", text)
-    with pytest.raises(UserError, match=r"^experiments/digits/suite\.yaml: may hold backbones"):
+    with pytest.raises(UserError, match=r"^experiments/digits/suite\.yaml: may have backbones"):
         find_suite("digits")
 
 
@@ -59,8 +61,8 @@ def test_a_suite_file_holds_nothing_but_stand_ins(text: str) -> None:
     [
         ("model:", "modle:", "model: needs a class_path and init_args"),
         ("  class_path: focal_lab.data.DigitsClassification\n", "", "data: needs a class_path and"),
-        ("init_args: {batch_size: 64}", "init_args: [64]", "data.init_args: [64] is no mapping"),
-        ("trainer: {max_epochs: 2, log_every_n_steps: 20}", "trainer: 2", "trainer: 2 is no mapping"),
+        ("init_args: {batch_size: 64}", "init_args: [64]", "data.init_args: [64] is not a mapping"),
+        ("trainer: {max_epochs: 2, log_every_n_steps: 20}", "trainer: 2", "trainer: 2 is not a mapping"),
         ("trainer: {", "trainer: {{", "is not YAML: line 3, column 1"),
     ],
 )

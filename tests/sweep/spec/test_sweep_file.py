@@ -32,9 +32,15 @@ def test_a_bare_name_is_a_file_in_the_working_folder_first() -> None:
     assert find_sweep("mine") == Path("mine")
 
 
-@pytest.mark.parametrize(
-    "name", ["window_sise", "sweeps/window_sise.yaml", "elsewhere/window_size", "", "sweeps"]
-)
+@pytest.mark.parametrize("name", ["window_sise", "sweeps/window_sise.yaml", "elsewhere/window_size"])
+def test_a_misspelt_sweep_is_refused_with_a_similar_one(name: str) -> None:
+    write_sweep("depth")
+    write_sweep("window_size")
+    with pytest.raises(UserError, match=r"no such sweep file \(did you mean window_size\?\)"):
+        find_sweep(name)
+
+
+@pytest.mark.parametrize("name", ["", "sweeps"])
 def test_an_unknown_sweep_is_refused_with_those_that_exist(name: str) -> None:
     write_sweep("depth")
     write_sweep("window_size")
@@ -92,40 +98,40 @@ def test_a_sweep_needs_only_factors() -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"factor": {}}, "factor is not a key of a sweep file (use title, paper, "),
+        ({"factor": {}}, "factor is not a key of a sweep file (did you mean factors?)"),
         ({"factors": None}, "factors: a sweep needs at least one factor with levels"),
-        ({"factors": [7]}, "factors: [7] is no mapping"),
+        ({"factors": [7]}, "factors: [7] is not a mapping"),
         ({"factors": {"window_size": 7}}, "factors.window_size: 7 is neither a list of values nor labels"),
         ({"factors": {"backbone": "swin"}}, "factors.backbone: 'swin' is neither a list of values nor"),
         ({"factors": {"window_size": []}}, "factors.window_size: has no levels"),
-        ({"factors": {"window_size": [7, 14, 7]}}, "factors.window_size: the label 7 stands twice"),
-        ({"factors": {"window_size": [7, "7"]}}, "factors.window_size: the label 7 stands twice"),
-        ({"factors": {"net": {"A": "swin"}}}, "factors.net.A: 'swin' is no mapping"),
-        ({"exclude": {"window_size": 7}}, "exclude: {'window_size': 7} is no list"),
+        ({"factors": {"window_size": [7, 14, 7]}}, "factors.window_size: the label 7 is listed twice"),
+        ({"factors": {"window_size": [7, "7"]}}, "factors.window_size: the label 7 is listed twice"),
+        ({"factors": {"net": {"A": "swin"}}}, "factors.net.A: 'swin' is not a mapping"),
+        ({"exclude": {"window_size": 7}}, "exclude: {'window_size': 7} is not a list"),
         ({"exclude": [{"depth": 7}]}, "exclude.0: depth is not a factor (use window_size)"),
         (
             {"exclude": [{"window_size": 7}, {"window_size": 9}]},
             "exclude.1.window_size: 9 is not a level (use 7 or 14)",
         ),
-        ({"exclude": ["window_size"]}, "exclude.0: 'window_size' is no mapping"),
+        ({"exclude": ["window_size"]}, "exclude.0: 'window_size' is not a mapping"),
         ({"cells": [{"depth": 7}]}, "cells.0: depth is not a factor (use window_size)"),
         ({"cells": [{"window_size": 7}, {"window_size": 9}]}, "cells.1.window_size: 9 is not a level"),
         ({"cells": [{}]}, "cells.0: lacks the factor window_size"),
-        ({"cells": [{"window_size": 7}, {"window_size": "7"}]}, "cells.1: is cells.0 again"),
-        ({"columns": ["top1", "top2"]}, "columns: 'top2' is not a column (use params, gmacs"),
-        ({"columns": ["top1", "top1"]}, "columns: top1 stands twice"),
-        ({"columns": "top1"}, "columns: 'top1' is no list of columns"),
-        ({"columns": []}, "columns: [] is no list of columns"),
+        ({"cells": [{"window_size": 7}, {"window_size": "7"}]}, "cells.1: repeats cells.0"),
+        ({"columns": ["top1", "top2"]}, "columns: 'top2' is not a column (did you mean top5?)"),
+        ({"columns": ["top1", "top1"]}, "columns: top1 is listed twice"),
+        ({"columns": "top1"}, "columns: 'top1' is not a list of columns"),
+        ({"columns": []}, "columns: [] is not a list of columns"),
         ({"tasks": ["pose"]}, "tasks: 'pose' is unknown (use classification, detection or segmentation)"),
-        ({"tasks": []}, "tasks: [] is no list of tasks"),
-        ({"tasks": ["detection", "detection"]}, "tasks: detection stands twice"),
+        ({"tasks": []}, "tasks: [] is not a list of tasks"),
+        ({"tasks": ["detection", "detection"]}, "tasks: detection is listed twice"),
         ({"design": "random"}, "design: 'random' is unknown (use grid or one_factor)"),
         ({"seeds": 0}, "seeds: 0 is neither a number of seeds nor a list of different seeds"),
-        ({"set": ["model.lr"]}, "set: ['model.lr'] is no mapping"),
-        ({"suites": ["digits"]}, "suites: ['digits'] is no mapping"),
+        ({"set": ["model.lr"]}, "set: ['model.lr'] is not a mapping"),
+        ({"suites": ["digits"]}, "suites: ['digits'] is not a mapping"),
         ({"suites": {"digit": {"seeds": 3}}}, "suites: digit is not a suite (did you mean digits?)"),
         ({"suites": {"large": {"seed": 3}}}, "suites.large: seed is not a key of a sweep file"),
-        ({"suites": {"digits": 3}}, "suites.digits: 3 is no mapping"),
+        ({"suites": {"digits": 3}}, "suites.digits: 3 is not a mapping"),
         ({"suites": {"digits": {"seed": 3}}}, "suites.digits: seed is not a key of a sweep file"),
         ({"suites": {"digits": {"suites": {}}}}, "suites.digits: suites is not a key of a sweep file"),
         ({"allow_degenerate": "no"}, "allow_degenerate: 'no' is neither true nor false"),
