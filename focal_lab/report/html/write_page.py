@@ -89,9 +89,7 @@ class _Writer:
         ]
         if seen != self._seen:
             self._plots, self._seen = draw_plots(self.table, plan, self._out), seen
-        ended = State.MISSING not in runs.values() and (
-            plan.space is None or len(runs) >= plan.space.trials
-        )
+        ended = State.MISSING not in runs.values() and (plan.space is None or len(runs) >= plan.space.trials)
         refresh, command = None if ended else refresh, self._command(plan)
         text = page(self.table, plan, self._out, refresh=refresh, plots=self._plots, command=command)
         try:

@@ -40,7 +40,7 @@ def pair(out: Path) -> FakePlan:
 
 
 def plots_of(plan: Any, out: Path) -> dict[str, Plot]:
-    objectives = plan.recipe and plan.recipe.search.objectives
+    objectives = plan.space and plan.space.search.objectives
     return {plot.name: plot for plot in sweep_plots(build_table(plan, out), out, objectives)}
 
 
@@ -73,7 +73,7 @@ def test_without_curves_and_with_one_factor_those_plots_are_left_out(out: Path) 
 def test_every_plot_is_written_in_every_format(out: Path, plan: FakePlan) -> None:
     train(plan, out)
     table = build_table(plan, out)
-    objectives = plan.recipe and plan.recipe.search.objectives  # type: ignore[attr-defined]
+    objectives = plan.space and plan.space.search.objectives  # type: ignore[attr-defined]
     written = save_plots(table, out, Path("plots"), objectives=objectives)
     assert len(written) == 3 * len(plots_of(plan, out)) > 0
     for path in written:
