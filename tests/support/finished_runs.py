@@ -55,7 +55,7 @@ class FakePlan:
     suite: str
     cells: tuple[FakeCell, ...]
     runs: tuple[FakeRun, ...]
-    recipe: None = None
+    space: None = None
     front: int = 0
 
     def command(self, out: Path) -> str:

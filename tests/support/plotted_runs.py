@@ -39,8 +39,8 @@ def search_plan(trials: int = 12) -> FakePlan:
     plan = make_plan(factors, name="learning_rate", seeds=(0,), columns=("params", "gmacs", "top1"))
     objectives = {"top1": "maximize", "gmacs": "minimize"}
     search = SimpleNamespace(objectives=objectives, trials=trials)
-    recipe: Any = SimpleNamespace(search=search, trials=trials)
-    return replace(plan, recipe=recipe, front=3)
+    space: Any = SimpleNamespace(search=search, trials=trials)
+    return replace(plan, space=space, front=3)
 
 
 def train(plan: FakePlan, out: Path, *, epochs: int = 20, seed: int = 0) -> None:

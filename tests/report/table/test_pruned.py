@@ -44,8 +44,8 @@ def test_runs_without_a_test_split_of_their_own_are_said_to_be_the_last_epochs(o
 
 
 def test_a_search_leaves_them_at_that(out: Path, halved: FakePlan) -> None:
-    recipe: Any = SimpleNamespace(search=SimpleNamespace(objectives={"top1": "maximize"}))
-    notes = build_table(replace(halved, recipe=recipe, front=1), out).notes
+    space: Any = SimpleNamespace(search=SimpleNamespace(objectives={"top1": "maximize"}))
+    notes = build_table(replace(halved, space=space, front=1), out).notes
     assert "5 runs were stopped early: others were better." in notes
     assert not any("trains what has no result" in note for note in notes)
 
