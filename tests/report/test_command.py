@@ -176,7 +176,7 @@ def test_an_out_that_is_a_file_is_refused(out: Path) -> None:
 
 
 def test_an_unknown_sweep_is_refused_with_those_that_exist(asked: list[tuple[Any, ...]]) -> None:
-    with pytest.raises(UserError, match=r"^window_sise: there is no such .* \(use sweeps/window_size.yaml\)"):
+    with pytest.raises(UserError, match=r"^window_sise: there is no such .* \(did you mean window_size\?\)"):
         main(["window_sise"])
     assert asked == []
 
