@@ -4,7 +4,7 @@ Text, Markdown, LaTeX and HTML show this grid, so they cannot disagree.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from focal_lab.report.table.claims import overall
@@ -100,31 +100,26 @@ def _comparisons(table: Table) -> list[Section]:
     """A line for each row and metric: a table with so many columns more would be too wide to read."""
     import pandas as pd
 
-    frame = table.frame
-    parts = [frame[column.key].assign(key=column.key) for column in table.columns if column.task]
-    found = pd.concat([part.dropna(subset="verdict") for part in parts]) if parts else frame[:0]
+    parts = [table.frame[column.key].assign(metric=column.key) for column in table.columns if column.task]
+    found = pd.concat([part.dropna(subset="verdict") for part in parts]) if parts else table.frame[:0]
     if found.empty:
         return []
-    columns = [COLUMNS[key] for key in found["key"]]
+    titles = [COLUMNS[key].title for key in found["metric"]]
     strips = _label_strips(found)
-    baselines, metrics = found["baseline"].unique(), found["key"].unique()
-    if len(baselines) > 1:
+    heading = f"{titles[0]} against the baseline" if len(set(titles)) == 1 else "Against the baseline"
+    baselines = found["baseline"].unique()
+    if len(baselines) == 1:
+        heading += f" {baselines[0]}"
+    else:
         strips.append(Strip("baseline", _words(found["baseline"]), "label"))
-    if len(metrics) > 1:
-        strips.append(Strip(METRIC, tuple(column.title for column in columns), "label"))
-    strips.append(_signed_strip("difference", "measured", found["delta"], columns, found["delta_ci95"]))
-    if found["delta_paper"].notna().any():
-        strips.append(_signed_strip("paper", "paper", found["delta_paper"], columns))
+    if len(set(titles)) > 1:
+        strips.append(Strip(METRIC, tuple(titles), "label"))
+    names = {"delta": "difference", "delta_ci95": "half_width", "delta_paper": "published", "pairs": "count"}
     p_values = _numbers(found["p_holm"])
-    strips += [
-        Strip("n", _words(found["pairs"]), "measured", _numbers(found["pairs"].astype(float))),
-        Strip("p", tuple(map(_p_words, p_values)), "measured", p_values),
-        Strip("verdict", _words(found["verdict"]), "verdict"),
-    ]
-    which = "Against" if len(metrics) > 1 else f"{columns[0].title} against"
+    p_strip = Strip("p", tuple(map(_p_words, p_values)), "measured", p_values)
     return [
         Section(
-            "baseline", f"{which} the baseline{f' {baselines[0]}' if len(baselines) == 1 else ''}", strips
+            "baseline", heading, strips + _test_strips(found.rename(columns=names), "difference", p_strip)
         )
     ]
 
@@ -134,23 +129,26 @@ def _p_words(p: float | None) -> str:
 
 
 def _claim(answers: Sequence[Answer]) -> Section:
-    columns = [COLUMNS[answer.metric] for answer in answers]
-    margins, widths = [answer.difference for answer in answers], [answer.half_width for answer in answers]
-    published = [answer.published for answer in answers]
-    probabilities = tuple(answer.probability for answer in answers)
-    strips = [
-        Strip("comparison", tuple(answer.text for answer in answers), "label"),
-        _signed_strip("margin", "measured", margins, columns, widths),
-    ]
-    if any(number is not None for number in published):
-        strips.append(_signed_strip("paper", "paper", published, columns))
-    counts = [answer.n for answer in answers]
-    strips += [
-        Strip("n", _words(counts), "measured", tuple(map(float, counts))),
-        Strip("probability", tuple(map(probability_words, probabilities)), "measured", probabilities),
-        Strip("verdict", tuple(answer.verdict for answer in answers), "verdict"),
-    ]
+    import pandas as pd
+
+    found = pd.DataFrame([asdict(answer) for answer in answers]).rename(columns={"n": "count"})
+    probabilities = _numbers(found["probability"])
+    strip = Strip("probability", tuple(map(probability_words, probabilities)), "measured", probabilities)
+    strips = [Strip("comparison", _words(found["text"]), "label"), *_test_strips(found, "margin", strip)]
     return Section("claim", f"Does the claim hold? {claim_words(answers)}", strips)
+
+
+def _test_strips(found: "pd.DataFrame", heading: str, probability: Strip) -> list[Strip]:
+    """A test's difference, that of the published numbers, number of seeds, probability and verdict."""
+    columns = [COLUMNS[key] for key in found["metric"]]
+    paper = _signed_strip("paper", "paper", found["published"], columns)
+    return [
+        _signed_strip(heading, "measured", found["difference"], columns, found["half_width"]),
+        *([paper] if found["published"].notna().any() else []),
+        Strip("n", _words(found["count"]), "measured", _numbers(found["count"].astype(float))),
+        probability,
+        Strip("verdict", _words(found["verdict"]), "verdict"),
+    ]
 
 
 def claim_words(answers: Sequence[Answer]) -> str:

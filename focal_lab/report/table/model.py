@@ -19,29 +19,29 @@ COUNTED = frozenset({"params", "gmacs"})
 NOTHING = "–"  # noqa: RUF001  (the dash that papers print)
 # Columns of `Table.frame` -> attributes of an Entry, and of a Comparison.
 _NUMBERS = {
-    **{"mean": "mean", "sd": "sd", "ci95": "half_width", "n": "n"},
-    **{"paper": "published", "diff": "difference"},
+    "mean": "mean",
+    "sd": "sd",
+    "ci95": "half_width",
+    "n": "n",
+    "paper": "published",
+    "diff": "difference",
 }
-_COMPARED = {
-    **{"delta": "difference", "delta_ci95": "half_width", "delta_paper": "published"},
-    **{"p": "p", "p_holm": "p_holm", "verdict": "verdict"},
-}
+_COMPARED = {"delta": "difference", "delta_ci95": "half_width", "delta_paper": "published"}
+_COMPARED |= {name: name for name in ("p", "p_holm", "verdict")}
 ClaimVerdict = Literal["supported", "contradicted", "undecided"]
 Status = Literal["measured", "failed", "pruned", "corrupt", "missing", "not reported", "not planned"]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A metric against the one of the row's baseline, paired by seed.
+    """A metric against the one of the row's baseline, by the `n` seeds that both have.
 
     Attributes:
         baseline: index of the baseline's row.
-        n: seeds that both have.
-        difference: mean of row minus baseline; None without a common seed.
-        half_width: half of its 95 % t-interval; None for fewer than two seeds.
-        p: of the paired two-sided t-test; None for fewer than two seeds.
+        difference, half_width: mean of row minus baseline, and half of its 95 % t-interval.
+        p: of the paired two-sided t-test.
         p_holm: corrected for all comparisons of this column (Holm); decides the verdict at 0.05.
-        published: the same difference between published numbers; None if one of them is unknown.
+        published: the difference between the published numbers.
     """
 
     baseline: int
@@ -59,12 +59,11 @@ class Entry:
     """One number of the table.
 
     Attributes:
-        mean: over the seeds that have a value; None if none has.
+        mean: over the `n` seeds that have a value.
         sd: sample standard deviation; None for fewer than two seeds, and for what is counted.
         half_width: half of the 95 % t-interval of the mean; None where `sd` is.
-        n: seeds that have a value.
         planned: seeds that were planned; 0 if the sweep does not run the column's task.
-        published: the paper's number; None if it has none.
+        published: the paper's number.
         status: measured, or the most severe reason why no run has a value.
         values: seed -> value.
         compared: with the row's baseline; None for baselines and for columns that are not metrics.
@@ -127,16 +126,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Answer:
-    """Result of one part of a claim.
+    """Result of one part of a claim, by the `n` seeds that all its cells have.
 
     Attributes:
         text: the comparison, as in the sweep file.
-        n: seeds that all its cells have.
-        difference: left side minus what is asked of it, in the metric's unit; positive if the claim holds.
-        half_width: half of its 95 % t-interval; None for fewer than two seeds.
-        probability: that the claim holds, given these seeds; None for fewer than two.
+        difference, half_width: by how much it holds, in the metric's unit, and half of the 95 % t-interval.
+        probability: that it holds, given these seeds; None for fewer than two.
         verdict: supported from 95 %, contradicted below 5 %.
-        published: the same difference between published numbers; None if one of them is unknown.
+        published: the difference between the published numbers.
     """
 
     text: str
@@ -236,9 +233,8 @@ class Table:
             if column.task is None:
                 continue
             compared = [entry.compared for entry in entries]
-            cells[column.key, "baseline"] = [
-                row_name(self.rows[found.baseline]) if found else None for found in compared
-            ]
+            names = [row_name(self.rows[found.baseline]) if found else None for found in compared]
+            cells[column.key, "baseline"] = names
             for name, attribute in _COMPARED.items():
                 cells[column.key, name] = [getattr(found, attribute, None) for found in compared]
             cells[column.key, "pairs"] = [found.n if found else 0 for found in compared]
@@ -253,13 +249,10 @@ class Table:
             frame.index = pd.Index(labels[0], name=self.factors[0])
         elif labels:
             frame.index = pd.MultiIndex.from_arrays(labels, names=self.factors)
-        frame.attrs = {
-            **{"name": self.name, "title": self.full_title, "claim": self.claim, "suite": self.suite},
-            "units": {column.key: column.unit for column in self.columns},
-            "notes": list(self.notes),
-            "claims": [asdict(answer) for answer in self.answers],
-            "provenance": asdict(self.provenance),
-        }
+        units = {column.key: column.unit for column in self.columns}
+        frame.attrs = {"title": self.full_title, "claim": self.claim, "suite": self.suite, "units": units}
+        frame.attrs |= {"notes": list(self.notes), "claims": [asdict(answer) for answer in self.answers]}
+        frame.attrs["provenance"] = asdict(self.provenance)
         return frame
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from focal_lab.report.table.model import COUNTED, PlannedRun, Row, Table, row_name
-from focal_lab.report.table.provenance import short_commit
 from focal_lab.report.table.statistics import LEAST_SEEDS
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import PAPER_SIZES, pixels
@@ -24,7 +23,7 @@ def table_notes(table: Table) -> tuple[str, ...]:
         *_numbers(table),
         *_comparisons(table),
         *_setting(table),
-        *_provenance(table),
+        *incomparable(table),
         *_unmeasured(table),
         *_rows(table),
         *_unfinished(table),
@@ -89,6 +88,8 @@ def _setting(table: Table) -> Iterable[str]:
         if any(entry.published is not None for entry in entries) and set(sizes) != {paper}:
             words += f"; the paper's of {paper}: they do not compare"
         yield f"{words}."
+    if len(table.provenance.hardware) > 1:
+        yield f"Times and memory are of different machines: {_and(table.provenance.hardware)}."
     for task in table.provenance.last_epoch:
         yield (
             f"{task}: the last epoch on the validation split, because the data has no test split and the "
@@ -96,20 +97,20 @@ def _setting(table: Table) -> Iterable[str]:
         )
 
 
-def _provenance(table: Table) -> Iterable[str]:
-    """What makes rows hard to compare; nothing if all runs are alike."""
+def incomparable(table: Table) -> Iterable[str]:
+    """How the runs differ in code, environment or data; --strict refuses a table with such notes."""
     found = table.provenance
     finished = f"of {sum(found.commits.values())} finished runs"
     if len(found.commits) > 1:
-        parts = [f"{short_commit(commit)} ({many})" for commit, many in found.commits.items()]
+        # several, with the names of their repositories, are short already
+        short = {commit if ", " in commit else commit[:12]: many for commit, many in found.commits.items()}
+        parts = [f"{commit} ({many})" for commit, many in short.items()]
         yield f"Runs of {len(parts)} commits: {_and(parts)}."
     if found.dirty:
         yield f"{found.dirty} {finished} are of uncommitted code."
     for package, versions in found.versions.items():
         if len(versions) > 1:
             yield f"Runs of {len(versions)} versions of {package}: {_and(versions)}."
-    if len(found.hardware) > 1:
-        yield f"Times and memory are of different machines: {_and(found.hardware)}."
     for setting, many in found.parts.items():
         yield f"{many} {finished} were evaluated on a part of their images: {setting}."
     if found.untold_tests:

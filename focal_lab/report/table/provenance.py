@@ -67,11 +67,6 @@ def _commits(result: Result) -> str:
     return ", ".join([commit[:12] if named else commit, *named])
 
 
-def short_commit(commit: str) -> str:
-    """The first 12 digits of a commit; a list of several is short already."""
-    return commit if ", " in commit else commit[:12]
-
-
 def describe_data(rows: Sequence[Sequence[Result]]) -> list[str]:
     """Settings of the data that differ between rows, for each row; empty everywhere if all have the same.
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from math import isfinite
 
 from focal_lab.report.table.model import COUNTED, Row, Table, row_name, unfinished
-from focal_lab.report.table.provenance import short_commit
+from focal_lab.report.table.notes import incomparable
 from focal_lab.sweep.run_folder.outcome import State
 
 
@@ -21,10 +21,13 @@ def shortcomings(table: Table) -> list[str]:
     """One line each; none if every planned run has a result, all of one commit, environment and data."""
     own = [row for row in table.rows if not row.reference]
     states = [(row, ", ".join(unfinished(row)) or ("" if row.runs else "no runs")) for row in own]
+    outside = ["Runs of code outside a checkout."] if "no commit" in table.provenance.commits else []
     return [
         *(f"{row_name(row)}: {words}" for row, words in states if words),
         *(line for row in own for line in _unreported(row, table)),
-        *_mixed(table),
+        *outside,
+        *table.provenance.mixed_tests,
+        *incomparable(table),
     ]
 
 
@@ -36,24 +39,3 @@ def _unreported(row: Row, table: Table) -> Iterable[str]:
             yield f"{row_name(row)}: {column.title} is reported by {entry.n} of {entry.planned} runs"
         if entry.mean is not None and not isfinite(entry.mean):
             yield f"{row_name(row)}: {column.title} is not a finite number"
-
-
-def _mixed(table: Table) -> Iterable[str]:
-    found = table.provenance
-    if len(found.commits) > 1:
-        yield f"runs of {len(found.commits)} commits: {', '.join(map(short_commit, found.commits))}"
-    if "no commit" in found.commits:
-        yield "runs of code outside a checkout"
-    if found.dirty:
-        yield f"{found.dirty} runs of code with uncommitted changes"
-    for package, versions in found.versions.items():
-        if len(versions) > 1:
-            yield f"runs of {len(versions)} versions of {package}: {', '.join(versions)}"
-    yield from found.mixed_tests
-    for setting, many in found.parts.items():
-        yield f"{many} runs were evaluated on a part of their images: {setting}"
-    if found.untold_tests:
-        yield f"{found.untold_tests} runs do not say which images they were tested on"
-    data = dict.fromkeys(row.data for row in table.rows if row.data)
-    if data:
-        yield f"rows with different images: {'; '.join(data)}"

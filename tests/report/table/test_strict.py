@@ -23,17 +23,17 @@ def test_a_table_that_is_whole_has_no_shortcoming(out: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"git": {"commit": "fff", "dirty": False}}, "runs of 2 commits: 0123abc, fff"),
+        ({"git": {"commit": "fff", "dirty": False}}, "Runs of 2 commits: 0123abc (3) and fff (1)."),
         (
             {"git": {"commit": "0123abc", "dirty": True}},
-            "1 runs of code with uncommitted changes",
+            "1 of 4 finished runs are of uncommitted code.",
         ),
-        ({"git": {"commit": None, "dirty": None}}, "runs of code outside a checkout"),
-        ({"versions": {"torch": "2.99"}}, "runs of 2 versions of torch: 2.14.1, 2.99"),
+        ({"git": {"commit": None, "dirty": None}}, "Runs of code outside a checkout."),
+        ({"versions": {"torch": "2.99"}}, "Runs of 2 versions of torch: 2.14.1 and 2.99."),
         ({"metrics": {"top1": 80.0}}, "14: Top-5 (%) is reported by 1 of 2 runs"),
         (
             {"identity": {"network": {"img_size": [56]}}},
-            "rows with different images: img_size 56",
+            "Rows have different images (column data): their numbers do not compare directly.",
         ),
     ],
 )
