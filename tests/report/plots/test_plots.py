@@ -16,8 +16,9 @@ from support.plotted_runs import grid_plan, many_plan, search_plan, train
 from focal_lab.errors import UserError
 from focal_lab.report.plots import Plot, save_plots, sweep_plots
 from focal_lab.report.plots.measured import row_styles
-from focal_lab.report.plots.pareto_front import Proposal, pareto_front
-from focal_lab.report.plots.style import GRID, INK, MUTED, PAPER, SERIES
+from focal_lab.report.plots.pareto_front import pareto_front
+from focal_lab.report.plots.scatter import Mark
+from focal_lab.report.plots.style import GRID, INK, MUTED, PAPER, PLAIN, SERIES
 from focal_lab.report.table.build import build_table
 from focal_lab.training.history_file import Point, write_history
 
@@ -217,11 +218,11 @@ def test_curves_are_means_of_finished_seeds_with_the_range_as_a_band(out: Path) 
     assert {50.0, 54.0, 60.0, 70.0} <= set(heights.tolist())
 
 
-def test_the_pareto_front_has_the_proposals_that_no_other_beats() -> None:
+def test_the_pareto_front_has_the_marks_that_no_other_beats() -> None:
     points = [(1.0, 80.0), (2.0, 85.0), (2.0, 84.0), (3.0, 85.0), (0.5, 70.0)]
-    proposals = [Proposal(str(place), "", x, y) for place, (x, y) in enumerate(points)]
-    assert pareto_front(proposals, "minimize", "maximize") == [4, 0, 1]
-    assert pareto_front(proposals, "maximize", "maximize") == [3]
+    marks = [Mark(str(place), x, y, PLAIN) for place, (x, y) in enumerate(points)]
+    assert pareto_front(marks, "minimize", "maximize") == [4, 0, 1]
+    assert pareto_front(marks, "maximize", "maximize") == [3]
 
 
 def test_a_search_shows_its_pareto_front_and_no_bars(out: Path) -> None:

@@ -1,10 +1,11 @@
-"""Places labels beside points so that none covers another."""
+"""Scatter plots with labels beside the marks, none of which covers another."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from math import cos, hypot, radians, sin
 from typing import TYPE_CHECKING, Any
 
-from focal_lab.report.plots.style import MUTED, SMALL
+from focal_lab.report.plots.style import MUTED, PAPER, SMALL, SeriesStyle, words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,37 +16,53 @@ _ANGLES = (0, 180, 90, 270, 35, 325, 145, 215, 60, 300, 120, 240, 15, 345, 165, 
 _DISTANCES = (1.0, 1.8, 2.8, 4.0, 5.5, 7.5, 10.0, 13.0)
 
 
-def boxes_around(axes: "Axes", points: Iterable[tuple[float, float]], radius: float) -> list[Box]:
-    """Boxes of that many pixels around points in data coordinates."""
-    pixels = [axes.transData.transform(point) for point in points]
-    return [(x - radius, y - radius, x + radius, y + radius) for x, y in pixels]
+@dataclass(frozen=True)
+class Mark:
+    """A filled or hollow mark in data coordinates; `error`: half of its vertical interval."""
+
+    name: str
+    x: float
+    y: float
+    style: SeriesStyle
+    filled: bool = True
+    error: float | None = None
 
 
-def label_points(
-    axes: "Axes", points: Sequence[tuple[float, float]], texts: Sequence[str], taken: Sequence[Box] = ()
+def draw_marks(axes: "Axes", marks: Iterable[Mark]) -> None:
+    """Draw marks with their intervals."""
+    for mark in marks:
+        color, face = mark.style.color, mark.style.color if mark.filled else PAPER
+        style: Any = {"color": color, "markerfacecolor": face, "marker": mark.style.marker}
+        axes.errorbar(mark.x, mark.y, yerr=mark.error, linestyle="none", elinewidth=1.2, **style)
+
+
+def label_marks(
+    axes: "Axes", marks: Sequence[Mark], named: Collection[Mark], taken: Sequence[Box] = ()
 ) -> None:
-    """Write each text near its point, with a thin line to it unless it is right beside it.
+    """Write names near their marks, with a thin line unless the name is right beside its mark.
 
     Args:
         axes: with its final size and limits.
-        points: in data coordinates.
-        texts: one for each point.
-        taken: boxes that no label may cover, such as error bars.
+        marks: all that may not be covered.
+        named: those to label.
+        taken: other boxes that no label may cover.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     unit = figure.dpi / 72
-    marks = boxes_around(axes, points, 4.5 * unit)
-    used = [*marks, *taken]
+    used = [_box(axes, mark, 4.5 * unit) for mark in marks] + list(taken)
     inside = axes.get_window_extent(renderer)
     frame: Box = (inside.x0, inside.y0, inside.x1, inside.y1)
-    pixels = [((left + right) / 2, (bottom + top) / 2) for left, bottom, right, top in marks]
-    # the most crowded points choose first
-    crowd = [sum(hypot(x - u, y - v) < 60 * unit for u, v in pixels) for x, y in pixels]
-    for index in sorted(range(len(points)), key=lambda place: -crowd[place]):
-        x, y = pixels[index]
-        drawn = axes.text(0, 0, texts[index], fontsize=SMALL, transform=None, va="center")
+    pixels = {mark: axes.transData.transform((mark.x, mark.y)) for mark in named}
+    # the most crowded marks choose first
+    crowd = {
+        mark: sum(hypot(x - u, y - v) < 60 * unit for u, v in pixels.values())
+        for mark, (x, y) in pixels.items()
+    }
+    for mark in sorted(pixels, key=lambda mark: -crowd[mark]):
+        x, y = pixels[mark]
+        drawn = axes.text(0, 0, words(mark.name), fontsize=SMALL, transform=None, va="center")
         extent = drawn.get_window_extent(renderer)
         box, distance = _place(x, y, extent.width + 2 * unit, extent.height + unit, used, frame, _NEAR * unit)
         used.append(box)
@@ -58,6 +75,13 @@ def label_points(
             ends = to_data([(x, y), (min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3]))])
             line: Any = {"color": MUTED, "linewidth": 0.6, "zorder": 1.5}
             axes.plot(ends[:, 0], ends[:, 1], scalex=False, scaley=False, **line)
+
+
+def _box(axes: "Axes", mark: Mark, radius: float) -> Box:
+    error = mark.error or 0.0
+    x, low = axes.transData.transform((mark.x, mark.y - error))
+    _, high = axes.transData.transform((mark.x, mark.y + error))
+    return (x - radius, low - radius, x + radius, high + radius)
 
 
 def _place(
