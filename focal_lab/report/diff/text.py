@@ -18,14 +18,7 @@ _MAX_EPOCHS, _MAX_CURVES = 10, 2
 def diff_text(
     first: ComparedRun, second: ComparedRun, width: int | None = None, *, color: bool = False
 ) -> str:
-    """The differences of two runs, section by section; what is the same is counted.
-
-    Args:
-        first: run to compare with.
-        second: the other run; differences are second minus first.
-        width: columns of the terminal; None: as wide as necessary.
-        color: use ANSI escape codes.
-    """
+    """The differences of two runs, second minus first; `width`: columns of the terminal, None: unlimited."""
     return _Text(first, second, width, color).text()
 
 

@@ -42,9 +42,9 @@ def page(
         table: of the plan.
         plan: has the settings of runs that have not finished, and a search's objectives.
         out: folder of the runs.
-        refresh: seconds after which the page reloads itself, because it is being rewritten; None: never.
-        plots: drawn before; None: drawn now.
-        command: writes the page; None: the shortest one.
+        refresh: seconds after which the page reloads itself; None: never.
+        plots: if they have been drawn already.
+        command: that writes the page.
     """
     from markupsafe import Markup
 

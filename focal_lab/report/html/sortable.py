@@ -21,13 +21,7 @@ _SEVERE = ("failed", "corrupt", "missing", "pruned")
 
 @dataclass(frozen=True)
 class HtmlCell:
-    """One cell.
-
-    Attributes:
-        value: sorts the column; None comes last.
-        tone: good, bad, warn, even, or empty.
-        sign: precedes the text; often empty.
-    """
+    """One cell: `value` sorts the column (None comes last), `tone` is good, bad, warn, even or empty."""
 
     text: str
     value: float | None = None

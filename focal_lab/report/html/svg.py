@@ -42,12 +42,7 @@ def inline_plots(plots: Iterable[Plot]) -> list[InlinePlot]:
 
 
 def inline_svg(figure: "Figure", name: str) -> str:
-    """A figure as an `svg` element without fonts, sizes and metadata.
-
-    Args:
-        figure: drawn with the colours of `plots.style`.
-        name: unique on the page; makes IDs unique.
-    """
+    """A figure as an `svg` element without fonts, sizes and metadata; `name`: unique on the page."""
     from matplotlib import rc_context
 
     stream = io.BytesIO()

@@ -59,7 +59,7 @@ def write_page(make_plan: Callable[[], "Plan"], out: Path, options: argparse.Nam
 def _watch(writer: "_Writer", make_plan: Callable[[], "Plan"], seconds: float) -> None:
     """Write until all runs have ended, or Ctrl-C; the last page does not reload itself."""
     ended = False
-    print(f"watching: written every {seconds:g} s until all runs have ended; Ctrl-C to stop", file=sys.stderr)
+    print(f"watching: written every {seconds:g} s until all runs have ended; Ctrl-C ends it", file=sys.stderr)
     try:
         while not ended:
             gc.collect()  # figures have reference cycles, and a report's command disables the collector

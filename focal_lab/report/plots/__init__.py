@@ -20,7 +20,7 @@ def sweep_plots(table: Table, out: Path, objectives: Mapping[str, str] | None = 
 
     Args:
         table: of the sweep.
-        out: folder of its runs, from which curves are read.
+        out: folder of its runs.
         objectives: of a search, column -> maximize or minimize; None: the main metric and GMACs.
     """
     return [
@@ -39,14 +39,7 @@ def save_plots(
     formats: Sequence[str] = FORMATS,
     objectives: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Write every plot of a sweep as `<sweep>-<plot>.<format>`; the files, in the order of the plots.
-
-    Args:
-        table: of the sweep.
-        out: folder of its runs.
-        folder: created if it does not exist.
-        formats: png (160 dots per inch), svg (text stays text), pdf.
-        objectives: of a search, column -> maximize or minimize.
+    """Write every plot of `sweep_plots` as `<folder>/<sweep>-<plot>.<format>`; the files that were written.
 
     Raises:
         UserError: there is nothing to plot yet, no such format, or the folder cannot be written to.

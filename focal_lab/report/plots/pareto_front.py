@@ -25,12 +25,9 @@ _MAX_NAMES = 12
 
 
 def pareto_plots(table: Table, out: Path, objectives: Mapping[str, str] | None = None) -> list[Plot]:
-    """A plot for each pair of objectives; none unless the table is a search's.
+    """A plot for each pair of a search's objectives (column -> maximize or minimize); none for a design.
 
-    Args:
-        table: of a search.
-        out: folder of its runs.
-        objectives: column -> maximize or minimize; None, or a single one: its metric against GMACs.
+    A single objective, or without any the main metric, is plotted against GMACs.
     """
     if table.order is None:
         return []

@@ -13,14 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot of a sweep.
-
-    Attributes:
-        name: for file names; unique within a sweep.
-        title: subject of the plot.
-        caption: explains marks and intervals, and mentions what was left out.
-        drawing: makes the figure; use `draw` instead.
-    """
+    """A plot of a sweep; `name` is unique within the sweep, `drawing` is called by `draw`."""
 
     name: str
     title: str

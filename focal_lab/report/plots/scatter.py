@@ -39,13 +39,9 @@ def draw_marks(axes: "Axes", marks: Iterable[Mark]) -> None:
 def label_marks(
     axes: "Axes", marks: Sequence[Mark], named: Collection[Mark], taken: Sequence[Box] = ()
 ) -> None:
-    """Write names near their marks, with a thin line unless the name is right beside its mark.
+    """Write names near their marks, without covering any mark, label or box of `taken`.
 
-    Args:
-        axes: with its final size and limits.
-        marks: all that may not be covered.
-        named: those to label.
-        taken: other boxes that no label may cover.
+    The axes need their final size and limits. A thin line leads to a name that is not right beside its mark.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None

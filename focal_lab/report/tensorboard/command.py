@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         url = start_tensorboard(dashboard.root, options.host, options.port)
-        print(f"{dashboard.summary}: {url} (Ctrl-C to quit)", flush=True)
+        print(f"{dashboard.summary}: {url} (Ctrl-C ends it)", flush=True)
         seconds = 0.0
         while signal.sigtimedwait(signals, seconds) is None:
             with suppress(KeyboardInterrupt):
@@ -60,11 +60,7 @@ def main(argv: list[str]) -> int:
 
 
 class Dashboard:
-    """The log directory of a folder of runs; each choice of sweeps has one of its own.
-
-    Args:
-        out: folder of the runs.
-        wanted: sweep files or names; none: all.
+    """The log directory of a folder of runs; each choice of sweeps (files or names) has one of its own.
 
     Raises:
         UserError: no runs, or no such sweep.

@@ -53,14 +53,9 @@ def fill(
     warnings: list[str],
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Add everything that the log directory should have.
+    """Add everything that the log directory should have; call it inside `log_dir.updating()`.
 
-    Args:
-        log_dir: while it is updating.
-        sweeps: to show.
-        out: folder of their runs.
-        warnings: takes a line for each sweep without a table.
-        stop: asked before each plot is drawn, which takes a second.
+    `warnings` gets a line for each sweep without a table; `stop` is called before each plot is drawn.
 
     Raises:
         KeyboardInterrupt: `stop` returned true.

@@ -47,12 +47,9 @@ class ShownSweep:
 
 
 def read_sweeps(out: Path, wanted: Sequence[Path], warnings: list[str]) -> list[ShownSweep]:
-    """The sweeps to show.
+    """The wanted sweeps, or every sweep that was run in `out`, and then the runs of no sweep.
 
-    Args:
-        out: folder of the runs.
-        wanted: sweep files; none: every sweep that was run in `out`, and the runs of no sweep.
-        warnings: takes a line for each sweep that cannot be shown in full.
+    `warnings` gets a line for each sweep that cannot be shown in full.
 
     Raises:
         UserError: a wanted sweep is invalid, or none of its runs has started.

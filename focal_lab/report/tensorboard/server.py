@@ -13,10 +13,7 @@ _RELOAD_SECONDS = 5
 def start_tensorboard(log_dir: Path, host: str, port: int | None) -> str:
     """Serve a log directory until this process exits; the URL.
 
-    Args:
-        log_dir: with a folder for each run.
-        host: name or address to listen on.
-        port: 0 for any free one, None for the first free one from 6006.
+    Port 0 stands for any free port, None for the first free one from 6006.
 
     Raises:
         UserError: the port is taken or invalid, or nothing can listen on that host.
