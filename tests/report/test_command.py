@@ -11,7 +11,7 @@ import pytest
 from support import ROOT
 from support.finished_runs import FakePlan, finish
 
-from focal_lab.command_line import take_every_character
+from focal_lab.command_line import replace_unknown_characters
 from focal_lab.errors import UserError
 from focal_lab.report.command import FORMATS, main, print_table
 
@@ -117,7 +117,7 @@ def test_an_ascii_only_output_gets_ascii(out: Path, mixed: FakePlan, monkeypatch
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
-    take_every_character()
+    replace_unknown_characters()
     print_table(mixed, out)
     stream.flush()
     assert b"85.5 +- 6.4 (n=2)" in raw.getvalue()
