@@ -1,5 +1,5 @@
-"""What is studied: the Focal Transformer in plain PyTorch. Importing this package imports no torch.
+"""The networks under study, in plain PyTorch. Importing this package does not import torch.
 
-`options` and `presets` are pure Python, so that plans and reports can say what a model computes without
-building it; `focal` is the network; `entry_points` registers every preset with timm.
+`options` and `presets` are pure Python, so that plans and reports can describe a model without building it;
+`model` is the network; `registry` registers every preset with timm.
 """

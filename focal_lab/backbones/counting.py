@@ -1,7 +1,7 @@
-"""Parameters, multiply-accumulates and activations of any vision model, the way the papers count them.
+"""Parameters, multiply-accumulates and activations of any vision model, as papers count them.
 
-What papers print as "FLOPs" are multiply-accumulates of matrix products and convolutions; norms,
-activation functions and additions are left out.
+The "FLOPs" of papers are multiply-accumulates of matrix products and convolutions; norms, activation
+functions and additions are left out.
 """
 
 import copy
@@ -20,12 +20,12 @@ from focal_lab.backbones.options import Size
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Learned numbers of a model."""
+    """Number of parameters of a model."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_released_parameters(model: nn.Module) -> int:
-    """Parameters by the released code's bookkeeping, which stores doubled ring keys twice.
+    """Parameters as in the released code, which has two biases for each ring key that it gathers twice.
 
     `count_parameters` of the same network is smaller: by 0.2 % at window 7, 1.2 % at window 14.
     """
@@ -38,11 +38,9 @@ def count_released_parameters(model: nn.Module) -> int:
 
 
 def count_gmacs(model: nn.Module, image_size: Size, in_chans: int = 3) -> float:
-    """Billions of multiply-accumulates of one forward pass of one picture.
+    """Billions of multiply-accumulates of a forward pass of one image of (height, width) pixels.
 
-    Args:
-        model: any model of pictures; it is copied to the meta device, where nothing is computed.
-        image_size: height and width in pixels.
+    The model is copied to the meta device, where nothing is computed.
     """
     counter = FlopCounterMode(display=False)
     _run_on_meta(model, image_size, in_chans, counter)
@@ -51,15 +49,11 @@ def count_gmacs(model: nn.Module, image_size: Size, in_chans: int = 3) -> float:
 
 
 def count_activations(model: nn.Module, image_size: Size, in_chans: int = 3) -> int:
-    """Numbers that convolutions, linear layers and attention's two products put out for one picture.
+    """Number of outputs of convolutions, linear layers and attention's two products for one image.
 
-    This is the definition of fvcore (and of Radosavovic et al. 2020, "Designing Network Design Spaces"),
-    with attention counted in full: its scores and its output, as if nothing were fused. Norms, activation
-    functions, softmax and additions do not count.
-
-    Args:
-        model: any model of pictures; it is copied to the meta device, where nothing is computed.
-        image_size: height and width in pixels.
+    The definition of fvcore (and of Radosavovic et al. 2020, "Designing Network Design Spaces"), with
+    attention's scores and output counted as if nothing were fused. Norms, activation functions, softmax and
+    additions do not count.
     """
     counter = _ProductOutputs()
     _run_on_meta(model, image_size, in_chans, counter)
@@ -67,7 +61,7 @@ def count_activations(model: nn.Module, image_size: Size, in_chans: int = 3) -> 
 
 
 class _ProductOutputs(TorchDispatchMode):
-    """Adds up the outputs of convolutions and matrix products, which is what all layers come down to."""
+    """Sums the number of outputs of convolutions and matrix products."""
 
     _PRODUCTS = frozenset(
         getattr(torch.ops.aten, name) for name in ("convolution", "mm", "addmm", "bmm", "baddbmm")
@@ -89,10 +83,10 @@ class _ProductOutputs(TorchDispatchMode):
 def _run_on_meta(
     model: nn.Module, image_size: Size, in_chans: int, counter: AbstractContextManager[Any]
 ) -> None:
-    """One forward pass of one picture on the meta device, watched by the counter."""
-    # without gradients: the counter's module hooks stumble over parameters that are passed as inputs
-    shadow = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
-    picture = torch.zeros(1, in_chans, *image_size, device="meta")
-    # fused attention kernels are invisible to the counter: take the one made of matrix products
+    """One forward pass of one image on the meta device within the counter."""
+    # without gradients: the counter's module hooks fail on parameters that are passed as inputs
+    copied = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
+    image = torch.zeros(1, in_chans, *image_size, device="meta")
+    # the counter does not see into fused attention kernels: use the one made of matrix products
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        shadow(picture)
+        copied(image)

@@ -1,10 +1,10 @@
-"""Where windows, rings and pooled cells lie on a map.
+"""Positions of windows, rings and pooled cells on a map.
 
 Shape suffixes: B batch, H W map height and width, C channels, P windows per map, Q queries per window,
-K keys per window over all levels, N heads.
+K keys per window over all levels.
 
-Keys are ordered level by level: first the fine region (the window and its ring) row by row, then each
-coarse region row by row.
+Keys are ordered by level: first the fine region (the window and its ring) row by row, then each coarse
+region row by row.
 """
 
 import math
@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from focal_lab.backbones.attention.coarse_levels import CoarseLevel
+from focal_lab.backbones.coarse_levels import CoarseLevel
 from focal_lab.backbones.options import Size, StageConfig
 
-# Indices are numpy arrays: they are cached for the whole process, and a tensor made while torch traces with
-# fake tensors would poison the cache.
+# Indices are numpy arrays: they are cached for the whole process, and a tensor created while torch traces
+# with fake tensors would poison the cache.
 Index = np.ndarray[Any, np.dtype[np.int64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -31,9 +31,8 @@ class WindowGrid:
     """How one block lays windows over a map; sizes are (height, width) in tokens.
 
     Attributes:
-        map_size: the map.
-        canvas: the map with padding, whole windows in both directions.
-        offset: where the map's first token lies on the canvas.
+        canvas: the map padded to whole windows in both directions.
+        offset: position of the map's first token on the canvas.
         roll: cyclic shift of the canvas; together with `offset` it shifts the windows.
         masked: border="mask": keys outside the map do not exist.
     """
@@ -57,20 +56,16 @@ class WindowGrid:
         """The window with the ring around it."""
         return self.window[0] + 2 * self.expand[0], self.window[1] + 2 * self.expand[1]
 
-    def grid_of(self, level: CoarseLevel) -> Size:
-        """Pooled cells per direction on the whole canvas."""
-        return self.windows[0] * level.cells[0], self.windows[1] * level.cells[1]
-
 
 def lay_windows(
     stage: StageConfig, map_size: Size, shifted: bool, border: str, padded: bool = False
 ) -> WindowGrid:
     """The grid of a block on a map of any size.
 
-    The released code shifts by rolling the map. With a masked border the windows move over a canvas with
-    room on all sides instead, so that no pooled cell mixes opposite edges of the picture; where nothing
-    but the window itself is seen, rolling with Swin's mask is the same function with fewer windows, unless
-    pictures are `padded` to the map's size: then a picture ends where the map does not.
+    The released code shifts by rolling the map. With a masked border the windows move over a padded canvas
+    instead, so that no pooled cell mixes opposite edges of the image. Where windows see only themselves,
+    rolling with Swin's mask is the same function with fewer windows, unless images are `padded` to the map's
+    size and end before the map does.
     """
     window = stage.window
     shift = stage.shift if shifted else (0, 0)
@@ -119,19 +114,19 @@ def pad_fine(x_BHWC: Tensor, grid: WindowGrid) -> Tensor:
 
 
 def pad_coarse(x_BHWC: Tensor, level: CoarseLevel) -> Tensor:
-    """Surround the pooled grid by the cells that border windows see beyond it; a mask hides them."""
+    """Surround the pooled grid by the cells beyond it that border windows see; a mask hides them."""
     rows, columns = (level.region[0] - level.cells[0]) // 2, (level.region[1] - level.cells[1]) // 2
     return F.pad(x_BHWC, (0, 0, columns, columns, rows, rows)) if rows or columns else x_BHWC
 
 
 def regions(x_BHWC: Tensor, windows: Size, step: Size, size: Size) -> Tensor:
-    """The overlapping regions that windows see, as a view without copying.
+    """A view of the overlapping regions that windows see.
 
     Args:
-        x_BHWC: padded map of at least (windows - 1) * step + size tokens a direction; C may be several
+        x_BHWC: padded map of at least (windows - 1) * step + size tokens per direction; C may be several
             dimensions.
         windows: regions per direction.
-        step: distance of neighbouring regions, in tokens.
+        step: distance between neighbouring regions, in tokens.
         size: extent of a region, in tokens.
 
     Returns:
@@ -170,10 +165,10 @@ def coarse_position_index(window: Size, region: Size) -> Index:
 
 @lru_cache(maxsize=256)
 def bias_index(stage: StageConfig, per_window: bool = False) -> Index:
-    """Where each query finds the bias of each key, in all of a stage's tables laid side by side.
+    """Index of each query's bias for each key into all of a stage's flattened tables, concatenated.
 
-    The tables, flattened, in this order: the own window's ((2 s_p - 1)^2 positions), the ring's (Q x R), and
-    per coarse level (s_p + g - 1)^2 positions, or g^2 of them where all queries of a window share one.
+    The tables in order: the own window's ((2 s_p - 1)^2 positions), the ring's (Q x ring keys), and per
+    coarse level (s_p + g - 1)^2 positions, or g^2 where all queries of a window share a bias.
 
     Returns:
         Index (Q, K), keys in the order of the levels.
@@ -198,10 +193,8 @@ def bias_index(stage: StageConfig, per_window: bool = False) -> Index:
 
 def hidden_keys(stage: StageConfig) -> Mask:
     """(K,) True for pooled tokens that level_overlap="exclude" hides from every window."""
-    hidden = [np.zeros(stage.fine_keys, bool)]
-    for level in stage.levels:
-        hidden.append(np.isin(np.arange(level.keys), level.hidden))
-    return np.concatenate(hidden)
+    coarse = [np.isin(np.arange(level.keys), level.hidden) for level in stage.levels]
+    return np.concatenate([np.zeros(stage.fine_keys, bool), *coarse])
 
 
 def coarse_table_size(window: Size, level: CoarseLevel, per_window: bool = False) -> int:
@@ -212,18 +205,26 @@ def coarse_table_size(window: Size, level: CoarseLevel, per_window: bool = False
 
 
 def fit_cells(x_BHWC: Tensor, grid: WindowGrid, level: CoarseLevel) -> Tensor:
-    """A canvas cut or padded to whole sub-windows of a coarse level.
+    """The canvas cut or padded to whole sub-windows of a coarse level.
 
-    The released code cuts the canvas (or pads it) evenly on both sides to whole sub-windows. With a masked
-    border the sub-windows of each window are centred in it instead, so that they do not depend on how
-    large the canvas is. Both are the same where cells * s_w is the window.
+    The released code cuts (or pads) the canvas evenly on both sides. With a masked border the sub-windows are
+    centred in each window instead, so that they do not depend on the canvas's size. Both are the same where
+    cells * s_w equals the window.
 
     Returns:
         (B, grid height * s_w, grid width * s_w, C).
     """
-    if grid.masked:
-        return _centres(x_BHWC, grid, level)
-    return _fit_evenly(x_BHWC, _times(grid.grid_of(level), level.pool_size))
+    covered = (level.cells[0] * level.pool_size[0], level.cells[1] * level.pool_size[1])
+    if not grid.masked:
+        return _fit_evenly(x_BHWC, (grid.windows[0] * covered[0], grid.windows[1] * covered[1]))
+    if covered == grid.window:
+        return x_BHWC
+    (rows, columns), (height, width) = grid.windows, grid.window
+    top, left = (height - covered[0]) // 2, (width - covered[1]) // 2
+    batch, channels = x_BHWC.shape[0], x_BHWC.shape[3]
+    x_BPHPWC = x_BHWC.reshape(batch, rows, height, columns, width, channels)
+    x_BPHPWC = x_BPHPWC[:, :, top : top + covered[0], :, left : left + covered[1]]
+    return x_BPHPWC.reshape(batch, rows * covered[0], columns * covered[1], channels)
 
 
 def sub_windows(x_BHWC: Tensor, size: Size) -> Tensor:
@@ -237,19 +238,6 @@ def _positions(size: Size) -> tuple[Index, Index]:
     return rows.ravel(), columns.ravel()
 
 
-def _centres(x_BHWC: Tensor, grid: WindowGrid, level: CoarseLevel) -> Tensor:
-    """The middle of every window that its sub-windows cover, put together to one map."""
-    (rows, columns), (height, width) = grid.windows, grid.window
-    covered = _times(level.cells, level.pool_size)
-    if covered == grid.window:
-        return x_BHWC
-    top, left = (height - covered[0]) // 2, (width - covered[1]) // 2
-    batch, channels = x_BHWC.shape[0], x_BHWC.shape[3]
-    x_BPHPWC = x_BHWC.reshape(batch, rows, height, columns, width, channels)
-    x_BPHPWC = x_BPHPWC[:, :, top : top + covered[0], :, left : left + covered[1]]
-    return x_BPHPWC.reshape(batch, rows * covered[0], columns * covered[1], channels)
-
-
 def _fit_evenly(x_BHWC: Tensor, size: Size) -> Tensor:
     """Cut or zero-pad evenly on both sides, the odd token at the bottom and right."""
     margins = []
@@ -260,10 +248,6 @@ def _fit_evenly(x_BHWC: Tensor, size: Size) -> Tensor:
             missing = 0
         margins += [missing // 2, missing - missing // 2]
     return F.pad(x_BHWC, (0, 0, *margins)) if any(margins) else x_BHWC
-
-
-def _times(cells: Size, size: Size) -> Size:
-    return cells[0] * size[0], cells[1] * size[1]
 
 
 def _whole(length: int, window: int) -> int:

@@ -1,19 +1,17 @@
-"""Which keys a window may look at: what lies on the map, and of a rolled window what was its neighbour.
+"""Which keys each window may attend to, given the border rule, padding and rolled windows.
 
-Shape suffixes: B batch (1 where all pictures share a mask), H W canvas height and width, P windows per map,
-Q queries per window, K keys per window over all levels, R rows and columns of a region.
+Shape suffixes: B batch (1 where all images share a mask), H W map or canvas height and width, P windows per
+map, Q queries per window, K keys per window over all levels, R keys of one level.
 
-Everything is comparisons of coordinates, one direction at a time, so that a mask can be made on any device
-and inside a traced graph; the attention keeps what it has made.
+A mask is made by laying out a map of booleans exactly as the attention lays out its tokens.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from focal_lab.backbones.attention.coarse_levels import CoarseLevel
+from focal_lab.backbones import geometry
 from focal_lab.backbones.geometry import WindowGrid
+from focal_lab.backbones.options import Size
 
 Device = torch.device | str | None
 
@@ -24,112 +22,66 @@ def allowed_keys(grid: WindowGrid, device: Device = None, valid_B2: Tensor | Non
     Args:
         grid: how windows lie.
         device: of the mask.
-        valid_B2: height and width in tokens of what each picture fills of the map, from its top left corner.
+        valid_B2: height and width of each image in tokens, from the map's top left corner.
 
     Returns:
         Booleans (B, P, 1, K), or (B, P, Q, K) where it depends on the query (rolled windows).
     """
-    if valid_B2 is not None:
-        exists = torch.cat(
-            [_fine(grid, device, valid_B2), *(_coarse(grid, c, device, valid_B2) for c in grid.levels)], 3
-        )
-        # a window without a picture sees everything: what it computes is thrown away, but must be finite
-        return exists | ~exists.any(3, keepdim=True)
-    hides_tokens = any(grid.roll) or (grid.masked and (grid.canvas != grid.map_size or any(grid.expand)))
-    hides_cells = any(level.region != level.cells for level in grid.levels)
-    if not hides_tokens and not hides_cells and not (grid.masked and grid.canvas != grid.map_size):
+    beyond_map = grid.masked and (grid.canvas != grid.map_size or any(grid.expand))
+    beyond_grid = any(level.region != level.cells for level in grid.levels)
+    if valid_B2 is None and not (any(grid.roll) or beyond_map or beyond_grid):
         return None
-    parts = [_fine(grid, device), *(_coarse(grid, level, device) for level in grid.levels)]
+    exists_BHW1 = torch.ones((1, *grid.canvas, 1), dtype=torch.bool, device=device)
+    if grid.masked:
+        exists_BHW1 = inside_map(grid, device, valid_B2)
+    fine_BPR = _shown(geometry.pad_fine(exists_BHW1, grid), grid, grid.window, grid.fine_region)
+    parts = [_rolled(grid, device) if any(grid.roll) else fine_BPR[:, :, None]]
+    for level in grid.levels:
+        cells = geometry.fit_cells(exists_BHW1, grid, level)
+        cells_BHW1 = geometry.sub_windows(cells, level.pool_size).any(3)  # one token of the map is enough
+        cells_BHW1 = geometry.pad_coarse(cells_BHW1, level)
+        parts.append(_shown(cells_BHW1, grid, level.cells, level.region)[:, :, None])
     queries = max(part.shape[2] for part in parts)
-    return torch.cat([part.expand(-1, -1, queries, -1) for part in parts], 3)
+    allowed = torch.cat([part.expand(-1, -1, queries, -1) for part in parts], 3)
+    if valid_B2 is None:
+        return allowed
+    # a window outside the image sees everything: its output is thrown away, but must be finite
+    return allowed | ~allowed.any(3, keepdim=True)
 
 
 def inside_map(grid: WindowGrid, device: Device = None, valid_B2: Tensor | None = None) -> Tensor:
-    """(B, H, W) of the canvas: True where the map is, or what a picture fills of it, False on padding."""
-    rows, columns = (
-        _within(
-            _places(grid.canvas[axis], device)[None], grid.offset[axis], _extent(grid, axis, valid_B2, dims=1)
-        )
-        for axis in (0, 1)
-    )
-    return rows[:, :, None] & columns[:, None]
+    """(B, H, W, 1) of the canvas: True on the map, or on each image's part of it; False on padding."""
+    if valid_B2 is None:
+        inside_BHW1 = torch.ones((1, *grid.map_size, 1), dtype=torch.bool, device=device)
+    else:
+        inside_BHW1 = inside_image(*grid.map_size, valid_B2)
+    return geometry.to_canvas(inside_BHW1, grid)
 
 
-def inside_picture(height: int, width: int, valid_B2: Tensor) -> Tensor:
-    """(B, H, W, 1): True where each picture of a padded batch is, given its height and width."""
-    rows = _places(height, valid_B2.device) < valid_B2[:, :1]
-    columns = _places(width, valid_B2.device) < valid_B2[:, 1:]
+def inside_image(height: int, width: int, valid_B2: Tensor) -> Tensor:
+    """(B, H, W, 1): True on each image of a padded batch, given its height and width."""
+    rows = torch.arange(height, device=valid_B2.device) < valid_B2[:, :1]
+    columns = torch.arange(width, device=valid_B2.device) < valid_B2[:, 1:]
     return (rows[:, :, None] & columns[:, None])[..., None]
 
 
-def _fine(grid: WindowGrid, device: Device, valid_B2: Tensor | None = None) -> Tensor:
-    if any(grid.roll):
-        return _rolled(grid, device)
-    seen = []
-    for axis in (0, 1):
-        windows = _places(grid.windows[axis], device)
-        region = _places(grid.fine_region[axis], device) - grid.expand[axis]
-        places = (windows[:, None] * grid.window[axis] + region)[None]
-        everywhere = torch.ones_like(places, dtype=torch.bool)
-        inside = _within(places, grid.offset[axis], _extent(grid, axis, valid_B2, dims=2))
-        seen.append(inside if grid.masked else everywhere)
-    return _outer(*seen)[:, :, None]
-
-
 def _rolled(grid: WindowGrid, device: Device) -> Tensor:
-    """Swin's mask: a query sees of its own rolled window what was its neighbour before rolling.
+    """Swin's mask (1, P, Q, R): within its rolled window a query sees its neighbours before rolling.
 
-    The ring is left visible, as in the released code (with a masked border there is none here).
+    The ring stays visible, as in the released code (with a masked border there is none here).
     """
-    own, alike = [], []
-    for axis in (0, 1):
-        length, window = grid.canvas[axis], grid.window[axis]
-        first = (_places(grid.windows[axis], device) * window)[:, None]
-        region = _places(grid.fine_region[axis], device) - grid.expand[axis]
-        seam = length - grid.roll[axis]  # what lies beyond it was rolled in from the opposite edge
-        query_beyond = first + _places(window, device) >= seam
-        key_beyond = first + region >= seam
-        own.append(_within(region, 0, window))
-        alike.append(query_beyond[:, :, None] == key_beyond[:, None])
-    rows, columns = alike
-    neighbours = rows[:, None, :, None, :, None] & columns[None, :, None, :, None, :]
-    ring = ~(own[0][:, None] & own[1])
-    seen = neighbours | ring
-    return seen.flatten(4).flatten(2, 3).flatten(0, 1)[None]
+    # what lies beyond the seam was rolled in from the opposite edge
+    rows, columns = (
+        torch.arange(grid.canvas[axis], device=device) >= grid.canvas[axis] - grid.roll[axis]
+        for axis in (0, 1)
+    )
+    side_BHW1 = (2 * rows[:, None] + columns)[None, ..., None]
+    query_BPQ = _shown(side_BHW1, grid, grid.window, grid.window)
+    key_BPR = _shown(geometry.pad_fine(side_BHW1, grid), grid, grid.window, grid.fine_region)
+    ring_R = torch.as_tensor(geometry.ring_positions(grid.window, grid.expand), device=device)
+    return (query_BPQ[..., None] == key_BPR[:, :, None]) | ring_R
 
 
-def _coarse(grid: WindowGrid, level: CoarseLevel, device: Device, valid_B2: Tensor | None = None) -> Tensor:
-    seen = []
-    for axis in (0, 1):
-        cells, size, window = level.cells[axis], level.pool_size[axis], grid.window[axis]
-        margin = (level.region[axis] - cells) // 2
-        region = _places(level.region[axis], device) - margin
-        place = (_places(grid.windows[axis], device)[:, None] * cells + region)[None]
-        exists = _within(place, 0, grid.windows[axis] * cells)
-        if grid.masked:
-            # the cells of a window are centred in it; one exists when it covers at least one token of the map
-            window_of = torch.div(place, cells, rounding_mode="floor")
-            first = window_of * window + (window - cells * size) // 2 + (place - window_of * cells) * size
-            top = grid.offset[axis]
-            bottom = top + _extent(grid, axis, valid_B2, dims=2)
-            exists = exists & (first < bottom) & (first + size > top)
-        seen.append(exists)
-    return _outer(*seen)[:, :, None]
-
-
-def _outer(rows: Tensor, columns: Tensor) -> Tensor:
-    """(B, windows down, R) and (B, windows across, R) to (B, P, R * R)."""
-    return (rows[:, :, None, :, None] & columns[:, None, :, None, :]).flatten(3).flatten(1, 2)
-
-
-def _extent(grid: WindowGrid, axis: int, valid_B2: Tensor | None, dims: int) -> int | Tensor:
-    """Tokens of the map in one direction, or of each picture: (B, 1, ...) with `dims` ones."""
-    return grid.map_size[axis] if valid_B2 is None else valid_B2[:, axis].view(-1, *[1] * dims)
-
-
-def _within(places: Tensor, first: int, count: int | Tensor) -> Tensor:
-    return (places >= first) & (places < first + count)
-
-
-def _places(count: Any, device: Device) -> Tensor:
-    return torch.arange(count, device=device)
+def _shown(x_BHW1: Tensor, grid: WindowGrid, step: Size, region: Size) -> Tensor:
+    """What each window sees of a padded map: (B, P, R)."""
+    return geometry.regions(x_BHW1, grid.windows, step, region).flatten(3).flatten(1, 2)

@@ -9,6 +9,7 @@ channels-last between stages.
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -19,7 +20,7 @@ from timm.models import checkpoint, register_notrace_module
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from focal_lab.backbones.attention.layer import FocalAttention
+from focal_lab.backbones.attention.layer import FocalAttention, make_attention
 from focal_lab.backbones.attention.pooling import LinearPool
 from focal_lab.backbones.embedding import ConvDownsample, PatchEmbed, PatchMerging, clear_padding, strided
 from focal_lab.backbones.options import (
@@ -30,28 +31,12 @@ from focal_lab.backbones.options import (
     make_options,
     resolve_stages,
 )
+from focal_lab.backbones.protocol import FocalNetwork
 from focal_lab.backbones.weights.load_hook import load_pre_hook
 from focal_lab.backbones.weights.set_input_size import resize_model
 from focal_lab.errors import one_of
 
-register_notrace_module(FocalAttention)  # its layout follows the map's size, which torch.fx does not know
-
-
-def make_attention(
-    stage: StageConfig, options: FocalOptions, *, attn_drop: float, proj_drop: float
-) -> FocalAttention:
-    """The attention of a stage's blocks."""
-    return FocalAttention(
-        stage,
-        border=options.border,
-        pool=options.focal_pool,
-        pool_init=options.pool_init,
-        coarse_bias=options.coarse_bias,
-        attention=options.attention,
-        qkv_bias=options.qkv_bias,
-        attn_drop=attn_drop,
-        proj_drop=proj_drop,
-    )
+register_notrace_module(FocalAttention)  # its layout depends on the map's size, which torch.fx does not know
 
 
 class FocalBlock(nn.Module):
@@ -63,9 +48,9 @@ class FocalBlock(nn.Module):
         options: FocalOptions,
         *,
         shifted: bool,
+        drop_path: float,
         proj_drop: float,
         attn_drop: float,
-        drop_path: float,
     ) -> None:
         super().__init__()
         self.shifted = shifted
@@ -81,30 +66,22 @@ class FocalBlock(nn.Module):
 
     def forward(self, x_BHWC: Tensor, valid_B2: Tensor | None = None) -> Tensor:
         """(B, H, W, C) to the same shape; `valid_B2` as in FocalAttention."""
-        # no name for what a branch returns: its memory would last until the block ends
+        # a branch's output gets no name of its own, which would keep its memory until the block ends
         x_BHWC = x_BHWC + self.drop_path1(
             _scale(self.attn(self.norm1(x_BHWC), self.shifted, valid_B2), self.gamma_1)
         )
-        x_BHWC = x_BHWC + self.drop_path2(_scale(self.mlp(self.norm2(x_BHWC)), self.gamma_2))
-        return x_BHWC
+        return x_BHWC + self.drop_path2(_scale(self.mlp(self.norm2(x_BHWC)), self.gamma_2))
 
 
 def _scale(x_BHWC: Tensor, gamma_C: Tensor | None) -> Tensor:
-    """LayerScale, where there is one."""
     return x_BHWC if gamma_C is None else gamma_C * x_BHWC
 
 
 class FocalStage(nn.Module):
-    """Downsampling (but for the first stage) and a sequence of blocks on one resolution."""
+    """Downsampling (except in the first stage) and a sequence of blocks at one resolution."""
 
     def __init__(
-        self,
-        stage: StageConfig,
-        options: FocalOptions,
-        *,
-        proj_drop: float,
-        attn_drop: float,
-        drop_paths: list[float],
+        self, stage: StageConfig, options: FocalOptions, *, drop_paths: list[float], **dropout: float
     ) -> None:
         super().__init__()
         self.grad_checkpointing = False
@@ -122,22 +99,15 @@ class FocalStage(nn.Module):
             )
         self.blocks = nn.Sequential(
             *(
-                FocalBlock(
-                    stage,
-                    options,
-                    shifted=bool(i % 2),
-                    proj_drop=proj_drop,
-                    attn_drop=attn_drop,
-                    drop_path=drop_paths[i],
-                )
-                for i in range(stage.depth)
+                FocalBlock(stage, options, shifted=bool(i % 2), drop_path=rate, **dropout)
+                for i, rate in enumerate(drop_paths)
             )
         )
 
     def forward(self, x_BHWC: Tensor, valid_B2: Tensor | None = None) -> Tensor:
-        """(B, H, W, C) to (B, H / 2, W / 2, 2 C), but for the first stage, which keeps the shape.
+        """(B, H, W, C) to (B, H / 2, W / 2, 2 C); the first stage keeps the shape.
 
-        `valid_B2`: height and width of what each picture fills of the map that comes in.
+        `valid_B2`: height and width of each image on the input map.
         """
         if valid_B2 is None or isinstance(self.downsample, nn.Identity):
             x_BHWC = self.downsample(x_BHWC)
@@ -150,8 +120,8 @@ class FocalStage(nn.Module):
         return x_BHWC
 
 
-class FocalTransformer(nn.Module):
-    """A focal backbone with a classifier, following timm's method protocol.
+class FocalTransformer(FocalNetwork):
+    """A focal backbone with a classifier and timm's methods.
 
     Args:
         num_classes: classifier outputs; 0 for none.
@@ -159,8 +129,8 @@ class FocalTransformer(nn.Module):
         drop_rate: dropout before the classifier.
         proj_drop_rate: dropout after projections and in the MLP.
         attn_drop_rate: dropout of attention weights.
-        device: where parameters are made.
-        dtype: of the parameters.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
         options: see `focal_lab.backbones.options.FocalOptions`.
 
     Raises:
@@ -202,18 +172,16 @@ class FocalTransformer(nn.Module):
                 self.options.in_chans, self.options.embed_dim, patch_size, overlap=self.options.use_conv_embed
             )
             self.pos_drop = nn.Dropout(proj_drop_rate)
-            depths = [stage.depth for stage in self.stages_config]
-            rates = iter(
-                self.options.drop_path_rate * i / max(1, sum(depths) - 1) for i in range(sum(depths))
-            )
+            blocks = sum(stage.depth for stage in self.stages_config)
+            rates = iter(self.options.drop_path_rate * i / max(1, blocks - 1) for i in range(blocks))
             self.layers = nn.Sequential(
                 *(
                     FocalStage(
                         stage,
                         self.options,
+                        drop_paths=list(islice(rates, stage.depth)),
                         proj_drop=proj_drop_rate,
                         attn_drop=attn_drop_rate,
-                        drop_paths=[next(rates) for _ in range(stage.depth)],
                     )
                     for stage in self.stages_config
                 )
@@ -227,7 +195,7 @@ class FocalTransformer(nn.Module):
             self.to(dtype)
 
     def init_weights(self) -> None:
-        """Truncated normal of 0.02 for linear layers, the fc pooling included, as the released code does."""
+        """Truncated normal of 0.02 for linear layers, fc pooling included, as in the released code."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -235,30 +203,26 @@ class FocalTransformer(nn.Module):
                     nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, LinearPool):
-                module.reset_parameters()  # pool_init="mean" outlasts the loop above
+                module.reset_parameters()  # restores pool_init="mean"
 
     def effective_config(self) -> list[dict[str, Any]]:
-        """What each stage really computes at the model's input size, with a note where an option gave way."""
+        """What each stage computes at the model's input size, with notes on options that were overridden."""
         return [stage.as_dict() | {"notes": list(stage.notes)} for stage in self.stages_config]
 
     def no_weight_decay(self) -> set[str]:
-        """Position biases; biases and norms are one-dimensional and left out by every optimizer factory."""
+        """Position biases; optimizer factories exclude one-dimensional parameters themselves."""
         return {
             name for name, _ in self.named_parameters() if "bias_table" in name or name.endswith("ring_bias")
         }
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's parameter groups for layer decay."""
-        blocks = (
-            r"^layers\.(\d+)"
-            if coarse
-            else [
-                (r"^layers\.(\d+).downsample", (0,)),
-                (r"^layers\.(\d+)\.\w+\.(\d+)", None),
-                (r"^norm", (99999,)),
-            ]
-        )
-        return {"stem": r"^patch_embed", "blocks": blocks}
+        fine = [
+            (r"^layers\.(\d+).downsample", (0,)),
+            (r"^layers\.(\d+)\.\w+\.(\d+)", None),
+            (r"^norm", (99999,)),
+        ]
+        return {"stem": r"^patch_embed", "blocks": r"^layers\.(\d+)" if coarse else fine}
 
     def set_input_size(
         self,
@@ -270,14 +234,14 @@ class FocalTransformer(nn.Module):
         expand_sizes: int | Sequence[int] | None = None,
         interpolation: str = "bicubic",
     ) -> None:
-        """Change what the model is made for, in place; None leaves an option as it is.
+        """Change the sizes that the model is made for, in place; None leaves an option unchanged.
 
-        As in timm, but windows stay as large as they are unless `window_size` is given. Position biases and
+        Unlike in timm's Swin, windows keep their size unless `window_size` is given. Position biases and
         pooling weights are resized as when a checkpoint of other sizes is loaded; all other parameters stay
-        the same objects. A warning tells what was interpolated, dropped or begins anew.
+        the same objects. A warning lists what was interpolated, dropped or left as initialised.
 
         Args:
-            img_size: pictures in pixels.
+            img_size: input height and width in pixels.
             patch_size: of the patch embedding, which cannot change.
             window_size: s_p of every stage, or one per stage.
             focal_windows: regions of the coarse levels.
@@ -285,16 +249,23 @@ class FocalTransformer(nn.Module):
             interpolation: bicubic, or bilinear as in the paper.
 
         Raises:
-            ValueError: another patch size, or an option breaks a rule; the model is as before.
+            ValueError: another patch size, or an option breaks a rule; the model is unchanged.
         """
         if patch_size not in (None, self.options.patch_size, (self.options.patch_size,) * 2):
             raise ValueError(
                 f"patch_size: {patch_size} is not the model's {self.options.patch_size}, which cannot change"
             )
-        resize_model(self, img_size, window_size, focal_windows, expand_sizes, interpolation)
+        sizes = {
+            "img_size": img_size,
+            "window_size": window_size,
+            "focal_windows": focal_windows,
+            "expand_sizes": expand_sizes,
+        }
+        changed = {name: value for name, value in sizes.items() if value is not None}
+        resize_model(self, changed, interpolation)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block in backward instead of keeping its activations."""
+        """Recompute each block in backward instead of saving its activations."""
         for stage in self.layers:
             cast(FocalStage, stage).grad_checkpointing = enable
 
@@ -303,7 +274,7 @@ class FocalTransformer(nn.Module):
         return cast(nn.Module, self.head.fc)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh classifier of `num_classes` outputs; 0 removes it."""
+        """Replace the classifier by a new one with `num_classes` outputs; 0 removes it."""
         self.num_classes = num_classes
         self.head.reset(num_classes, pool_type=global_pool)
         like = self.patch_embed.norm.weight
@@ -313,7 +284,7 @@ class FocalTransformer(nn.Module):
             self.global_pool = global_pool
 
     def forward_features(self, x_BCHW: Tensor, valid_size: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) pictures to the normalised last map (B, H, W, C); `valid_size` as below."""
+        """(B, C, H, W) images to the normalised last map (B, H, W, C); `valid_size` as below."""
         if valid_size is None:
             x_BHWC: Tensor = self.norm(self.layers(self.pos_drop(self.patch_embed(x_BCHW))))
             return x_BHWC
@@ -326,7 +297,7 @@ class FocalTransformer(nn.Module):
         return logits
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """(B, C, H, W) pictures of any size to logits (B, num_classes)."""
+        """(B, C, H, W) images of any size to logits (B, num_classes)."""
         return self.forward_head(self.forward_features(x_BCHW))
 
     def forward_intermediates(
@@ -339,17 +310,18 @@ class FocalTransformer(nn.Module):
         intermediates_only: bool = False,
         valid_size: Tensor | None = None,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """timm's protocol: the maps after the chosen stages, and the last one.
+        """The maps after the chosen stages, and the last one, as in timm.
 
         Args:
-            x: pictures (B, C, H, W).
+            x: images (B, C, H, W).
             indices: the last n stages, a list of stages, or all.
             norm: normalise the last stage's map.
             stop_early: do not compute beyond the last chosen stage.
             output_fmt: NCHW or NHWC.
-            intermediates_only: return the list alone.
-            valid_size: integers (B, 2), height and width in pixels of what each picture fills of its frame
-                from the top left corner; None for all of it. What lies beyond, be it NaN, changes no output,
+            intermediates_only: return only the list.
+            valid_size: integers (B, 2), height and width in pixels of each image in the top left corner of
+            its
+                frame; None if images fill their frames. Pixels beyond, even NaN, do not change the output,
                 and maps are zero there. Needs border="mask".
 
         Raises:
@@ -385,11 +357,11 @@ class FocalTransformer(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop the stages beyond the last chosen one, and with them the norm and the head if asked."""
+        """Drop the stages after the last chosen one, and optionally the norm and the head."""
         take, last = feature_take_indices(len(self.layers), indices)
         self.layers = self.layers[: last + 1]
         if prune_norm:
-            self.norm = nn.Identity()  # type: ignore[assignment]
+            self.norm = nn.Identity()
         if prune_head:
             self.reset_classifier(0, "")
         return take

@@ -1,26 +1,30 @@
-"""The options of a focal backbone, and what they come to at a given input size (pure Python).
+"""Options of a focal backbone, and what each stage computes with them at a given input size (pure Python).
 
-The names are those of the authors' configuration files; a scalar means "every stage". `resolve_stages` is
-the single place that decides what is really computed: which windows are cut to the map, where expansion
-and shift switch off, how much padding there is. The network is built from its answer, `effective_config`
-prints it, and a run's id is a hash of it.
+The names are those of the authors' configuration files; a scalar means "every stage". `resolve_stages`
+alone decides what is computed: windows cut to the map, expansion and shift switched off, and padding.
+The network is built from its result, `effective_config` reports it, and run IDs are hashes of it.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from focal_lab.backbones.attention.coarse_levels import CoarseLevel, coarse_levels, exclude_overlap
-from focal_lab.backbones.attention.coarse_levels import Size as Size
+from focal_lab.backbones.coarse_levels import CoarseLevel, coarse_levels, exclude_overlap
+from focal_lab.backbones.coarse_levels import Size as Size
 from focal_lab.errors import one_of
 
 POOLINGS = ("fc", "mean", "max", "conv")
-POOL_INITS = ("released", "mean")
-COARSE_BIASES = ("query", "window")
-LEVEL_OVERLAPS = ("keep", "exclude")
 BORDERS = ("wrap", "mask")
-DOWNSAMPLINGS = ("conv", "merge")
 ATTENTIONS = ("fast", "reference")
+_CHOICES = {
+    "focal_pool": POOLINGS,
+    "pool_init": ("released", "mean"),
+    "coarse_bias": ("query", "window"),
+    "level_overlap": ("keep", "exclude"),
+    "border": BORDERS,
+    "downsample": ("conv", "merge"),
+    "attention": ATTENTIONS,
+}
 
 
 @dataclass(frozen=True)
@@ -28,32 +32,32 @@ class FocalOptions:
     """Every switch of the network; defaults are Focal-Tiny's (table 1 of the paper).
 
     Attributes:
-        img_size: input height and width in pixels that the position tables are made for; any size runs.
+        img_size: height and width in pixels that the position tables are made for; any size runs.
         patch_size: stride of the patch embedding, in pixels.
-        in_chans: channels of the input picture.
+        in_chans: channels of the image.
         embed_dim: width C of the first stage; every later stage doubles it.
         depths: blocks per stage.
         num_heads: attention heads per stage; each divides its stage's width.
         window_size: s_p, side of a query window in tokens, per stage.
         focal_levels: granularities L per stage, the fine one included; 1 is window attention only.
-        focal_windows: s_r of the coarse levels per stage: side, in pooled tokens, of the region that a
-            window of one pooled token sees; odd.
-        expand_sizes: tokens that the fine level reaches beyond the window on each side, per stage.
+        focal_windows: s_r of the coarse levels per stage: odd side, in pooled tokens, of the region that a
+            window of one pooled token sees.
+        expand_sizes: tokens that the fine level extends beyond the window on each side, per stage.
         pool_sizes: s_w of each coarse level in tokens, per stage; None for floor(s_p / 2^(k-1)).
         focal_pool: how a sub-window becomes one token: fc, mean, max or conv.
-        pool_init: where fc pooling begins: released (truncated normal of 0.02, to which the authors' code
-            resets it) or mean (1 / s_w^2, as that code first sets it).
+        pool_init: initial weights of fc pooling: released (truncated normal of 0.02, to which the authors'
+            code resets them) or mean (1 / s_w^2, as that code sets them first).
         coarse_bias: position biases of pooled tokens: query (released code: one per query of the window) or
-            window (the paper's text: all queries of a window share one).
+            window (the paper's text: shared by all queries of a window).
         level_overlap: keep (every level sees its whole region) or exclude (a pooled token is hidden where
-            finer levels see all that it summarises).
+            finer levels see all of its sub-window).
         use_shift: shift the windows of every second block by half a window, per stage.
         use_conv_embed: overlapping patch embeddings.
         use_layerscale: learned scale on both residual branches, initially `layerscale_value`.
-        use_pre_norm: normalise the input of every patch embedding.
+        use_pre_norm: normalise the input of every patch embedding between stages.
         downsample: conv (the paper) or merge (Swin's concatenating patch merging) between stages.
         border: wrap (released code: rolled tokens wrap around, padding is visible, an odd last row is
-            dropped between stages) or mask (nothing outside the map is seen, odd maps are padded).
+            dropped between stages) or mask (only the map is visible, odd maps are padded).
         mlp_ratio: hidden width of the MLP over C.
         qkv_bias: biases in the q, k, v projection.
         drop_path_rate: stochastic depth of the last block; grows linearly from 0.
@@ -93,13 +97,13 @@ OPTION_NAMES = tuple(entry.name for entry in fields(FocalOptions))
 
 @dataclass(frozen=True)
 class StageConfig:
-    """What one stage really computes at the input size; sizes are (height, width) in tokens.
+    """What one stage computes at the input size; sizes are (height, width) in tokens.
 
     Attributes:
         map_size: the stage's feature map.
         canvas_size: the map padded to whole windows.
         window: side of a query window, at most the map's.
-        expand: tokens beyond the window that the fine level sees on each side.
+        expand: tokens that the fine level extends beyond the window on each side.
         shift: offset of the windows in every second block.
         levels: the coarse levels, finest first.
         notes: where an option was not honoured as written, and why.
@@ -124,16 +128,16 @@ class StageConfig:
 
     @property
     def keys(self) -> int:
-        """Keys over all levels that the attention lays out, hidden ones included."""
+        """Keys over all levels, hidden ones included."""
         return self.fine_keys + sum(level.keys for level in self.levels)
 
     @property
     def keys_per_window(self) -> int:
-        """Keys over all levels, the paper's count (218, 194, 178, 50 for Focal-Tiny at 224 px)."""
+        """Visible keys over all levels, as in the paper (218, 194, 178, 50 for Focal-Tiny at 224 px)."""
         return self.keys - sum(len(level.hidden) for level in self.levels)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, for JSON; `notes` are left out, and `hidden` where nothing is."""
+        """Lists and numbers for JSON, without `notes` and without an empty `hidden`."""
         described = {name: value for name, value in asdict(self).items() if name != "notes"}
         for level in described["levels"]:
             if not level["hidden"]:
@@ -146,7 +150,7 @@ def make_options(values: Mapping[str, Any]) -> FocalOptions:
     """Options from a mapping.
 
     Raises:
-        ValueError: an unknown name, or a combination that makes no sense; the message says which rule.
+        ValueError: an unknown name, or an option breaks a rule.
     """
     unknown = [name for name in values if name not in OPTION_NAMES]
     if unknown:
@@ -165,67 +169,50 @@ def resolve_stages(options: FocalOptions) -> tuple[StageConfig, ...]:
     _check_choices(options)
     depths = _integers("depths", options.depths, None, least=1)
     stages = len(depths)
-    heads = _integers("num_heads", options.num_heads, stages, least=1)
-    windows = _integers("window_size", options.window_size, stages, least=1)
-    levels = _integers("focal_levels", options.focal_levels, stages, least=1)
-    regions = _integers("focal_windows", options.focal_windows, stages, least=1)
-    expands = _integers("expand_sizes", options.expand_sizes, stages, least=0)
-    shifts = per_stage("use_shift", options.use_shift, stages)
-    pools = _pool_sizes(options.pool_sizes, stages)
+    given: dict[str, tuple[Any, ...]] = {"depths": depths}
+    for name in ("num_heads", "window_size", "focal_levels", "focal_windows", "expand_sizes"):
+        least = 0 if name == "expand_sizes" else 1
+        given[name] = _integers(name, getattr(options, name), stages, least)
+    given["use_shift"] = per_stage("use_shift", options.use_shift, stages)
+    # None, or one size per coarse level (a single size stands for all of them)
+    given["pool_sizes"] = tuple(
+        None
+        if entry is None
+        else _integers("pool_sizes", entry if isinstance(entry, Sequence) else (entry,), None, 1)
+        for entry in per_stage("pool_sizes", options.pool_sizes, stages)
+    )
     size = image_size(options.img_size)
     map_size = (-(-size[0] // options.patch_size), -(-size[1] // options.patch_size))
     resolved = []
     for i in range(stages):
-        dim = options.embed_dim * 2**i
-        if dim % heads[i]:
-            raise ValueError(f"num_heads: {heads[i]} heads do not divide the width {dim} of stage {i + 1}")
-        if expands[i] > windows[i]:
-            raise ValueError(
-                f"expand_sizes: {expands[i]} is larger than the window {windows[i]} of stage {i + 1}"
-            )
-        if levels[i] > 1 and regions[i] % 2 == 0:
-            raise ValueError(f"focal_windows: {regions[i]} is even in stage {i + 1}; a region must be odd")
         resolved.append(
-            _resolve_stage(
-                stage=i + 1,
-                dim=dim,
-                depth=depths[i],
-                num_heads=heads[i],
-                map_size=map_size,
-                window_size=windows[i],
-                expand_size=expands[i],
-                shifted=bool(shifts[i]),
-                coarse_count=levels[i] - 1,
-                focal_window=regions[i],
-                pool_sizes=pools[i],
-                exclude=options.level_overlap == "exclude",
-            )
+            _resolve_stage(i + 1, {name: values[i] for name, values in given.items()}, map_size, options)
         )
         map_size = downsampled_size(map_size, options)
     return tuple(resolved)
 
 
 def downsampled_size(map_size: Size, options: FocalOptions) -> Size:
-    """The next stage's map. The released 2 x 2 convolution drops an odd last row; all else pads it."""
+    """The next stage's map. The released 2 x 2 convolution drops an odd last row; all others pad it."""
     if cuts_odd_maps(options):
         return max(1, map_size[0] // 2), max(1, map_size[1] // 2)
     return -(-map_size[0] // 2), -(-map_size[1] // 2)
 
 
 def cuts_odd_maps(options: FocalOptions) -> bool:
-    """Whether downsampling follows the released code, which cuts what fills no 2 x 2 patch."""
+    """Whether downsampling follows the released code, which cuts incomplete 2 x 2 patches."""
     return options.border == "wrap" and options.downsample == "conv" and not options.use_conv_embed
 
 
 def identity(options: FocalOptions) -> dict[str, Any]:
-    """What the options come to, as JSON: two backbones with equal identities are the same network.
+    """The resolved options as JSON; two backbones with equal identities are the same network.
 
     Options without effect at this size are left out or neutral: the focal window of a stage without coarse
-    levels, a shift that no block has, the border rule where nothing reaches beyond the map.
+    levels, a shift that no block has, the border rule where nothing extends beyond the map.
     """
     stages = resolve_stages(options)
     pooled = any(stage.levels for stage in stages)
-    return {
+    found: dict[str, Any] = {
         "architecture": "focal",
         "img_size": list(image_size(options.img_size)),
         "patch_size": options.patch_size,
@@ -241,14 +228,13 @@ def identity(options: FocalOptions) -> dict[str, Any]:
         "qkv_bias": options.qkv_bias,
         "drop_path_rate": options.drop_path_rate,
         "attention": options.attention,
-        # newer switches join where they are used, so that runs from before them keep their names
-        **({"coarse_bias": "window"} if pooled and options.coarse_bias == "window" else {}),
-        **(
-            {"pool_init": "mean"}
-            if pooled and (options.focal_pool, options.pool_init) == ("fc", "mean")
-            else {}
-        ),
     }
+    # newer options are included only where they are used, so that older runs keep their IDs
+    if pooled and options.coarse_bias == "window":
+        found["coarse_bias"] = "window"
+    if pooled and (options.focal_pool, options.pool_init) == ("fc", "mean"):
+        found["pool_init"] = "mean"
+    return found
 
 
 def _border_matters(stage: StageConfig) -> bool:
@@ -290,72 +276,54 @@ def per_stage(name: str, value: Any, stages: int) -> tuple[Any, ...]:
 
 
 def _resolve_stage(
-    *,
-    stage: int,
-    dim: int,
-    depth: int,
-    num_heads: int,
-    map_size: Size,
-    window_size: int,
-    expand_size: int,
-    shifted: bool,
-    coarse_count: int,
-    focal_window: int,
-    pool_sizes: tuple[int, ...] | None,
-    exclude: bool,
+    stage: int, given: Mapping[str, Any], map_size: Size, options: FocalOptions
 ) -> StageConfig:
+    """One stage, counted from 1; `given` are its values of the options per stage."""
+    dim, depth, heads = options.embed_dim * 2 ** (stage - 1), given["depths"], given["num_heads"]
+    window_size, expand_size, region = given["window_size"], given["expand_sizes"], given["focal_windows"]
+    coarse_count, pool_sizes = given["focal_levels"] - 1, given["pool_sizes"]
+    if dim % heads:
+        raise ValueError(f"num_heads: {heads} heads do not divide the width {dim} of stage {stage}")
+    if expand_size > window_size:
+        raise ValueError(
+            f"expand_sizes: {expand_size} is larger than the window {window_size} of stage {stage}"
+        )
+    if coarse_count and region % 2 == 0:
+        raise ValueError(f"focal_windows: {region} is even in stage {stage}; a region must be odd")
     notes = []
-    window = (min(window_size, map_size[0]), min(window_size, map_size[1]))
-    inside = (window[0] < map_size[0], window[1] < map_size[1])
+    height, width = map_size
+    window = (min(window_size, height), min(window_size, width))
+    inside = (window[0] < height, window[1] < width)
     expand = (expand_size * inside[0], expand_size * inside[1])
-    shift = (window[0] // 2 * inside[0], window[1] // 2 * inside[1]) if shifted and depth > 1 else (0, 0)
+    shifts = given["use_shift"] and depth > 1
+    shift = (window[0] // 2 * inside[0], window[1] // 2 * inside[1]) if shifts else (0, 0)
     if min(window) < window_size:
-        notes.append(f"window {window_size} becomes the {map_size[0]} x {map_size[1]} map")
+        notes.append(f"window {window_size} becomes the {height} x {width} map")
     if expand_size and not all(expand):
         notes.append("expansion is off: the window covers the map")
-    if shifted and not all(shift):
-        notes.append(
-            "shift is off: " + ("the stage has one block" if depth == 1 else "the window covers the map")
-        )
-    canvas = (-(-map_size[0] // window[0]) * window[0], -(-map_size[1] // window[1]) * window[1])
+    if given["use_shift"] and not all(shift):
+        why = "the stage has one block" if depth == 1 else "the window covers the map"
+        notes.append(f"shift is off: {why}")
+    canvas = (-(-height // window[0]) * window[0], -(-width // window[1]) * window[1])
     if canvas != map_size:
-        notes.append(f"map {map_size[0]} x {map_size[1]} is padded to {canvas[0]} x {canvas[1]}")
-    levels = coarse_levels(stage, window, coarse_count, focal_window, pool_sizes)
-    if exclude:
+        notes.append(f"map {height} x {width} is padded to {canvas[0]} x {canvas[1]}")
+    levels = coarse_levels(stage, window, coarse_count, region, pool_sizes)
+    if options.level_overlap == "exclude":
         levels, dropped = exclude_overlap(window, expand, levels)
         notes += [f"the level of pool size {size[0]} is off: finer levels see all of it" for size in dropped]
     for wanted in sorted({size for size in pool_sizes or () if coarse_count and size > min(window)}):
         notes.append(f"pool size {wanted} is cut to the window {window[0]} x {window[1]}")
     return StageConfig(
-        stage, dim, depth, num_heads, map_size, canvas, window, expand, shift, levels, tuple(notes)
-    )
-
-
-def _pool_sizes(value: Any, stages: int) -> tuple[tuple[int, ...] | None, ...]:
-    """Per stage None, or one size per coarse level (a single size stands for all of them)."""
-    return tuple(
-        None
-        if entry is None
-        else _integers("pool_sizes", entry if isinstance(entry, Sequence) else (entry,), None, 1)
-        for entry in per_stage("pool_sizes", value, stages)
+        stage, dim, depth, heads, map_size, canvas, window, expand, shift, levels, tuple(notes)
     )
 
 
 def _check_choices(options: FocalOptions) -> None:
-    for name, allowed in (
-        ("focal_pool", POOLINGS),
-        ("pool_init", POOL_INITS),
-        ("coarse_bias", COARSE_BIASES),
-        ("level_overlap", LEVEL_OVERLAPS),
-        ("border", BORDERS),
-        ("downsample", DOWNSAMPLINGS),
-        ("attention", ATTENTIONS),
-    ):
+    for name, allowed in _CHOICES.items():
         if getattr(options, name) not in allowed:
             raise ValueError(f"{name}: {getattr(options, name)!r} is unknown (use {one_of(allowed)})")
-    _integers("embed_dim", (options.embed_dim,), None, least=1)
-    _integers("patch_size", (options.patch_size,), None, least=1)
-    _integers("in_chans", (options.in_chans,), None, least=1)
+    for name in ("embed_dim", "patch_size", "in_chans"):
+        _integers(name, (getattr(options, name),), None, least=1)
     for name in ("use_shift", "use_conv_embed", "use_layerscale", "use_pre_norm", "qkv_bias"):
         value = getattr(options, name)
         for entry in value if name == "use_shift" and isinstance(value, list | tuple) else (value,):
@@ -364,7 +332,7 @@ def _check_choices(options: FocalOptions) -> None:
     for name in ("mlp_ratio", "layerscale_value"):
         value = getattr(options, name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise ValueError(f"{name}: {value!r} is no number above 0")
+            raise ValueError(f"{name}: {value!r} is not a number above 0")
     if options.use_conv_embed and options.patch_size not in (2, 4):
         raise ValueError(f"use_conv_embed: needs patch_size 2 or 4, not {options.patch_size}")
     rate = options.drop_path_rate
@@ -375,13 +343,13 @@ def _check_choices(options: FocalOptions) -> None:
 def _integers(name: str, value: Any, count: int | None, least: int) -> tuple[int, ...]:
     """`count` integers (any number for None), each at least `least`; a scalar stands for all."""
     if count is None and not isinstance(value, Sequence):
-        raise ValueError(f"{name}: {value!r} is no list of integers")
+        raise ValueError(f"{name}: {value!r} is not a list of integers")
     values = tuple(value) if count is None else per_stage(name, value, count)
     if not values:
         raise ValueError(f"{name}: is empty")
     for entry in values:
         if isinstance(entry, bool) or not isinstance(entry, int) or entry < least:
-            raise ValueError(f"{name}: {entry!r} is no integer of at least {least}")
+            raise ValueError(f"{name}: {entry!r} is not an integer of at least {least}")
     return values
 
 

@@ -1,4 +1,4 @@
-"""Every named backbone as its difference from Focal-Tiny (pure Python; the variant is the changed lines)."""
+"""Every named backbone as its difference from Focal-Tiny (pure Python)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +10,10 @@ from focal_lab.backbones.options import FocalOptions, make_options
 _SWIN: dict[str, Any] = {"focal_levels": 1, "expand_sizes": 0, "use_shift": True, "downsample": "merge"}
 _SMALL: dict[str, Any] = {"depths": (2, 2, 18, 2)}
 _BASE: dict[str, Any] = _SMALL | {"embed_dim": 128, "num_heads": (4, 8, 16, 32)}
-# "196" in the paper's text is taken for 192, the width of the Swin-Large weights that Focal-Large reuses.
+# The paper's "196" is read as 192, the width of the Swin-Large weights that Focal-Large reuses.
 _LARGE: dict[str, Any] = _SMALL | {"embed_dim": 192, "num_heads": (6, 12, 24, 48)}
-# For the 28 px pictures of the digits suite: maps of 14, 7, 4 and 2 tokens. The border is masked because on
-# a map of two windows a side every wrapped ring would show a window the opposite edge of the picture.
+# For the 28 px images of the digits suite: maps of 14, 7, 4 and 2 tokens. The border is masked because on a
+# map of two windows per side every wrapped ring would contain the opposite edge of the image.
 _MICRO: dict[str, Any] = {
     "img_size": 28,
     "patch_size": 2,
@@ -41,10 +41,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def find_preset(name: str) -> str | None:
-    """The full name of a preset; `focal_tiny` is short for the one preset whose name starts so.
-
-    Returns None when no preset matches: the name may still be another of timm's models.
-    """
+    """The full name of a preset, given that or the part before `_patch`; None if there is no such preset."""
     if name in PRESETS:
         return name
     matches = [full for full in PRESETS if full.startswith(f"{name}_patch")]

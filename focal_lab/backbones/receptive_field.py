@@ -1,8 +1,8 @@
-"""How much of the picture one window of a stage sees in one block (pure Python).
+"""The part of the image that one window of a stage sees in one block (pure Python).
 
-Sizes are (height, width) in pixels of the input. A token stands for the square of input pixels that it
-was embedded from, one stride wide. What a token took up in earlier blocks, or by overlapping patch
-embeddings, comes on top: these numbers are what attention adds at least.
+Sizes are (height, width) in pixels of the input. A token stands for the square of pixels that it was embedded
+from, one stride wide. Earlier blocks and overlapping patch embeddings add to that: this is what attention
+sees at least.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,7 @@ from focal_lab.backbones.options import FocalOptions, Size, StageConfig, image_s
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """What a window sees, cut to the picture.
-
-    Attributes:
-        fine: the window with the ring around it.
-        coarse: for each coarse level, the tokens that the region's pooled tokens summarise.
-    """
+    """What a window sees, cut to the image: the fine level, and the sub-windows of each coarse level."""
 
     fine: Size
     coarse: tuple[Size, ...]
@@ -30,15 +25,12 @@ class ReceptiveField:
 
 
 def receptive_field(stage: StageConfig, options: FocalOptions) -> ReceptiveField:
-    """What one window of a stage sees in one block.
-
-    A window at the border sees less (or, where the map wraps around, the opposite edge instead).
-    """
+    """What one window sees in one block; a window at the border sees less, or the opposite edge."""
     stride = options.patch_size * 2 ** (stage.stage - 1)
-    picture = image_size(options.img_size)
+    height, width = image_size(options.img_size)
 
     def pixels(tokens: Size) -> Size:
-        return min(tokens[0] * stride, picture[0]), min(tokens[1] * stride, picture[1])
+        return min(tokens[0] * stride, height), min(tokens[1] * stride, width)
 
     fine = stage.window[0] + 2 * stage.expand[0], stage.window[1] + 2 * stage.expand[1]
     pooled = (

@@ -1,6 +1,6 @@
-"""Registers every preset with timm, under its full name.
+"""Registration of every preset with timm, under its full name.
 
-Imported right after timm itself, be it by `focal` on its way: so the network is imported by the first call.
+Imported right after timm itself; the network is imported only when the first model is created.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _cfg(name: str) -> dict[str, Any]:
-    """timm's description of a preset. There is no `url`: the authors' links are dead."""
+    """timm's description of a preset, without `url`: the authors' links are dead."""
     options = preset_options(name)
     height, width = image_size(options.img_size)
     return {
@@ -43,7 +43,7 @@ default_cfgs = generate_default_cfgs({name: _cfg(name) for name in PRESETS})
 
 
 def create_focal(name: str, pretrained: bool = False, **kwargs: Any) -> FocalTransformer:
-    """Build a preset by timm's factory: `features_only`, `checkpoint_path` and the like work.
+    """Build a preset by timm's factory, with `features_only`, `checkpoint_path` and the like.
 
     Raises:
         TypeError: an option is unknown.
@@ -65,9 +65,9 @@ def create_focal(name: str, pretrained: bool = False, **kwargs: Any) -> FocalTra
 
 
 def fit_pretrained(state_dict: dict[str, Any], model: FocalTransformer) -> dict[str, Tensor]:
-    """timm's hook between a checkpoint and the model: other formats, windows and regions than the model's.
+    """timm's hook for checkpoints: fit other formats, windows and regions to the model.
 
-    What still does not fit stays in: timm adapts the first convolution and the head, and refuses the rest.
+    Values that still do not fit stay in: timm adapts the first convolution and the head, and refuses others.
 
     Raises:
         ValueError: no weights, or values that are not finite.

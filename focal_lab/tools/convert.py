@@ -181,7 +181,7 @@ def _way_out(
 
     if "not Swin's" in error.message:
         return "omit --from-swin"
-    if "NaN" in error.message or "no ring of the released code" in error.message:
+    if "NaN" in error.message or "not a ring of the released code" in error.message:
         return "use another file; such weights cannot be repaired"
     named = in_our_names(weights)
     stem = named.values.get(ANCHOR)

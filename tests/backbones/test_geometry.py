@@ -11,7 +11,7 @@ from torch import Tensor
 
 from focal_lab.backbones import geometry
 from focal_lab.backbones import masks as visibility
-from focal_lab.backbones.attention.coarse_levels import CoarseLevel, Size
+from focal_lab.backbones.coarse_levels import CoarseLevel, Size
 from focal_lab.backbones.geometry import WindowGrid
 
 SIZES = [(10, 10), (7, 13), (13, 6), (4, 9), (3, 3)]

@@ -1,10 +1,11 @@
-"""The maps that an attention's keys and values are read from, and how windows look at them.
+"""The padded maps that keys and values are read from, and how windows look at them.
 
-Shape suffixes: B batch, H W canvas height and width, C channels, P windows per map.
+Shape suffixes: B batch, H W canvas height and width, C channels.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -14,47 +15,28 @@ from focal_lab.backbones.options import Size
 
 @dataclass(frozen=True)
 class Layout:
-    """Everything about an attention that is not a tensor.
-
-    Attributes:
-        grid: how windows lie.
-        heads: N.
-        scale: factor of the scores.
-    """
+    """Everything about an attention that is not a tensor; `scale` multiplies the queries."""
 
     grid: WindowGrid
     heads: int
     scale: float
 
 
-@dataclass(frozen=True)
-class KeyMap:
-    """One level's k and v, and how windows look at them.
+class KeyMap(NamedTuple):
+    """One level's keys and values: k is the first half of the channels, v the second.
 
-    Attributes:
-        kv_BHWC: padded map, k in the first half of the channels and v in the second.
-        windows: windows per direction.
-        step: distance of neighbouring windows' regions, in this map's tokens.
-        region: extent of a region.
+    `step` is the distance between the regions of neighbouring windows, in tokens of this map.
     """
 
     kv_BHWC: Tensor  # noqa: N815
-    windows: Size
     step: Size
     region: Size
 
-    @property
-    def keys(self) -> int:
-        """Keys that this level gives to each query."""
-        return self.region[0] * self.region[1]
-
 
 def split_levels(qkv_BHWC: Tensor, coarse: Sequence[Tensor], layout: Layout) -> tuple[Tensor, list[KeyMap]]:
-    """Scaled queries (B, H, W, C), and the keys' maps, fine first, padded to what border windows see."""
+    """Scaled queries (B, H, W, C), and the padded map of each level, fine first."""
     grid, dim = layout.grid, qkv_BHWC.shape[-1] // 3
-    maps = [KeyMap(pad_fine(qkv_BHWC[..., dim:], grid), grid.windows, grid.window, grid.fine_region)]
-    maps += [
-        KeyMap(pad_coarse(kv, level), grid.windows, level.cells, level.region)
-        for kv, level in zip(coarse, grid.levels, strict=True)
-    ]
+    maps = [KeyMap(pad_fine(qkv_BHWC[..., dim:], grid), grid.window, grid.fine_region)]
+    for kv_BHWC, level in zip(coarse, grid.levels, strict=True):
+        maps.append(KeyMap(pad_coarse(kv_BHWC, level), level.cells, level.region))
     return qkv_BHWC[..., :dim] * layout.scale, maps

@@ -1,41 +1,40 @@
 """Focal self-attention (Yang et al. 2021, section 3.2): fine keys nearby, pooled keys far away.
 
-Shape suffixes: B batch, H W map height and width, C channels, N heads, D channels per head, P windows per
-map, Q queries per window (s_p * s_p), K keys per window over all levels, G = B * P * N.
+Shape suffixes: B batch, H W map height and width, C channels, N heads, P windows per map, Q queries per
+window (s_p * s_p), K keys per window over all levels, T entries of the bias tables.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from focal_lab.backbones import geometry
-from focal_lab.backbones import masks as visibility
+from focal_lab.backbones import geometry, masks
 from focal_lab.backbones.attention.fused import attend
 from focal_lab.backbones.attention.key_maps import Layout
 from focal_lab.backbones.attention.pooling import make_pooling
 from focal_lab.backbones.attention.reference import attend_reference
 from focal_lab.backbones.cpu.dispatch import in_graph, is_plain
 from focal_lab.backbones.geometry import WindowGrid
-from focal_lab.backbones.options import StageConfig
+from focal_lab.backbones.options import FocalOptions, StageConfig
 
 
 class FocalAttention(nn.Module):
-    """One softmax over the window's region of fine tokens and, per coarse level, a region of pooled ones.
+    """One softmax over a window's region of fine tokens and, per coarse level, a region of pooled tokens.
 
-    Parameters are named as in timm's Swin where they mean the same, so that a focal backbone without focal
-    levels takes Swin's weights as they are.
+    Parameters that exist in timm's Swin have the same names, so Swin's weights load into a focal backbone
+    without focal levels.
 
     Args:
         stage: what the stage computes.
         border: wrap or mask.
         pool: fc, mean, max or conv.
-        pool_init: released or mean, where fc pooling begins.
+        pool_init: released or mean, the initialisation of fc pooling.
         coarse_bias: query or window, whether each query has its own bias for a pooled token.
-        attention: fast or reference: the same function, computed quickly or obviously.
+        attention: fast or reference, two implementations of the same function.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class FocalAttention(nn.Module):
             torch.empty(self.num_heads, geometry.coarse_table_size(stage.window, level, self.bias_per_window))
             for level in stage.levels
         )
-        # two names: the tables of one kind must not be taken for the other's when their sizes agree
+        # two names, so that a checkpoint's tables of one kind never load as the other when the sizes agree
         self.coarse_bias_tables = nn.ParameterList() if self.bias_per_window else tables
         self.window_bias_tables = tables if self.bias_per_window else nn.ParameterList()
         self.pools = nn.ModuleList(
@@ -82,12 +81,12 @@ class FocalAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Position biases are drawn like the released code's: truncated normal of 0.02."""
+        """Draw the position biases as the released code does: truncated normal, std 0.02."""
         for table in self.position_biases():
             nn.init.trunc_normal_(table, std=0.02)
 
     def init_non_persistent_buffers(self) -> None:
-        """Indices that follow from the stage; timm calls this after a model has left the meta device."""
+        """Compute the index buffers; timm calls this after a model has left the meta device."""
         device = self.relative_position_bias_table.device
         index = geometry.bias_index(self.stage, self.bias_per_window)
         self.register_buffer("bias_index", torch.as_tensor(index, device=device).flatten(), persistent=False)
@@ -98,13 +97,9 @@ class FocalAttention(nn.Module):
     def position_biases(self) -> list[nn.Parameter]:
         """The learned position biases, fine to coarse."""
         ring = [] if self.ring_bias is None else [self.ring_bias]
-        return [
-            self.relative_position_bias_table,
-            *ring,
-            # torch 2.11's Dynamo cannot unpack a ParameterList within a list
-            *list(self.coarse_bias_tables),
-            *list(self.window_bias_tables),
-        ]
+        # torch 2.11's Dynamo cannot unpack a ParameterList within a list
+        coarse = list(self.coarse_bias_tables) + list(self.window_bias_tables)
+        return [self.relative_position_bias_table, *ring, *coarse]
 
     def forward(self, x_BHWC: Tensor, shifted: bool = False, valid_B2: Tensor | None = None) -> Tensor:
         """Attend within a normalised map.
@@ -112,34 +107,38 @@ class FocalAttention(nn.Module):
         Args:
             x_BHWC: feature map of any size.
             shifted: whether this block's windows are shifted (by the stage's shift).
-            valid_B2: height and width in tokens of what each picture fills of the map; None for all. Needs
+            valid_B2: height and width of each image in tokens; None if images fill the map. Needs
                 border="mask".
 
         Returns:
             Map of the same shape.
         """
-        height, width = x_BHWC.shape[1:3]
-        grid = geometry.lay_windows(
-            self.stage, (height, width), shifted, self.border, padded=valid_B2 is not None
-        )
+        qkv_BHWC, coarse, bias_NQK, allowed, layout = self.project(x_BHWC, shifted, valid_B2)
+        dropout = self.attn_drop if self.training else 0.0
+        implementation = attend_reference if self.attention == "reference" else attend
+        out_BHWC = implementation(qkv_BHWC, coarse, bias_NQK, allowed, layout, dropout)
+        dropped: Tensor = self.proj_drop(self.proj(geometry.from_canvas(out_BHWC, layout.grid)))
+        return dropped
+
+    def project(
+        self, x_BHWC: Tensor, shifted: bool = False, valid_B2: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor], Tensor, Tensor | None, Layout]:
+        """The arguments of `attend`: q, k and v; k and v of the pooled tokens; biases; mask; layout."""
+        size, device = (x_BHWC.shape[1], x_BHWC.shape[2]), x_BHWC.device
+        grid = geometry.lay_windows(self.stage, size, shifted, self.border, padded=valid_B2 is not None)
         if valid_B2 is not None:
-            x_BHWC = x_BHWC.where(visibility.inside_picture(height, width, valid_B2), 0.0)
+            x_BHWC = x_BHWC.where(masks.inside_image(*size, valid_B2), 0.0)
         canvas_BHWC = geometry.to_canvas(x_BHWC, grid)
-        inside = self._inside(grid, x_BHWC.device, valid_B2)
-        pooled = []
+        inside = None
+        if valid_B2 is not None or (grid.masked and grid.levels and grid.canvas != grid.map_size):
+            inside = self._mask(masks.inside_map, grid, device, valid_B2)
+        coarse = []
         for level, pool in zip(grid.levels, self.pools, strict=True):
             cells_BHWC = geometry.fit_cells(canvas_BHWC, grid, level)
             inside_cells = None if inside is None else geometry.fit_cells(inside, grid, level)
-            pooled.append(pool(cells_BHWC, inside_cells))
-        qkv_BHWC, coarse = project(canvas_BHWC, pooled, self.qkv)
-        allowed = self._allowed(grid, x_BHWC.device, valid_B2)
-        layout = Layout(grid, self.num_heads, self.scale)
-        dropout = self.attn_drop if self.training else 0.0
-        chosen = attend_reference if self.attention == "reference" else attend
-        out_BHWC = chosen(qkv_BHWC, coarse, self.bias(), allowed, layout, dropout)
-        out_BHWC = self.proj(geometry.from_canvas(out_BHWC, grid))
-        dropped: Tensor = self.proj_drop(out_BHWC)
-        return dropped
+            coarse.append(project_keys(pool(cells_BHWC, inside_cells), self.qkv))
+        allowed = self._mask(masks.allowed_keys, grid, device, valid_B2)
+        return self.qkv(canvas_BHWC), coarse, self.bias(), allowed, Layout(grid, self.num_heads, self.scale)
 
     def bias(self) -> Tensor:
         """Learned position biases of all levels, shape (N, Q, K), in the order of the keys."""
@@ -151,51 +150,38 @@ class FocalAttention(nn.Module):
             bias_NQK = bias_NQK.masked_fill(self.hidden_keys, float("-inf"))
         return bias_NQK
 
-    def _inside(
-        self, grid: WindowGrid, device: torch.device, valid_B2: Tensor | None = None
+    def _mask(
+        self,
+        make: Callable[[WindowGrid, torch.device, Tensor | None], Tensor | None],
+        grid: WindowGrid,
+        device: torch.device,
+        valid_B2: Tensor | None,
     ) -> Tensor | None:
-        """(B, H, W, 1) canvas mask for the pooling; None where padding counts like any token."""
-        if valid_B2 is not None:
-            return visibility.inside_map(grid, device, valid_B2)[..., None]
-        if not grid.masked or len(grid.levels) == 0 or grid.canvas == grid.map_size:
-            return None
-        return self._kept("inside", grid, device, lambda: visibility.inside_map(grid, device)[..., None])
-
-    def _allowed(
-        self, grid: WindowGrid, device: torch.device, valid_B2: Tensor | None = None
-    ) -> Tensor | None:
-        if valid_B2 is not None:
-            return visibility.allowed_keys(grid, device, valid_B2)
-        return self._kept("allowed", grid, device, lambda: visibility.allowed_keys(grid, device))
-
-    def _kept(
-        self, name: str, grid: WindowGrid, device: torch.device, make: Callable[[], Tensor | None]
-    ) -> Tensor | None:
-        """A mask, made once a map size and kept; in a traced graph it is part of the graph."""
-        if in_graph():
-            return make()
-        key = (grid, device, name)
+        """A mask, cached per map size unless it depends on the images; a traced graph contains its own."""
+        if valid_B2 is not None or in_graph():
+            return make(grid, device, valid_B2)
+        key = (grid, device, make.__name__)
         if key not in self._masks:
             with torch.inference_mode(False):  # an inference tensor could never serve a training step
-                made = make()
-            if made is not None and type(made) is not Tensor:
-                return made  # a fake tensor must not outlive the trace that made it
-            if made is not None and device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-                return made  # it holds nothing before the graph's first replay
+                mask = make(grid, device, None)
+            if mask is not None and type(mask) is not Tensor:
+                return mask  # a fake tensor must not outlive the trace that created it
+            if mask is not None and device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+                return mask  # its memory is empty until the CUDA graph's first replay
             if len(self._masks) >= 64:
                 self._masks.clear()
-            self._masks[key] = made
+            self._masks[key] = mask
         return self._masks[key]
 
     def __prepare_scriptable__(self) -> None:
-        """What torch.jit.script asks first: it cannot compile this module, so say why and what can be done.
+        """Refuse torch.jit.script, which cannot compile this module, with the reason and the alternative.
 
         Raises:
             RuntimeError: always.
         """
         raise RuntimeError(
-            "torch.jit.script does not take focal attention: its windows are laid out by Python objects that "
-            "TorchScript, which torch has deprecated, cannot express; use torch.export or torch.jit.trace"
+            "torch.jit.script does not support focal attention: its windows are laid out by Python objects, "
+            "which TorchScript (deprecated by torch) cannot express; use torch.export or torch.jit.trace"
         )
 
     def extra_repr(self) -> str:
@@ -203,32 +189,38 @@ class FocalAttention(nn.Module):
         return f"keys={self.stage.keys_per_window}, window={self.stage.window}, border={self.border}"
 
 
-def project(x_BHWC: Tensor, pooled: Sequence[Tensor], layer: nn.Module) -> tuple[Tensor, list[Tensor]]:
-    """q, k and v of a map's tokens, and k and v of the tokens pooled from it, by one linear layer.
+def make_attention(
+    stage: StageConfig, options: FocalOptions, *, attn_drop: float, proj_drop: float
+) -> FocalAttention:
+    """The attention of a stage's blocks."""
+    return FocalAttention(
+        stage,
+        border=options.border,
+        pool=options.focal_pool,
+        pool_init=options.pool_init,
+        coarse_bias=options.coarse_bias,
+        attention=options.attention,
+        qkv_bias=options.qkv_bias,
+        attn_drop=attn_drop,
+        proj_drop=proj_drop,
+    )
 
-    Args:
-        x_BHWC: the canvas.
-        pooled: (B, h, w, C) for each coarse level.
-        layer: C to 3 C channels.
 
-    Returns:
-        q, k and v (B, H, W, 3 C) of the canvas, and k and v (B, h, w, 2 C) of each level.
-    """
-    dim, coarse = x_BHWC.shape[-1], []
-    for x_BhwC in pooled:
-        if is_plain(layer, nn.Linear):  # nobody asks for q of pooled tokens
-            weight, bias = cast(nn.Linear, layer).weight, cast(nn.Linear, layer).bias
-            coarse.append(F.linear(x_BhwC, weight[dim:], None if bias is None else bias[dim:]))
-        else:
-            coarse.append(layer(x_BhwC)[..., dim:])
-    return layer(x_BHWC), coarse
+def project_keys(pooled_BhwC: Tensor, layer: nn.Module) -> Tensor:
+    """k and v (B, h, w, 2 C) of pooled tokens, by the layer that also projects q."""
+    dim = pooled_BhwC.shape[-1]
+    if not is_plain(layer, nn.Linear):
+        all_Bhw3C: Tensor = layer(pooled_BhwC)
+        return all_Bhw3C[..., dim:]
+    weight, bias = cast(nn.Linear, layer).weight, cast(nn.Linear, layer).bias
+    return F.linear(pooled_BhwC, weight[dim:], None if bias is None else bias[dim:])
 
 
 def count_released_ring_keys(stage: StageConfig) -> int:
-    """Ring keys that the released code stores for a square window: four rolled copies, some twice.
+    """Ring keys that the released code stores for a square window: four rolled copies, some keys twice.
 
-    It keeps one bias for each, so its parameter count exceeds ours: 132 for 120 at window 7 and expansion
-    3, 300 for 204 at window 14.
+    It has one bias for each, so its parameter count exceeds ours: 132 keys instead of 120 at window 7 and
+    expansion 3, 300 instead of 204 at window 14.
     """
     queries = math.prod(stage.window)
     height, width = stage.window[0] - stage.expand[0], stage.window[1] - stage.expand[1]

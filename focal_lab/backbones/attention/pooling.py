@@ -1,8 +1,10 @@
 """Sub-window pooling (section 3.2, equation 1): one token for s_w x s_w neighbours.
 
 Shape suffixes: B batch, H W map of whole sub-windows, h w pooled map, S tokens of a sub-window (s_w * s_w),
-C channels. Every pooling takes the map and, with a masked border, which of its tokens lie inside the picture;
-the others are zero, which the weighted sums need not be told.
+C channels.
+
+Every pooling maps (B, H, W, C) to (B, h, w, C). With a masked border it also takes the mask of tokens inside
+the image; those outside are zero, so weighted sums do not need it.
 """
 
 import math
@@ -21,8 +23,8 @@ class LinearPool(nn.Module):
 
     Args:
         size: the sub-window in tokens.
-        as_mean: begin as the mean of the tokens, weights of 1 / s_w^2, and keep that when the network is
-            initialised. The released code sets these weights too, but its initialisation overwrites them.
+        as_mean: initialise to the mean of the tokens, weights of 1 / s_w^2. The released code sets these
+            weights too, but the initialisation of the network overwrites them.
     """
 
     def __init__(self, size: Size, as_mean: bool = False) -> None:
@@ -33,13 +35,12 @@ class LinearPool(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The mean, if asked; otherwise what was drawn for all linear layers stays."""
+        """The mean if `as_mean`; otherwise the initialisation of all linear layers is kept."""
         if self.as_mean:
             nn.init.constant_(self.linear.weight, 1 / self.linear.in_features)
             nn.init.zeros_(self.linear.bias)
 
     def forward(self, x_BHWC: Tensor, inside_BHW1: Tensor | None = None) -> Tensor:
-        """(B, H, W, C) to (B, h, w, C)."""
         x_BhwSC = sub_windows(x_BHWC, self.size)
         if is_plain(self.linear, nn.Linear):
             return torch.matmul(self.linear.weight, x_BhwSC).squeeze(-2) + self.linear.bias
@@ -56,7 +57,6 @@ class ConvPool(nn.Module):
         self.conv = nn.Conv2d(dim, dim, kernel_size=size, groups=dim)
 
     def forward(self, x_BHWC: Tensor, inside_BHW1: Tensor | None = None) -> Tensor:
-        """(B, H, W, C) to (B, h, w, C)."""
         x_BhwSC = sub_windows(x_BHWC, self.size)
         if is_plain(self.conv, nn.Conv2d):
             weight_SC = self.conv.weight.flatten(1).t()
@@ -74,7 +74,6 @@ class MeanPool(nn.Module):
         self.size = size
 
     def forward(self, x_BHWC: Tensor, inside_BHW1: Tensor | None = None) -> Tensor:
-        """(B, H, W, C) to (B, h, w, C)."""
         x_BhwSC = sub_windows(x_BHWC, self.size)
         if inside_BHW1 is None:
             return x_BhwSC.mean(-2)
@@ -89,18 +88,16 @@ class MaxPool(nn.Module):
         self.size = size
 
     def forward(self, x_BHWC: Tensor, inside_BHW1: Tensor | None = None) -> Tensor:
-        """(B, H, W, C) to (B, h, w, C)."""
         x_BhwSC = sub_windows(x_BHWC, self.size)
         if inside_BHW1 is None:
             return x_BhwSC.amax(-2)
         inside_BhwS1 = sub_windows(inside_BHW1, self.size)
-        lowest = torch.finfo(x_BHWC.dtype).min
-        pooled = x_BhwSC.masked_fill(~inside_BhwS1, lowest).amax(-2)
+        pooled = x_BhwSC.masked_fill(~inside_BhwS1, torch.finfo(x_BHWC.dtype).min).amax(-2)
         return pooled.masked_fill(~inside_BhwS1.any(-2), 0.0)  # such cells are masked; keep them finite
 
 
 def make_pooling(kind: str, dim: int, size: Size, init: str = "released") -> nn.Module:
-    """The pooling of that name: fc (which `init` begins as released or mean), conv, mean or max."""
+    """The pooling of that name: fc (initialised as `init`, released or mean), conv, mean or max."""
     if kind == "fc":
         return LinearPool(size, as_mean=init == "mean")
     if kind == "conv":

@@ -1,9 +1,9 @@
-"""Focal attention the obvious way: window by window, every key looked up, every score kept.
+"""Reference focal attention: window by window, every key looked up, every score materialised.
 
-The yardstick of `attention_kernels`: written to be read and believed, not to be fast.
+Slow and easy to verify; tests compare `fused` with it.
 
 Shape suffixes: B batch, H W map height and width, C channels, N heads, D channels per head, Q queries per
-window, R keys of one level, K keys per window over all levels.
+window, K keys per window over all levels.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from focal_lab.backbones.attention.key_maps import KeyMap, Layout, split_levels
+from focal_lab.backbones.attention.key_maps import Layout, split_levels
 
 
 def attend_reference(
@@ -23,19 +23,24 @@ def attend_reference(
     layout: Layout,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Same arguments and result as `attention_kernels.attend`; dropout draws other numbers."""
+    """Same arguments and result as `fused.attend`; dropout draws other random numbers."""
     heads, window = layout.heads, layout.grid.window
     q_BHWC, maps = split_levels(qkv_BHWC, coarse, layout)
-    window_rows, window_columns = maps[0].windows
+    window_rows, window_columns = layout.grid.windows
     rows = []
     for i in range(window_rows):
         row = []
         for j in range(window_columns):
             top, left = i * window[0], j * window[1]
-            q_BNQD = _heads(q_BHWC[:, top : top + window[0], left : left + window[1]], heads)
-            seen = [_region(level, i, j) for level in maps]
-            k_BNKD = torch.cat([_heads(region.chunk(2, -1)[0], heads) for region in seen], 2)
-            v_BNKD = torch.cat([_heads(region.chunk(2, -1)[1], heads) for region in seen], 2)
+            q_BNQD = _split_heads(q_BHWC[:, top : top + window[0], left : left + window[1]], heads)
+            keys, values = [], []
+            for level in maps:
+                top, left = i * level.step[0], j * level.step[1]
+                region = level.kv_BHWC[:, top : top + level.region[0], left : left + level.region[1]]
+                k_BHWC, v_BHWC = region.chunk(2, -1)
+                keys.append(_split_heads(k_BHWC, heads))
+                values.append(_split_heads(v_BHWC, heads))
+            k_BNKD, v_BNKD = torch.cat(keys, 2), torch.cat(values, 2)
             scores_BNQK = q_BNQD @ k_BNKD.transpose(2, 3) + bias_NQK
             if allowed is not None:
                 hidden_B1QK = ~allowed[:, None, i * window_columns + j]
@@ -49,12 +54,6 @@ def attend_reference(
     return torch.cat(rows, 1)
 
 
-def _region(level: KeyMap, i: int, j: int) -> Tensor:
-    """The tokens of a level that window (i, j) sees: (B, region height, region width, 2 C)."""
-    top, left = i * level.step[0], j * level.step[1]
-    return level.kv_BHWC[:, top : top + level.region[0], left : left + level.region[1]]
-
-
-def _heads(x_BHWC: Tensor, heads: int) -> Tensor:
+def _split_heads(x_BHWC: Tensor, heads: int) -> Tensor:
     """(B, N, H * W, D)."""
     return torch.unflatten(x_BHWC.flatten(1, 2), -1, (heads, -1)).transpose(1, 2)

@@ -28,7 +28,7 @@ CHUNK_BYTES = 1 << 22
 def attend_chunked(
     qkv_BHWC: Tensor, coarse: Sequence[Tensor], bias_NQK: Tensor, allowed: Tensor | None, layout: Layout
 ) -> Tensor:
-    """`attention_kernels.attend` for tensors on the CPU, without dropout."""
+    """`fused.attend` for tensors on the CPU, without dropout."""
     bias_NQK = bias_NQK.to(qkv_BHWC.dtype)
     out_BHWC: Tensor = _ChunkedAttention.apply(qkv_BHWC, bias_NQK, allowed, layout, *coarse)
     return out_BHWC

@@ -1,4 +1,4 @@
-"""Whether a call is an ordinary one: no graph is recorded, and a module computes what its kind does."""
+"""Checks for tracing and for modified modules, for which shortcuts would be wrong."""
 
 import torch
 from torch import nn
@@ -8,21 +8,20 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 def in_graph() -> bool:
-    """Whether what is computed is recorded (torch.compile, torch.export, torch.jit.trace) or transformed."""
+    """Whether computation is traced (torch.compile, torch.export, torch.jit.trace) or transformed."""
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or is_transformed()
 
 
 def is_transformed() -> bool:
-    """Whether torch.func (vmap, grad, jvp) or forward-mode differentiation is at work."""
+    """Whether torch.func (vmap, grad, jvp) or forward-mode differentiation is active."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether calling a module does just what its kind does with its weights, which may then be used instead.
+    """Whether using a module's weights directly gives the same as calling it.
 
-    Not so with hooks (its own or those of all modules), parametrizations, another `forward` (a subclass such
-    as a low-rank adapter or a quantized layer, one put on the module or on its class), or weights that are
-    tensors of another kind.
+    Not so with hooks (its own or global), parametrizations, another `forward` (a subclass such as a low-rank
+    adapter or a quantized layer, or a patched module or class), or weights that are tensor subclasses.
     """
     hooks = (
         module._forward_hooks,
@@ -34,7 +33,7 @@ def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     return (
         type(module) is kind
         and not any(hooks)
-        # torch's own, such as the counter of operations, only watch
+        # torch's own, such as the FLOP counter's, only observe
         and all(hook.__module__.startswith("torch.") for hook in of_all_modules)
         and "forward" not in vars(module)
         and kind.forward.__module__ == kind.__module__

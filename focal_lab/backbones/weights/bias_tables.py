@@ -1,66 +1,46 @@
-"""What of an attention's weights depends on sizes: position biases and pooling, from one stage to another.
+"""Resizing an attention's position biases and pooling weights from one stage's sizes to another's.
 
-Shape suffixes: N heads, T positions of a table. Keys are relative to the attention module.
+Shape suffixes: N heads, T positions of a table, Q queries of a window, R keys of its ring. Keys are relative
+to the attention module.
 """
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from focal_lab.backbones.options import FocalOptions, Size, StageConfig, resolve_stages
-from focal_lab.backbones.weights import interpolate as resizing
+from focal_lab.backbones.options import FocalOptions, StageConfig, resolve_stages
+from focal_lab.backbones.weights import interpolate
+from focal_lab.backbones.weights.formats import OWN, PER_QUERY, PER_WINDOW, RING, Shape, level_of
+from focal_lab.backbones.weights.report import Change, FitReport
 from focal_lab.backbones.weights.table_sizes import (
     NotSquareError,
-    Source,
-    expand_of,
-    pool_size_of,
-    region_of,
-    square_side,
+    TableSizes,
+    infer_sizes,
+    size_text,
     table_side,
-    told,
-    window_of,
 )
-
-OWN, RING = "relative_position_bias_table", "ring_bias"
-PER_QUERY, PER_WINDOW = "coarse_bias_tables", "window_bias_tables"
-
-_POSITIONAL = re.compile(rf"({OWN}|{RING}|({PER_QUERY}|{PER_WINDOW})\.\d+|pools\.\d+\..+)$")
-_LEVEL = re.compile(rf"({PER_QUERY}|{PER_WINDOW}|pools)\.(\d+)(\..+)?$")
-
-Shape = tuple[int, ...]
 
 
 @dataclass
 class Rebuilt:
-    """One attention's values for the new sizes; by old key what was dropped, by new key all else.
+    """One attention's values for the new sizes.
 
     Attributes:
-        values: all that is known; what could not be handled is in it as it came.
-        interpolated: the shape before, and from what to what.
-        dropped: the shape, and why the model has no place for it.
-        fresh: why the checkpoint has nothing for it.
-        refused: why it cannot be resized.
+        values: by new key; a value that cannot be resized is passed on unchanged.
+        report: what was interpolated, dropped or left fresh.
+        refused: why a value cannot be resized.
     """
 
     values: dict[str, Tensor] = field(default_factory=dict)
-    interpolated: dict[str, tuple[Shape, str]] = field(default_factory=dict)
-    dropped: dict[str, tuple[Shape, str]] = field(default_factory=dict)
-    fresh: dict[str, str] = field(default_factory=dict)
+    report: FitReport = field(default_factory=FitReport)
     refused: dict[str, str] = field(default_factory=dict)
 
 
-def is_positional(key: str) -> bool:
-    """Whether a parameter's shape depends on windows, regions or pool sizes."""
-    _, attention, name = key.rpartition("attn.")
-    return bool(attention) and _POSITIONAL.match(name) is not None
-
-
 def level_numbers(stage: StageConfig, options: FocalOptions) -> list[int]:
-    """The number of each coarse level among those that the options ask for.
+    """For each coarse level of the stage its number, from 0, among those that the options ask for.
 
-    They are counted from 0, but `level_overlap="exclude"` can switch levels off.
+    `level_overlap="exclude"` can switch levels off.
     """
     every = resolve_stages(replace(options, level_overlap="keep"))[stage.stage - 1].levels
     sizes = [(level.pool_size, level.region) for level in every]
@@ -75,187 +55,148 @@ def rebuild_attention(
     *,
     levels: Sequence[int],
     found: Collection[str],
-    source: Source | None = None,
+    source: TableSizes | None = None,
 ) -> Rebuilt:
     """Position biases and pooling weights for the windows, ring, regions and sub-windows of `stage`.
 
     Args:
         values: the checkpoint's, for one attention.
-        expected: the model's positional parameters.
+        expected: the shapes of the model's.
         stage: the model's stage.
         interpolation: bicubic or bilinear.
         levels: the checkpoint's coarse level for each of the stage's; -1 where it has none.
-        found: keys that at least one attention of the checkpoint's stage has. What none has, a stage of
-            other sizes did not need and stays fresh; what only this one lacks is missing.
-        source: the sizes of `values`; None to tell them from their shapes, which square windows allow.
+        found: keys that at least one attention of the checkpoint's stage has. A key that none has stays
+            fresh; a key that only this attention lacks is missing.
+        source: the sizes of `values`; None to infer them from their shapes.
     """
     same = {key: tuple(value.shape) for key, value in values.items()} == dict(expected)
     own = values.get(OWN)
-    known = own is not None and own.shape[1:] == expected[OWN][1:]  # the same heads
-    known = known and all(values[key].ndim == ndim for key, ndim in _dimensions(values).items())
-    if (same and source in (None, Source.of(stage))) or not known:
+    comparable = own is not None and own.shape[1:] == expected[OWN][1:]  # the same heads
+    for key, value in values.items():
+        comparable = comparable and (key.startswith("pools.") or value.ndim == (3 if key == RING else 2))
+    if not comparable or (same and source in (None, TableSizes.of(stage))):
         return Rebuilt(dict(values))
-    work = _Work(values, expected, stage, interpolation, source, found)
-    try:
-        work.window = source.window if source else window_of(values[OWN], values.get(RING), stage)
-    except NotSquareError as error:
-        return Rebuilt(dict(values), refused={OWN: str(error)})
-    work.own()
-    work.ring()
+    errors: dict[str, str] = {}
+    if source is None:
+        try:
+            source, errors = infer_sizes(values, stage, levels)
+        except NotSquareError as error:
+            return Rebuilt(dict(values), refused={OWN: str(error)})
+    work = _Rebuilding(values, expected, stage, interpolation, found, source, errors)
+    work.fine()
     for new, old in enumerate(levels):
         work.level(old, new)
-    work.surplus(levels)
+    for key, value in values.items():
+        number = level_of(key)
+        if number is not None and number not in levels:
+            work.drop(key, value, "the model's stage has fewer coarse levels")
     return work.rebuilt
 
 
-def _dimensions(values: Mapping[str, Tensor]) -> dict[str, int]:
-    return {key: 3 if key == RING else 2 for key in values if not key.startswith("pools.")}
-
-
 @dataclass
-class _Work:
-    """One attention on its way; each method takes its keys from `values` to `rebuilt`."""
+class _Rebuilding:
+    """Moves keys from `values` to `rebuilt`; `errors` says whose size is unclear."""
 
     values: Mapping[str, Tensor]
     expected: Mapping[str, Shape]
     stage: StageConfig
     interpolation: str
-    source: Source | None
     found: Collection[str]
-    window: Size = (0, 0)
+    source: TableSizes
+    errors: Mapping[str, str]
     rebuilt: Rebuilt = field(default_factory=Rebuilt)
 
-    def own(self) -> None:
-        """Swin's table."""
-        table_TN = self.values[OWN]
-        new = resizing.resize_own_table(table_TN, self.window, self.stage.window, self.interpolation)
-        self._keep(OWN, table_TN, new, f"window {told(self.window)} to {told(self.stage.window)}")
-
-    def ring(self) -> None:
-        """The ring, with the own table filling its hole."""
-        ring_NQR, wanted = self.values.get(RING), RING in self.expected
-        if ring_NQR is None:
-            if wanted and RING not in self.found:
-                self.rebuilt.fresh[RING] = "there is no ring to take it from"
-            return
-        if not wanted:
-            self.rebuilt.dropped[RING] = (tuple(ring_NQR.shape), "the model's stage has no ring")
-            return
-        try:
-            expand = self.source.expand if self.source else expand_of(ring_NQR, self.window, self.stage)
-        except NotSquareError as error:
-            self._refuse(RING, RING, str(error))
-            return
-        new = resizing.resize_ring(
-            ring_NQR,
-            self.values[OWN],
-            self.window,
-            expand,
+    def fine(self) -> None:
+        """Swin's table and the ring, whose hole the table fills."""
+        old, new, table_TN, ring_NQR = (
+            self.source.window,
             self.stage.window,
-            self.stage.expand,
-            self.interpolation,
+            self.values[OWN],
+            self.values.get(RING),
         )
-        why = f"window {told(self.window)} to {told(self.stage.window)}"
-        if self.window == self.stage.window:
-            why = f"ring {told(expand)} to {told(self.stage.expand)}"
-        self._keep(RING, ring_NQR, new, why)
+        why = f"window {size_text(old)} to {size_text(new)}"
+        self.keep(OWN, table_TN, interpolate.resize_own_table(table_TN, old, new, self.interpolation), why)
+        if ring_NQR is None:
+            if RING in self.expected and RING not in self.found:
+                self.leave_fresh(RING, "there is no ring to take it from")
+        elif RING not in self.expected:
+            self.drop(RING, ring_NQR, "the model's stage has no ring")
+        elif RING in self.errors:
+            self.refuse(RING, RING, self.errors[RING])
+        else:
+            before, after = self.source.expand, self.stage.expand
+            if old == new:
+                why = f"ring {size_text(before)} to {size_text(after)}"
+            ring = interpolate.resize_ring(ring_NQR, table_TN, old, before, new, after, self.interpolation)
+            self.keep(RING, ring_NQR, ring, why)
 
     def level(self, old: int, new: int) -> None:
         """One coarse level: its table and its pooling."""
-        names = [name for name in (PER_QUERY, PER_WINDOW) if f"{name}.{old}" in self.values]
-        if names:
-            try:
-                self._table(names[0], old, new)
-            except NotSquareError as error:
-                self._refuse(f"{names[0]}.{old}", f"{names[0]}.{new}", str(error))
-        elif not any(
-            key.startswith((f"{PER_QUERY}.{old}", f"{PER_WINDOW}.{old}", f"pools.{old}."))
-            for key in self.found
-        ):
+        tables = [name for name in (PER_QUERY, PER_WINDOW) if f"{name}.{old}" in self.values]
+        if tables:
+            self._table(tables[0], old, new)
+        elif old not in map(level_of, self.found):
             for key in self.expected:
-                match = _LEVEL.match(key)
-                if match and int(match[2]) == new:
-                    self.rebuilt.fresh[key] = "there is no such coarse level to take it from"
+                if level_of(key) == new:
+                    self.leave_fresh(key, "there is no such coarse level to take it from")
             return
         for key, value in self.values.items():
             if key.startswith(f"pools.{old}."):
                 self._pooling(key, f"pools.{new}.{key.split('.', 2)[2]}", value, old, new)
 
-    def surplus(self, levels: Sequence[int]) -> None:
-        """Drop the levels that the model has not."""
-        for key, value in self.values.items():
-            match = _LEVEL.match(key)
-            if match and int(match[2]) not in levels:
-                why = "the model's stage has fewer coarse levels"
-                self.rebuilt.dropped[key] = (tuple(value.shape), why)
-
     def _table(self, name: str, old: int, new: int) -> None:
         key, table_NT = f"{name}.{old}", self.values[f"{name}.{old}"]
         wanted = PER_QUERY if f"{PER_QUERY}.{new}" in self.expected else PER_WINDOW
-        target, region = f"{wanted}.{new}", self.stage.levels[new].region
+        target = f"{wanted}.{new}"
         if name == PER_WINDOW and wanted == PER_QUERY:
             rule = "one bias per window (coarse_bias=window) cannot become one per query (coarse_bias=query)"
-            self._refuse(key, target, f"{rule}; build the model with coarse_bias=window")
+            self.refuse(key, target, f"{rule}; build the model with coarse_bias=window")
             return
-        if name == PER_QUERY and wanted == PER_QUERY:
-            if tuple(table_NT.shape) == self.expected[target] and self.window == self.stage.window:
-                side = new_side = region
-            else:
-                side = self._side(table_NT, old)
-                new_side = table_side(self.stage.window, region)
-            grown = f"region {told(region_of(side, self.window))} to {told(region)}"
-            if self.window != self.stage.window:
-                grown = f"window {told(self.window)} to {told(self.stage.window)}"
-            resized = resizing.resize_coarse_table(table_NT, side, new_side, self.interpolation)
-            self._keep(target, table_NT, resized, grown)
+        if key in self.errors:
+            self.refuse(key, target, self.errors[key])
             return
-        values_NT = table_NT
-        if name == PER_QUERY:
-            before = region_of(self._side(table_NT, old), self.window)
-            values_NT = resizing.average_over_queries(table_NT, self.window, before)
-        elif tuple(table_NT.shape) == self.expected[target] and not self.source:
-            before = region
-        else:
-            before = self.source.regions[old] if self.source else square_side(table_NT, "region")
-        resized = resizing.resize_coarse_table(values_NT, before, region, self.interpolation)
-        grown = f"region {told(before)} to {told(region)}"
-        averaged = "one bias per query to their average over queries"
-        if name == PER_QUERY:
-            grown = averaged if before == region else f"{averaged} and {grown}"
-        self._keep(target, table_NT, resized, grown)
+        before, after = self.source.regions[old], self.stage.levels[new].region
+        reasons = [f"region {size_text(before)} to {size_text(after)}"]
+        old_side, new_side, values_NT = before, after, table_NT
+        if wanted == PER_QUERY:
+            old_side, new_side = table_side(self.source.window, before), table_side(self.stage.window, after)
+            if self.source.window != self.stage.window:
+                reasons = [f"window {size_text(self.source.window)} to {size_text(self.stage.window)}"]
+        elif name == PER_QUERY:
+            values_NT = interpolate.average_over_queries(table_NT, self.source.window, before)
+            averaged = "one bias per query to their average over queries"
+            reasons = [averaged] if before == after else [averaged, *reasons]
+        resized = interpolate.resize_coarse_table(values_NT, old_side, new_side, self.interpolation)
+        self.keep(target, table_NT, resized, " and ".join(reasons))
 
     def _pooling(self, key: str, target: str, value: Tensor, old: int, new: int) -> None:
-        wanted, size = self.expected.get(target), self.stage.levels[new].pool_size
-        fits = wanted is None or not key.endswith(".weight") or tuple(value.shape) == wanted
-        if (fits and self.source is None) or wanted is None or value.ndim not in (2, 4):
-            self.rebuilt.values[target] = value  # another kind of pooling is not ours to translate
-            return
-        try:
-            before = self.source.pools[old] if self.source else pool_size_of(value)
-        except NotSquareError as error:
-            self._refuse(key, target, str(error))
-            return
-        resized = value
-        if key.endswith(".weight"):
-            resized = resizing.resize_pooling(value, before, size, self.interpolation)
-        self._keep(target, value, resized, f"pool size {told(before)} to {told(size)}")
-
-    def _side(self, table_NT: Tensor, level: int) -> Size:
-        """The extent of a per-query table, window + region - 1."""
-        if self.source:
-            return table_side(self.window, self.source.regions[level])
-        side = square_side(table_NT, "window and region")
-        if min(region_of(side, self.window)) < 1:
-            raise NotSquareError(
-                f"shape {tuple(table_NT.shape)} is too small for the window {told(self.window)} of its stage"
+        if target not in self.expected or value.ndim not in (2, 4):
+            self.rebuilt.values[target] = (
+                value  # a bias, or another kind of pooling, which cannot be translated
             )
-        return side
+        elif key in self.errors:
+            self.refuse(key, target, self.errors[key])
+        else:
+            before, after = self.source.pools[old], self.stage.levels[new].pool_size
+            resized = interpolate.resize_pooling(value, before, after, self.interpolation)
+            self.keep(target, value, resized, f"pool size {size_text(before)} to {size_text(after)}")
 
-    def _keep(self, key: str, before: Tensor, after: Tensor, why: str) -> None:
+    def keep(self, key: str, before: Tensor, after: Tensor, why: str) -> None:
+        """Use a value, and report it unless it is the same tensor."""
         self.rebuilt.values[key] = after
         if after is not before:
-            self.rebuilt.interpolated[key] = (tuple(before.shape), why)
+            change = Change(key, tuple(before.shape), self.expected[key], why)
+            self.rebuilt.report.interpolated.append(change)
 
-    def _refuse(self, key: str, target: str, why: str) -> None:
+    def drop(self, key: str, value: Tensor, why: str) -> None:
+        """Report a value that the model has no parameter for."""
+        self.rebuilt.report.dropped.append(Change(key, tuple(value.shape), None, why))
+
+    def leave_fresh(self, key: str, why: str) -> None:
+        """Report a parameter that has no value."""
+        self.rebuilt.report.fresh.append(Change(key, None, self.expected[key], why))
+
+    def refuse(self, key: str, target: str, why: str) -> None:
+        """Pass on a value that cannot be resized."""
         self.rebuilt.values[target] = self.values[key]
         self.rebuilt.refused[target] = why

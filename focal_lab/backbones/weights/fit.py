@@ -1,37 +1,39 @@
-"""Fitting a state dict to a model: other names, windows, regions and levels than the model's.
+"""Fitting a checkpoint to a model of other parameter names, windows, regions or levels.
 
-What fits as it is, is passed on untouched. Everything else is reported, and what cannot be made to fit is
+Values that fit are passed on unchanged, every other change is reported, and what cannot be made to fit is
 refused with its key.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from focal_lab.backbones.weights.bias_tables import (
+from focal_lab.backbones.protocol import FocalNetwork
+from focal_lab.backbones.weights.bias_tables import level_numbers, rebuild_attention
+from focal_lab.backbones.weights.formats import (
     PER_QUERY,
     PER_WINDOW,
-    Rebuilt,
+    NamedWeights,
     Shape,
+    WeightsError,
+    in_our_names,
     is_positional,
-    level_numbers,
-    rebuild_attention,
 )
-from focal_lab.backbones.weights.formats import NamedWeights, WeightsError, in_our_names
 from focal_lab.backbones.weights.report import Change, FitReport
 
-if TYPE_CHECKING:
-    from focal_lab.backbones.model import FocalTransformer
-
 T = TypeVar("T")
+_HEAD = "head.fc."
 
 
 @dataclass
 class Fit:
-    """A state dict on its way: what does not fit is still in `values` as it came."""
+    """A partly fitted state dict; values that do not fit are unchanged.
+
+    `misfits` and `refused` are pairs of a key and why it does not fit, or cannot be resized.
+    """
 
     values: dict[str, Tensor]
     report: FitReport
@@ -41,25 +43,26 @@ class Fit:
 
 def fit_weights(
     state_dict: Mapping[str, Any],
-    model: "FocalTransformer",
+    model: FocalNetwork,
     *,
     interpolation: str = "bicubic",
     transfer: bool = False,
 ) -> tuple[dict[str, Tensor], FitReport]:
-    """A state dict that `model` loads, from one in any format that `released_format` knows.
+    """Convert a checkpoint of any known format to a state dict that `model` loads.
 
     Args:
         state_dict: tensors by name, or a checkpoint that wraps them.
-        model: what they are for; it is not changed, and may be on the meta device.
+        model: the target; it is not changed, and may be on the meta device.
         interpolation: bicubic, or bilinear as in the paper.
-        transfer: the model has another task. A head of other classes stays fresh; a head, a last norm or last
-            stages that the model has been cut of are dropped.
+        transfer: the model has another task. A head with other classes stays fresh; a head, a last norm or
+        last
+            stages that were pruned from the model are dropped.
 
     Returns:
-        The fitted values, and what became of each.
+        The fitted values, and what happened to each.
 
     Raises:
-        WeightsError: no weights, values that are not finite, or an architecture that is not the model's.
+        WeightsError: no weights, values that are not finite, or an architecture other than the model's.
     """
     named = in_our_names(state_dict)
     check_finite(named)
@@ -69,7 +72,7 @@ def fit_weights(
     return finish(fit, model)
 
 
-def finish(fit: Fit, model: "FocalTransformer") -> tuple[dict[str, Tensor], FitReport]:
+def finish(fit: Fit, model: FocalNetwork) -> tuple[dict[str, Tensor], FitReport]:
     """The values of a fit in the model's order.
 
     Raises:
@@ -84,70 +87,83 @@ def finish(fit: Fit, model: "FocalTransformer") -> tuple[dict[str, Tensor], FitR
 
 
 def fit_named(
-    named: NamedWeights,
-    model: "FocalTransformer",
-    interpolation: str,
-    fresh: Mapping[str, str] | None = None,
+    named: NamedWeights, model: FocalNetwork, interpolation: str, fresh: Mapping[str, str] | None = None
 ) -> Fit:
-    """Resize what can be resized, and list what does not fit.
-
-    Args:
-        named: the checkpoint.
-        model: what it is for.
-        interpolation: bicubic or bilinear.
-        fresh: parameters to be left as initialised, and why.
-    """
+    """Resize what can be, and list what does not fit; `fresh` maps keys to leave initialised to reasons."""
+    own = model.state_dict(keep_vars=True)
     expected = expected_shapes(model)
     fit = Fit(dict(named.values), FitReport(named.origin, buffers=named.buffers))
     fit.report.dropped += [Change(key, None, None, "not part of the backbone") for key in named.outside]
-    own = _tensors(model)
-    touched = set(fresh or {})
-    fit.values |= {key: own[key].detach() for key in touched}
     fit.report.fresh += [Change(key, None, expected[key], why) for key, why in (fresh or {}).items()]
-    for prefix, rebuilt in _rebuild_stages(fit.values, model, interpolation):
-        for key in [key for key in fit.values if key.startswith(prefix) and is_positional(key)]:
-            del fit.values[key]
-        fit.values |= {prefix + key: value for key, value in rebuilt.values.items()}
-        fit.values |= {prefix + key: own[prefix + key].detach() for key in rebuilt.fresh}
-        touched |= {prefix + key for key in rebuilt.interpolated} | {prefix + key for key in rebuilt.fresh}
-        fit.report.add(prefix, rebuilt, _below(expected, prefix))
-        fit.refused += [(prefix + key, why) for key, why in rebuilt.refused.items()]
-    for key in expected:  # a file may list its tensors in any order
-        if key in named.folded and key in fit.values:
+    resized = set()
+    for i, stage in enumerate(model.stages_config[: len(model.layers)]):
+        prefixes = [f"layers.{i}.blocks.{j}.attn." for j in range(stage.depth)]
+        given = [_positional(fit.values, prefix) for prefix in prefixes]
+        found = {key for block in given for key in block}
+        tables = sum(key.startswith((f"{PER_QUERY}.", f"{PER_WINDOW}.")) for key in found)
+        # with as many levels as the model they are the model's; surplus ones may be those it switched off
+        levels = list(range(len(stage.levels)))
+        if tables > len(levels):
+            levels = level_numbers(stage, model.options)
+        for prefix, block in zip(prefixes, given, strict=True):
+            shapes = _positional(expected, prefix)
+            rebuilt = rebuild_attention(block, shapes, stage, interpolation, levels=levels, found=found)
+            for key in block:
+                del fit.values[prefix + key]
+            fit.values |= {prefix + key: value for key, value in rebuilt.values.items()}
+            fit.report.add(prefix, rebuilt.report)
+            fit.refused += [(prefix + key, why) for key, why in rebuilt.refused.items()]
+            resized |= {prefix + change.key for change in rebuilt.report.interpolated}
+    fresh_keys = {change.key for change in fit.report.fresh}
+    fit.values |= {key: own[key].detach() for key in fresh_keys}
+    missing = []
+    for key, shape in expected.items():
+        value = fit.values.get(key)
+        if value is None:
+            missing.append((key, f"is missing; the model needs it in shape {shape}"))
+            continue
+        if key in named.folded:
             before, why = named.folded[key]
             fit.report.folded.append(Change(key, before, tuple(named.values[key].shape), why))
-    _compare(fit, named, expected, touched)
+        if tuple(value.shape) != shape:
+            if key not in dict(fit.refused):
+                fit.misfits.append((key, f"shape {tuple(value.shape)} is not the model's {shape}"))
+        elif key not in named.folded and key not in fresh_keys | resized:
+            fit.report.mapped.append(Change(key, shape, shape, named.sources.get(key, key)))
+    fit.misfits += missing
+    for key, value in fit.values.items():
+        if key not in expected:
+            shape, name = tuple(value.shape), named.sources.get(key, key)
+            fit.misfits.append((key, f"is not a parameter of the model (shape {shape}, from {name})"))
     return fit
 
 
-def forgive_task(fit: Fit, model: "FocalTransformer") -> None:
-    """Take back the misfits that only say that the model has another task than the checkpoint."""
-    own = _tensors(model)
+def forgive_task(fit: Fit, model: FocalNetwork) -> None:
+    """Remove the misfits that only mean that the model has another task than the checkpoint."""
+    own = model.state_dict(keep_vars=True)
     expected = expected_shapes(model)
-    stages = len(model.layers)
-    cut = [f"layers.{i}." for i in range(stages, len(model.stages_config))]
-    cut += ["norm."] if isinstance(model.norm, nn.Identity) else []
+    pruned = [f"layers.{i}." for i in range(len(model.layers), len(model.stages_config))]
+    pruned += ["norm."] if isinstance(model.norm, nn.Identity) else []
     kept = []
     for key, message in fit.misfits:
         found = fit.values.get(key)
         shape = None if found is None else tuple(found.shape)
-        if key.startswith("head.fc.") and key in expected:
+        if key.startswith(_HEAD) and key in expected:
             if shape is not None and shape[1:] != expected[key][1:]:
                 kept.append((key, message))  # another width, not other classes
                 continue
             why = "the checkpoint has no head" if shape is None else f"its head has {shape[0]} classes"
             fit.report.fresh.append(Change(key, shape, expected[key], why))
             fit.values[key] = own[key].detach()
-        elif key.startswith(("head.fc.", *cut)):
+        elif key.startswith((_HEAD, *pruned)):
             fit.report.dropped.append(Change(key, shape, None, "the model ends before it"))
             del fit.values[key]
         else:
             kept.append((key, message))
     fit.misfits = kept
-    heads = [change for change in fit.report.mapped if change.key.startswith("head.fc.")]
-    if heads and any(change.key.startswith("head.fc.") for change in fit.report.fresh):
-        # a classifier's weight without its bias, or the reverse, is worth nothing
-        for change in heads:
+    if any(change.key.startswith(_HEAD) for change in fit.report.fresh):
+        # a classifier's weight without its bias, or the reverse, is useless
+        for change in [change for change in fit.report.mapped if change.key.startswith(_HEAD)]:
             fit.report.mapped.remove(change)
             fit.report.fresh.append(change._replace(why="the rest of the head does not fit"))
             fit.values[change.key] = own[change.key].detach()
@@ -157,12 +173,12 @@ def check_finite(named: NamedWeights) -> None:
     """Refuse NaN and infinities.
 
     Raises:
-        WeightsError: the first key that holds some.
+        WeightsError: the first key that contains some.
     """
     for key, value in named.values.items():
         if not value.is_floating_point() or value.is_meta:
             continue
-        # one pass over the values: a sum that is finite has finite terms; one that is not may have overflowed
+        # one pass over the values: a finite sum has finite terms; another may have overflowed
         if not value.sum(dtype=torch.promote_types(value.dtype, torch.float32)).isfinite():
             count = int((~value.isfinite()).sum())
             if count:
@@ -172,68 +188,14 @@ def check_finite(named: NamedWeights) -> None:
 
 
 def expected_shapes(model: nn.Module) -> dict[str, Shape]:
-    """Shapes of all that a state dict of the model holds, in its order."""
-    return {key: tuple(value.shape) for key, value in _tensors(model).items()}
+    """Shapes of everything in a state dict of the model, in its order."""
+    return {key: tuple(value.shape) for key, value in model.state_dict(keep_vars=True).items()}
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = model.state_dict(keep_vars=True)
-    return tensors
-
-
-def _rebuild_stages(
-    values: Mapping[str, Tensor], model: "FocalTransformer", interpolation: str
-) -> Iterator[tuple[str, Rebuilt]]:
-    """Every attention that the checkpoint knows, with the prefix of its keys."""
-    expected = expected_shapes(model)
-    for i, stage in enumerate(model.stages_config[: len(model.layers)]):
-        prefixes = [f"layers.{i}.blocks.{j}.attn." for j in range(stage.depth)]
-        given = [_below(values, prefix) for prefix in prefixes]
-        found = {key for block in given for key in block}
-        tables = sum(key.startswith((f"{PER_QUERY}.", f"{PER_WINDOW}.")) for key in found)
-        # with as many levels as the model they are the model's; with more they may be those it switched off
-        levels = list(range(len(stage.levels)))
-        if tables > len(levels):
-            levels = level_numbers(stage, model.options)
-        for prefix, block in zip(prefixes, given, strict=True):
-            yield (
-                prefix,
-                rebuild_attention(
-                    block,
-                    _below(expected, prefix),
-                    stage,
-                    interpolation,
-                    levels=levels,
-                    found=found,
-                ),
-            )
-
-
-def _below(entries: Mapping[str, T], prefix: str) -> dict[str, T]:
-    """The positional entries of one attention."""
+def _positional(entries: Mapping[str, T], prefix: str) -> dict[str, T]:
+    """The positional entries of one attention, without their prefix."""
     return {
         key.removeprefix(prefix): entry
         for key, entry in entries.items()
         if key.startswith(prefix) and is_positional(key)
     }
-
-
-def _compare(fit: Fit, named: NamedWeights, expected: Mapping[str, Shape], touched: set[str]) -> None:
-    """Sort everything that was not resized into mapped and misfits: shapes, then missing, then surplus."""
-    missing = []
-    for key, shape in expected.items():
-        value = fit.values.get(key)
-        if value is None:
-            missing.append((key, f"is missing; the model needs it in shape {shape}"))
-        elif tuple(value.shape) != shape:
-            if key not in dict(fit.refused):
-                fit.misfits.append((key, f"shape {tuple(value.shape)} is not the model's {shape}"))
-        elif key not in touched and key not in named.folded:
-            fit.report.mapped.append(Change(key, shape, shape, named.sources.get(key, key)))
-    fit.misfits += missing
-    for key, value in fit.values.items():
-        if key not in expected:
-            name = named.sources.get(key, key)
-            fit.misfits.append(
-                (key, f"is no parameter of the model (shape {tuple(value.shape)}, from {name})")
-            )

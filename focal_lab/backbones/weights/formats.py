@@ -1,11 +1,10 @@
-"""State dicts of others in our names: the authors' released code, timm's and Microsoft's Swin.
+"""Translate checkpoints of the released code and of timm's and Microsoft's Swin to our parameter names.
 
 Shape suffixes: N heads, Q queries of a window, R keys of its ring.
-
-Nothing here knows the model that the weights are for; `weights` fits what comes out to it.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,16 +16,22 @@ from focal_lab.backbones import geometry
 
 RELEASED, MICROSOFT_SWIN, TIMM_SWIN, OURS = "released code", "Microsoft Swin", "timm Swin", "focal-lab"
 
-# where training scripts put the weights; averaged ones first, as timm does
+# keys under which training scripts save the weights; averaged ones first, as in timm
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 ANCHOR = "patch_embed.proj.weight"
+OWN, RING = "relative_position_bias_table", "ring_bias"
+PER_QUERY, PER_WINDOW = "coarse_bias_tables", "window_bias_tables"
 
+_POSITIONAL = re.compile(rf"({OWN}|{RING}|({PER_QUERY}|{PER_WINDOW})\.\d+|pools\.\d+\..+)$")
+_LEVEL = re.compile(rf"({PER_QUERY}|{PER_WINDOW}|pools)\.(\d+)(\..+)?$")
 _BUFFERS = ("relative_position_index", "valid_ind_", "attn_mask")
 _RELEASED_MARKS = ("_to_neighbors", "_to_windows.", ".pool_layers.", "layers.0.downsample.proj.")
 
+Shape = tuple[int, ...]
+
 
 class WeightsError(ValueError):
-    """Weights that cannot be used, said as `key: what is wrong with it`."""
+    """Weights that cannot be used; the text is `key: message`."""
 
     def __init__(self, message: str, key: str | None = None) -> None:
         super().__init__(f"{key}: {message}" if key else message)
@@ -38,24 +43,24 @@ class NamedWeights:
     """A state dict in our names.
 
     Attributes:
-        origin: whose format it was in.
+        origin: the format it was in.
         values: tensors by our names.
-        sources: the name that each had, where it was another.
-        folded: what several values were made one for: the shape before, and what they were.
-        buffers: what is computed and not learned, left out.
-        outside: what lies beside the backbone, such as a task's loss.
+        sources: each tensor's original name, if different.
+        folded: for values that replace several: the shape before, and the reason.
+        buffers: tensors left out because they are computed, not learned.
+        outside: keys that are not part of the backbone, such as a task's loss.
     """
 
     origin: str
     values: dict[str, Tensor] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
-    folded: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
+    folded: dict[str, tuple[Shape, str]] = field(default_factory=dict)
     buffers: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
 
 
 def unwrap(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, which may lie under `model`, `state_dict` or the like.
+    """The tensors of a checkpoint, which may be nested under `model`, `state_dict` or similar.
 
     Raises:
         WeightsError: there are none.
@@ -81,7 +86,7 @@ def in_our_names(state: Mapping[str, Any]) -> NamedWeights:
     weights = unwrap(state)
     prefix = find_prefix(weights)
     named = NamedWeights(_origin([key.removeprefix(prefix) for key in weights if key.startswith(prefix)]))
-    # both older formats have the downsampling at the end of a stage, so the first stage has one
+    # both older formats downsample at the end of a stage, so the first stage has a downsampling
     at_the_end = any(key.startswith(f"{prefix}layers.0.downsample.") for key in weights)
     for full, value in weights.items():
         if not full.startswith(prefix):
@@ -105,7 +110,7 @@ def in_our_names(state: Mapping[str, Any]) -> NamedWeights:
 
 
 def find_prefix(keys: Mapping[str, Any]) -> str:
-    """What stands before the backbone's own names; the shortest of several, nothing if there is none."""
+    """The common prefix of the backbone's names; the shortest of several, empty if there is none."""
     if ANCHOR in keys:
         return ""
     prefixes = [key.removesuffix(ANCHOR) for key in keys if key.endswith(f".{ANCHOR}")]
@@ -115,13 +120,12 @@ def find_prefix(keys: Mapping[str, Any]) -> str:
 def fold_ring(bias_NQR: Tensor) -> Tensor:
     """Biases of a ring's distinct tokens from those of the released code's four rolled copies of the map.
 
-    The copies show some tokens twice, each time with a bias of its own. In a softmax two equal keys with
-    biases b1 and b2 are exactly one key with bias log(exp b1 + exp b2). Computed in float64, returned in the
-    dtype given.
+    Some tokens are in two copies, each time with another bias. In a softmax two equal keys with biases b1 and
+    b2 are exactly one key with bias log(exp b1 + exp b2). Computed in float64, returned in the input's dtype.
 
     Args:
-        bias_NQR: for each query the copies' keys that leave its window, 4 w^2 - 4 (w - e)^2 of them for
-            window w and expansion e: copies rolled by (-e, -e), (-e, e), (e, -e) and (e, e), each row by row.
+        bias_NQR: for each query the copies' keys outside its window, 4 w^2 - 4 (w - e)^2 of them for window w
+            and expansion e: copies rolled by (-e, -e), (-e, e), (e, -e) and (e, e), each row by row.
 
     Returns:
         Shape (N, w^2, (w + 2e)^2 - w^2), keys row by row.
@@ -131,18 +135,14 @@ def fold_ring(bias_NQR: Tensor) -> Tensor:
     """
     window, expand = _released_ring(tuple(bias_NQR.shape))
     ring = torch.as_tensor(geometry.ring_positions((window, window), (expand, expand)))
-    place = (ring.cumsum(0) - 1).view(
-        window + 2 * expand, window + 2 * expand
-    )  # of a frame's cell in the ring
+    position = (ring.cumsum(0) - 1).view(window + 2 * expand, -1)  # of each token of the region in the ring
     side = torch.arange(window)
-    folded_NQR = torch.full(
-        (*bias_NQR.shape[:2], int(ring.sum())), -math.inf, dtype=torch.float64, device=bias_NQR.device
-    )
+    folded_NQR = bias_NQR.new_full((*bias_NQR.shape[:2], int(ring.sum())), -math.inf, dtype=torch.float64)
     first = 0
     for down, right in ((expand, expand), (expand, -expand), (-expand, expand), (-expand, -expand)):
         rows, columns = torch.meshgrid(side + down, side + right, indexing="ij")
         leaves = (rows < 0) | (rows >= window) | (columns < 0) | (columns >= window)
-        cells = place[rows[leaves] + expand, columns[leaves] + expand].to(bias_NQR.device)
+        cells = position[rows[leaves] + expand, columns[leaves] + expand].to(bias_NQR.device)
         copy_NQR = bias_NQR[:, :, first : first + len(cells)].double()
         folded_NQR[:, :, cells] = torch.logaddexp(folded_NQR[:, :, cells], copy_NQR)
         first += len(cells)
@@ -151,15 +151,15 @@ def fold_ring(bias_NQR: Tensor) -> Tensor:
 
 def _released_ring(shape: tuple[int, ...]) -> tuple[int, int]:
     """(window, expansion) of the released code's ring biases (N, w^2, 4 w^2 - 4 (w - e)^2)."""
-    told = f"shape {shape} is no ring of the released code"
+    error = f"shape {shape} is not a ring of the released code"
     if len(shape) != 3 or math.isqrt(shape[1]) ** 2 != shape[1] or shape[2] % 4:
-        raise ValueError(f"{told}: (heads, w^2, 4 w^2 - 4 (w - e)^2) for window w and expansion e")
+        raise ValueError(f"{error}: (heads, w^2, 4 w^2 - 4 (w - e)^2) for window w and expansion e")
     window, rest = math.isqrt(shape[1]), shape[1] - shape[2] // 4
     if rest < 0 or math.isqrt(rest) ** 2 != rest or rest == shape[1]:
-        raise ValueError(f"{told} of window {window}: 4 w^2 - 4 (w - e)^2 keys for expansion e")
+        raise ValueError(f"{error} of window {window}: 4 w^2 - 4 (w - e)^2 keys for expansion e")
     expand = window - math.isqrt(rest)
     if 2 * expand > window:
-        raise ValueError(f"{told} that closes: its expansion {expand} exceeds half of the window {window}")
+        raise ValueError(f"{error} that closes: its expansion {expand} exceeds half of the window {window}")
     return window, expand
 
 
@@ -171,6 +171,18 @@ def _origin(keys: list[str]) -> str:
     focal = any("ring_bias" in key or "coarse_bias" in key or "window_bias" in key for key in keys)
     merges = any(".downsample.reduction." in key for key in keys)
     return TIMM_SWIN if merges and not focal else OURS
+
+
+def is_positional(key: str) -> bool:
+    """Whether a parameter's shape depends on windows, regions or pool sizes."""
+    _, attention, name = key.rpartition("attn.")
+    return bool(attention) and _POSITIONAL.match(name) is not None
+
+
+def level_of(key: str) -> int | None:
+    """The coarse level that an attention's parameter belongs to, counted from 0."""
+    match = _LEVEL.match(key)
+    return int(match[2]) if match else None
 
 
 def _our_name(key: str, value: Tensor, weights: Mapping[str, Tensor], prefix: str, at_the_end: bool) -> str:

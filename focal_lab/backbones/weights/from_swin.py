@@ -1,43 +1,42 @@
-"""A Focal Transformer that begins from Swin's weights, as the paper built Focal-Large.
+"""Initialise a Focal Transformer from Swin's weights, as the paper did for Focal-Large.
 
-"We initialise from Swin-Large's ImageNet-22K checkpoint without window shift": whatever both networks have is
-copied, and what only the Focal Transformer has (ring, pooling, biases of pooled tokens) begins anew.
+"We initialise from Swin-Large's ImageNet-22K checkpoint without window shift": parameters that both networks
+have are copied; those of the Focal Transformer alone (ring, pooling, biases of pooled tokens) stay fresh.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
+from focal_lab.backbones.protocol import FocalNetwork
 from focal_lab.backbones.weights.fit import check_finite, expected_shapes, finish, fit_named, forgive_task
 from focal_lab.backbones.weights.formats import (
     MICROSOFT_SWIN,
     TIMM_SWIN,
     NamedWeights,
+    Shape,
     WeightsError,
     in_our_names,
 )
 from focal_lab.backbones.weights.report import Change, FitReport
 
-if TYPE_CHECKING:
-    from focal_lab.backbones.model import FocalTransformer
-
 
 def swin_to_focal(
-    state_dict: Mapping[str, Any], model: "FocalTransformer", *, interpolation: str = "bicubic"
+    state_dict: Mapping[str, Any], model: FocalNetwork, *, interpolation: str = "bicubic"
 ) -> tuple[dict[str, Tensor], FitReport]:
     """A state dict for `model` from timm's or Microsoft's Swin of the same depths and width.
 
-    Attention, MLPs, norms and the own window's biases are copied; the patch embedding and the downsampling
-    where the model's do not overlap; the head where it has the same classes.
+    Attention, MLPs, norms and the window's own biases are copied; the patch embedding and the downsampling if
+    the model's do not overlap; the head if it has the same number of classes.
 
     Args:
         state_dict: Swin's weights, or a checkpoint that wraps them.
-        model: what they are for; it is not changed.
-        interpolation: bicubic or bilinear, where the windows differ.
+        model: the target; it is not changed.
+        interpolation: bicubic or bilinear, used if the windows differ.
 
     Returns:
-        The fitted values, and what became of each.
+        The fitted values, and what happened to each.
 
     Raises:
         WeightsError: not Swin's weights, values that are not finite, or other depths or widths.
@@ -47,18 +46,21 @@ def swin_to_focal(
         raise WeightsError(f"these weights are not Swin's but in the format of {named.origin}")
     check_finite(named)
     expected = expected_shapes(model)
-    fresh: dict[str, str] = {}
+    fresh = {key: "Swin has no layer scale" for key in expected if key.endswith((".gamma_1", ".gamma_2"))}
     dropped: list[Change] = []
-    for key in expected:
-        if key.rpartition(".")[2] in ("gamma_1", "gamma_2"):
-            fresh[key] = "Swin has no layer scale"
+
+    def drop(prefix: str, why: str) -> None:
+        for key in [key for key in named.values if key.startswith(prefix)]:
+            dropped.append(Change(key, tuple(named.values.pop(key).shape), None, why))
+        fresh.update({key: why for key in expected if key.startswith(prefix)})
+
     if model.options.use_conv_embed:
-        _renew(named, "patch_embed.", "its patch embedding does not overlap", expected, fresh, dropped)
+        drop("patch_embed.", "its patch embedding does not overlap")
     if model.options.downsample == "conv":
         for i in range(1, len(model.layers)):
             prefix = f"layers.{i}.downsample."
             if model.options.use_conv_embed:
-                _renew(named, prefix, "its patch merging does not overlap", expected, fresh, dropped)
+                drop(prefix, "its patch merging does not overlap")
             else:
                 _fold_merging(named, prefix, fresh, expected)
     fit = fit_named(named, model, interpolation, fresh)
@@ -68,11 +70,11 @@ def swin_to_focal(
 
 
 def merging_as_convolution(reduction: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """The 2 x 2 convolution of stride 2 that is patch merging's linear map, its norm's affine part included.
+    """The 2 x 2 convolution of stride 2 equal to patch merging's linear map and its norm's affine part.
 
     Swin concatenates the tokens of a 2 x 2 patch column by column: top left, bottom left, top right, bottom
-    right. `reduction(scale * x + shift)` of the concatenated x is the convolution of the map, exactly. The
-    norm's division by the patch's standard deviation is no linear map and is left out.
+    right. `reduction(scale * x + shift)` of the concatenated x is exactly that convolution of the map. The
+    norm's division by the patch's standard deviation is not linear and is left out.
 
     Args:
         reduction: weight of shape (2C, 4C).
@@ -88,11 +90,11 @@ def merging_as_convolution(reduction: Tensor, scale: Tensor, shift: Tensor) -> t
 
 
 def _fold_merging(
-    named: NamedWeights, prefix: str, fresh: dict[str, str], expected: Mapping[str, tuple[int, ...]]
+    named: NamedWeights, prefix: str, fresh: dict[str, str], expected: Mapping[str, Shape]
 ) -> None:
-    """Replace one patch merging by the convolution; untouched where it is not whole, which is told later."""
+    """Replace one patch merging by the convolution; an incomplete one is left for `finish` to report."""
     keys = [prefix + name for name in ("reduction.weight", "norm.weight", "norm.bias")]
-    if any(key not in named.values for key in keys):
+    if not all(key in named.values for key in keys):
         return
     reduction, scale, shift = (named.values[key] for key in keys)
     if reduction.ndim != 2 or scale.shape != shift.shape or tuple(scale.shape) != (reduction.shape[1],):
@@ -110,16 +112,3 @@ def _fold_merging(
     why = "patch merging and its norm's scale and shift"
     named.folded[f"{prefix}proj.weight"] = (tuple(reduction.shape), why)
     named.folded[f"{prefix}proj.bias"] = (tuple(shift.shape), why)
-
-
-def _renew(
-    named: NamedWeights,
-    prefix: str,
-    why: str,
-    expected: Mapping[str, tuple[int, ...]],
-    fresh: dict[str, str],
-    dropped: list[Change],
-) -> None:
-    for key in [key for key in named.values if key.startswith(prefix)]:
-        dropped.append(Change(key, tuple(named.values.pop(key).shape), None, why))
-    fresh |= {key: why for key in expected if key.startswith(prefix)}

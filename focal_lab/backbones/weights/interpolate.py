@@ -1,8 +1,8 @@
-"""Position biases and pooling weights for windows, rings, regions and sub-windows of other sizes.
+"""Interpolation of position biases and pooling weights to other windows, rings, regions and sub-windows.
 
-Tables over relative positions are taken for pictures and resampled with pixel centres aligned, corners not,
-without antialiasing: what `torch.nn.functional.interpolate` does and timm's
-`resize_rel_pos_bias_table_simple` with it. The paper resamples bilinearly; bicubic is the habit of timm.
+Tables over relative positions are resampled like images, with `align_corners=False` and no antialiasing, as
+by `torch.nn.functional.interpolate` and timm's `resize_rel_pos_bias_table_simple`. The paper resamples
+bilinearly; timm's default is bicubic.
 
 Shape suffixes: N heads, C channels, T positions of a table, Q queries of a window, R keys of its ring,
 K keys of a region.
@@ -25,16 +25,17 @@ def resize_own_table(table_TN: Tensor, window: Size, new_window: Size, interpola
     """Swin's table of (2 s_p - 1)^2 relative positions for another window, shape (T', N)."""
     if window == new_window:
         return table_TN
-    side, new_side = _own_side(window), _own_side(new_window)
-    image_NHW = table_TN.t().reshape(-1, *side)
-    return resize_picture(image_NHW, new_side, interpolation).flatten(1).t().contiguous()
+    (height, width), (new_height, new_width) = window, new_window
+    image_NHW = table_TN.t().reshape(-1, 2 * height - 1, 2 * width - 1)
+    new_side = (2 * new_height - 1, 2 * new_width - 1)
+    return resize_image(image_NHW, new_side, interpolation).flatten(1).t().contiguous()
 
 
 def resize_coarse_table(table_NT: Tensor, side: Size, new_side: Size, interpolation: str) -> Tensor:
-    """A coarse level's table, laid out as a picture of `side`, for one of `new_side`; shape (N, T')."""
+    """A coarse level's table of height and width `side`, resized to `new_side`; shape (N, T')."""
     if side == new_side:
         return table_NT
-    return resize_picture(table_NT.reshape(-1, *side), new_side, interpolation).flatten(1)
+    return resize_image(table_NT.reshape(-1, *side), new_side, interpolation).flatten(1)
 
 
 def average_over_queries(table_NT: Tensor, window: Size, region: Size) -> Tensor:
@@ -55,21 +56,20 @@ def resize_ring(
 ) -> Tensor:
     """The ring's biases for another window or expansion, shape (N, Q', R').
 
-    The ring alone is no picture: it has a hole where the window is. The hole is filled with the window's own
-    biases, so that each query has a bias for each key of the whole frame. Then the queries, which form a
-    picture of the window, are resampled, and the keys, which form a picture of the frame; the new ring is cut
-    out. Both move with the window: a key keeps its distance from the window, measured in windows. So a ring
-    that only becomes narrower loses its outer keys and changes nothing else, one that only becomes wider
-    repeats its outermost biases, and where the ring grows in proportion to the window (7 and 3 to 14 and
-    6) the frame is resampled as any other picture.
+    The hole in the ring is filled with the window's own biases, so that each query has a bias for each key of
+    the whole frame. Then the queries, an image of the window, and the keys, an image of the frame, are
+    resampled, and the new ring is cut out. A key keeps its distance from the window, measured in windows. So
+    a ring that only becomes narrower loses its outer keys and changes nothing else, one that only becomes
+    wider repeats its outermost biases, and a ring that grows in proportion to the window (7 and 3 to 14 and
+    6) is resampled like any other image.
 
     Args:
         ring_NQR: the ring's biases, keys row by row.
-        own_TN: the own window's table that belongs to them.
+        own_TN: the table of the window's own biases.
         window: queries per direction.
         expand: tokens of the ring beyond the window.
-        new_window: the window wanted.
-        new_expand: the ring wanted.
+        new_window: the new window.
+        new_expand: the new expansion.
         interpolation: bicubic or bilinear.
     """
     if (window, expand) == (new_window, new_expand):
@@ -85,8 +85,8 @@ def resize_ring(
     for axis in (0, 1):
         old, new = window[axis], new_window[axis]
         queries = _matrix(_centres(old, new), old, interpolation, frame_NQK)
-        places = torch.arange(-new_expand[axis], new + new_expand[axis], dtype=torch.float64)
-        keys = (places + 0.5) * (old / new) - 0.5 + expand[axis]
+        positions = torch.arange(-new_expand[axis], new + new_expand[axis], dtype=torch.float64)
+        keys = (positions + 0.5) * (old / new) - 0.5 + expand[axis]
         frame_NQK = _apply(frame_NQK, queries, 1 + axis)
         frame_NQK = _apply(frame_NQK, _matrix(keys, frame[axis], interpolation, frame_NQK), 3 + axis)
     new_ring = _index(geometry.ring_positions(new_window, new_expand).nonzero()[0], ring_NQR)
@@ -96,20 +96,17 @@ def resize_ring(
 def resize_pooling(weight: Tensor, size: Size, new_size: Size, interpolation: str) -> Tensor:
     """Mixing weights of another sub-window: `fc` (1, S) to (1, S'), or `conv` (C, 1, H, W) to (C, 1, H', W').
 
-    Resampling keeps the values; there are more or fewer of them now. Scaled by the ratio of their numbers
-    their sum stays what it was: for a constant map the pooled token is the same.
+    The weights are scaled so that their sum, and with it the pooled token of a constant map, stays the same.
     """
     if size == new_size:
         return weight
-    flat = weight.ndim == 2
-    picture = resize_picture(
-        _wide(weight.reshape(-1, *size)) * (math.prod(size) / math.prod(new_size)), new_size, interpolation
-    ).to(weight.dtype)
-    return picture.flatten(1) if flat else picture[:, None]
+    scaled = _wide(weight.reshape(-1, *size)) * (math.prod(size) / math.prod(new_size))
+    resized = resize_image(scaled, new_size, interpolation).to(weight.dtype)
+    return resized.flatten(1) if weight.ndim == 2 else resized[:, None]
 
 
-def resize_picture(image_NHW: Tensor, size: Size, interpolation: str) -> Tensor:
-    """(N, H, W) to (N, *size), computed in float32 or better and returned in the dtype given."""
+def resize_image(image_NHW: Tensor, size: Size, interpolation: str) -> Tensor:
+    """(N, H, W) to (N, *size), computed in float32 or better and returned in the input's dtype."""
     resized = _wide(image_NHW)
     for axis in (0, 1):
         old = image_NHW.shape[1 + axis]
@@ -119,12 +116,12 @@ def resize_picture(image_NHW: Tensor, size: Size, interpolation: str) -> Tensor:
 
 
 def _centres(old: int, new: int) -> Tensor:
-    """Where the pixels of `new` lie among those of `old`; the edges of both pictures coincide."""
+    """Centres of `new` pixels in the coordinates of `old` pixels; the edges of both images coincide."""
     return (torch.arange(new, dtype=torch.float64) + 0.5) * (old / new) - 0.5
 
 
 def _matrix(centres: Tensor, old: int, interpolation: str, like: Tensor) -> Tensor:
-    """(len(centres), old) weights that interpolate at `centres`; beyond the edge, the edge's value goes on.
+    """(len(centres), old) weights that interpolate at `centres`; beyond the edge, the edge's value is used.
 
     Raises:
         ValueError: an unknown interpolation.
@@ -160,10 +157,6 @@ def _apply(x: Tensor, matrix: Tensor, dim: int) -> Tensor:
 
 def _index(index: geometry.Index, like: Tensor) -> Tensor:
     return torch.as_tensor(index, device=like.device)
-
-
-def _own_side(window: Size) -> Size:
-    return 2 * window[0] - 1, 2 * window[1] - 1
 
 
 def _wide(x: Tensor) -> Tensor:

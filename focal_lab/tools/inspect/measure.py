@@ -259,7 +259,7 @@ class _Total:
         self.keys = attended.probabilities_BPNQK.shape[-1]
         for level, share_BN in zip(shares.levels, shares.shares_BNL.double().unbind(-1), strict=True):
             self.sums[level] = self.sums.get(level, torch.zeros(())) + share_BN.sum(0)
-        self.off += float(shares.off_picture_BN.mean(1).sum())
+        self.off += float(shares.off_image_BN.mean(1).sum())
 
     def shares(self, count: int) -> LayerShares:
         heads = {level: (total_N / count).tolist() for level, total_N in self.sums.items()}

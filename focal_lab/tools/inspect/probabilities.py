@@ -1,13 +1,14 @@
-"""What the attention of a network looks at: its probabilities, and where on the map each key lies.
+"""Attention probabilities of a network's blocks, and the tokens of the map that each key stands for.
 
-The probabilities are made from the same q, k, biases and masks as the attention's own output; nothing of the
-network's computation changes while they are watched.
+They are computed from the same q, k, biases and masks as the attention's own output; the network's
+computation is not changed.
 
 Shape suffixes: B batch, H W map height and width, C channels, N heads, D channels per head, P windows per
-map, Q queries per window, K keys per window over all levels, R rows or columns of a level's region, L levels.
+map, Q queries per window, K keys per window over all levels, R keys of one level, S tokens of a sub-window, L
+levels, T tokens of the map counted from 1, with 0 for none.
 
-Levels are "window" (the query's own), "ring" (what the fine level shows beyond it) and "pooled 1",
-"pooled 2", ... (the coarse ones, as the options order them).
+Levels are "window" (the query's own), "ring" (the rest of the fine level) and "pooled 1", "pooled 2", ...
+(the coarse levels in the order of the options).
 """
 
 from collections.abc import Callable, Iterator
@@ -17,14 +18,15 @@ from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from focal_lab.backbones import geometry
-from focal_lab.backbones import masks as visibility
-from focal_lab.backbones.attention.coarse_levels import CoarseLevel, Size
-from focal_lab.backbones.attention.key_maps import Layout, split_levels
-from focal_lab.backbones.attention.layer import FocalAttention, project
+from focal_lab.backbones.attention.fused import gather_keys, merge_windows, split_windows
+from focal_lab.backbones.attention.key_maps import split_levels
+from focal_lab.backbones.attention.layer import FocalAttention
 from focal_lab.backbones.geometry import WindowGrid
+from focal_lab.backbones.masks import inside_image
 from focal_lab.backbones.model import FocalTransformer
 
 
@@ -35,13 +37,11 @@ class Layer:
     Attributes:
         number: counted through all stages from 0, as in the paper's figure 7.
         stage: from 1.
-        block: within its stage, from 1.
-        stride: pixels of the picture per token, in both directions.
+        stride: pixels of the image per token, in both directions.
     """
 
     number: int
     stage: int
-    block: int
     stride: int
     shifted: bool
     attention: FocalAttention
@@ -52,15 +52,24 @@ class SeenLevel:
     """What one query sees of one level.
 
     Attributes:
-        name: window, ring, pooled 1, ...
         probabilities_NK: attention to each key of the level; over all levels they sum to 1.
-        areas_KHW: which tokens of the map each key stands for: one, those of a sub-window, or none where the
+        areas_KHW: the tokens of the map that each key stands for: one, those of a sub-window, or none if the
             key is hidden from the query or lies on padding.
     """
 
     name: str
     probabilities_NK: Tensor  # noqa: N815
     areas_KHW: Tensor  # noqa: N815
+
+    @property
+    def share(self) -> float:
+        """The level's part of the query's attention, averaged over heads."""
+        return float(self.probabilities_NK.mean(0).sum())
+
+    @property
+    def highest(self) -> float:
+        """Attention to the key that gets most, averaged over heads."""
+        return float(self.probabilities_NK.mean(0).max())
 
     @property
     def heat_NHW(self) -> Tensor:  # noqa: N802
@@ -71,18 +80,16 @@ class SeenLevel:
 
 @dataclass(frozen=True)
 class Shares:
-    """How attention is divided, averaged over the queries that lie on the picture.
+    """How attention is divided among `levels`, averaged over the queries on the image.
 
     Attributes:
-        levels: names of the levels.
         shares_BNL: of each level; they sum to 1.
-        off_picture_BN: part of it that goes to keys which stand for nothing but padding. Always 0 with
-            border="mask".
+        off_image_BN: part of it on keys that stand for nothing but padding; always 0 with border="mask".
     """
 
     levels: tuple[str, ...]
     shares_BNL: Tensor  # noqa: N815
-    off_picture_BN: Tensor  # noqa: N815
+    off_image_BN: Tensor  # noqa: N815
 
 
 @dataclass(frozen=True)
@@ -90,11 +97,10 @@ class Attended:
     """One call of an attention, recomputed.
 
     Attributes:
-        grid: how windows lie on the map.
         probabilities_BPNQK: softmax over the keys of all levels, in the order of the levels.
         visible: which keys exist, boolean (1 or B, P, 1 or Q, K); the others have probability 0.
-        output_BHWC: what these probabilities make of the values, projected: the attention's own output.
-        valid_B2: height and width in tokens of what each picture fills of the map; None for all of it.
+        output_BHWC: the attention's output computed from these probabilities.
+        valid_B2: height and width of each image in tokens; None if images fill the map.
     """
 
     grid: WindowGrid
@@ -105,97 +111,93 @@ class Attended:
 
     @cached_property
     def levels(self) -> dict[str, Tensor]:
-        """The places of each level's keys among all K."""
+        """The positions of each level's keys among all K."""
         return key_levels(self.grid)
 
-    def at(self, picture: int, row: int, column: int) -> list[SeenLevel]:
-        """What the token at a place of the map attends to, finest level first.
-
-        Args:
-            picture: of the batch.
-            row: of the map.
-            column: of the map.
+    def at(self, image: int, row: int, column: int) -> list[SeenLevel]:
+        """What the token at `row` and `column` of an image's map attends to, finest level first.
 
         Raises:
-            ValueError: the place is not on the map, or not on the picture.
+            ValueError: the token is outside the map or the image.
         """
-        height, width = self._filled(picture)
+        height, width = self.grid.map_size if self.valid_B2 is None else self.valid_B2[image].tolist()
         if not (0 <= row < height and 0 <= column < width):
             raise ValueError(f"token ({row}, {column}) is not on the {height} x {width} map")
-        (i, in_row), (j, in_column) = (
-            divmod(_on_canvas(place, self.grid, axis), self.grid.window[axis])
-            for axis, place in enumerate((row, column))
-        )
-        window = i * self.grid.windows[1] + j
-        query = in_row * self.grid.window[1] + in_column
-        probabilities_NK = self.probabilities_BPNQK[picture, window, :, query]
-        visible = self.visible[picture % len(self.visible), window]
-        visible_K = visible[query % len(visible)]
-        areas_KHW = key_areas(self.grid, i, j).to(visible_K.device) & visible_K[:, None, None]
+        queries_PQ, *keys = self._tokens
+        token = row * self.grid.map_size[1] + column + 1
+        window, query = (queries_PQ == token).nonzero()[0].tolist()
+        probabilities_NK = self.probabilities_BPNQK[image, window, :, query]
+        visible = self.visible[image % len(self.visible), window]
+        areas = []
+        for tokens_PRS in keys:
+            area_RT = tokens_PRS.new_zeros(
+                tokens_PRS.shape[1], 1 + self.grid.map_size[0] * self.grid.map_size[1]
+            )
+            area_RT.scatter_(1, tokens_PRS[window], 1)
+            areas.append(area_RT[:, 1:].unflatten(1, self.grid.map_size) > 0)
+        areas_KHW = torch.cat(areas) & visible[query % len(visible)][:, None, None]
         areas_KHW[:, height:] = False
         areas_KHW[:, :, width:] = False
-        return [
-            SeenLevel(name, probabilities_NK[:, keys], areas_KHW[keys]) for name, keys in self.levels.items()
-        ]
+        return [SeenLevel(name, probabilities_NK[:, k], areas_KHW[k]) for name, k in self.levels.items()]
 
     def shares(self) -> Shares:
-        """How the attention of all queries on the picture is divided among levels."""
-        queries_BPQ = self._queries()
+        """How the attention of all queries on the image is divided among levels."""
+        probabilities_BPNQK = self.probabilities_BPNQK
+        inside_BT = self._inside()
+        queries_PQ, *keys = self._tokens
+        queries_BPQ = inside_BT[:, queries_PQ].expand(len(probabilities_BPNQK), -1, -1)
         count_B = queries_BPQ.sum((1, 2)).clamp(min=1)
         # one pass over the probabilities for all levels: (B, N, P, K) summed over queries
         mass_BPNK = torch.einsum(
-            "bpnqk,bpq->bpnk", self.probabilities_BPNQK, queries_BPQ.to(self.probabilities_BPNQK.dtype)
+            "bpnqk,bpq->bpnk", probabilities_BPNQK, queries_BPQ.to(probabilities_BPNQK.dtype)
         )
         mass_BPNK = mass_BPNK / count_B[:, None, None, None]
         mass_BNK = mass_BPNK.sum(1)
         shares = [mass_BNK[:, :, keys].sum(-1) for keys in self.levels.values()]
-        nowhere_BPK = ~self._on_picture()
-        off_BN = (mass_BPNK * nowhere_BPK[:, :, None]).sum((1, 3))
+        on_image_BPK = torch.cat([inside_BT[:, tokens_PRS].any(-1) for tokens_PRS in keys], -1)
+        off_BN = (mass_BPNK * ~on_image_BPK[:, :, None]).sum((1, 3))
         return Shares(tuple(self.levels), torch.stack(shares, -1), off_BN)
 
-    def _filled(self, picture: int) -> Size:
+    @cached_property
+    def _tokens(self) -> list[Tensor]:
+        """The tokens T of the queries (P, Q), and of each key of the fine and the coarse levels (P, R, S).
+
+        A map of token numbers is laid out as the attention lays out its tokens. A key beyond the border of a
+        map that wraps around stands for the token at the opposite edge; a key on padding for none.
+        """
+        grid, (height, width) = self.grid, self.grid.map_size
+        tokens = torch.arange(1, 1 + height * width, device=self.visible.device).view(1, height, width, 1)
+        canvas = geometry.to_canvas(tokens, grid)
+        maps = [
+            (canvas, grid.window, grid.window),
+            (geometry.pad_fine(canvas, grid), grid.window, grid.fine_region),
+        ]
+        for level in grid.levels:
+            cells = geometry.sub_windows(geometry.fit_cells(canvas, grid, level), level.pool_size)
+            maps.append((geometry.pad_coarse(cells.flatten(3), level), level.cells, level.region))
+        queries, *keys = (
+            geometry.regions(x_BHWS, grid.windows, step, region).flatten(3, 4).flatten(0, 2)
+            for x_BHWS, step, region in maps
+        )
+        return [queries[..., 0], *keys]
+
+    def _inside(self) -> Tensor:
+        """(1 or B, T) which tokens are on each image."""
+        height, width = self.grid.map_size
         if self.valid_B2 is None:
-            return self.grid.map_size
-        height, width = self.valid_B2[picture].tolist()
-        return int(height), int(width)
-
-    def _inside(self, axis: int, tokens: Tensor) -> Tensor:
-        """(1 or B, *tokens.shape): whether tokens of the map, -1 for none, lie on each picture."""
-        length: int | Tensor = self.grid.map_size[axis]
-        if self.valid_B2 is not None:
-            length = self.valid_B2[:, axis].view(-1, *[1] * tokens.ndim)
-        return (tokens[None] >= 0) & (tokens[None] < length)
-
-    def _queries(self) -> Tensor:
-        """(B, P, Q) True for queries on the picture."""
-        device = self.probabilities_BPNQK.device
-        inside = []
-        for axis in (0, 1):
-            places = torch.arange(self.grid.canvas[axis], device=device)
-            tokens = _on_map(places, self.grid, axis, wraps=False)
-            inside.append(self._inside(axis, tokens).unflatten(1, (-1, self.grid.window[axis])))
-        rows, columns = inside
-        found: Tensor = (rows[:, :, None, :, None] & columns[:, None, :, None]).flatten(3).flatten(1, 2)
-        return found.expand(len(self.probabilities_BPNQK), -1, -1)
-
-    def _on_picture(self) -> Tensor:
-        """(1 or B, P, K) True for keys that stand for at least one token of the picture."""
-        device, parts = self.probabilities_BPNQK.device, []
-        for level in (None, *self.grid.levels):
-            rows, columns = (
-                self._inside(axis, _key_tokens(self.grid, level, axis).to(device)).any(-1) for axis in (0, 1)
-            )
-            parts.append((rows[:, :, None, :, None] & columns[:, None, :, None]).flatten(3).flatten(1, 2))
-        return torch.cat(parts, -1)
+            inside = torch.ones((1, height * width), dtype=torch.bool, device=self.visible.device)
+        else:
+            inside = inside_image(height, width, self.valid_B2).flatten(1)
+        return F.pad(inside, (1, 0))
 
 
 def network_layers(network: FocalTransformer) -> list[Layer]:
     """The blocks of a network in the order in which they compute."""
     found: list[Layer] = []
     for i, stage in enumerate(network.layers):
-        for j, block in enumerate(cast(Any, stage).blocks):
+        for block in cast(Any, stage).blocks:
             stride = network.options.patch_size * 2**i
-            found.append(Layer(len(found), i + 1, j + 1, stride, block.shifted, block.attn))
+            found.append(Layer(len(found), i + 1, stride, block.shifted, block.attn))
     return found
 
 
@@ -203,27 +205,25 @@ def network_layers(network: FocalTransformer) -> list[Layer]:
 def watch_attention(
     network: FocalTransformer, seen: Callable[[Layer, Attended, float], None]
 ) -> Iterator[None]:
-    """Within this context every attention of the network tells what it looks at.
+    """Within this context every attention of the network also reports its probabilities.
 
-    The network computes as ever; beside it each block's probabilities are recomputed from its input, without
-    gradients. They live as long as `seen` keeps them: those of a large picture's first stage take hundreds of
-    megabytes.
+    They are recomputed from each block's input, without gradients, and live as long as `seen` keeps them:
+    those of a large image's first stage take hundreds of megabytes.
 
     Args:
         network: in evaluation mode.
-        seen: called after each block with the block, what it attended to, and the largest difference of the
-            recomputed output from the block's own, relative to that one's largest value.
+        seen: called after each block with the block, its probabilities, and the largest difference between
+            the recomputed output and the block's own, relative to the latter's largest value.
     """
 
-    def told(layer: Layer, module: FocalAttention, arguments: tuple[Any, ...], output: Tensor) -> None:
+    def report(layer: Layer, module: FocalAttention, arguments: tuple[Any, ...], output: Tensor) -> None:
         with torch.no_grad():
             attended = recompute(module, *arguments)
             largest = output.abs().max().clamp(min=torch.finfo(output.dtype).tiny)
-            error = float((attended.output_BHWC - output).abs().max() / largest)
-            seen(layer, attended, error)
+            seen(layer, attended, float((attended.output_BHWC - output).abs().max() / largest))
 
     handles = [
-        layer.attention.register_forward_hook(partial(told, layer)) for layer in network_layers(network)
+        layer.attention.register_forward_hook(partial(report, layer)) for layer in network_layers(network)
     ]
     try:
         yield
@@ -235,62 +235,27 @@ def watch_attention(
 def recompute(
     attention: FocalAttention, x_BHWC: Tensor, shifted: bool = False, valid_B2: Tensor | None = None
 ) -> Attended:
-    """What `attention(x_BHWC, shifted, valid_B2)` looks at, without dropout. Gradients flow.
-
-    Args:
-        attention: any focal attention.
-        x_BHWC: its normalised map.
-        shifted: as in the block.
-        valid_B2: as in the block.
-    """
-    height, width = x_BHWC.shape[1:3]
-    grid = geometry.lay_windows(
-        attention.stage, (height, width), shifted, attention.border, padded=valid_B2 is not None
-    )
-    if valid_B2 is not None:
-        x_BHWC = x_BHWC.where(visibility.inside_picture(height, width, valid_B2), 0.0)
-    canvas_BHWC = geometry.to_canvas(x_BHWC, grid)
-    inside = attention._inside(grid, x_BHWC.device, valid_B2)
-    pooled = []
-    for level, pool in zip(grid.levels, attention.pools, strict=True):
-        cells_BHWC = geometry.fit_cells(canvas_BHWC, grid, level)
-        pooled.append(pool(cells_BHWC, None if inside is None else geometry.fit_cells(inside, grid, level)))
-    qkv_BHWC, coarse = project(canvas_BHWC, pooled, attention.qkv)
-    layout = Layout(grid, attention.num_heads, attention.scale)
+    """The probabilities of `attention(x_BHWC, shifted, valid_B2)` without dropout. Gradients flow."""
+    qkv_BHWC, coarse, bias_NQK, visible, layout = attention.project(x_BHWC, shifted, valid_B2)
+    grid, heads = layout.grid, layout.heads
     q_BHWC, maps = split_levels(qkv_BHWC, coarse, layout)
-    bias_NQK = attention.bias()
-    visible = attention._allowed(grid, x_BHWC.device, valid_B2)
     if visible is None:
         visible = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=x_BHWC.device)
     if attention.hidden_keys is not None:
         visible = visible & ~attention.hidden_keys
-    visible = visible.expand(-1, grid.windows[0] * grid.windows[1], -1, bias_NQK.shape[-1])
-    q_BPNQD = _heads(geometry.regions(q_BHWC, grid.windows, grid.window, grid.window), layout.heads)
-    keys, values = (
-        torch.cat(
-            [
-                _heads(
-                    geometry.regions(
-                        level.kv_BHWC.chunk(2, -1)[part], level.windows, level.step, level.region
-                    ),
-                    layout.heads,
-                )
-                for level in maps
-            ],
-            3,
-        )
-        for part in (0, 1)
-    )
-    scores_BPNQK = q_BPNQD @ keys.transpose(3, 4) + bias_NQK
+    q_BPNQD = split_windows(q_BHWC, grid.window, heads).flatten(1, 2)
+    visible = visible.expand(-1, q_BPNQD.shape[1], -1, bias_NQK.shape[-1])
+    k_BPNKD, v_BPNKD = (gather_keys(maps, layout, part).unflatten(1, (-1, heads)) for part in (0, 1))
+    scores_BPNQK = q_BPNQD @ k_BPNKD.transpose(3, 4) + bias_NQK
     scores_BPNQK = scores_BPNQK.masked_fill(~visible[:, :, None], float("-inf"))
     probabilities_BPNQK = scores_BPNQK.softmax(-1)
-    out_BHWC = _from_windows(probabilities_BPNQK @ values, grid)
-    out_BHWC = attention.proj(geometry.from_canvas(out_BHWC, grid))
+    out_BPNQD = (probabilities_BPNQK @ v_BPNKD).unflatten(1, grid.windows)
+    out_BHWC = attention.proj(geometry.from_canvas(merge_windows(out_BPNQD, grid.window), grid))
     return Attended(grid, probabilities_BPNQK, visible, out_BHWC, valid_B2)
 
 
 def key_levels(grid: WindowGrid) -> dict[str, Tensor]:
-    """The places of each level's keys among all keys of a window; levels without keys are left out."""
+    """The positions of each level's keys among all keys of a window; levels without keys are left out."""
     ring = torch.from_numpy(geometry.ring_positions(grid.window, grid.expand))
     found = {"window": (~ring).nonzero().flatten(), "ring": ring.nonzero().flatten()}
     first = len(ring)
@@ -298,79 +263,3 @@ def key_levels(grid: WindowGrid) -> dict[str, Tensor]:
         found[f"pooled {number}"] = torch.arange(first, first + level.keys)
         first += level.keys
     return {name: keys for name, keys in found.items() if len(keys)}
-
-
-def key_areas(grid: WindowGrid, i: int, j: int) -> Tensor:
-    """Which tokens of the map the keys of window (i, j) stand for: booleans (K, H, W).
-
-    A key beyond the border of a map that wraps around stands for the token that it really is, at the opposite
-    edge; one on padding for none. Whether a query may look at a key is another matter.
-    """
-    (height, width), parts = grid.map_size, []
-    for level in (None, *grid.levels):
-        rows_RH = _covered(_key_tokens(grid, level, 0)[i], height)
-        columns_RW = _covered(_key_tokens(grid, level, 1)[j], width)
-        parts.append((rows_RH[:, None, :, None] & columns_RW[None, :, None, :]).flatten(0, 1))
-    return torch.cat(parts)
-
-
-def _covered(tokens_RS: Tensor, length: int) -> Tensor:
-    """(R, length): which places of the map are among each row of tokens."""
-    return (tokens_RS[:, :, None] == torch.arange(length)).any(1)
-
-
-def _key_tokens(grid: WindowGrid, level: CoarseLevel | None, axis: int) -> Tensor:
-    """In one direction, the tokens of the map that each key of each window stands for; -1 for none.
-
-    Args:
-        grid: how windows lie.
-        level: a coarse level; None for the fine one.
-        axis: 0 down, 1 across.
-
-    Returns:
-        (windows, R, tokens of a sub-window).
-    """
-    windows = torch.arange(grid.windows[axis])[:, None]
-    window = grid.window[axis]
-    if level is None:
-        places = windows * window + torch.arange(grid.fine_region[axis]) - grid.expand[axis]
-        return _on_map(places, grid, axis, wraps=not grid.masked)[..., None]
-    cells, size, region = level.cells[axis], level.pool_size[axis], level.region[axis]
-    cell = windows * cells + torch.arange(region) - (region - cells) // 2
-    if grid.masked:  # the cells of a window are centred in it
-        own = torch.div(cell, cells, rounding_mode="floor")
-        first = own * window + (window - cells * size) // 2 + (cell - own * cells) * size
-    else:  # the whole canvas was cut or padded evenly to whole cells
-        missing = grid.windows[axis] * cells * size - grid.canvas[axis]
-        first = cell * size + (-missing // 2 if missing < 0 else -(missing // 2))
-    tokens = _on_map(first[..., None] + torch.arange(size), grid, axis, wraps=False)
-    exists = (cell >= 0) & (cell < grid.windows[axis] * cells)
-    return tokens.where(exists[..., None], -1)
-
-
-def _on_map(places: Tensor, grid: WindowGrid, axis: int, *, wraps: bool) -> Tensor:
-    """Places of the canvas as tokens of the map; -1 for padding and, unless it wraps, what lies beyond."""
-    length = grid.canvas[axis]
-    tokens = (places + grid.roll[axis]) % length - grid.offset[axis]
-    there = (tokens >= 0) & (tokens < grid.map_size[axis])
-    if not wraps:
-        there &= (places >= 0) & (places < length)
-    return tokens.where(there, -1)
-
-
-def _on_canvas(token: int, grid: WindowGrid, axis: int) -> int:
-    """The inverse of `_on_map`."""
-    return (token + grid.offset[axis] - grid.roll[axis]) % grid.canvas[axis]
-
-
-def _heads(x_BPPRRC: Tensor, heads: int) -> Tensor:
-    """Regions (B, windows down, windows across, R, R, C) to (B, P, N, R * R, D)."""
-    x_BPKC = x_BPPRRC.flatten(3, 4).flatten(1, 2)
-    return torch.unflatten(x_BPKC, -1, (heads, -1)).transpose(2, 3)
-
-
-def _from_windows(x_BPNQD: Tensor, grid: WindowGrid) -> Tensor:
-    """(B, P, N, Q, D) to the canvas (B, H, W, C)."""
-    x_BPQC = x_BPNQD.transpose(2, 3).flatten(3)
-    x = torch.unflatten(torch.unflatten(x_BPQC, 2, grid.window), 1, grid.windows)
-    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)

@@ -61,9 +61,9 @@ def test_keys_gathered_at_once_are_gathered_again_instead_of_kept(
     x_BHWC = random_map(module, (9, 13)).requires_grad_()
     expected = torch.autograd.grad(module(x_BHWC, True).square().sum(), x_BHWC)[0]
     calls = []
-    original = attention_kernels._gather_keys
+    original = attention_kernels.gather_keys
     monkeypatch.setattr(
-        attention_kernels, "_gather_keys", lambda *args: calls.append(args[2]) or original(*args)
+        attention_kernels, "gather_keys", lambda *args: calls.append(args[2]) or original(*args)
     )
     monkeypatch.setattr(attention, "attend", attend_at_once)
     out_BHWC = module(x_BHWC, True)
@@ -80,14 +80,14 @@ def test_checkpointing_sees_the_keys_that_our_own_hooks_would_gather_again(
     for bias in module.position_biases():
         bias.requires_grad_(False)
     gathered: list[int] = []
-    original = attention_kernels._gather_keys
+    original = attention_kernels.gather_keys
 
     def gather(*arguments: Any) -> Tensor:
         keys = original(*arguments)
         gathered.append(keys.data_ptr())
         return keys
 
-    monkeypatch.setattr(attention_kernels, "_gather_keys", gather)
+    monkeypatch.setattr(attention_kernels, "gather_keys", gather)
     monkeypatch.setattr(attention, "attend", attend_at_once)
     seen: list[int] = []
     x_BHWC = random_map(module, (9, 13)).requires_grad_()

@@ -96,8 +96,8 @@ def test_folding_follows_the_definition_key_by_key(window: int, expand: int) -> 
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((1, 48, 132), "is no ring of the released code: "),
-        ((1, 49, 128), "is no ring of the released code of window 7: "),
+        ((1, 48, 132), "is not a ring of the released code: "),
+        ((1, 49, 128), "is not a ring of the released code of window 7: "),
         ((1, 49, 160), "that closes: its expansion 4 exceeds half of the window 7"),
     ],
 )

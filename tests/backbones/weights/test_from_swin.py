@@ -128,7 +128,7 @@ def test_an_overlapping_embedding_and_layer_scale_begin_anew() -> None:
             r"^patch_embed\.proj\.weight: shape \(24, 3, 4, 4\) is not the model's \(48, 3, 4, 4\)",
         ),
         ({"depths": (2, 4)}, r"^layers\.1\.blocks\.2\.norm1\.weight: is missing"),
-        ({"depths": (2, 1)}, r"^layers\.1\.blocks\.1\S+: is no parameter of the model"),
+        ({"depths": (2, 1)}, r"^layers\.1\.blocks\.1\S+: is not a parameter of the model"),
     ],
 )
 def test_swin_of_another_width_or_depth_is_refused(options: dict[str, Any], message: str) -> None:

@@ -40,7 +40,7 @@ def resized(model: FocalTransformer, *arguments: Any, **options: Any) -> list[st
 def test_a_picture_is_resampled_as_torch_does_it(interpolation: str, size: tuple[int, int]) -> None:
     picture = torch.randn(3, 13, 9)
     expected = F.interpolate(picture[None], size=size, mode=interpolation, align_corners=False)[0]
-    torch.testing.assert_close(resizing.resize_picture(picture, size, interpolation), expected)
+    torch.testing.assert_close(resizing.resize_image(picture, size, interpolation), expected)
 
 
 def test_swins_table_is_resampled_as_timm_does_it() -> None:

@@ -148,7 +148,7 @@ def test_large_finite_values_are_not_taken_for_infinite_ones() -> None:
             r"patch_embed.proj.weight: shape \(16, 3, 2, 2\) is not the model's \(32, 3, 2, 2\); \d+ more",
         ),
         ({"depths": (2, 2, 2, 3)}, r"layers.3.blocks.2.norm1.weight: is missing; .* \(128,\); \d+ more"),
-        ({"depths": (2, 2, 2, 1)}, r"layers.3.blocks.1\S+: is no parameter of the model \(shape "),
+        ({"depths": (2, 2, 2, 1)}, r"layers.3.blocks.1\S+: is not a parameter of the model \(shape "),
         ({"num_classes": 7}, r"head.fc.weight: shape \(5, 128\) is not the model's \(7, 128\); 1 more"),
         (
             {"num_heads": (2, 2, 4, 8)},

@@ -111,7 +111,7 @@ def test_so_they_are_for_pictures_that_fill_a_part_of_the_map(shifted: bool) -> 
     for level in seen:
         assert not level.areas_KHW[:, 7:].any()
         assert not level.areas_KHW[:, :, 4:].any()
-    assert attended.shares().off_picture_BN.abs().max() == 0
+    assert attended.shares().off_image_BN.abs().max() == 0
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -215,7 +215,7 @@ def test_shares_are_the_mean_over_the_pictures_queries(case: str) -> None:
     height, width = attended.grid.map_size
     expected_NL, expected_N = (
         torch.zeros_like(shares.shares_BNL[2]),
-        torch.zeros_like(shares.off_picture_BN[2]),
+        torch.zeros_like(shares.off_image_BN[2]),
     )
     for row in range(height):
         for column in range(width):
@@ -225,13 +225,13 @@ def test_shares_are_the_mean_over_the_pictures_queries(case: str) -> None:
             for level in seen:
                 expected_N += level.probabilities_NK[:, ~level.areas_KHW.any((1, 2))].sum(-1)
     torch.testing.assert_close(shares.shares_BNL[2], expected_NL / (height * width))
-    torch.testing.assert_close(shares.off_picture_BN[2], expected_N / (height * width))
+    torch.testing.assert_close(shares.off_image_BN[2], expected_N / (height * width))
 
 
 def test_padding_takes_attention_where_the_released_code_lets_it() -> None:
     wrapped, masked = (attention_of(case) for case in ("wrap, padded", "mask"))
-    assert recompute(*wrapped).shares().off_picture_BN.min() > 0.01
-    assert recompute(*masked).shares().off_picture_BN.max() == 0
+    assert recompute(*wrapped).shares().off_image_BN.min() > 0.01
+    assert recompute(*masked).shares().off_image_BN.max() == 0
 
 
 def test_the_heat_of_a_level_counts_a_key_on_each_of_its_tokens() -> None:

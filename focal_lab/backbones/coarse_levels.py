@@ -1,4 +1,4 @@
-"""The pooled levels of a stage: sizes, regions, and which pooled tokens finer levels hide (pure Python)."""
+"""The pooled levels of a stage: sizes, regions and hidden tokens (pure Python)."""
 
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ class CoarseLevel:
         pool_size: s_w, tokens that one pooled token summarises.
         cells: pooled tokens per window.
         region: pooled tokens that a window sees: `focal_window` + cells - 1.
-        hidden: which tokens of the region, row by row, are left out because finer levels show their area.
+        hidden: tokens of the region, row by row, that are left out because finer levels see their area.
     """
 
     pool_size: Size
@@ -55,31 +55,27 @@ def coarse_levels(
 def exclude_overlap(
     window: Size, expand: Size, levels: tuple[CoarseLevel, ...]
 ) -> tuple[tuple[CoarseLevel, ...], list[Size]]:
-    """Hide the pooled tokens whose whole area finer levels see; levels that are hidden whole are dropped.
+    """Hide the pooled tokens whose whole area finer levels see; levels that are hidden entirely are dropped.
 
-    Finer are the fine level and the levels of smaller sub-windows. Areas are those of sub-windows that are
-    centred in the window: wherever the map is cut otherwise, the same tokens of the region are hidden.
+    Finer are the fine level and the levels of smaller sub-windows. Areas are those of sub-windows centred in
+    the window; the same tokens of the region are hidden where the map is cut otherwise.
     """
     kept, dropped = [], []
-    reach = {level: [_reach(window[axis], level, axis) for axis in (0, 1)] for level in levels}
-    fine = [(-expand[axis], window[axis] + expand[axis]) for axis in (0, 1)]
+    fine = tuple((-expand[axis], window[axis] + expand[axis]) for axis in (0, 1))
     for level in levels:
-        seen = [fine] + [reach[other] for other in levels if other.pool_size < level.pool_size]
+        finer = [_extent(window, other) for other in levels if other.pool_size < level.pool_size]
+        (top, _), (left, _) = _extent(window, level)
+        height, width = level.pool_size
         hidden = []
-        for place in range(level.keys):
-            cell = divmod(place, level.region[1])
-            areas = [
-                (reach[level][axis][0] + cell[axis] * level.pool_size[axis], level.pool_size[axis])
-                for axis in (0, 1)
-            ]
+        for i in range(level.keys):
+            row, column = divmod(i, level.region[1])
+            first = (top + row * height, left + column * width)
+            area = ((first[0], first[0] + height), (first[1], first[1] + width))
             if any(
-                all(
-                    extent[axis][0] <= first and first + size <= extent[axis][1]
-                    for axis, (first, size) in enumerate(areas)
-                )
-                for extent in seen
+                all(seen[axis][0] <= area[axis][0] and area[axis][1] <= seen[axis][1] for axis in (0, 1))
+                for seen in [fine, *finer]
             ):
-                hidden.append(place)
+                hidden.append(i)
         if len(hidden) < level.keys:
             kept.append(replace(level, hidden=tuple(hidden)))
         else:
@@ -87,8 +83,10 @@ def exclude_overlap(
     return tuple(kept), dropped
 
 
-def _reach(window: int, level: CoarseLevel, axis: int) -> Size:
-    """First and last (exclusive) token of a level's region in one direction, the window's first being 0."""
-    size, cells, region = level.pool_size[axis], level.cells[axis], level.region[axis]
-    first = (window - cells * size) // 2 - (region - cells) // 2 * size
-    return first, first + region * size
+def _extent(window: Size, level: CoarseLevel) -> tuple[Size, ...]:
+    """Per direction, first and last (exclusive) token of a level's region, the window's first being 0."""
+    extents = []
+    for size, cells, region, length in zip(level.pool_size, level.cells, level.region, window, strict=True):
+        first = (length - cells * size) // 2 - (region - cells) // 2 * size
+        extents.append((first, first + region * size))
+    return tuple(extents)
