@@ -1,171 +1,143 @@
-"""Pictures of `focal-lab inspect`: small PNG files, drawn with matplotlib's object-oriented side only."""
+"""Plots of `focal-lab inspect` as small PNG files.
+
+Shape suffixes: H W image or map, N heads.
+"""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from focal_lab.report.plots.style import INK, MUTED, SERIES, new_figure, put_title, settings, tidy
-from focal_lab.tools.inspect.measure import Inspection, LevelView, QueryView, Reach, SeenPicture
+from focal_lab.report.plots.style import INK, MUTED, SERIES, WIDTH, new_figure, put_title, settings, tidy
+from focal_lab.tools.inspect.measure import DrawnImage, Inspection, QueryView, Reach
+from focal_lab.tools.inspect.probabilities import Layer, SeenLevel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from focal_lab.tools.inspect.probabilities import Layer
-
-_DOTS = 100  # an inch: 28 px digits and 224 px pictures alike can be read, and a page of them stays small
-_COLORS = {"window": SERIES[0], "ring": SERIES[1]}
-_POOLED = SERIES[2:]
+_DPI = 100  # legible for 28 px digits and 224 px images, and small enough for a page of them
 _PANEL = 1.5
 _TITLE = 4.0  # inches that a title needs
 _QUERY = "#ff1f5a"
 _MOST_HEADS = 8
-# a quarter of the highest attention has half of the colour
 QUERY_SCALE = "colour: square root of attention, full at each panel's highest"
 
 
 def color_of(level: str) -> str:
-    """The colour of a level in all pictures."""
-    if level in _COLORS:
-        return _COLORS[level]
-    return _POOLED[(int(level.split()[1]) - 1) % len(_POOLED)]
+    """The colour of a level in all plots."""
+    if level in ("window", "ring"):
+        return SERIES[("window", "ring").index(level)]
+    return SERIES[2 + (int(level.split()[1]) - 1) % (len(SERIES) - 2)]
 
 
-def draw_query(seen: SeenPicture, levels: Sequence[str], title: str) -> "Figure":
-    """The picture with the reach of each level, and beside it what the query attends to (figures 1, 4).
+def draw_query(drawn: DrawnImage, levels: Sequence[str], title: str) -> "Figure":
+    """The image with the reach of each level, and what the query attends to (figures 1, 4).
 
-    A row a block. Colour is the root of attention, full at the level's highest; a pooled key colours all that
-    it stands for.
+    A row per block. Colour is the square root of attention, full at the level's highest; a pooled key colours
+    all tokens that it stands for.
     """
-    from matplotlib import rc_context
-
-    with rc_context(settings()):
-        rows, columns = len(seen.views), 1 + len(levels)
-        height, width = seen.pixels_HW3.shape[:2]
-        across = max(_PANEL, _TITLE / columns)
-        panel = across * min(1.6, height / width)
-        figure = new_figure(rows * (panel + 0.34), columns * across)
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)  # type: ignore[union-attr,call-arg]
+    rows, columns = len(drawn.views), 1 + len(levels)
+    height, width = drawn.pixels_HW3.shape[:2]
+    across = max(_PANEL, _TITLE / columns)
+    down = across * min(1.6, height / width) + 0.34
+    with _figure(title, rows * down, columns * across, h_pad=0.02) as figure:
         grid: Any = figure.subplots(rows, columns, squeeze=False)
-        for axes_of_row, view in zip(grid, seen.views, strict=True):
-            _draw_reach(axes_of_row[0], seen, view)
-            there = {level.name: level for level in view.levels}
-            for axes, name in zip(axes_of_row[1:], levels, strict=True):
-                if name in there:
-                    _draw_level(axes, seen, view, there[name])
-                else:
+        for (first, *others), view in zip(grid, drawn.views, strict=True):
+            _show(first, drawn.pixels_HW3, view, view.levels)
+            layer = view.layer
+            first.set_title(f"block {layer.number} (stage {layer.stage})", fontsize=8.5, pad=3)
+            seen = {level.name: level for level in view.levels}
+            for axes, name in zip(others, levels, strict=True):
+                if name not in seen:
                     axes.axis("off")
+                    continue
+                _show(axes, _coloured(drawn.pixels_HW3, seen[name], layer.stride), view, [seen[name]])
+                share = 100 * seen[name].share
+                axes.set_title(f"{name} {share:.0f} %", fontsize=8.5, pad=3, color=color_of(name))
         figure.supxlabel(QUERY_SCALE, fontsize=8, color=MUTED)
-        put_title(figure, title)
     return figure
 
 
 def draw_shares(found: Inspection, title: str, published: dict[str, list[float]] | None = None) -> "Figure":
-    """Attention to each level per block, as stacked bars; the paper's as marks (figure 7)."""
-    from matplotlib import rc_context
-
-    with rc_context(settings()):
-        figure = new_figure(2.6)
+    """Attention to each level per block as stacked bars; the paper's as marks (figure 7)."""
+    with _figure(title, 2.6) as figure:
         axes = figure.subplots()
         places = np.arange(len(found.shares))
-        below = np.zeros(len(places))
-        paper = np.zeros(len(places))
+        below, paper = np.zeros(len(places)), np.zeros(len(places))
         for level in found.levels:
             shares = np.array([100 * (layer.mean(level) or 0.0) for layer in found.shares])
             axes.bar(places, shares, 0.78, bottom=below, color=color_of(level), label=level)
             below += shares
             if published and level in published:
                 paper += 100 * np.array(published[level])
-                axes.plot(
-                    places,
-                    paper,
-                    ls="",
-                    marker="_",
-                    ms=13,
-                    mew=2,
-                    color=INK,
-                    label="paper" if level == "window" else None,
-                )
+                label = "paper" if level == "window" else None
+                axes.plot(places, paper, ls="", marker="_", ms=13, mew=2, color=INK, label=label)
         axes.set_xticks(places, [str(layer.layer.number) for layer in found.shares])
         axes.set_xlabel("block, from the first stage to the last")
         axes.set_ylabel("attention (%)")
         axes.set_ylim(0, 100)
         tidy(axes, "y")
         figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=9)
-        put_title(figure, title)
     return figure
 
 
-def draw_biases(layers: "Sequence[Layer]", level: int, title: str) -> "Figure | None":
-    """Learned biases of a coarse level as heat maps, a row a block, a column a head (figures 8, 9).
+def draw_biases(layers: Sequence[Layer], level: int, title: str) -> "Figure | None":
+    """Learned biases of a coarse level, from 1, as heat maps; 0 for the window's own (figures 8, 9).
 
-    With a bias for each query, a place of the map is a displacement of key and query; with one a window, it
-    is a pooled token of the region. None where no block has the level.
-
-    Args:
-        layers: the blocks to draw.
-        level: of the coarse levels, from 1; 0 for the window's own biases.
-        title: above them.
+    A row per block and a column per head; None if no block has the level. A pixel is a displacement of key
+    and query, or with one bias per window a pooled token of the region.
     """
-    from matplotlib import rc_context
-
     tables = [(layer, table) for layer in layers if (table := bias_table(layer, level)) is not None]
     if not tables:
         return None
     heads = min(_MOST_HEADS, max(len(table) for _, table in tables))
-    with rc_context(settings()):
-        size = 0.92
-        figure = new_figure(len(tables) * (size + 0.16) + 0.15, 0.75 + max(4, heads) * size)
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0, hspace=0)  # type: ignore[union-attr,call-arg]
-        grid: Any = figure.subplots(len(tables), max(4, heads), squeeze=False)
-        for axes_of_row, (layer, table_NHW) in zip(grid, tables, strict=True):
+    size, columns = 0.92, max(4, heads)
+    with _figure(title, len(tables) * (size + 0.16) + 0.15, 0.75 + columns * size, h_pad=0.03) as figure:
+        grid: Any = figure.subplots(len(tables), columns, squeeze=False)
+        for row, (axes_of_row, (layer, table_NHW)) in enumerate(zip(grid, tables, strict=True)):
             most = float(np.abs(table_NHW[:heads]).max()) or 1.0
             for head, axes in enumerate(axes_of_row):
                 if head >= min(heads, len(table_NHW)):
                     axes.axis("off")
                     continue
                 axes.imshow(table_NHW[head], cmap="PuOr_r", vmin=-most, vmax=most, interpolation="nearest")
-                _bare(axes)
-                if axes is grid[0][head]:
+                _hide_frame(axes)
+                if row == 0:
                     axes.set_title(f"head {head}", fontsize=8, loc="center", pad=3)
             axes_of_row[0].set_ylabel(f"block {layer.number}\n±{most:.2g}", fontsize=8)
-        put_title(figure, title)
     return figure
 
 
-def bias_table(layer: "Layer", level: int) -> NDArray[np.float32] | None:
-    """(heads, height, width) biases of a coarse level, 0 for the window's own; None where there is none."""
-    attention = layer.attention
-    stage = attention.stage
-    if level == 0:
-        side = 2 * stage.window[0] - 1, 2 * stage.window[1] - 1
-        table_NT = attention.relative_position_bias_table.detach().t()
-    elif level > len(stage.levels):
+def bias_table(layer: Layer, level: int) -> NDArray[np.float32] | None:
+    """(heads, height, width) biases of a coarse level, 0 for the window's own; None if there is none."""
+    attention, (height, width) = layer.attention, layer.attention.stage.window
+    levels = attention.stage.levels
+    if level > len(levels):
         return None
+    if level == 0:
+        side = 2 * height - 1, 2 * width - 1
+        table_NT = attention.relative_position_bias_table.t()
+    elif attention.bias_per_window:
+        side, table_NT = levels[level - 1].region, attention.window_bias_tables[level - 1]
     else:
-        region = stage.levels[level - 1].region
-        if attention.bias_per_window:
-            side, table_NT = region, attention.window_bias_tables[level - 1].detach()
-        else:
-            side = stage.window[0] + region[0] - 1, stage.window[1] + region[1] - 1
-            table_NT = attention.coarse_bias_tables[level - 1].detach()
-    found: NDArray[np.float32] = table_NT.float().reshape(len(table_NT), *side).numpy()
+        region, table_NT = levels[level - 1].region, attention.coarse_bias_tables[level - 1]
+        side = height + region[0] - 1, width + region[1] - 1
+    found: NDArray[np.float32] = table_NT.detach().float().reshape(len(table_NT), *side).numpy()
     return found
 
 
 def draw_reach(
     stages: Sequence[Sequence[Reach]], title: str, published: dict[str, dict[str, list[float]]]
 ) -> "Figure":
-    """Receptive field against tokens used, per stage, beside the paper's curves (figure 3)."""
-    from matplotlib import rc_context
+    """Receptive field against tokens used, per stage, beside the paper's curve (figure 3)."""
     from matplotlib.ticker import FuncFormatter
 
-    with rc_context(settings()):
-        figure = new_figure(3.0)
+    with _figure(title, 3.0) as figure:
         axes = figure.subplots()
         most = max(point.tokens for stage in stages for point in stage)
         axes.plot([1, most], [1, most], ls=":", color=MUTED, label="every token by itself")
@@ -173,111 +145,103 @@ def draw_reach(
         axes.plot(
             curve["tokens"], curve["receptive_field"], ls="--", marker=".", color=MUTED, label="focal, paper"
         )
-        drawn: dict[tuple[tuple[int, int], ...], list[int]] = {}
+        curves: dict[tuple[tuple[int, int], ...], list[str]] = {}
         for number, stage in enumerate(stages, 1):
-            drawn.setdefault(tuple((point.tokens, point.field) for point in stage), []).append(number)
-        for index, (points, numbers) in enumerate(drawn.items()):
-            told = "stage" if len(numbers) == 1 else "stages"
-            axes.plot(
-                [x for x, _ in points],
-                [y for _, y in points],
-                marker="os^Dv"[index % 5],
-                color=SERIES[index % len(SERIES)],
-                label=f"{told} {', '.join(map(str, numbers))}",
-            )
+            curves.setdefault(tuple((point.tokens, point.field) for point in stage), []).append(str(number))
+        for i, (points, numbers) in enumerate(curves.items()):
+            label = f"stage{'' if len(numbers) == 1 else 's'} {', '.join(numbers)}"
+            x, y = zip(*points, strict=True)
+            axes.plot(x, y, marker="os^Dv"[i % 5], color=SERIES[i % len(SERIES)], label=label)
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:,.0f}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.set_xlabel("tokens used by a query")
         axes.set_ylabel("tokens that they stand for")
         tidy(axes)
         figure.legend(loc="outside right upper", frameon=False, fontsize=8.5)
-        put_title(figure, title)
     return figure
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a PNG in full colour: what is drawn on is an image."""
+    """Write a PNG in full colour, not in a palette."""
     from matplotlib import rc_context
     from PIL import Image
 
     stream = io.BytesIO()
     with rc_context(settings()):
-        figure.savefig(stream, format="png", dpi=_DOTS)
+        figure.savefig(stream, format="png", dpi=_DPI)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with Image.open(stream) as drawn:
-        drawn.convert("RGB").save(path, format="PNG", optimize=True)
+    with Image.open(stream) as image:
+        image.convert("RGB").save(path, format="PNG", optimize=True)
 
 
-def _draw_reach(axes: "Axes", seen: SeenPicture, view: QueryView) -> None:
-    _show(axes, seen.pixels_HW3)
-    for level in view.levels:
-        _outline(axes, level.area_HW, view.layer.stride, color_of(level.name), seen)
-    _mark_query(axes, view)
-    layer = view.layer
-    axes.set_title(f"block {layer.number} (stage {layer.stage})", fontsize=8.5, pad=3)
+@contextmanager
+def _figure(
+    title: str, height: float, width: float = WIDTH, *, h_pad: float | None = None
+) -> Iterator["Figure"]:
+    """A new figure with our settings, whose title is set last; with `h_pad`, its axes are close together."""
+    from matplotlib import rc_context
+
+    with rc_context(settings()):
+        figure = new_figure(height, width)
+        engine: Any = figure.get_layout_engine()
+        if h_pad is not None:
+            engine.set(w_pad=0.02, h_pad=h_pad, wspace=0, hspace=0)
+        yield figure
+        put_title(figure, title)
 
 
-def _draw_level(axes: "Axes", seen: SeenPicture, view: QueryView, level: LevelView) -> None:
+def _coloured(pixels_HW3: NDArray[np.float32], level: SeenLevel, stride: int) -> Any:
+    """The level's heat over the image in grey, washed out so that colour is visible on black and white."""
     from matplotlib.colors import to_rgb
 
-    grey_HW = seen.pixels_HW3.mean(-1)
-    # washed out, so that colour can be seen on black and on white
-    washed_HW3 = np.repeat((0.5 + 0.5 * grey_HW)[..., None], 3, -1)
+    grey_HW = pixels_HW3.mean(-1)
     height, width = grey_HW.shape
-    strength = level.heat_HW / max(level.highest, 1e-12)
-    alpha_HW = _enlarged(np.sqrt(np.clip(strength, 0, 1)), view.layer.stride, height, width)[..., None] * 0.95
-    color = np.array(to_rgb(color_of(level.name)))
-    _show(axes, washed_HW3 * (1 - alpha_HW) + color * alpha_HW)
-    _outline(axes, level.area_HW, view.layer.stride, color_of(level.name), seen)
-    _mark_query(axes, view)
-    axes.set_title(f"{level.name} {100 * level.share:.0f} %", fontsize=8.5, pad=3, color=color_of(level.name))
+    washed_HW3 = np.repeat((0.5 + 0.5 * grey_HW)[..., None], 3, -1)
+    strength_HW = level.heat_NHW.mean(0).numpy() / max(level.highest, 1e-12)
+    # each token over its pixels, cut (or padded with zeros) to the image
+    alpha_HW = np.kron(np.sqrt(np.clip(strength_HW, 0, 1)), np.ones((stride, stride), np.float32))[
+        :height, :width
+    ]
+    alpha_HW = np.pad(alpha_HW, ((0, height - alpha_HW.shape[0]), (0, width - alpha_HW.shape[1]))) * 0.95
+    return (
+        washed_HW3 * (1 - alpha_HW[..., None]) + np.array(to_rgb(color_of(level.name))) * alpha_HW[..., None]
+    )
 
 
-def _show(axes: "Axes", pixels_HW3: Any) -> None:
+def _show(axes: "Axes", pixels_HW3: Any, view: QueryView, levels: Sequence[SeenLevel]) -> None:
+    """An image with the outlines of levels and the query."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.patches import Rectangle
+
     height, width = pixels_HW3.shape[:2]
     axes.imshow(pixels_HW3, extent=(0, width, height, 0), interpolation="nearest")
     axes.set_xlim(-0.01 * width, 1.01 * width)
     axes.set_ylim(1.01 * height, -0.01 * height)
-    _bare(axes)
+    _hide_frame(axes)
+    stride = view.layer.stride
+    for level in levels:
+        area_HW = level.areas_KHW.any(0).numpy()
+        lines = [
+            [(min(x * stride, width), min(y * stride, height)) for x, y in line]
+            for line in border_lines(area_HW)
+        ]
+        axes.add_collection(LineCollection(lines, colors=color_of(level.name), linewidths=1.3))
+    (row, column) = view.token
+    corner = (column * stride, row * stride)
+    axes.add_patch(Rectangle(corner, stride, stride, fill=False, edgecolor=_QUERY, linewidth=1.4))
 
 
-def _bare(axes: "Axes") -> None:
+def _hide_frame(axes: "Axes") -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
 
 
-def _mark_query(axes: "Axes", view: QueryView) -> None:
-    from matplotlib.patches import Rectangle
-
-    (row, column), side = view.token, view.layer.stride
-    axes.add_patch(
-        Rectangle((column * side, row * side), side, side, fill=False, edgecolor=_QUERY, linewidth=1.4)
-    )
-
-
-def _enlarged(x_HW: Any, stride: int, height: int, width: int) -> Any:
-    """Each token over its pixels, cut (or continued with zeros) to the picture."""
-    large = np.repeat(np.repeat(x_HW, stride, 0), stride, 1)[:height, :width]
-    return np.pad(large, ((0, height - large.shape[0]), (0, width - large.shape[1])))
-
-
-def _outline(axes: "Axes", area_HW: NDArray[np.bool_], stride: int, color: str, seen: SeenPicture) -> None:
-    """The border of an area of tokens."""
-    from matplotlib.collections import LineCollection
-
-    height, width = seen.pixels_HW3.shape[:2]
-    lines = [
-        [(min(x * stride, width), min(y * stride, height)) for x, y in line] for line in border_lines(area_HW)
-    ]
-    axes.add_collection(LineCollection(lines, colors=color, linewidths=1.3))
-
-
-def border_lines(area_HW: NDArray[np.bool_]) -> Iterable[tuple[tuple[int, int], tuple[int, int]]]:
+def border_lines(area_HW: NDArray[np.bool_]) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
     """Unit segments ((x, y), (x, y)) between tokens inside and outside an area."""
     padded = np.pad(area_HW, 1)
-    for y, x in zip(*np.nonzero(padded[1:, 1:-1] != padded[:-1, 1:-1]), strict=True):
-        yield (int(x), int(y)), (int(x) + 1, int(y))
-    for y, x in zip(*np.nonzero(padded[1:-1, 1:] != padded[1:-1, :-1]), strict=True):
-        yield (int(x), int(y)), (int(x), int(y) + 1)
+    for y, x in np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1]).tolist():
+        yield (x, y), (x + 1, y)
+    for y, x in np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1]).tolist():
+        yield (x, y), (x, y + 1)

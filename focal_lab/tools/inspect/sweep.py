@@ -1,9 +1,8 @@
-"""`focal-lab inspect --sweep`: a finished run of each cell, where the sweep's page looks for it."""
+"""`focal-lab inspect --sweep`: inspect a finished run of each cell, for the sweep's page."""
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,32 +13,21 @@ from focal_lab.sweep.plan.plan import with_proposals
 from focal_lab.sweep.plan.recall import recall_plan
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.spec.sweep_file import find_sweep
+from focal_lab.tools.inspect.command import IMAGES
 
 if TYPE_CHECKING:
     from focal_lab.sweep.plan.plan import Plan
     from focal_lab.sweep.plan.runs import Run
 
-SOME_FAILED = 1
 
+def inspect_sweep(options: argparse.Namespace) -> int:
+    """Inspect the first finished run of each cell, in the plan's order; returns the exit status.
 
-def inspect_sweep(
-    options: argparse.Namespace, query: tuple[int, int] | None, blocks: Sequence[int] | None, count: int
-) -> int:
-    """Inspect the first finished run of each cell, in the plan's order; the exit status.
-
-    A cell's network that is not ours, or that has no such block, is told and left out.
-
-    Args:
-        options: `sweep`, `out`, `suite`, `seeds`, `tasks`, `set`, `head`, `force`, `json`.
-        query: pixel; None for the centre.
-        blocks: to draw; None for the last of each stage.
-        count: validation pictures to average over.
-
-    Returns:
-        0, or 1 when a cell could not be inspected.
+    A cell whose network is not focal, or lacks a requested block, is reported on stderr and skipped; the
+    status is then 1.
 
     Raises:
-        UserError: no such sweep, or none of its cells has a finished run.
+        UserError: there is no such sweep, or none of its cells has a finished run.
     """
     out: Path = options.out
     if not out.is_dir():
@@ -62,39 +50,44 @@ def inspect_sweep(
             f"({plan.command(out)})",
             key="--sweep",
         )
-    asked = {"query": query, "block": blocks, "head": options.head, "pictures": count}
-    records, failed = [], 0
+    # compared with the options in inspect.json: plain lists and numbers
+    asked = {
+        "query": options.query and list(options.query),
+        "block": options.block,
+        "head": options.head,
+        "pictures": options.images or IMAGES,
+    }
+    records, failed = [], False
     for name, run in chosen:
         folder = out / INSPECT / run.id
-        known = None if options.force else _known(folder, asked)
+        known = None if options.force else _read_record(folder, asked)
         try:
-            record = known or _inspect(out / run.id, folder, asked)
+            records.append(known or _inspect(out / run.id, folder, asked))
         except UserError as error:
             print(f"focal-lab: {name}: {error}", file=sys.stderr)
-            failed += 1
+            failed = True
             continue
-        records.append(record)
         if not options.json:
-            print(f"{name}: {folder}{' (as before)' if known else ''}", flush=True)
-    without = len({_cell(run) for run in plan.runs}) - len({_cell(run) for _, run in chosen})
-    if without and not options.json:
-        print(f"{without} cell(s) have no finished run yet", file=sys.stderr)
+            print(f"{name}: {folder}{' (inspected before)' if known else ''}", flush=True)
     if options.json:
         print(json.dumps(records, indent=1))
-    elif records:
+        return int(failed)
+    missing = len({_cell(run) for run in plan.runs}) - len({_cell(run) for _, run in chosen})
+    if missing:
+        print(f"{missing} cell(s) have no finished run yet", file=sys.stderr)
+    if records:
         print(f"{command('report', options.sweep, *plan.options, '--out', out, '--open')} shows them")
-    return SOME_FAILED if failed else 0
+    return int(failed)
 
 
 def finished_runs(plan: "Plan", out: Path) -> list[tuple[str, "Run"]]:
-    """Of each cell its name and its first finished run, of the sweep's first task that has one."""
-    found: dict[tuple[str, ...], tuple[str, Run]] = {}
+    """Name and first finished run of each cell, of the sweep's first task that has one."""
+    found: dict[tuple[str, ...], Run] = {}
     for run in plan.runs:
-        cell = _cell(run)
-        if cell not in found and read_outcome(out / run.id).state is State.FINISHED:
-            found[cell] = (", ".join(cell), run)
-    # cells that come to the same network share their runs
-    distinct = {run.id: (name, run) for name, run in reversed(found.values())}
+        if _cell(run) not in found and read_outcome(out / run.id).state is State.FINISHED:
+            found[_cell(run)] = run
+    # cells with the same network share their runs: the first is listed
+    distinct = {run.id: (", ".join(cell), run) for cell, run in reversed(found.items())}
     return list(reversed(distinct.values()))
 
 
@@ -102,25 +95,25 @@ def _cell(run: "Run") -> tuple[str, ...]:
     return tuple(run.cell.labels.values())
 
 
-def _known(folder: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
-    """What was found before, if the same was asked, and the run's files are still there."""
+def _read_record(folder: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
+    """The previous inspection if it has the same options, is complete, and is newer than the checkpoint."""
+    file = folder / INSPECT_FILE
     try:
-        record: Any = json.loads((folder / INSPECT_FILE).read_text(encoding="utf-8"))
-        same = json.loads(json.dumps(asked)) == record["asked"]
-        older = Path(record["checkpoint"]).stat().st_mtime <= (folder / INSPECT_FILE).stat().st_mtime
-        there = all((folder / picture["file"]).is_file() for picture in record["pictures"])
+        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        newer = Path(record["checkpoint"]).stat().st_mtime <= file.stat().st_mtime
+        complete = all((folder / plot["file"]).is_file() for plot in record["pictures"])
+        return record if record["asked"] == asked and newer and complete else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return record if same and older and there else None
 
 
 def _inspect(run: Path, folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
     from focal_lab.tools.inspect.measure import choose_layers, inspect_network
-    from focal_lab.tools.inspect.source import open_source
+    from focal_lab.tools.inspect.source import open_network
     from focal_lab.tools.inspect.write import write_inspection
 
-    source = open_source(str(run), run.parent)
+    source = open_network(str(run), run.parent)
     layers = choose_layers(source.network, asked["block"], asked["head"])
-    pictures = list(source.validation_pictures(asked["pictures"]))
-    found = inspect_network(source, pictures, layers, draw=1, query=asked["query"], head=asked["head"])
+    images = list(source.validation_images(asked["pictures"]))
+    found = inspect_network(source, images, layers, draw=1, query=asked["query"], head=asked["head"])
     return write_inspection(source, found, layers, folder, brief=True, head=asked["head"], asked=asked)

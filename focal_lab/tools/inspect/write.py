@@ -1,39 +1,38 @@
-"""What `focal-lab inspect` writes: pictures, and `inspect.json`, which names them; and its table."""
+"""The output files of `focal-lab inspect`: plots, `inspect.json`, which lists them, and the printed table."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from focal_lab.errors import UserError
 from focal_lab.report.html.attention_images import INSPECT_FILE
 from focal_lab.report.published.tables import paper_tables
-from focal_lab.tools.inspect import plots as drawing
+from focal_lab.tools.inspect import plots
 from focal_lab.tools.inspect.measure import Inspection
 from focal_lab.tools.inspect.probabilities import Layer
-from focal_lab.tools.inspect.source import Source
+from focal_lab.tools.inspect.source import InspectedNetwork
 from focal_lab.utils.atomic_files import write_atomic
 from focal_lab.utils.text_table import TextColumn, aligned
 
 SCHEMA = 1
-_NOTHING = "–"  # noqa: RUF001
 # The paper's names of the levels, and the network whose blocks they were measured on.
 _PUBLISHED = {"window": "Local-InWindow", "ring": "Local-OutWindow", "pooled 1": "Global-OutWindow"}
 _PUBLISHED_DEPTHS = (2, 2, 6, 2)
 
 
-def published_shares(source: Source) -> dict[str, list[float]] | None:
-    """Figure 7 of the paper, level -> share of each block; None for a network of other depths, or without
-    coarse levels."""
-    options = source.network.options
-    if tuple(options.depths) != _PUBLISHED_DEPTHS or not any(s.levels for s in source.network.stages_config):
+def published_shares(source: InspectedNetwork) -> dict[str, list[float]] | None:
+    """Figure 7 of the paper, level -> share of each block; None without coarse levels or at other depths."""
+    network = source.network
+    pooled = any(stage.levels for stage in network.stages_config)
+    if tuple(network.options.depths) != _PUBLISHED_DEPTHS or not pooled:
         return None
     figure = paper_tables()["figure7_attention_share"]
     return {level: list(figure[name]) for level, name in _PUBLISHED.items()}
 
 
 def write_inspection(
-    source: Source,
+    source: InspectedNetwork,
     found: Inspection,
     layers: Sequence[Layer],
     folder: Path,
@@ -41,116 +40,113 @@ def write_inspection(
     brief: bool = False,
     **given: Any,
 ) -> dict[str, Any]:
-    """Draw everything and note it; what is returned is what `inspect.json` holds.
+    """Draw and write everything; returns the contents of `inspect.json`.
 
     Args:
         source: the network.
-        found: what it looks at.
+        found: the results.
         layers: the drawn blocks.
-        folder: made if it is not there.
-        brief: for a page of many networks: no biases but the first coarse level's.
-        given: what else to note, such as the query and the head that were asked for.
+        folder: created if necessary.
+        brief: for a page of many networks: of the biases only the first coarse level's.
+        given: further entries, such as the query and the head of the command line.
 
     Raises:
         UserError: the folder cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # whoever reads the folder meanwhile finds no half of it
-        (folder / INSPECT_FILE).unlink(missing_ok=True)
-        pictures = _draw(source, found, layers, folder, brief)
-        record = _record(source, found) | given | {"pictures": pictures}
+        (folder / INSPECT_FILE).unlink(missing_ok=True)  # readers ignore a folder without it
+        record = _record(source, found) | given | {"pictures": _draw(source, found, layers, folder, brief)}
         write_atomic(folder / INSPECT_FILE, json.dumps(record, indent=1) + "\n")
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}", key="--output") from error
     return record
 
 
-def shares_text(source: Source, found: Inspection, width: int | None = None, *, color: bool = False) -> str:
-    """The shares of each block as a table of text, in percent; the paper's beside them where it has any."""
-    paper = published_shares(source)
-    layers = [share.layer for share in found.shares]
-    columns = [
-        TextColumn("block", [str(layer.number) for layer in layers], right=True),
-        TextColumn("stage", [str(layer.stage) for layer in layers], right=True),
-        TextColumn("heads", [str(layer.attention.num_heads) for layer in layers], right=True),
-        TextColumn("keys", [str(share.keys) for share in found.shares], right=True),
-    ]
+def shares_text(source: InspectedNetwork, found: Inspection, width: int | None = None) -> str:
+    """The shares of each block as a text table in percent, with the paper's if it has any."""
+    paper = published_shares(source) or {}
+    columns = {
+        "block": [str(share.layer.number) for share in found.shares],
+        "stage": [str(share.layer.stage) for share in found.shares],
+        "heads": [str(share.layer.attention.num_heads) for share in found.shares],
+        "keys": [str(share.keys) for share in found.shares],
+    }
+    texts = [TextColumn(name, cells, right=True) for name, cells in columns.items()]
     for level in found.levels:
-        columns.append(TextColumn(f"{level} %", [_percent(s.mean(level)) for s in found.shares], right=True))
-        if paper and level in paper:
-            columns.append(TextColumn("paper", [_percent(share) for share in paper[level]], right=True))
-    if any(share.off_picture > 0 for share in found.shares):
-        off = [_percent(share.off_picture) for share in found.shares]
-        columns.append(TextColumn("of it padding %", off, right=True))
-    return aligned(columns, width, color=color)
+        texts.append(TextColumn(f"{level} %", [_percent(s.mean(level)) for s in found.shares], right=True))
+        if level in paper:
+            texts.append(TextColumn("paper", [_percent(share) for share in paper[level]], right=True))
+    if any(share.off_image > 0 for share in found.shares):
+        off = [_percent(share.off_image) for share in found.shares]
+        texts.append(TextColumn("of it padding %", off, right=True))
+    return aligned(texts, width)
 
 
 def _percent(share: float | None) -> str:
-    return _NOTHING if share is None else f"{100 * share:.1f}"
+    return "–" if share is None else f"{100 * share:.1f}"  # noqa: RUF001
 
 
 def _draw(
-    source: Source, found: Inspection, layers: Sequence[Layer], folder: Path, brief: bool
+    source: InspectedNetwork, found: Inspection, layers: Sequence[Layer], folder: Path, brief: bool
 ) -> list[dict[str, str]]:
-    pictures = []
+    """Write the plots; the file and the caption of each."""
+    written = []
 
-    def keep(name: str, caption: str, figure: Any) -> None:
+    def save(name: str, figure: Any, caption: str) -> None:
         if figure is not None:
-            drawing.save(figure, folder / f"{name}.png")
-            pictures.append({"file": f"{name}.png", "caption": caption})
+            plots.save(figure, folder / f"{name}.png")
+            written.append({"file": f"{name}.png", "caption": caption})
 
-    for number, seen in enumerate(found.drawn):
-        x, y = seen.query
-        keep(
+    for number, drawn in enumerate(found.drawn):
+        x, y = drawn.query
+        save(
             f"attention-{number}",
-            f"What the query at pixel ({x}, {y}) of {seen.name} attends to. First column: the reach of each "
-            "level; then its attention, full colour at the level's highest (square root scale); a pooled "
-            "token colours all that it stands for.",
-            drawing.draw_query(seen, found.levels, f"{source.name}: what one query attends to"),
+            plots.draw_query(drawn, found.levels, f"{source.name}: what one query attends to"),
+            f"What the query at pixel ({x}, {y}) of {drawn.name} attends to. First column: the reach of each "
+            "level. The others: its attention, full colour at the level's highest (square root scale); a "
+            "pooled token colours all tokens that it stands for.",
         )
-    counted = f"{found.count} picture{'s' if found.count != 1 else ''}"
-    keep(
+    save(
         "shares",
-        f"Attention to each level per block, averaged over queries and heads and {counted}.",
-        drawing.draw_shares(found, f"{source.name}: where attention goes", published_shares(source)),
+        plots.draw_shares(found, f"{source.name}: where attention goes", published_shares(source)),
+        "Attention to each level per block, averaged over queries and heads and "
+        f"{found.count} image{'s' if found.count != 1 else ''}.",
     )
     deepest = max(len(stage.levels) for stage in source.network.stages_config)
     for level in range(1, min(deepest, 1 if brief else deepest) + 1):
-        keep(
+        save(
             f"biases-{level}",
-            f"Learned position biases of pooled level {level}: a row a block, a column a head.",
-            drawing.draw_biases(layers, level, f"{source.name}: biases of pooled level {level}"),
+            plots.draw_biases(layers, level, f"{source.name}: biases of pooled level {level}"),
+            f"Learned position biases of pooled level {level}: a row per block, a column per head.",
         )
     if not brief:
-        keep(
+        save(
             "biases-window",
-            "Learned position biases of the window's own tokens: a row a block, a column a head.",
-            drawing.draw_biases(layers, 0, f"{source.name}: biases of the window"),
+            plots.draw_biases(layers, 0, f"{source.name}: biases of the window"),
+            "Learned position biases of the window's own tokens: a row per block, a column per head.",
         )
-    keep(
+    curves = paper_tables()["figure3_receptive_field"]
+    save(
         "receptive-field",
+        plots.draw_reach(found.reach, f"{source.name}: receptive field", curves),
         "Receptive field of a query against the tokens that it uses, before it is cut to the map; the "
         "paper's curve is its figure 3.",
-        drawing.draw_reach(
-            found.reach, f"{source.name}: receptive field", paper_tables()["figure3_receptive_field"]
-        ),
     )
-    return pictures
+    return written
 
 
-def _record(source: Source, found: Inspection) -> dict[str, Any]:
-    options: Mapping[str, Any] = source.settings
+def _record(source: InspectedNetwork, found: Inspection) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "run": None if source.run is None else source.run.name,
         "checkpoint": None if source.file is None else str(source.file),
         "model": source.model,
-        "options": dict(options),
+        "options": dict(source.settings),
         "task": source.task,
         "pictures_averaged": found.count,
         "relative_error": found.error,
-        "levels": list(found.levels),
+        "levels": found.levels,
         "blocks": [
             {
                 "block": share.layer.number,
@@ -160,16 +156,16 @@ def _record(source: Source, found: Inspection) -> dict[str, Any]:
                 "keys": share.keys,
                 "shares": {level: share.mean(level) for level in share.shares},
                 "shares_by_head": share.shares,
-                "off_picture": share.off_picture,
+                "off_picture": share.off_image,
             }
             for share in found.shares
         ],
         "published_shares": published_shares(source),
         "queries": [
             {
-                "picture": seen.name,
-                "pixel": list(seen.query),
-                "size": list(seen.pixels_HW3.shape[:2]),
+                "picture": drawn.name,
+                "pixel": list(drawn.query),
+                "size": list(drawn.pixels_HW3.shape[:2]),
                 "blocks": [
                     {
                         "block": view.layer.number,
@@ -179,13 +175,10 @@ def _record(source: Source, found: Inspection) -> dict[str, Any]:
                             for level in view.levels
                         },
                     }
-                    for view in seen.views
+                    for view in drawn.views
                 ],
             }
-            for seen in found.drawn
+            for drawn in found.drawn
         ],
-        "receptive_field": [
-            [{"level": point.level, "tokens": point.tokens, "field": point.field} for point in stage]
-            for stage in found.reach
-        ],
+        "receptive_field": [[point._asdict() for point in stage] for stage in found.reach],
     }

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from focal_lab import cli
-from focal_lab.tools.inspect.source import open_source
+from focal_lab.tools.inspect.source import open_network
 
 SMALL = {
     "trainer.max_epochs": 1,
@@ -195,7 +195,7 @@ def test_a_model_without_weights_and_one_with(
     as_it_begins = inspected(capsys, *TINY, str(photo))
     assert (as_it_begins["checkpoint"], as_it_begins["model"]) == (None, "focal_micro_patch2_window7_28")
     assert as_it_begins["options"] == {"embed_dim": 8, "depths": [1, 1, 1, 1]}
-    source = open_source(None, Path("runs"), "focal_micro", {"embed_dim": 8, "depths": [1, 1, 1, 1]})
+    source = open_network(None, Path("runs"), "focal_micro", {"embed_dim": 8, "depths": [1, 1, 1, 1]})
     torch.save(source.network.state_dict(), "weights.pth")
     loaded = inspected(capsys, *TINY, "weights.pth", str(photo))
     assert loaded["checkpoint"] == "weights.pth"
@@ -219,27 +219,27 @@ def test_weights_that_diverged_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photo: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    source = open_source(None, Path("runs"), "focal_micro", {"embed_dim": 8, "depths": [1, 1, 1, 1]})
+    source = open_network(None, Path("runs"), "focal_micro", {"embed_dim": 8, "depths": [1, 1, 1, 1]})
     state = source.network.state_dict()
     state["layers.1.blocks.0.attn.qkv.bias"].fill_(1e30)
     torch.save(state, "weights.pth")
     line = told(capsys, *TINY, "weights.pth", str(photo))
-    assert line == "weights.pth: block 1 gives values that are no numbers; it has diverged, or is damaged"
+    assert line == "weights.pth: block 1 outputs NaN or infinity; the run diverged, or the file is damaged"
 
 
 def test_a_sweep_is_inspected_cell_by_cell_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert inspect("--sweep", "small", "--pictures", "2") == 1
     first = capsys.readouterr()
     assert "test_resnet: " in first.err
-    assert "whose attention is not ours to show" in first.err
+    assert "only focal backbones can be inspected" in first.err
     runs = {run_of("classification", name) for name in ("focal_micro", "focal_swin_micro")}
     assert {path.name for path in Path("runs/inspect").iterdir()} == runs
     written = {path: path.stat().st_mtime_ns for path in Path("runs/inspect").rglob("*.png")}
     assert inspect("--sweep", "small", "--pictures", "2") == 1
-    assert capsys.readouterr().out.count("(as before)") == 2
+    assert capsys.readouterr().out.count("(inspected before)") == 2
     assert written == {path: path.stat().st_mtime_ns for path in Path("runs/inspect").rglob("*.png")}
     assert inspect("--sweep", "small", "--pictures", "2", "--force") == 1
-    assert "(as before)" not in capsys.readouterr().out
+    assert "(inspected before)" not in capsys.readouterr().out
     assert inspect("--sweep", "small", "--pictures", "3", "--json") == 1
     records = json.loads(capsys.readouterr().out)
     assert [record["pictures_averaged"] for record in records] == [3, 3]
@@ -272,25 +272,25 @@ def test_the_sweeps_page_shows_what_was_inspected(project: Path, capsys: pytest.
     ("argv", "message"),
     [
         ([], "CHECKPOINT: name a checkpoint, a run, or a sweep with --sweep"),
-        (["cat.jpg"], "cat.jpg: is a picture; name the checkpoint first, or a model with --model"),
+        (["cat.jpg"], "cat.jpg: is an image; name the checkpoint first, or a model with --model"),
         (["missing.ckpt"], "missing.ckpt: there is no such file or folder"),
         (["0123abcd"], "0123abcd: there is no such file or folder"),
         (["notes.ckpt"], "notes.ckpt: "),
         (
             ["weights.pth"],
-            "weights.pth: holds weights alone: say of which network, such as --model focal_tiny",
+            "weights.pth: contains only weights: add the network, such as --model focal_tiny",
         ),
-        (["--model", "resnet18", "cat.jpg"], "cat.jpg: there is no such picture"),
+        (["--model", "resnet18", "cat.jpg"], "cat.jpg: there is no such image"),
         (["--model", "resnet18"], "--model: 'resnet18' is not a focal backbone"),
         ([*TINY, "--set", "depths=3"], "--set: "),
-        (["--set", "depths=3", "x.ckpt"], "--set: sets options of a --model; a checkpoint says its own"),
-        (["x.ckpt", "--query", "14"], "--query: '14' is no pixel; say X,Y, such as 14,14"),
-        (["x.ckpt", "--query=-1,3"], "--query: '-1,3' is no pixel; say X,Y, such as 14,14"),
-        (["x.ckpt", "--block", "a"], "--block: 'a' are no numbers of blocks; say 0, or 1,3,7"),
-        (["x.ckpt", "--pictures", "0"], "--pictures: 0 is too few; use 1 or more"),
-        (["x.ckpt", "PHOTO", "--pictures", "3"], "--pictures: is about validation data"),
-        (["x.ckpt", "--suite", "digits"], "--suite: says which runs a sweep has: add --sweep SWEEP"),
-        (["x.ckpt", "--force"], "--force: goes with --sweep; a single network is always inspected anew"),
+        (["--set", "depths=3", "x.ckpt"], "--set: sets options of a --model; a checkpoint has its own"),
+        (["x.ckpt", "--query", "14"], "--query: '14' is not a pixel; use X,Y, such as 14,14"),
+        (["x.ckpt", "--query=-1,3"], "--query: '-1,3' is not a pixel; use X,Y, such as 14,14"),
+        (["x.ckpt", "--block", "a"], "--block: 'a' is not a list of blocks; use 0, or 1,3,7"),
+        (["x.ckpt", "--pictures", "0"], "--num-images: 0 is too few; use 1 or more"),
+        (["x.ckpt", "PHOTO", "--pictures", "3"], "--num-images: is about validation data"),
+        (["x.ckpt", "--suite", "digits"], "--suite: selects runs of a sweep: add --sweep SWEEP"),
+        (["x.ckpt", "--force"], "--force: goes with --sweep; a single network is always inspected again"),
         (["x.ckpt", "--sweep", "s"], "CHECKPOINT: does not go with --sweep, which inspects its own runs"),
         (["--sweep", "s", "--output", "o"], "--output: does not go with --sweep"),
         (["--sweep", "s"], "--out: runs does not exist"),
@@ -302,11 +302,11 @@ def test_the_sweeps_page_shows_what_was_inspected(project: Path, capsys: pytest.
         ([*TINY, "PHOTO", "--head", "1"], "--head: block 0 has no head 1; it has 1 (use 0 to 0, or --block)"),
         (
             [*TINY, "PHOTO", "--query", "28,3"],
-            "--query: 28,3 is outside the picture photo.png, which is 28 x 28",
+            "--query: 28,3 is outside the image photo.png, which is 28 x 28",
         ),
         ([*TINY, "PHOTO", "--output", "taken"], "--output: taken is not a folder"),
         ([*TINY, "damaged.png"], "damaged.png: "),
-        ([*TINY], "has no data of its own; name pictures to look at"),
+        ([*TINY], "has no data of its own; name images to inspect"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_before_anything_is_written(
@@ -342,7 +342,7 @@ def test_a_backbone_that_is_not_ours_and_a_run_without_checkpoint_are_told(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = run_of("classification", "test_resnet")
-    assert "its backbone is test_resnet, whose attention is not ours to show" in told(capsys, run)
+    assert "its backbone is test_resnet; only focal backbones can be inspected" in told(capsys, run)
     folder = Path("runs", run, "checkpoints")
     hidden = folder.rename(folder.with_name("hidden"))
     try:
