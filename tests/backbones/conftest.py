@@ -16,5 +16,5 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def chunks_of_any_map(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small maps test the chunks, too, which they would not take by themselves."""
+    """Use chunks for small maps, too, so that tests cover them."""
     monkeypatch.setattr("focal_lab.backbones.attention.fused.FEW_WINDOWS", 0)

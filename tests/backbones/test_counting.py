@@ -1,4 +1,4 @@
-"""Parameters, multiply-accumulates and activations against the numbers that the papers print."""
+"""Parameters, multiply-accumulates and activations against the published numbers."""
 
 from typing import Any
 
@@ -73,7 +73,7 @@ def test_without_a_ring_both_ways_of_counting_agree() -> None:
 
 
 def test_a_linear_layers_macs_are_its_weights_times_its_rows() -> None:
-    class Picture(nn.Module):
+    class Image(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.linear = nn.Linear(4, 1000)
@@ -82,7 +82,7 @@ def test_a_linear_layers_macs_are_its_weights_times_its_rows() -> None:
             out: torch.Tensor = self.linear(x_BCHW.permute(0, 2, 3, 1))
             return out
 
-    assert count_gmacs(Picture(), (50, 20), in_chans=4) == pytest.approx(4 * 1000 * 50 * 20 / 1e9)
+    assert count_gmacs(Image(), (50, 20), in_chans=4) == pytest.approx(4 * 1000 * 50 * 20 / 1e9)
 
 
 def test_counting_leaves_the_model_as_it_was() -> None:
@@ -95,7 +95,7 @@ def test_counting_leaves_the_model_as_it_was() -> None:
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_smaller_picture_costs_less() -> None:
+def test_a_smaller_image_costs_less() -> None:
     model = build("focal_micro_patch2_window7_28")
     assert count_gmacs(model, (56, 56)) > 3 * count_gmacs(model, (28, 28))
 
@@ -124,7 +124,7 @@ def test_both_implementations_of_the_attention_have_the_same_activations() -> No
 
 
 def test_only_convolutions_linear_layers_and_attention_products_have_activations() -> None:
-    class Picture(nn.Module):
+    class Image(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.conv = nn.Conv2d(1, 8, 3, stride=2, padding=1)
@@ -138,10 +138,10 @@ def test_only_convolutions_linear_layers_and_attention_products_have_activations
 
     tokens = 5 * 6
     convolution, linear, scores, attended = tokens * 8, tokens * 24, tokens * tokens, tokens * 8
-    counted = count_activations(Picture(), (10, 12), in_chans=1)
+    counted = count_activations(Image(), (10, 12), in_chans=1)
     assert counted == convolution + linear + scores + attended
 
 
 def test_a_model_that_passes_parameters_to_its_layers_is_counted() -> None:
-    # the flop counter's hooks stumbled over the class token of CaiT, a parameter that is a layer's input
+    # regression: the FLOP counter's hooks failed on CaiT's class token, a parameter that is a layer's input
     assert count_gmacs(build("cait_xxs24_224"), (224, 224)) == pytest.approx(2.53, rel=0.005)

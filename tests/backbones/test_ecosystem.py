@@ -1,4 +1,4 @@
-"""Where a timm model goes: segmentation_models_pytorch, torchvision's FPN, and DDP of two processes."""
+"""Focal backbones in segmentation_models_pytorch, torchvision's FPN, and DDP with two processes."""
 
 import os
 import subprocess
@@ -66,13 +66,13 @@ SCRIPT = """
         dist.init_process_group("gloo", f"file://{out}/meeting", rank=rank, world_size=2)
         torch.manual_seed(0)
         model = timm.create_model("focal_micro_patch2_window7_28", num_classes=5, use_shift=True, **OPTIONS)
-        # no search for unused parameters: one that takes no part in a step would stop the next
+        # without find_unused_parameters an unused parameter would make the next step fail
         wrapped = nn.parallel.DistributedDataParallel(model, find_unused_parameters=False)
         optimizer = torch.optim.SGD(wrapped.parameters(), 0.05)
-        pictures = torch.randn(4, 3, 28, 28, generator=torch.Generator().manual_seed(1))
+        images = torch.randn(4, 3, 28, 28, generator=torch.Generator().manual_seed(1))
         for _ in range(3):
             optimizer.zero_grad()
-            wrapped(pictures[2 * rank : 2 * rank + 2]).square().mean().backward()
+            wrapped(images[2 * rank : 2 * rank + 2]).square().mean().backward()
             optimizer.step()
         torch.save(model.state_dict(), f"{out}/{rank}.pt")
         dist.destroy_process_group()
@@ -117,9 +117,9 @@ def alone(options: dict[str, Any]) -> nn.Module:
         "focal_micro_patch2_window7_28", num_classes=5, use_shift=True, **options
     )
     optimizer = torch.optim.SGD(model.parameters(), 0.05)
-    pictures = torch.randn(4, 3, 28, 28, generator=torch.Generator().manual_seed(1))
+    images = torch.randn(4, 3, 28, 28, generator=torch.Generator().manual_seed(1))
     for _ in range(3):
         optimizer.zero_grad()
-        model(pictures).square().mean().backward()
+        model(images).square().mean().backward()
         optimizer.step()
     return model

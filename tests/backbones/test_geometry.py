@@ -29,7 +29,7 @@ def number(row: int, column: int) -> float:
 
 
 def allowed_of(grid: WindowGrid, queries: int) -> np.ndarray:
-    """(P, Q, K), spelled out."""
+    """(P, Q, K)."""
     keys = math.prod(grid.fine_region) + sum(level.keys for level in grid.levels)
     allowed = visibility.allowed_keys(grid)
     shape = (math.prod(grid.windows), queries, keys)
@@ -37,7 +37,7 @@ def allowed_of(grid: WindowGrid, queries: int) -> np.ndarray:
 
 
 def seen_fine(grid: WindowGrid, size: Size) -> Iterator[tuple[int, int, list[float]]]:
-    """(window, query, numbers of its fine keys; OUTSIDE where a key is hidden) by the module's own means."""
+    """(window, query, numbers of its fine keys; OUTSIDE where hidden), as the module lays them out."""
     padded = geometry.pad_fine(geometry.to_canvas(numbered(size), grid), grid)
     shown = geometry.regions(padded, grid.windows, grid.window, grid.fine_region).reshape(
         math.prod(grid.windows), -1
@@ -102,7 +102,7 @@ def test_wrapped_windows_see_the_rolled_map_and_of_their_own_only_former_neighbo
 
 
 @pytest.mark.parametrize("size", [(12, 8), (8, 20)])
-def test_a_masked_shift_of_windows_alone_rolls_and_hides_what_is_no_neighbour(size: Size) -> None:
+def test_a_masked_shift_of_windows_alone_rolls_and_hides_tokens_that_are_not_neighbours(size: Size) -> None:
     stage = one_stage(size, window_size=4, expand_sizes=0, focal_levels=1, use_shift=True)
     grid = geometry.lay_windows(stage, size, True, "mask")
     assert grid.canvas == size, "no more windows than without the shift"
@@ -164,7 +164,7 @@ def pooled_view(x_BHWC: Tensor, grid: WindowGrid, level: CoarseLevel) -> Tensor:
 
 @pytest.mark.parametrize("size", [(10, 15), (7, 13), (13, 6)])
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_masked_sub_windows_lie_in_the_middle_of_their_window(size: Size, level: int) -> None:
+def test_masked_sub_windows_are_centred_in_their_window(size: Size, level: int) -> None:
     stage = one_stage(size, window_size=5, focal_levels=4, focal_windows=1, expand_sizes=0)
     grid = geometry.lay_windows(stage, size, False, "mask")
     coarse = grid.levels[level]

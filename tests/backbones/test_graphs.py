@@ -1,4 +1,4 @@
-"""What records a model as a graph: torch.compile, torch.export, ONNX, torch.fx, tracing, and fake tensors."""
+"""Graph capture: torch.compile, torch.export, ONNX, torch.fx, tracing, and fake tensors."""
 
 import copy
 import io
@@ -56,7 +56,7 @@ def make(case: str, **options: Any) -> nn.Module:
     return model
 
 
-def pictures(model: nn.Module, batch: int = 2, seed: int = 1) -> Tensor:
+def images(model: nn.Module, batch: int = 2, seed: int = 1) -> Tensor:
     size = model.options.img_size
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
@@ -73,9 +73,9 @@ def step(function: Any, model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 def test_the_whole_model_and_its_training_step_compile_to_one_graph(case: str) -> None:
     torch._dynamo.reset()
     model = make(case).train()
-    x = pictures(model)
+    x = images(model)
     expected = step(model, model, x)
-    # "aot_eager" traces backward, too; what it does is the same for the other three, and takes long
+    # "aot_eager" also traces backward; it is slow, and the same for the other three
     backend = "aot_eager" if case in ("micro", "masked", "text") else "eager"
     found = step(torch.compile(model, backend=backend, fullgraph=True), model, x)
     for name, value in expected.items():
@@ -104,14 +104,14 @@ def two_blocks() -> FocalTransformer:
 def test_the_default_backend_compiles_a_training_step() -> None:
     torch._dynamo.reset()
     model = two_blocks().train()
-    x = pictures(model)
+    x = images(model)
     expected = step(model, model, x)
     found = step(torch.compile(model, fullgraph=True), model, x)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-4, msg=name)
 
 
-def test_a_compiled_model_takes_pictures_of_another_size() -> None:
+def test_a_compiled_model_accepts_images_of_another_size() -> None:
     torch._dynamo.reset()
     model = two_blocks().eval()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
@@ -124,12 +124,12 @@ def test_a_compiled_model_takes_pictures_of_another_size() -> None:
 @EVERY
 def test_an_exported_model_takes_any_batch(case: str) -> None:
     model = make(case).eval()
-    x = pictures(model)
+    x = images(model)
     batch = torch.export.Dim("batch", min=1, max=64)
     exported = torch.export.export(model, (x,), dynamic_shapes=({0: batch},)).module()
     with torch.no_grad():
         for count in (1, 2, 5):
-            pics = pictures(model, count, seed=count)
+            pics = images(model, count, seed=count)
             torch.testing.assert_close(exported(pics), model(pics), rtol=1e-5, atol=1e-5)
 
 
@@ -143,12 +143,12 @@ def test_onnxruntime_computes_the_same(case: str, dynamic: bool, tmp_path: Path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            model, (pictures(model),), dynamic_shapes=shapes, dynamo=True, verbose=False
+            model, (images(model),), dynamic_shapes=shapes, dynamo=True, verbose=False
         )
     program.save(tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     for count in (1, 2, 5) if dynamic else (2,):
-        pics = pictures(model, count, seed=count)
+        pics = images(model, count, seed=count)
         (found,) = session.run(None, {session.get_inputs()[0].name: pics.numpy()})
         with torch.no_grad():
             np.testing.assert_allclose(found, model(pics).numpy(), rtol=1e-4, atol=1e-4)
@@ -160,11 +160,11 @@ def test_a_traced_model_goes_through_a_file_and_takes_any_batch(case: str) -> No
     stored = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated, and sizes become constants
-        torch.jit.save(torch.jit.trace(model, pictures(model)), stored)
+        torch.jit.save(torch.jit.trace(model, images(model)), stored)
         stored.seek(0)
         loaded = torch.jit.load(stored)
     with torch.no_grad():
-        pics = pictures(model, 3)
+        pics = images(model, 3)
         torch.testing.assert_close(loaded(pics), model(pics), rtol=1e-5, atol=1e-5)
 
 
@@ -177,7 +177,7 @@ def test_scripting_is_refused_with_the_reason() -> None:
 @EVERY
 def test_torch_fx_extracts_features(case: str) -> None:
     model = make(case).eval()
-    x = pictures(model)
+    x = images(model)
     leaves = {"leaf_modules": get_notrace_modules(), "autowrap_functions": get_notrace_functions()}
     extractor = create_feature_extractor(
         model, {"layers.1": "second", "head": "logits"}, tracer_kwargs=leaves
@@ -208,7 +208,7 @@ def test_on_fake_cuda_tensors_the_forward_pass_stays_on_that_device(case: str) -
 
 @EVERY
 def test_no_tensor_of_forward_or_backward_is_made_on_another_device(case: str) -> None:
-    # on the meta device, an operand that someone left on the CPU is an error
+    # on the meta device, an operand that was left on the CPU is an error
     name, options = CASES[case]
     model = timm.create_model(name, **options, device="meta")
     size = model.options.img_size
@@ -222,7 +222,7 @@ def test_no_tensor_of_forward_or_backward_is_made_on_another_device(case: str) -
 @EVERY
 def test_a_gpu_computes_what_the_cpu_computes(case: str) -> None:
     model = make(case).double().eval()
-    x = pictures(model).double()
+    x = images(model).double()
     expected = step(model, model, x)
     model = copy.deepcopy(model).cuda()  # `cuda` would take the expected gradients along
     for name, value in step(model, model, x.cuda()).items():

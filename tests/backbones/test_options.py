@@ -1,4 +1,4 @@
-"""Every rule of the options and presets, and what they come to."""
+"""Every rule of the options and presets, and the resolved stages."""
 
 import json
 from dataclasses import replace
@@ -128,7 +128,7 @@ def test_pool_sizes_replace_the_halving() -> None:
     assert (level_2.pool_size, level_2.cells, level_2.region) == ((3, 3), (2, 2), (8, 8))
 
 
-def test_a_window_larger_than_the_map_becomes_the_map_and_says_so() -> None:
+def test_a_window_larger_than_the_map_becomes_the_map_with_a_note() -> None:
     last = stages(window_size=14, use_shift=True)[3]
     assert (last.window, last.expand, last.shift) == ((7, 7), (0, 0), (0, 0))
     assert last.notes == (
@@ -221,9 +221,7 @@ SMALL = {
         ),
     ],
 )
-def test_options_that_come_to_the_same_network_share_their_identity(
-    one: dict[str, Any], other: dict[str, Any]
-) -> None:
+def test_options_of_the_same_network_share_their_identity(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert outputs(one).equal(outputs(other))
     assert identity(make_options(SMALL | one)) == identity(make_options(SMALL | other))
 
@@ -255,7 +253,7 @@ def test_options_that_compute_something_else_differ_in_identity(
 
 
 def outputs(options: dict[str, Any]) -> torch.Tensor:
-    """Logits with weights that depend on nothing but their order and shapes."""
+    """Logits with weights that depend only on their order and shapes."""
     model = FocalTransformer(num_classes=3, **SMALL | options)
     torch.manual_seed(0)
     for parameter in model.parameters():
@@ -336,7 +334,7 @@ def test_excluded_overlap_hides_the_cells_that_the_fine_level_shows() -> None:
     assert excluded[0].keys == kept[0].keys
 
 
-def test_a_level_that_finer_ones_show_whole_is_dropped_and_said() -> None:
+def test_a_level_that_finer_levels_cover_is_dropped_with_a_note() -> None:
     last = stages(level_overlap="exclude")[-1]
     assert last.levels == ()
     assert "the level of pool size 7 is off: finer levels see all of it" in last.notes
@@ -363,7 +361,7 @@ def test_every_preset_resolves_and_is_found_by_its_short_name(name: str) -> None
 @pytest.mark.parametrize(
     "name", ["swin_tiny_patch4_window7_224", "focal", "focal_tin", "focal_tiny_patch4", ""]
 )
-def test_a_name_that_is_no_preset_is_not_found(name: str) -> None:
+def test_a_name_that_is_not_a_preset_is_not_found(name: str) -> None:
     assert find_preset(name) is None
     with pytest.raises(KeyError):
         preset_options(name)

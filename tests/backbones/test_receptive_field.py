@@ -1,4 +1,4 @@
-"""What a window is said to see, against what its output really depends on."""
+"""Receptive fields against the pixels that a window's output depends on."""
 
 from typing import Any
 
@@ -28,10 +28,10 @@ def dependent_pixels(options: dict[str, Any]) -> tuple[int, int]:
     """Rows and columns of the input that a token in the middle window changes with."""
     torch.manual_seed(0)
     model = FocalTransformer(num_classes=0, **options).double().eval()
-    picture = torch.rand(1, 3, *options["img_size"], dtype=torch.double, requires_grad=True)
-    model.forward_features(picture)[0, MIDDLE[0], MIDDLE[1]].square().sum().backward()
-    assert picture.grad is not None
-    touched = picture.grad.abs().sum((0, 1)) > 0
+    image = torch.rand(1, 3, *options["img_size"], dtype=torch.double, requires_grad=True)
+    model.forward_features(image)[0, MIDDLE[0], MIDDLE[1]].square().sum().backward()
+    assert image.grad is not None
+    touched = image.grad.abs().sum((0, 1)) > 0
     return int(touched.any(1).sum()), int(touched.any(0).sum())
 
 
@@ -48,7 +48,7 @@ def dependent_pixels(options: dict[str, Any]) -> tuple[int, int]:
         {"focal_levels": 3, "expand_sizes": 1},
     ],
 )
-def test_a_windows_output_depends_on_exactly_the_pixels_that_it_is_said_to_see(
+def test_a_windows_output_depends_on_exactly_its_receptive_field(
     chosen: dict[str, Any],
 ) -> None:
     options = make_options(ONE_BLOCK | chosen)
@@ -58,14 +58,14 @@ def test_a_windows_output_depends_on_exactly_the_pixels_that_it_is_said_to_see(
     assert dependent_pixels(ONE_BLOCK | chosen) == largest
 
 
-def test_focal_tiny_sees_the_whole_picture_from_its_second_stage_on() -> None:
+def test_focal_tiny_sees_the_whole_image_from_its_second_stage_on() -> None:
     options = preset_options("focal_tiny")
     seen = [receptive_field(stage, options) for stage in resolve_stages(options)]
     assert [field.fine for field in seen] == [(52, 52), (104, 104), (208, 208), (224, 224)]
     assert [field.coarse for field in seen] == [((196, 196),), *[((224, 224),)] * 3]
 
 
-def test_nothing_beyond_the_picture_is_counted() -> None:
+def test_nothing_beyond_the_image_is_counted() -> None:
     options = preset_options("focal_tiny", {"img_size": (100, 300)})
     (first, *_) = resolve_stages(options)
     seen = receptive_field(first, options)

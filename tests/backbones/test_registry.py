@@ -1,4 +1,4 @@
-"""Every registered backbone keeps timm's promises. The large ones are built narrow, or on the meta device."""
+"""Every registered backbone supports timm's interface; large ones are built narrow, or on the meta device."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ def small(name: str, **options: Any) -> FocalTransformer:
     return model
 
 
-def pictures(model: FocalTransformer, batch: int = 2, size: int | None = None) -> Tensor:
+def images(model: FocalTransformer, batch: int = 2, size: int | None = None) -> Tensor:
     size = size or (28 if model.options.patch_size == 2 else 112)
     generator = torch.Generator().manual_seed(1)
     return torch.randn(batch, model.options.in_chans, size, size, generator=generator)
@@ -43,7 +43,7 @@ def start_python(code: str) -> subprocess.Popen[str]:
 
 
 def printed_by(process: subprocess.Popen[str]) -> str:
-    """What an interpreter prints until it ends well."""
+    """The output of a Python process that must succeed."""
     printed, errors = process.communicate()
     assert process.returncode == 0, errors
     return printed
@@ -55,7 +55,7 @@ def test_every_preset_is_registered_whatever_is_imported_first() -> None:
         start_python(imports + show)
         for imports in (
             "import timm, focal_lab",
-            # asking whether timm is there, as Lightning and others do, imports nothing yet
+            # checking whether timm is installed, as Lightning does, imports nothing
             "import focal_lab, importlib.util; importlib.util.find_spec('timm'); import timm",
             "from focal_lab.backbones.model import FocalTransformer; import timm",
         )
@@ -97,7 +97,7 @@ def test_the_full_model_computes_the_right_shapes(name: str) -> None:
 @EVERY
 def test_outputs_are_finite_and_every_parameter_has_a_gradient(name: str) -> None:
     model = small(name)
-    logits = model(pictures(model))
+    logits = model(images(model))
     assert logits.shape == (2, 5)
     assert logits.isfinite().all()
     logits.square().sum().backward()
@@ -133,7 +133,7 @@ def test_features_are_forward_intermediates(name: str) -> None:
         },
         strict=False,
     )
-    x = pictures(model)
+    x = images(model)
     with torch.no_grad():
         final, maps = model.forward_intermediates(x, norm=True)
         assert final.equal(model.forward_features(x))
@@ -154,12 +154,12 @@ def test_features_are_forward_intermediates(name: str) -> None:
 def test_an_unknown_output_format_is_refused() -> None:
     model = small(MICRO)
     with pytest.raises(ValueError, match=r"^output_fmt: 'NLC' is unknown \(use NCHW or NHWC\)"):
-        model.forward_intermediates(pictures(model), output_fmt="NLC")
+        model.forward_intermediates(images(model), output_fmt="NLC")
 
 
 def test_pruning_drops_the_stages_beyond_the_last_chosen_one() -> None:
     model = small(MICRO).eval()
-    x = pictures(model)
+    x = images(model)
     with torch.no_grad():
         expected = model.forward_intermediates(x, [1], intermediates_only=True)[0]
         assert model.prune_intermediate_layers([1], prune_norm=True) == [1]
@@ -170,7 +170,7 @@ def test_pruning_drops_the_stages_beyond_the_last_chosen_one() -> None:
 @EVERY
 def test_a_model_without_classes_returns_its_pooled_features(name: str) -> None:
     model = small(name, num_classes=0).eval()
-    x = pictures(model)
+    x = images(model)
     with torch.no_grad():
         pooled = model(x)
         torch.testing.assert_close(pooled, model.forward_features(x).mean((1, 2)))
@@ -180,7 +180,7 @@ def test_a_model_without_classes_returns_its_pooled_features(name: str) -> None:
 @EVERY
 def test_a_classifier_can_be_replaced_and_removed(name: str) -> None:
     model = small(name)
-    x = pictures(model)
+    x = images(model)
     assert model.get_classifier().out_features == 5
     model.reset_classifier(7)
     assert (model.num_classes, model(x).shape) == (7, (2, 7))
@@ -194,7 +194,7 @@ def test_a_classifier_can_be_replaced_and_removed(name: str) -> None:
 @pytest.mark.parametrize("global_pool", ["avg", "max", "catavgmax", ""])
 def test_timms_global_poolings_work(global_pool: str) -> None:
     model = small(MICRO, num_classes=0, global_pool=global_pool).eval()
-    x = pictures(model)
+    x = images(model)
     with torch.no_grad():
         map_BHWC = model.forward_features(x)
         average, largest = map_BHWC.mean((1, 2)), map_BHWC.amax((1, 2))
@@ -209,10 +209,10 @@ def test_timms_global_poolings_work(global_pool: str) -> None:
 
 @EVERY
 @pytest.mark.parametrize("channels", [1, 4])
-def test_pictures_may_have_other_channels_than_three(name: str, channels: int) -> None:
+def test_images_may_have_other_channels_than_three(name: str, channels: int) -> None:
     model = small(name, in_chans=channels)
     assert model.patch_embed.proj.in_channels == channels
-    assert model(pictures(model)).isfinite().all()
+    assert model(images(model)).isfinite().all()
 
 
 @EVERY
@@ -261,7 +261,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(name: str) -> None:
         model = small(name, drop_path_rate=0.2).train()
         model.set_grad_checkpointing(checkpointing)
         torch.manual_seed(3)
-        model(pictures(model)).square().sum().backward()
+        model(images(model)).square().sum().backward()
         return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
     for kept, recomputed in zip(gradients(False), gradients(True), strict=True):
@@ -274,7 +274,7 @@ def test_gradient_checkpointing_keeps_no_activations_of_the_blocks() -> None:
         model.set_grad_checkpointing(checkpointing)
         sizes: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
-            model(pictures(model, batch=8))
+            model(images(model, batch=8))
         return sum(sizes)
 
     assert kept(True) < kept(False) / 3
@@ -282,7 +282,7 @@ def test_gradient_checkpointing_keeps_no_activations_of_the_blocks() -> None:
 
 @EVERY
 @pytest.mark.parametrize("size", [(56, 84), (61, 47), (20, 20)])
-def test_other_picture_sizes_than_the_constructors_run(name: str, size: tuple[int, int]) -> None:
+def test_other_image_sizes_than_the_constructors_run(name: str, size: tuple[int, int]) -> None:
     model = small(name).eval()
     with torch.no_grad():
         logits = model(torch.randn(2, 3, *size))
@@ -293,7 +293,7 @@ def test_other_picture_sizes_than_the_constructors_run(name: str, size: tuple[in
 @pytest.mark.parametrize("rate", ["drop_path_rate", "drop_rate", "proj_drop_rate", "attn_drop_rate"])
 def test_each_dropout_acts_in_training_only(rate: str) -> None:
     model = small(MICRO, **{rate: 0.3})
-    x = pictures(model, batch=4)
+    x = images(model, batch=4)
     with torch.no_grad():
         model.eval()
         assert model(x).equal(model(x))
@@ -310,7 +310,7 @@ def test_drop_path_grows_linearly_from_nothing_to_its_rate() -> None:
 
 
 @EVERY
-def test_the_effective_configuration_is_json_and_says_what_is_computed(name: str) -> None:
+def test_the_effective_configuration_is_json_and_lists_what_is_computed(name: str) -> None:
     model = small(name)
     config = model.effective_config()
     assert json.loads(json.dumps(config)) == config
@@ -332,4 +332,4 @@ def test_a_state_dict_goes_through_a_file(tmp_path: Any) -> None:
     torch.save({"state_dict": model.state_dict()}, tmp_path / "weights.pth")
     loaded = timm.create_model(MICRO, num_classes=5, checkpoint_path=str(tmp_path / "weights.pth")).eval()
     with torch.no_grad():
-        assert loaded(pictures(model)).equal(model(pictures(model)))
+        assert loaded(images(model)).equal(model(images(model)))

@@ -1,4 +1,4 @@
-"""Golden files of the released classification code: weights, a picture and its logits."""
+"""Golden files of the released classification code: weights, an image and its logits."""
 
 import json
 import lzma
@@ -14,11 +14,11 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 
 @dataclass(frozen=True)
 class Golden:
-    """One golden file: the options of a backbone, released weights, a picture and its logits."""
+    """One golden file: the options of a backbone, released weights, an image and its logits."""
 
     options: dict[str, Any]
     weights: dict[str, Tensor]
-    picture: Tensor
+    image: Tensor
     logits: Tensor
 
 

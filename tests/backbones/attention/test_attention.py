@@ -162,12 +162,12 @@ def test_attention_is_deterministic_to_the_last_bit() -> None:
     assert all(one[name].equal(other[name]) for name in one)
 
 
-def test_each_picture_of_a_batch_is_attended_alone() -> None:
+def test_images_of_a_batch_do_not_attend_to_each_other() -> None:
     module = make_attention((9, 13), border="mask", use_shift=True)
     x_BHWC = random_map(module, (9, 13), batch=3)
     with torch.no_grad():
         together = module(x_BHWC, True)
-        alone = torch.cat([module(picture[None], True) for picture in x_BHWC])
+        alone = torch.cat([module(image[None], True) for image in x_BHWC])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
 
@@ -211,8 +211,8 @@ def test_bfloat16_autocast_stays_close_to_float32(border: str, pool: str) -> Non
 
 
 def test_a_step_after_validation_in_inference_mode_trains_all_the_same() -> None:
-    # Lightning validates in inference mode, the first time before any training: what is kept from then on
-    # (masks, indices) has to serve autograd, too
+    # Lightning validates in inference mode, first before any training: what is cached then
+    # (masks, indices) must work with autograd, too
     module = make_attention((9, 13), border="mask", pool="mean", use_shift=True)
     x_BHWC = random_map(module, (9, 13))
     with torch.inference_mode():
@@ -291,7 +291,7 @@ def test_devices_other_than_the_cpu_take_torchs_attention(monkeypatch: pytest.Mo
     assert used == ["meta"]
 
 
-def test_the_printed_module_says_what_it_computes() -> None:
+def test_the_printed_module_shows_what_it_computes() -> None:
     assert "keys=90, window=(5, 5), border=mask" in repr(make_attention((11, 11), border="mask"))
 
 

@@ -1,4 +1,4 @@
-"""Focal attention spelled out for one query at a time, in plain Python.
+"""Focal attention written out for one query at a time, in plain Python.
 
 Nothing of the package computes here but the attention under test: coordinates, masks, pooling and positions
 are worked out again from the definition.

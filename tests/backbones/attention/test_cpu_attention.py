@@ -1,4 +1,4 @@
-"""Attention of whole networks on the CPU: equal to the reference, and safe to mix with anything."""
+"""Attention of whole networks on the CPU: equal to the reference, and safe with other features of torch."""
 
 import copy
 import threading
@@ -20,10 +20,10 @@ MICRO = "focal_micro_patch2_window7_28"
 
 def test_memory_from_inference_mode_serves_training() -> None:
     model = timm.create_model(MICRO)
-    picture = torch.randn(2, 3, 28, 28)
+    image = torch.randn(2, 3, 28, 28)
     with torch.inference_mode():
-        expected = model(picture)
-    out = model(picture)
+        expected = model(image)
+    out = model(image)
     torch.testing.assert_close(out, expected)
     out.sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
@@ -32,15 +32,15 @@ def test_memory_from_inference_mode_serves_training() -> None:
 def test_threads_do_not_share_memory() -> None:
     torch.manual_seed(0)
     model = timm.create_model(MICRO).eval()
-    pictures = [torch.randn(3, 3, 28, 28) for _ in range(4)]
+    images = [torch.randn(3, 3, 28, 28) for _ in range(4)]
     with torch.no_grad():
-        expected = [model(p) for p in pictures]
+        expected = [model(p) for p in images]
     found: dict[int, bool] = {}
 
     def work(number: int) -> None:
         with torch.no_grad():
             found[number] = all(
-                torch.allclose(model(pictures[number]), expected[number], atol=1e-5) for _ in range(5)
+                torch.allclose(model(images[number]), expected[number], atol=1e-5) for _ in range(5)
             )
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
@@ -57,7 +57,7 @@ def test_keys_gathered_at_once_are_gathered_again_instead_of_kept(
 ) -> None:
     module = make_attention((9, 13), border=border, use_shift=True, focal_levels=3)
     for bias in module.position_biases():
-        bias.requires_grad_(False)  # torch's fused attention on the processor has no gradient for biases
+        bias.requires_grad_(False)  # torch's fused attention on the CPU has no gradient for biases
     x_BHWC = random_map(module, (9, 13)).requires_grad_()
     expected = torch.autograd.grad(module(x_BHWC, True).square().sum(), x_BHWC)[0]
     calls = []
@@ -145,7 +145,7 @@ def test_a_first_call_within_a_captured_gpu_graph_leaves_no_empty_masks() -> Non
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-def test_gradients_of_each_picture_and_forward_derivatives_take_the_general_way() -> None:
+def test_per_image_gradients_and_forward_derivatives_use_the_general_path() -> None:
     module = make_attention((9, 13), border="mask", use_shift=True, dtype=torch.float64)
     x_BHWC = random_map(module, (9, 13))
     parameters = dict(module.named_parameters())
@@ -184,10 +184,10 @@ def test_whole_networks_train_alike_on_the_fast_and_the_reference_path(
     fast = timm.create_model(MICRO, **options).double()
     reference = timm.create_model(MICRO, attention="reference", **options).double()
     reference.load_state_dict(fast.state_dict())
-    pictures = torch.randn(3, 3, *size, dtype=torch.float64)
+    images = torch.randn(3, 3, *size, dtype=torch.float64)
     results = []
     for model in (fast, reference):
-        logits = model(pictures)
+        logits = model(images)
         torch.nn.functional.cross_entropy(logits, torch.arange(3)).backward()
         results.append([logits, *(parameter.grad for parameter in model.parameters())])
     for value, wanted in zip(*results, strict=True):
@@ -216,10 +216,10 @@ def test_batches_of_any_size_train_alike_on_the_fast_and_the_reference_path(
         nn.init.normal_(parameter, std=0.2)
     fast = timm.create_model(MICRO, **given)
     fast.load_state_dict(reference.state_dict())
-    pictures = torch.randn(batch, 3, *size)
+    images = torch.randn(batch, 3, *size)
     results = []
     for model in (fast, reference):
-        logits = model(pictures)
+        logits = model(images)
         logits.square().sum().backward()
         results.append([logits.detach(), *(parameter.grad for parameter in model.parameters())])
     for value, wanted in zip(*results, strict=True):
@@ -229,7 +229,7 @@ def test_batches_of_any_size_train_alike_on_the_fast_and_the_reference_path(
 
 
 def test_attention_of_a_large_batch_with_small_windows_equals_the_reference() -> None:
-    # once garbage: memory above 64 MiB was taken anew where what was written before was expected
+    # regression: buffers above 64 MiB were reallocated although their contents were still needed
     options = {"window_size": 2, "expand_sizes": 0, "embed_dim": 48, "num_heads": 1}
     module = make_attention((8, 8), border="mask", **options)
     reference = copy.deepcopy(module)

@@ -26,7 +26,7 @@ def test_logits_equal_the_released_codes(name: str, attention: str) -> None:
         warnings.simplefilter("error")  # nothing is resized, dropped or left fresh
         assert not any(model.load_state_dict(golden.weights))
     with torch.no_grad():
-        logits = model(golden.picture)
+        logits = model(golden.image)
     assert golden.logits.abs().max() > 0.5
     torch.testing.assert_close(logits, golden.logits, rtol=0, atol=1e-4)
 
@@ -39,7 +39,7 @@ def test_a_released_file_is_a_checkpoint_for_timm(name: str, tmp_path: Path) -> 
         "focal_tiny_patch4_window7_224", **golden.options, checkpoint_path=str(tmp_path / "raw.pth")
     )
     with torch.no_grad():
-        logits = model.eval()(golden.picture)
+        logits = model.eval()(golden.image)
     torch.testing.assert_close(logits, golden.logits, rtol=0, atol=1e-4)
 
 
@@ -52,7 +52,7 @@ def test_logits_notice_position_biases_in_the_wrong_order(spoiled: str) -> None:
         for name, parameter in model.named_parameters():
             if name.endswith(f"attn.{spoiled}"):
                 parameter.copy_(parameter.flatten().flip(0).view_as(parameter))
-        difference = (model(golden.picture) - golden.logits).abs().max()
+        difference = (model(golden.image) - golden.logits).abs().max()
     assert difference > 1e-3
 
 
@@ -75,7 +75,7 @@ def test_equal_biases_of_a_doubled_key_grow_by_the_logarithm_of_two() -> None:
 
 @pytest.mark.parametrize(("window", "expand"), [(7, 3), (7, 1), (14, 6), (14, 7), (5, 2), (4, 2)])
 def test_folding_follows_the_definition_key_by_key(window: int, expand: int) -> None:
-    """Each copy, written as the released code's rolling shows it: token (i + down, j + right) at (i, j)."""
+    """Each copy as rolled by the released code: token (i + down, j + right) at (i, j)."""
     seen: list[tuple[int, int]] = []
     for down, right in ((expand, expand), (expand, -expand), (-expand, expand), (-expand, -expand)):
         tokens = [(i + down, j + right) for i in range(window) for j in range(window)]
@@ -101,7 +101,7 @@ def test_folding_follows_the_definition_key_by_key(window: int, expand: int) -> 
         ((1, 49, 160), "that closes: its expansion 4 exceeds half of the window 7"),
     ],
 )
-def test_what_is_no_ring_is_refused_with_its_shape(shape: tuple[int, ...], message: str) -> None:
+def test_a_shape_that_is_not_a_ring_is_refused(shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=r"^shape \(1, 4") as caught:
         fold_ring(torch.zeros(shape))
     assert message in str(caught.value)

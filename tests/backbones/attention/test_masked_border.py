@@ -1,4 +1,4 @@
-"""What border="mask" promises: nothing outside the picture is seen, and no edge sees the opposite one."""
+"""With border="mask" nothing outside the image is visible, and no edge sees the opposite one."""
 
 import pytest
 import torch
@@ -64,7 +64,7 @@ def test_the_opposite_edge_moves_a_query_only_where_the_border_wraps(border: str
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("border", BORDERS)
 @pytest.mark.parametrize(("levels", "pool"), [(1, "fc"), (3, "max")])
-def test_what_lies_in_the_padding_matters_only_where_the_border_wraps(
+def test_padding_matters_only_if_the_border_wraps(
     monkeypatch: pytest.MonkeyPatch, levels: int, pool: str, border: str, shifted: bool
 ) -> None:
     size = (11, 13)
@@ -86,7 +86,7 @@ def test_what_lies_in_the_padding_matters_only_where_the_border_wraps(
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("border", BORDERS)
 @pytest.mark.parametrize("pool", ["mean", "max"])
-def test_a_flat_picture_stays_flat_only_where_the_border_is_masked(
+def test_a_constant_image_stays_constant_only_if_the_border_is_masked(
     pool: str, border: str, shifted: bool
 ) -> None:
     # all keys that exist are equal, so whatever their scores, the softmax returns their one value

@@ -1,4 +1,4 @@
-"""Pictures of different size in one batch: with border="mask" nothing but a picture changes its maps."""
+"""Images of different sizes in one batch: with border="mask" only an image itself changes its maps."""
 
 from typing import Any
 
@@ -43,25 +43,25 @@ def make(case: str, **options: Any) -> FocalTransformer:
 
 
 def framed(frame: tuple[int, int], garbage: float) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Pictures, the batch that holds them, and their sizes."""
+    """Images, the batch that holds them, and their sizes."""
     generator = torch.Generator().manual_seed(1)
-    pictures = [torch.randn(3, *size, generator=generator, dtype=torch.float64) for size in SIZES]
+    images = [torch.randn(3, *size, generator=generator, dtype=torch.float64) for size in SIZES]
     batch = torch.full((len(SIZES), 3, *frame), garbage, dtype=torch.float64)
-    for row, picture in zip(batch, pictures, strict=True):
-        row[:, : picture.shape[1], : picture.shape[2]] = picture
-    return pictures, batch, torch.tensor(SIZES)
+    for row, image in zip(batch, images, strict=True):
+        row[:, : image.shape[1], : image.shape[2]] = image
+    return images, batch, torch.tensor(SIZES)
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @EVERY
-def test_what_lies_beyond_a_picture_changes_nothing(case: str, attention: str) -> None:
+def test_pixels_beyond_an_image_change_nothing(case: str, attention: str) -> None:
     model = make(case, attention=attention)
-    pictures, batch, sizes = framed(FRAME, garbage=float("nan"))
+    images, batch, sizes = framed(FRAME, garbage=float("nan"))
     with torch.no_grad():
         final, maps = model.forward_intermediates(batch, norm=True, valid_size=sizes)
         assert final.equal(model.forward_features(batch, valid_size=sizes))
-        for i, picture in enumerate(pictures):
-            _, alone = model.forward_intermediates(picture[None], norm=True)
+        for i, image in enumerate(images):
+            _, alone = model.forward_intermediates(image[None], norm=True)
             for together, expected in zip(maps, alone, strict=True):
                 height, width = expected.shape[2:]
                 torch.testing.assert_close(
@@ -86,9 +86,9 @@ def test_the_size_of_the_frame_changes_nothing(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["fc pooling", "max pooling", "overlapping, pre-norm", "swin"])
-def test_gradients_are_those_of_the_pictures_alone(case: str) -> None:
+def test_gradients_equal_those_of_single_images(case: str) -> None:
     model = make(case).train()
-    pictures, batch, sizes = framed(FRAME, garbage=float("nan"))
+    images, batch, sizes = framed(FRAME, garbage=float("nan"))
     batch.requires_grad_()
     sum(value.square().sum() for value in model.forward_intermediates(batch, valid_size=sizes)[1]).backward()
     found = {
@@ -100,8 +100,8 @@ def test_gradients_are_those_of_the_pictures_alone(case: str) -> None:
         assert not row[:, height:].any()
         assert not row[:, :, width:].any()
     model.zero_grad()
-    for picture in pictures:
-        sum(value.square().sum() for value in model.forward_intermediates(picture[None])[1]).backward()
+    for image in images:
+        sum(value.square().sum() for value in model.forward_intermediates(image[None])[1]).backward()
     for name, parameter in model.named_parameters():
         if name.startswith("norm."):
             continue

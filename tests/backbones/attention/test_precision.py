@@ -1,4 +1,4 @@
-"""Half precision and the other number formats that training uses."""
+"""Half precision and mixed precision."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ def test_a_model_may_change_its_number_format_between_two_passes(border: str, dt
 
 @FORMATS
 def test_hidden_keys_have_no_weight_at_all_in_half_precision(dtype: torch.dtype) -> None:
-    # a finite penalty like -100 would leak where scores are large: rows that differ by 300 in what is hidden
+    # a finite penalty like -100 would leak if scores are large: hidden rows differ by 300
     model = make(border="mask", expand_sizes=3).to(dtype).eval()
     attention = model.layers[0].blocks[0].attn
     with torch.no_grad():

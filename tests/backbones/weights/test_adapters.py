@@ -1,4 +1,4 @@
-"""Layers that were replaced, watched or quantized: called, not bypassed by reading their weights."""
+"""Layers with adapters, hooks or quantization are called, not bypassed by reading their weights."""
 
 import copy
 from collections.abc import Callable
@@ -18,7 +18,7 @@ LINEAR = ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "attn.pools.0.linear"]
 
 
 class LowRank(nn.Module):
-    """A layer and a term of rank 2 beside it, as peft's adapters compute."""
+    """A layer plus a term of rank 2, as in peft's adapters."""
 
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ def test_what_changes_all_layers_changes_pooled_tokens(
 
 
 class Watch(nn.Module):
-    """Lists what passes."""
+    """Records the tensors that pass."""
 
     def __init__(self, seen: list[Tensor]) -> None:
         super().__init__()

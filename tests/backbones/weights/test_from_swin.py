@@ -1,4 +1,4 @@
-"""Weights of Swin in a focal model: what is taken over, what begins anew, and what is refused."""
+"""Weights of Swin in a focal model: what is copied, what stays fresh, and what is refused."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def test_patch_merging_is_the_convolution_that_it_becomes() -> None:
         nn.init.normal_(parameter)
     x_BHWC = torch.randn(2, 6, 10, 3, dtype=torch.float64)
     scale, shift = merging.norm.weight.detach().clone(), merging.norm.bias.detach().clone()
-    # the module's own gathering of neighbours, with the norm reduced to its scale and shift
+    # the module's own order of neighbours, with the norm reduced to its scale and shift
     merging.norm = Affine(scale, shift)  # type: ignore[assignment]
     expected = merging(x_BHWC)
     kernel, bias = merging_as_convolution(merging.reduction.weight, scale, shift)
@@ -84,9 +84,9 @@ def test_without_focal_levels_and_shift_the_model_computes_what_swin_does() -> N
     values, report = swin_to_focal(teacher.state_dict(), model)
     assert (report.fresh, report.folded, report.dropped) == ([], [], [])
     model.load_state_dict(values)
-    picture = torch.randn(1, 3, 56, 56)
+    image = torch.randn(1, 3, 56, 56)
     with torch.no_grad():
-        torch.testing.assert_close(model(picture), teacher(picture), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model(image), teacher(image), rtol=1e-4, atol=1e-4)
 
 
 def test_swins_windows_and_head_are_fitted_to_the_models() -> None:
@@ -98,7 +98,7 @@ def test_swins_windows_and_head_are_fitted_to_the_models() -> None:
     }
 
 
-def test_an_overlapping_embedding_and_layer_scale_begin_anew() -> None:
+def test_an_overlapping_embedding_and_layer_scale_stay_fresh() -> None:
     model = focal(use_conv_embed=True, use_layerscale=True, use_pre_norm=True)
     _, report = swin_to_focal(swin().state_dict(), model)
     fresh = {change.key for change in report.fresh}

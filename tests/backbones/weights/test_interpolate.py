@@ -1,4 +1,4 @@
-"""What resizing keeps: identity, constants, straight lines, and where things are."""
+"""Resizing preserves identity, constants, linear functions and positions."""
 
 import itertools
 import warnings
@@ -28,7 +28,7 @@ def narrow(**options: Any) -> FocalTransformer:
 
 
 def resized(model: FocalTransformer, *arguments: Any, **options: Any) -> list[str]:
-    """Set the model's size; what it warned of."""
+    """Set the model's size and return its warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.set_input_size(*arguments, **options)
@@ -37,13 +37,13 @@ def resized(model: FocalTransformer, *arguments: Any, **options: Any) -> list[st
 
 @BOTH
 @pytest.mark.parametrize("size", [(13, 13), (20, 27), (5, 30)])
-def test_a_picture_is_resampled_as_torch_does_it(interpolation: str, size: tuple[int, int]) -> None:
-    picture = torch.randn(3, 13, 9)
-    expected = F.interpolate(picture[None], size=size, mode=interpolation, align_corners=False)[0]
-    torch.testing.assert_close(resizing.resize_image(picture, size, interpolation), expected)
+def test_an_image_is_resampled_as_by_torch(interpolation: str, size: tuple[int, int]) -> None:
+    image = torch.randn(3, 13, 9)
+    expected = F.interpolate(image[None], size=size, mode=interpolation, align_corners=False)[0]
+    torch.testing.assert_close(resizing.resize_image(image, size, interpolation), expected)
 
 
-def test_swins_table_is_resampled_as_timm_does_it() -> None:
+def test_swins_table_is_resampled_as_by_timm() -> None:
     for old, new in ((7, 14), (12, 7), (7, 8)):
         table = torch.randn((2 * old - 1) ** 2, 4)
         expected = resize_rel_pos_bias_table_simple(table, (new, new), ((2 * new - 1) ** 2, 4))
@@ -91,7 +91,7 @@ def test_biases_linear_in_the_distance_stay_so_inside() -> None:
     own, ring = linear_fields(7, 3)
     _, expected_ring = linear_fields(14, 6)
     new_own = resizing.resize_own_table(own, (7, 7), (14, 14), "bilinear").view(27, 27)
-    # the table has 13 and 27 rows for 7 and 14 windows: its slope is that of the picture
+    # the table has 13 and 27 rows for 7 and 14 windows: its slope is that of the image
     slope = (new_own[2:-2] - new_own[1:-3])[:, 2:-2]
     torch.testing.assert_close(slope, torch.full_like(slope, 13 / 27 / 7))
     new_ring = resizing.resize_ring(ring, own, (7, 7), (3, 3), (14, 14), (6, 6), "bilinear")
@@ -106,7 +106,7 @@ def test_biases_linear_in_the_distance_stay_so_inside() -> None:
 
 
 @BOTH
-def test_a_frame_that_grows_in_proportion_is_resampled_as_one_picture(interpolation: str) -> None:
+def test_a_frame_that_grows_in_proportion_is_resampled_as_one_image(interpolation: str) -> None:
     own, ring = torch.randn(49, 1), torch.randn(1, 16, 48)
     frame = torch.empty(16, 64)
     mask = torch.as_tensor(geometry.ring_positions((4, 4), (2, 2)))
@@ -161,19 +161,19 @@ def test_an_unknown_interpolation_is_refused() -> None:
 def test_setting_the_size_that_a_model_has_changes_nothing() -> None:
     model = narrow()
     before = dict(model.named_parameters())
-    picture = torch.randn(1, 3, 224, 224)
+    image = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
-        logits = model(picture)
+        logits = model(image)
         assert resized(model, 224) == []
-        assert model(picture).equal(logits)
+        assert model(image).equal(logits)
     assert all(parameter is before[name] for name, parameter in model.named_parameters())
 
 
 def test_another_size_keeps_every_parameter_that_does_not_depend_on_it() -> None:
     model = narrow()
     before = dict(model.named_parameters())
-    told = resized(model, (448, 448), window_size=14)
-    assert told == [
+    warning = resized(model, (448, 448), window_size=14)
+    assert warning == [
         "set_input_size: 11 position biases interpolated from window 7 to 14; 4 pooling weights interpolated "
         "from pool size 7 to 14"
     ]
@@ -209,18 +209,18 @@ def test_a_resized_model_is_the_one_built_at_that_size_from_the_same_checkpoint(
 
 def test_the_papers_detection_setting_runs_from_a_model_made_for_classification() -> None:
     model = narrow()
-    told = resized(model, (800, 1333), focal_windows=(15, 13, 9, 7))
-    assert told[0].startswith("set_input_size: 4 position biases interpolated from region 7 to 15, ")
-    assert told[0].endswith("; 1 position bias left as initialised (there is no ring to take it from)")
+    warning = resized(model, (800, 1333), focal_windows=(15, 13, 9, 7))
+    assert warning[0].startswith("set_input_size: 4 position biases interpolated from region 7 to 15, ")
+    assert warning[0].endswith("; 1 position bias left as initialised (there is no ring to take it from)")
     regions = [stage["levels"][0]["region"] for stage in model.effective_config()]
     assert regions == [[15, 15], [13, 13], [9, 9], [7, 7]]
     masked = narrow(img_size=(800, 1333), focal_windows=(15, 13, 9, 7), border="mask")
     with pytest.warns(UserWarning, match="4 position biases interpolated from region 7 to 15"):
         masked.load_state_dict(narrow().state_dict())
-    picture = torch.randn(1, 3, 800, 1333)
+    image = torch.randn(1, 3, 800, 1333)
     with torch.no_grad():
         for detector in (model, masked):
-            assert detector(picture).isfinite().all()
+            assert detector(image).isfinite().all()
 
 
 def test_new_parameters_keep_device_type_and_whether_they_learn() -> None:
@@ -276,7 +276,7 @@ def test_a_size_that_breaks_a_rule_is_refused_and_leaves_the_model_as_it_was(
     assert all(parameter is before[name] for name, parameter in model.named_parameters())
 
 
-def test_timm_is_told_of_the_new_size() -> None:
+def test_timm_knows_the_new_size() -> None:
     inputs = pytest.importorskip("timm.models._input")
     model = narrow()
     resized(model, (256, 320))

@@ -43,15 +43,15 @@ def swin_and_twin(**options: Any) -> tuple[nn.Module, nn.Module]:
 )
 def test_logits_equal_timms_swin_with_its_weights(size: tuple[int, int], options: dict[str, Any]) -> None:
     swin, twin = swin_and_twin(img_size=size, **options)
-    picture = torch.randn(1, 3, *size)
+    image = torch.randn(1, 3, *size)
     with torch.no_grad():
-        expected = swin(picture)
+        expected = swin(image)
         assert expected.std() > 0.1
         for border, attention in itertools.product(BORDERS, ATTENTIONS):
             for module in twin.modules():
                 if isinstance(module, FocalAttention):
                     module.border, module.attention = border, attention
-            torch.testing.assert_close(twin(picture), expected, rtol=0, atol=1e-4)
+            torch.testing.assert_close(twin(image), expected, rtol=0, atol=1e-4)
 
 
 SMALL = {"embed_dim": 24, "depths": (2, 2), "num_heads": (3, 6), "img_size": (64, 128), "window_size": 4}
@@ -59,9 +59,9 @@ SMALL = {"embed_dim": 24, "depths": (2, 2), "num_heads": (3, 6), "img_size": (64
 
 def test_gradients_equal_timms_swin_with_its_weights() -> None:
     swin, twin = swin_and_twin(**SMALL)
-    picture = torch.randn(2, 3, 64, 128)
+    image = torch.randn(2, 3, 64, 128)
     for model in (swin, twin):
-        model(picture).square().sum().backward()
+        model(image).square().sum().backward()
     expected = {name: parameter.grad for name, parameter in swin.named_parameters()}
     for name, parameter in twin.named_parameters():
         error = (parameter.grad - expected[name]).norm() / expected[name].norm()
@@ -70,11 +70,11 @@ def test_gradients_equal_timms_swin_with_its_weights() -> None:
 
 def test_parity_notices_a_missing_shift() -> None:
     swin, twin = swin_and_twin(**SMALL)
-    picture = torch.randn(2, 3, 64, 128)
+    image = torch.randn(2, 3, 64, 128)
     for stage in twin.layers:
         stage.blocks[1].shifted = False
     with torch.no_grad():
-        assert (twin(picture) - swin(picture)).abs().max() > 0.01
+        assert (twin(image) - swin(image)).abs().max() > 0.01
 
 
 def test_parameter_names_shapes_and_layer_decay_groups_are_swins() -> None:

@@ -1,4 +1,4 @@
-"""State dicts of other formats and sizes: what they become, what is told, and what is refused."""
+"""State dicts of other formats and sizes: conversions, warnings and errors."""
 
 import copy
 import pickle
@@ -61,7 +61,7 @@ def test_every_format_is_recognised_and_fully_mapped() -> None:
         assert report.summary() == ""
 
 
-def test_depthwise_pooling_of_the_released_code_is_told_from_its_shape() -> None:
+def test_depthwise_pooling_of_the_released_code_is_recognised_by_its_shape() -> None:
     golden = read_golden("released")
     state = dict(golden.weights)
     for key in list(state):
@@ -82,14 +82,14 @@ def test_microsofts_swin_is_timms_under_other_names() -> None:
     model = timm.create_model("focal_swin_tiny_patch4_window7_224", focal_windows=1, **SMALL).eval()
     model.load_state_dict(as_microsoft_stores(teacher.state_dict()))
     assert same(model, teacher.state_dict())
-    picture = torch.randn(2, 3, 56, 56)
+    image = torch.randn(2, 3, 56, 56)
     with torch.no_grad():
-        torch.testing.assert_close(model(picture), teacher(picture), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model(image), teacher(image), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "backbone.", "model.", "_orig_mod.module.", ""])
 @pytest.mark.parametrize("wrapper", ["model", "state_dict", "state_dict_ema", "model_ema", None])
-def test_prefixes_and_wrappers_come_off(prefix: str, wrapper: str | None) -> None:
+def test_prefixes_and_wrappers_are_removed(prefix: str, wrapper: str | None) -> None:
     trained = micro()
     state: dict[str, Any] = {prefix + key: value for key, value in trained.state_dict().items()}
     if wrapper:
@@ -99,13 +99,13 @@ def test_prefixes_and_wrappers_come_off(prefix: str, wrapper: str | None) -> Non
     assert report.dropped == []
 
 
-def test_averaged_weights_come_first() -> None:
+def test_averaged_weights_are_preferred() -> None:
     averaged, last = micro().state_dict(), micro().state_dict()
     values, _ = fit_weights({"model": last, "model_ema": averaged}, micro())
     assert values["norm.weight"] is averaged["norm.weight"]
 
 
-def test_what_lies_beside_the_backbone_is_dropped_and_named() -> None:
+def test_keys_outside_the_backbone_are_dropped_and_reported() -> None:
     state = {f"model.{key}": value for key, value in micro().state_dict().items()}
     _, report = fit_weights(state | {"loss.weight": torch.ones(5)}, micro())
     assert [(change.key, change.why) for change in report.dropped] == [
@@ -166,7 +166,7 @@ def test_another_architecture_is_refused_with_the_first_key_and_the_number(
         micro(**options).load_state_dict(state)
 
 
-def test_torch_tells_both_shapes_of_what_load_state_dict_cannot_fit() -> None:
+def test_torch_reports_both_shapes_if_load_state_dict_cannot_fit_them() -> None:
     golden = read_golden("released")
     with pytest.raises(RuntimeError, match=r"head\.fc\.weight: .*\[10, 128\].*\[3, 128\]"):
         FocalTransformer(**golden.options | {"num_classes": 3}).load_state_dict(golden.weights)
@@ -213,10 +213,10 @@ def test_biases_per_query_are_averaged_for_a_model_with_one_per_window() -> None
     values, report = fit_weights(
         micro().state_dict(), micro(coarse_bias="window", focal_windows=(5, 1, 1, 1))
     )
-    told = {(change.before, change.after, change.why) for change in report.interpolated}
+    warning = {(change.before, change.after, change.why) for change in report.interpolated}
     average = "one bias per query to their average over queries"
-    assert ((1, 81), (1, 25), f"{average} and region 3 to 5") in told
-    assert ((8, 4), (8, 1), average) in told
+    assert ((1, 81), (1, 25), f"{average} and region 3 to 5") in warning
+    assert ((8, 4), (8, 1), average) in warning
     assert len(report.interpolated) == 8
     assert values["layers.0.blocks.0.attn.window_bias_tables.0"].shape == (1, 25)
 
@@ -242,9 +242,9 @@ def test_a_level_that_the_model_lacks_is_dropped_and_one_it_has_more_is_fresh() 
         three.state_dict()["layers.0.blocks.0.attn.coarse_bias_tables.0"]
     )
     own = {key: value.clone() for key, value in three.state_dict().items()}
-    told = warned(three.load_state_dict, two.state_dict())
+    warning = warned(three.load_state_dict, two.state_dict())
     why = "left as initialised (there is no such coarse level to take it from)"
-    assert told == [f"weights (focal-lab): 6 position biases {why}; 12 pooling weights {why}"]
+    assert warning == [f"weights (focal-lab): 6 position biases {why}; 12 pooling weights {why}"]
     for key, value in three.state_dict().items():
         expected = own[key] if "tables.1" in key or "pools.1" in key else two.state_dict()[key]
         assert value.equal(expected), key
@@ -270,8 +270,8 @@ def test_a_ring_is_dropped_or_fresh_where_only_one_side_has_it() -> None:
     _, report = fit_weights(with_ring.state_dict(), without)
     assert {change.key.split(".")[-1] for change in report.dropped} == {"ring_bias"}
     drawn = with_ring.state_dict()["layers.0.blocks.0.attn.ring_bias"].clone()
-    (told,) = warned(with_ring.load_state_dict, without.state_dict())
-    assert told.endswith("position biases left as initialised (there is no ring to take it from)")
+    (warning,) = warned(with_ring.load_state_dict, without.state_dict())
+    assert warning.endswith("position biases left as initialised (there is no ring to take it from)")
     assert with_ring.state_dict()["layers.0.blocks.0.attn.ring_bias"].equal(drawn)
 
 
@@ -307,7 +307,7 @@ def test_copies_and_pickles_of_a_model_load_released_weights_into_themselves() -
         untouched = {key: value.clone() for key, value in model.state_dict().items()}
         other.load_state_dict(golden.weights)
         with torch.no_grad():
-            torch.testing.assert_close(other(golden.picture), golden.logits, rtol=0, atol=1e-4)
+            torch.testing.assert_close(other(golden.image), golden.logits, rtol=0, atol=1e-4)
         assert same(model, untouched)
 
 
@@ -318,7 +318,7 @@ def test_a_module_that_contains_a_backbone_loads_released_weights_under_its_name
     neck = {"neck.weight": torch.ones(2, 2), "neck.bias": torch.ones(2)}
     assert not any(task.load_state_dict(state | neck))
     with torch.no_grad():
-        torch.testing.assert_close(task["backbone"](golden.picture), golden.logits, rtol=0, atol=1e-4)
+        torch.testing.assert_close(task["backbone"](golden.image), golden.logits, rtol=0, atol=1e-4)
     assert task["neck"].weight.equal(torch.ones(2, 2))
     with pytest.raises(RuntimeError, match=r"Missing key.*neck\.bias"):
         task.load_state_dict(state | {"neck.weight": torch.ones(2, 2)})
@@ -340,11 +340,11 @@ def test_a_checkpoint_of_other_windows_loads_with_one_line_of_warning(tmp_path: 
         "num_classes": 5,
         "checkpoint_path": str(tmp_path / "trained.pth"),
     }
-    (told,) = warned(timm.create_model, MICRO, **options)
-    assert told.startswith("weights (focal-lab): ")
-    assert "position biases interpolated from window 7 to 14" in told
-    assert "4 pooling weights interpolated from pool size 7 to 14" in told
-    assert "\n" not in told
+    (warning,) = warned(timm.create_model, MICRO, **options)
+    assert warning.startswith("weights (focal-lab): ")
+    assert "position biases interpolated from window 7 to 14" in warning
+    assert "4 pooling weights interpolated from pool size 7 to 14" in warning
+    assert "\n" not in warning
 
 
 def test_values_keep_their_type_and_load_into_any_other() -> None:
@@ -372,7 +372,7 @@ def test_loading_can_assign() -> None:
 
 
 @pytest.mark.parametrize("classes", [3, 0])
-def test_a_head_of_other_classes_is_left_to_the_task_where_that_is_asked_for(classes: int) -> None:
+def test_a_head_with_other_classes_stays_fresh_on_transfer(classes: int) -> None:
     trained, model = micro(), micro(num_classes=classes)
     values, report = fit_weights(trained.state_dict(), model, transfer=True)
     model.load_state_dict(values)

@@ -47,7 +47,7 @@ def write_sweep(folder: Path, name: str, tasks: list[str], backbones: list[str])
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with a run of each task, and one whose backbone is not ours."""
+    """A project with a run of each task, and one with another backbone."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(Path(cli.__file__).parent.parent / "experiments", folder / "experiments")
     write_sweep(folder, "chain", list(TASKS), ["focal_micro"])
@@ -64,7 +64,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same as working folder, without what another test inspected."""
+    """The project as working folder, without the output of other tests."""
     shutil.rmtree(finished / "runs/inspect", ignore_errors=True)
     monkeypatch.chdir(finished)
     return finished
@@ -72,14 +72,14 @@ def project(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    """A picture file of 40 x 30 px."""
+    """An image file of 40 x 30 px."""
     pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     return tmp_path / "photo.png"
 
 
 def run_of(task: str, backbone: str = "focal_micro") -> str:
-    """The id of the finished run of a task."""
+    """The ID of the finished run of a task."""
     for path in Path("runs").glob("*/result.json"):
         result = json.loads(path.read_text(encoding="utf-8"))
         if result["task"] == task and result["config"]["model"]["init_args"]["backbone"].startswith(backbone):
@@ -98,8 +98,8 @@ def inspected(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, Any]:
     return found
 
 
-def told(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """What is said to a mistake: one line."""
+def error_line(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """The one line that a mistake prints."""
     assert inspect(*argv) == cli.USER_ERROR
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -151,7 +151,7 @@ def test_the_same_is_found_every_time(project: Path, capsys: pytest.CaptureFixtu
         assert Path("first", name).read_bytes() == Path("again", name).read_bytes()
 
 
-def test_what_is_drawn_can_be_chosen(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_query_blocks_and_head_can_be_chosen(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [run_of("classification"), "--pictures", "1", "--query", "3,20", "--block", "7,0"]
     record = inspected(capsys, *argv)
     (query,) = record["queries"]
@@ -177,7 +177,7 @@ def test_what_is_printed_has_a_line_a_block_and_names_the_files(
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_picture_files_go_through_the_preprocessing_of_the_run(
+def test_image_files_get_the_preprocessing_of_the_run(
     project: Path, capsys: pytest.CaptureFixture[str], photo: Path, task: str
 ) -> None:
     record = inspected(capsys, run_of(task), str(photo), str(photo))
@@ -215,7 +215,7 @@ def test_the_papers_shares_stand_beside_a_network_of_its_depths(
     assert inspected(capsys, *TINY, str(photo))["published_shares"] is None
 
 
-def test_weights_that_diverged_are_told(
+def test_diverged_weights_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photo: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -223,7 +223,7 @@ def test_weights_that_diverged_are_told(
     state = source.network.state_dict()
     state["layers.1.blocks.0.attn.qkv.bias"].fill_(1e30)
     torch.save(state, "weights.pth")
-    line = told(capsys, *TINY, "weights.pth", str(photo))
+    line = error_line(capsys, *TINY, "weights.pth", str(photo))
     assert line == "weights.pth: block 1 outputs NaN or infinity; the run diverged, or the file is damaged"
 
 
@@ -309,7 +309,7 @@ def test_the_sweeps_page_shows_what_was_inspected(project: Path, capsys: pytest.
         ([*TINY], "has no data of its own; name images to inspect"),
     ],
 )
-def test_a_mistake_is_told_in_one_line_before_anything_is_written(
+def test_a_mistake_is_reported_in_one_line_before_anything_is_written(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -323,29 +323,29 @@ def test_a_mistake_is_told_in_one_line_before_anything_is_written(
     Path("taken").touch()
     torch.save({"layers.0.weight": torch.zeros(2)}, "weights.pth")
     before = sorted(tmp_path.rglob("*"))
-    line = told(capsys, *[str(photo) if name == "PHOTO" else name for name in argv])
+    line = error_line(capsys, *[str(photo) if name == "PHOTO" else name for name in argv])
     assert line.startswith(message)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_sweep_without_a_finished_run_says_how_to_get_one(
+def test_a_sweep_without_a_finished_run_prints_the_command_for_one(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = told(capsys, "--sweep", "small", "--out", str(tmp_path))
+    line = error_line(capsys, "--sweep", "small", "--out", str(tmp_path))
     assert line == (
         f"--sweep: small: none of its 3 cells has a finished run in {tmp_path} "
         f"(focal-lab sweep sweeps/small.yaml --out {tmp_path})"
     )
 
 
-def test_a_backbone_that_is_not_ours_and_a_run_without_checkpoint_are_told(
+def test_other_backbones_and_runs_without_checkpoint_are_refused(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = run_of("classification", "test_resnet")
-    assert "its backbone is test_resnet; only focal backbones can be inspected" in told(capsys, run)
+    assert "its backbone is test_resnet; only focal backbones can be inspected" in error_line(capsys, run)
     folder = Path("runs", run, "checkpoints")
     hidden = folder.rename(folder.with_name("hidden"))
     try:
-        assert f"runs/{run}: has no checkpoints/best.ckpt or last.ckpt" in told(capsys, f"runs/{run}")
+        assert f"runs/{run}: has no checkpoints/best.ckpt or last.ckpt" in error_line(capsys, f"runs/{run}")
     finally:
         hidden.rename(folder)

@@ -1,4 +1,4 @@
-"""Attention probabilities are the network's own, and every key lies where its gradient says."""
+"""Attention probabilities equal the network's, and keys stand for the tokens that have a gradient."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ CASES: dict[str, tuple[tuple[int, int], bool, dict[str, Any]]] = {
 
 
 def attention_of(case: str, **more: Any) -> tuple[Any, Tensor, bool]:
-    """The attention, a map of three pictures in double precision, and whether it is shifted."""
+    """The attention, a map of three images in double precision, and whether it is shifted."""
     size, shifted, options = CASES[case]
     module = make_attention(size, dtype=torch.float64, **(options | more))
     return module, random_map(module, size, batch=3), shifted
@@ -90,9 +90,7 @@ def test_the_probabilities_times_the_values_are_the_attentions_output(case: str,
 
 @pytest.mark.parametrize("size", [(17, 9), (5, 23), (3, 3)])
 @pytest.mark.parametrize("case", CASES)
-def test_so_they_are_on_maps_of_other_sizes_than_the_attention_was_made_for(
-    case: str, size: tuple[int, int]
-) -> None:
+def test_the_same_holds_on_maps_of_other_sizes(case: str, size: tuple[int, int]) -> None:
     module, _, shifted = attention_of(case)
     x_BHWC = random_map(module, size)
     attended = recompute(module, x_BHWC, shifted)
@@ -100,7 +98,7 @@ def test_so_they_are_on_maps_of_other_sizes_than_the_attention_was_made_for(
 
 
 @pytest.mark.parametrize("shifted", [False, True])
-def test_so_they_are_for_pictures_that_fill_a_part_of_the_map(shifted: bool) -> None:
+def test_the_same_holds_for_images_that_fill_a_part_of_the_map(shifted: bool) -> None:
     module = make_attention((12, 13), border="mask", use_shift=True, focal_levels=3, dtype=torch.float64)
     x_BHWC, valid_B2 = random_map(module, (12, 13)), torch.tensor([[12, 13], [7, 4]])
     attended = recompute(module, x_BHWC, shifted, valid_B2)
@@ -207,7 +205,7 @@ def test_pixels_outside_the_areas_do_not_change_a_query_of_a_one_block_network(
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_shares_are_the_mean_over_the_pictures_queries(case: str) -> None:
+def test_shares_are_the_mean_over_the_images_queries(case: str) -> None:
     module, x_BHWC, shifted = attention_of(case)
     attended = recompute(module, x_BHWC, shifted)
     shares = attended.shares()
