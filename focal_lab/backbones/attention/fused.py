@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from focal_lab.backbones.attention.key_maps import KeyMap, Layout, split_levels
+from focal_lab.backbones.attention.key_maps import AttentionLayout, KeyMap, split_levels
 from focal_lab.backbones.attention.reference import attend_reference
 from focal_lab.backbones.cpu.attention import attend_chunked
 from focal_lab.backbones.cpu.dispatch import in_graph, is_transformed
@@ -34,7 +34,7 @@ def attend(
     coarse: Sequence[Tensor],
     bias_NQK: Tensor,
     allowed: Tensor | None,
-    layout: Layout,
+    layout: AttentionLayout,
     dropout: float = 0.0,
 ) -> Tensor:
     """Softmax attention of every window's queries over its keys of all levels.
@@ -64,7 +64,7 @@ def attend_at_once(
     coarse: Sequence[Tensor],
     bias_NQK: Tensor,
     allowed: Tensor | None,
-    layout: Layout,
+    layout: AttentionLayout,
     dropout: float = 0.0,
 ) -> Tensor:
     """`attend` by torch's attention on the whole batch: for GPUs, tracing and counting."""
@@ -110,7 +110,7 @@ def _backends(device: torch.device, only_bias: bool) -> AbstractContextManager[N
 
 
 def _gathered_again(
-    qkv_BHWC: Tensor, coarse: Sequence[Tensor], layout: Layout, gathered: tuple[Tensor, Tensor]
+    qkv_BHWC: Tensor, coarse: Sequence[Tensor], layout: AttentionLayout, gathered: tuple[Tensor, Tensor]
 ) -> Any:
     """Within this context autograd saves none of the `gathered` keys and values (B, G, K, D).
 
@@ -159,7 +159,7 @@ def merge_windows(x_BPNQD: Tensor, window: Size) -> Tensor:
     return x.view(batch, rows * window[0], columns * window[1], heads * channels)
 
 
-def gather_keys(maps: Sequence[KeyMap], layout: Layout, part: int) -> Tensor:
+def gather_keys(maps: Sequence[KeyMap], layout: AttentionLayout, part: int) -> Tensor:
     """k (part 0) or v (part 1) of every window's regions of all levels: (B, G, K, D)."""
     gathered = []
     for level in maps:

@@ -14,7 +14,7 @@ from focal_lab.backbones.options import Size
 
 
 @dataclass(frozen=True)
-class Layout:
+class AttentionLayout:
     """Everything about an attention that is not a tensor; `scale` multiplies the queries."""
 
     grid: WindowGrid
@@ -33,7 +33,9 @@ class KeyMap(NamedTuple):
     region: Size
 
 
-def split_levels(qkv_BHWC: Tensor, coarse: Sequence[Tensor], layout: Layout) -> tuple[Tensor, list[KeyMap]]:
+def split_levels(
+    qkv_BHWC: Tensor, coarse: Sequence[Tensor], layout: AttentionLayout
+) -> tuple[Tensor, list[KeyMap]]:
     """Scaled queries (B, H, W, C), and the padded map of each level, fine first."""
     grid, dim = layout.grid, qkv_BHWC.shape[-1] // 3
     maps = [KeyMap(pad_fine(qkv_BHWC[..., dim:], grid), grid.window, grid.fine_region)]

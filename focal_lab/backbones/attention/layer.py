@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from focal_lab.backbones import geometry, masks
 from focal_lab.backbones.attention.fused import attend
-from focal_lab.backbones.attention.key_maps import Layout
+from focal_lab.backbones.attention.key_maps import AttentionLayout
 from focal_lab.backbones.attention.pooling import make_pooling
 from focal_lab.backbones.attention.reference import attend_reference
 from focal_lab.backbones.cpu.dispatch import in_graph, is_plain
@@ -122,7 +122,7 @@ class FocalAttention(nn.Module):
 
     def project(
         self, x_BHWC: Tensor, shifted: bool = False, valid_B2: Tensor | None = None
-    ) -> tuple[Tensor, list[Tensor], Tensor, Tensor | None, Layout]:
+    ) -> tuple[Tensor, list[Tensor], Tensor, Tensor | None, AttentionLayout]:
         """The arguments of `attend`: q, k and v; k and v of the pooled tokens; biases; mask; layout."""
         size, device = (x_BHWC.shape[1], x_BHWC.shape[2]), x_BHWC.device
         grid = geometry.lay_windows(self.stage, size, shifted, self.border, padded=valid_B2 is not None)
@@ -138,7 +138,13 @@ class FocalAttention(nn.Module):
             inside_cells = None if inside is None else geometry.fit_cells(inside, grid, level)
             coarse.append(project_keys(pool(cells_BHWC, inside_cells), self.qkv))
         allowed = self._mask(masks.allowed_keys, grid, device, valid_B2)
-        return self.qkv(canvas_BHWC), coarse, self.bias(), allowed, Layout(grid, self.num_heads, self.scale)
+        return (
+            self.qkv(canvas_BHWC),
+            coarse,
+            self.bias(),
+            allowed,
+            AttentionLayout(grid, self.num_heads, self.scale),
+        )
 
     def bias(self) -> Tensor:
         """Learned position biases of all levels, shape (N, Q, K), in the order of the keys."""

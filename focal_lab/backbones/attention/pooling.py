@@ -80,12 +80,8 @@ class MeanPool(nn.Module):
         return x_BhwSC.sum(-2) / sub_windows(inside_BHW1, self.size).sum(-2).clamp(min=1)
 
 
-class MaxPool(nn.Module):
+class MaxPool(MeanPool):
     """`max`: the largest value per channel of the tokens inside the map."""
-
-    def __init__(self, size: Size) -> None:
-        super().__init__()
-        self.size = size
 
     def forward(self, x_BHWC: Tensor, inside_BHW1: Tensor | None = None) -> Tensor:
         x_BhwSC = sub_windows(x_BHWC, self.size)

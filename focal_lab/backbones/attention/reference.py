@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from focal_lab.backbones.attention.key_maps import Layout, split_levels
+from focal_lab.backbones.attention.key_maps import AttentionLayout, split_levels
 
 
 def attend_reference(
@@ -20,7 +20,7 @@ def attend_reference(
     coarse: Sequence[Tensor],
     bias_NQK: Tensor,
     allowed: Tensor | None,
-    layout: Layout,
+    layout: AttentionLayout,
     dropout: float = 0.0,
 ) -> Tensor:
     """Same arguments and result as `fused.attend`; dropout draws other random numbers."""

@@ -1,7 +1,7 @@
-"""Focal attention on the CPU in chunks that stay in cache: all windows' keys and scores never exist at once.
+"""Focal attention on the CPU in chunks that stay in cache; never all keys and scores at once.
 
 A chunk is some images of a batch, or some rows of windows of one image. Backward gathers the keys and
-computes the scores of each chunk again. Every tensor belongs to one call: no memory is kept or shared.
+computes the scores of each chunk again. Tensors are local to a call: no memory is kept or shared.
 
 Shape suffixes: B images, H W canvas height and width, C channels, N heads, D channels per head, P Q windows
 down and across, h w height and width of a window or of a level's region, Q queries per window, K keys per
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from focal_lab.backbones.attention.key_maps import Layout, split_levels
+from focal_lab.backbones.attention.key_maps import AttentionLayout, split_levels
 from focal_lab.backbones.geometry import regions
 from focal_lab.backbones.options import Size
 
@@ -26,7 +26,11 @@ CHUNK_BYTES = 1 << 22
 
 
 def attend_chunked(
-    qkv_BHWC: Tensor, coarse: Sequence[Tensor], bias_NQK: Tensor, allowed: Tensor | None, layout: Layout
+    qkv_BHWC: Tensor,
+    coarse: Sequence[Tensor],
+    bias_NQK: Tensor,
+    allowed: Tensor | None,
+    layout: AttentionLayout,
 ) -> Tensor:
     """`fused.attend` for tensors on the CPU, without dropout."""
     bias_NQK = bias_NQK.to(qkv_BHWC.dtype)
@@ -39,7 +43,12 @@ class _ChunkedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, qkv_BHWC: Tensor, bias_NQK: Tensor, allowed: Tensor | None, layout: Layout, *coarse: Tensor
+        ctx: Any,
+        qkv_BHWC: Tensor,
+        bias_NQK: Tensor,
+        allowed: Tensor | None,
+        layout: AttentionLayout,
+        *coarse: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(qkv_BHWC, bias_NQK, allowed, *coarse)
         ctx.layout = layout
@@ -57,7 +66,7 @@ class _ChunkedAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_BHWC: Tensor) -> tuple[Tensor | None, ...]:
         qkv_BHWC, bias_NQK, allowed, *coarse = ctx.saved_tensors
-        with torch.enable_grad():  # scaling and padding are taken back by autograd
+        with torch.enable_grad():  # autograd differentiates scaling and padding
             inputs = [tensor.detach().requires_grad_() for tensor in (qkv_BHWC, *coarse)]
             split = _split(inputs[0], inputs[1:], ctx.layout)
         q_BHWC, kv_maps = split[0].detach(), [kv.detach() for kv in split[1]]
@@ -86,14 +95,16 @@ class _ChunkedAttention(torch.autograd.Function):
         return grad_qkv_BHWC, grad_bias_NQK, None, None, *grad_coarse
 
 
-def _split(qkv_BHWC: Tensor, coarse: Sequence[Tensor], layout: Layout) -> tuple[Tensor, list[Tensor]]:
+def _split(
+    qkv_BHWC: Tensor, coarse: Sequence[Tensor], layout: AttentionLayout
+) -> tuple[Tensor, list[Tensor]]:
     """Scaled queries, and the padded map of keys and values of each level."""
     q_BHWC, maps = split_levels(qkv_BHWC, coarse, layout)
     return q_BHWC, [level.kv_BHWC for level in maps]
 
 
-def _chunks(q_BHWC: Tensor, bias_NQK: Tensor, layout: Layout) -> Iterator["_Chunk"]:
-    """As many images as fit the budget together; where one alone does not, rows of its windows."""
+def _chunks(q_BHWC: Tensor, bias_NQK: Tensor, layout: AttentionLayout) -> Iterator["_Chunk"]:
+    """As many images as fit the budget together; if one alone does not, rows of its windows."""
     images, (rows, columns) = len(q_BHWC), layout.grid.windows
     heads, queries, keys = bias_NQK.shape
     depth = q_BHWC.shape[-1] // heads
@@ -112,7 +123,7 @@ class _Chunk:
 
     images: slice
     rows: slice
-    layout: Layout
+    layout: AttentionLayout
 
     def queries(self, x_BHWC: Tensor) -> Tensor:
         """(G, Q, D) of the chunk's windows."""
@@ -166,7 +177,7 @@ class _Chunk:
         return weights_GQK
 
     def _shown(self) -> list[tuple[Size, Size]]:
-        """Of each level the distance of neighbouring regions, and their extent."""
+        """Distance and extent of the regions of each level."""
         grid = self.layout.grid
         return [(grid.window, grid.fine_region), *((level.cells, level.region) for level in grid.levels)]
 

@@ -146,43 +146,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("names", nargs="*", metavar="CHECKPOINT [IMAGE ...]", help="what to inspect, and image files")
-    add(
-        "--query",
-        type=_query,
-        metavar="X,Y",
-        help="pixel of the images as the network gets them (default: centre)",
-    )
+    add("--query", type=_query, metavar="X,Y", help="pixel of the network's input (default: the centre)")
     add(
         "--block",
         type=_blocks,
         metavar="N[,N...]",
-        help="blocks to draw, from 0 as in the paper's figure 7 (default: last of each stage)",
+        help="blocks to draw, from 0 (default: last of each stage)",
     )
     add("--head", type=int, metavar="N", help="from 0 (default: the average of all heads)")
-    add(
-        "--num-images",
-        "--pictures",
-        dest="images",
-        type=int,
-        metavar="N",
-        help=f"validation images to average shares over (default: {IMAGES})",
-    )
-    add(
-        "--output",
-        "-o",
-        type=Path,
-        metavar="FOLDER",
-        help="for plots and inspect.json (default: OUT/inspect/RUN of a run, else inspect/NAME)",
-    )
+    images = f"validation images to average shares over (default: {IMAGES})"
+    add("--num-images", "--pictures", dest="images", type=int, metavar="N", help=images)
+    output = "for plots and inspect.json (default: OUT/inspect/RUN of a run, else inspect/NAME)"
+    add("--output", "-o", type=Path, metavar="FOLDER", help=output)
     add_out(parser)
     add("--model", metavar="NAME", help="the focal backbone of a file of weights, or alone")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an option of --model; or with --sweep, as in focal-lab sweep",
-    )
+    options = "an option of --model; or with --sweep, as in focal-lab sweep"
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help=options)
     add("--json", action="store_true", help="print the contents of inspect.json")
     add("--sweep", metavar="SWEEP", help="inspect a finished run of each cell of a sweep, for its page")
     add("--force", action="store_true", help="with --sweep: inspect again what was inspected before")

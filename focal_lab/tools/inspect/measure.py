@@ -17,19 +17,20 @@ from focal_lab.backbones.options import Size, StageConfig
 from focal_lab.errors import UserError
 from focal_lab.tools.inspect.probabilities import (
     Attended,
-    Layer,
+    AttentionBlock,
     SeenLevel,
     Shares,
     network_layers,
     watch_attention,
 )
 from focal_lab.tools.inspect.source import InspectedNetwork
+from focal_lab.tools.trained.preprocessing import mean_of, std_of
 
 
 class QueryView(NamedTuple):
     """What the query at `token` (row, column) of a block's map attends to; of the chosen heads."""
 
-    layer: Layer
+    layer: AttentionBlock
     token: Size
     levels: list[SeenLevel]
 
@@ -44,7 +45,7 @@ class DrawnImage(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LayerShares:
+class BlockShares:
     """How a block's attention is divided, averaged over images and queries.
 
     Attributes:
@@ -53,7 +54,7 @@ class LayerShares:
         off_image: part of it, averaged over heads, on padding.
     """
 
-    layer: Layer
+    layer: AttentionBlock
     keys: int
     shares: dict[str, list[float]]
     off_image: float
@@ -85,7 +86,7 @@ class Inspection:
             value of a block's output.
     """
 
-    shares: list[LayerShares]
+    shares: list[BlockShares]
     drawn: list[DrawnImage]
     reach: list[list[Reach]]
     count: int
@@ -103,7 +104,7 @@ class _Collector:
     """Called after each block of a forward pass; collects shares, and views of the chosen blocks."""
 
     source: InspectedNetwork
-    chosen: Sequence[Layer]
+    chosen: Sequence[AttentionBlock]
     head: int | None
     query: Size = (0, 0)
     views: list[QueryView] | None = None  # of the current image, None if it is not drawn
@@ -111,7 +112,7 @@ class _Collector:
     keys: dict[int, int] = field(default_factory=dict)
     error: float = 0.0
 
-    def __call__(self, layer: Layer, attended: Attended, error: float) -> None:
+    def __call__(self, layer: AttentionBlock, attended: Attended, error: float) -> None:
         if not isfinite(error):
             raise UserError(
                 f"block {layer.number} outputs NaN or infinity; the run diverged, or the file is damaged",
@@ -131,17 +132,17 @@ class _Collector:
             levels = [SeenLevel(seen.name, seen.probabilities_NK[heads], seen.areas_KHW) for seen in levels]
         self.views.append(QueryView(layer, (row, column), levels))
 
-    def mean_shares(self, layer: Layer) -> LayerShares:
+    def mean_shares(self, layer: AttentionBlock) -> BlockShares:
         """A block's shares averaged over images."""
         shares = self.shares[layer.number]
         mean_NL = sum(share.shares_BNL.double().sum(0) for share in shares) / len(shares)
         assert isinstance(mean_NL, Tensor)
         off = sum(float(share.off_image_BN.mean(1).sum()) for share in shares) / len(shares)
         levels = dict(zip(shares[0].levels, mean_NL.t().tolist(), strict=True))
-        return LayerShares(layer, self.keys[layer.number], levels, off)
+        return BlockShares(layer, self.keys[layer.number], levels, off)
 
 
-def choose_layers(network: Any, wanted: Sequence[int] | None, head: int | None) -> list[Layer]:
+def choose_layers(network: Any, wanted: Sequence[int] | None, head: int | None) -> list[AttentionBlock]:
     """The blocks to draw: those wanted, else the last one of each stage.
 
     Raises:
@@ -168,7 +169,7 @@ def choose_layers(network: Any, wanted: Sequence[int] | None, head: int | None) 
 def inspect_network(
     source: InspectedNetwork,
     images: Sequence[tuple[str, Tensor]],
-    layers: Sequence[Layer],
+    layers: Sequence[AttentionBlock],
     *,
     draw: int,
     query: Size | None = None,
@@ -232,7 +233,7 @@ def reach_of(stage: StageConfig) -> list[Reach]:
 
 def _pixels(image_CHW: Tensor, source: InspectedNetwork) -> NDArray[np.float32]:
     """The image before it was normalised, as RGB."""
-    mean, std = (torch.tensor(list(values)).view(-1, 1, 1) for values in (source.mean, source.std))
+    mean, std = (torch.tensor(of(source.data)).view(-1, 1, 1) for of in (mean_of, std_of))
     image_CHW = (image_CHW.float() * std + mean).clamp(0, 1)
     image_3HW = image_CHW[:3] if len(image_CHW) >= 3 else image_CHW[:1].expand(3, -1, -1)
     found: NDArray[np.float32] = image_3HW.permute(1, 2, 0).numpy()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from focal_lab.report.plots.style import INK, MUTED, SERIES, WIDTH, new_figure, put_title, settings, tidy
 from focal_lab.tools.inspect.measure import DrawnImage, Inspection, QueryView, Reach
-from focal_lab.tools.inspect.probabilities import Layer, SeenLevel
+from focal_lab.tools.inspect.probabilities import AttentionBlock, SeenLevel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,7 +86,7 @@ def draw_shares(found: Inspection, title: str, published: dict[str, list[float]]
     return figure
 
 
-def draw_biases(layers: Sequence[Layer], level: int, title: str) -> "Figure | None":
+def draw_biases(layers: Sequence[AttentionBlock], level: int, title: str) -> "Figure | None":
     """Learned biases of a coarse level, from 1, as heat maps; 0 for the window's own (figures 8, 9).
 
     A row per block and a column per head; None if no block has the level. A pixel is a displacement of key
@@ -113,7 +113,7 @@ def draw_biases(layers: Sequence[Layer], level: int, title: str) -> "Figure | No
     return figure
 
 
-def bias_table(layer: Layer, level: int) -> NDArray[np.float32] | None:
+def bias_table(layer: AttentionBlock, level: int) -> NDArray[np.float32] | None:
     """(heads, height, width) biases of a coarse level, 0 for the window's own; None if there is none."""
     attention, (height, width) = layer.attention, layer.attention.stage.window
     levels = attention.stage.levels

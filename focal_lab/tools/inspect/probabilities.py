@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -30,8 +30,7 @@ from focal_lab.backbones.masks import inside_image
 from focal_lab.backbones.model import FocalTransformer
 
 
-@dataclass(frozen=True)
-class Layer:
+class AttentionBlock(NamedTuple):
     """A block of a network.
 
     Attributes:
@@ -78,8 +77,7 @@ class SeenLevel:
         return torch.einsum("nk,khw->nhw", self.probabilities_NK, areas_KHW)
 
 
-@dataclass(frozen=True)
-class Shares:
+class Shares(NamedTuple):
     """How attention is divided among `levels`, averaged over the queries on the image.
 
     Attributes:
@@ -124,17 +122,16 @@ class Attended:
         if not (0 <= row < height and 0 <= column < width):
             raise ValueError(f"token ({row}, {column}) is not on the {height} x {width} map")
         queries_PQ, *keys = self._tokens
-        token = row * self.grid.map_size[1] + column + 1
+        rows, columns = self.grid.map_size
+        token = row * columns + column + 1
         window, query = (queries_PQ == token).nonzero()[0].tolist()
         probabilities_NK = self.probabilities_BPNQK[image, window, :, query]
         visible = self.visible[image % len(self.visible), window]
         areas = []
         for tokens_PRS in keys:
-            area_RT = tokens_PRS.new_zeros(
-                tokens_PRS.shape[1], 1 + self.grid.map_size[0] * self.grid.map_size[1]
-            )
+            area_RT = tokens_PRS.new_zeros(tokens_PRS.shape[1], 1 + rows * columns)
             area_RT.scatter_(1, tokens_PRS[window], 1)
-            areas.append(area_RT[:, 1:].unflatten(1, self.grid.map_size) > 0)
+            areas.append(area_RT[:, 1:].unflatten(1, (rows, columns)) > 0)
         areas_KHW = torch.cat(areas) & visible[query % len(visible)][:, None, None]
         areas_KHW[:, height:] = False
         areas_KHW[:, :, width:] = False
@@ -147,13 +144,12 @@ class Attended:
         queries_PQ, *keys = self._tokens
         queries_BPQ = inside_BT[:, queries_PQ].expand(len(probabilities_BPNQK), -1, -1)
         count_B = queries_BPQ.sum((1, 2)).clamp(min=1)
-        # one pass over the probabilities for all levels: (B, N, P, K) summed over queries
-        mass_BPNK = torch.einsum(
-            "bpnqk,bpq->bpnk", probabilities_BPNQK, queries_BPQ.to(probabilities_BPNQK.dtype)
-        )
+        # one pass over the probabilities for all levels: summed over queries
+        weights_BPQ = queries_BPQ.to(probabilities_BPNQK.dtype)
+        mass_BPNK = torch.einsum("bpnqk,bpq->bpnk", probabilities_BPNQK, weights_BPQ)
         mass_BPNK = mass_BPNK / count_B[:, None, None, None]
         mass_BNK = mass_BPNK.sum(1)
-        shares = [mass_BNK[:, :, keys].sum(-1) for keys in self.levels.values()]
+        shares = [mass_BNK[:, :, k].sum(-1) for k in self.levels.values()]
         on_image_BPK = torch.cat([inside_BT[:, tokens_PRS].any(-1) for tokens_PRS in keys], -1)
         off_BN = (mass_BPNK * ~on_image_BPK[:, :, None]).sum((1, 3))
         return Shares(tuple(self.levels), torch.stack(shares, -1), off_BN)
@@ -191,19 +187,19 @@ class Attended:
         return F.pad(inside, (1, 0))
 
 
-def network_layers(network: FocalTransformer) -> list[Layer]:
+def network_layers(network: FocalTransformer) -> list[AttentionBlock]:
     """The blocks of a network in the order in which they compute."""
-    found: list[Layer] = []
+    found: list[AttentionBlock] = []
     for i, stage in enumerate(network.layers):
         for block in cast(Any, stage).blocks:
             stride = network.options.patch_size * 2**i
-            found.append(Layer(len(found), i + 1, stride, block.shifted, block.attn))
+            found.append(AttentionBlock(len(found), i + 1, stride, block.shifted, block.attn))
     return found
 
 
 @contextmanager
 def watch_attention(
-    network: FocalTransformer, seen: Callable[[Layer, Attended, float], None]
+    network: FocalTransformer, seen: Callable[[AttentionBlock, Attended, float], None]
 ) -> Iterator[None]:
     """Within this context every attention of the network also reports its probabilities.
 
@@ -216,7 +212,9 @@ def watch_attention(
             the recomputed output and the block's own, relative to the latter's largest value.
     """
 
-    def report(layer: Layer, module: FocalAttention, arguments: tuple[Any, ...], output: Tensor) -> None:
+    def report(
+        layer: AttentionBlock, module: FocalAttention, arguments: tuple[Any, ...], output: Tensor
+    ) -> None:
         with torch.no_grad():
             attended = recompute(module, *arguments)
             largest = output.abs().max().clamp(min=torch.finfo(output.dtype).tiny)

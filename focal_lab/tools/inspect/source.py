@@ -5,7 +5,7 @@ Shape suffixes: B batch, C channels, H W image.
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,13 +26,7 @@ from focal_lab.tasks.detection.task import Detection
 from focal_lab.tasks.features import Features
 from focal_lab.tasks.segmentation.task import Segmentation
 from focal_lab.tools.trained.load import Trained, build_trained, find_checkpoint, lightning_state, task_of
-from focal_lab.tools.trained.preprocessing import (
-    Preprocessing,
-    mean_of,
-    preprocessing_of,
-    std_of,
-    validation_images,
-)
+from focal_lab.tools.trained.preprocessing import Preprocessing, preprocessing_of, validation_images
 from focal_lab.training.checkpoints.read import read_weights
 
 # A normalised image (C, H, W) to the input of the backbone: a batch of one, and the height and width in
@@ -69,11 +63,6 @@ class InspectedNetwork:
         return self.file.stem if self.file is not None else self.model
 
     @property
-    def task(self) -> str | None:
-        """classification, detection or segmentation."""
-        return self.trained and self.trained.task
-
-    @property
     def run(self) -> Path | None:
         """Folder of the run that the checkpoint belongs to."""
         return self.trained and self.trained.run
@@ -82,16 +71,6 @@ class InspectedNetwork:
     def data(self) -> LightningDataModule | None:
         """The run's data module."""
         return self.trained and self.trained.data
-
-    @property
-    def mean(self) -> Sequence[float]:
-        """What was subtracted from each channel, on a scale of 0 to 1."""
-        return mean_of(self.data)
-
-    @property
-    def std(self) -> Sequence[float]:
-        """What each channel was divided by."""
-        return std_of(self.data)
 
     def validation_images(self, count: int) -> Iterator[tuple[str, Tensor]]:
         """Name and normalised (C, H, W) of the first images of the run's validation data.

@@ -10,7 +10,7 @@ from focal_lab.report.html.attention_images import INSPECT_FILE
 from focal_lab.report.published.tables import paper_tables
 from focal_lab.tools.inspect import plots
 from focal_lab.tools.inspect.measure import Inspection
-from focal_lab.tools.inspect.probabilities import Layer
+from focal_lab.tools.inspect.probabilities import AttentionBlock
 from focal_lab.tools.inspect.source import InspectedNetwork
 from focal_lab.utils.atomic_files import write_atomic
 from focal_lab.utils.text_table import TextColumn, aligned
@@ -34,7 +34,7 @@ def published_shares(source: InspectedNetwork) -> dict[str, list[float]] | None:
 def write_inspection(
     source: InspectedNetwork,
     found: Inspection,
-    layers: Sequence[Layer],
+    layers: Sequence[AttentionBlock],
     folder: Path,
     *,
     brief: bool = False,
@@ -88,7 +88,7 @@ def _percent(share: float | None) -> str:
 
 
 def _draw(
-    source: InspectedNetwork, found: Inspection, layers: Sequence[Layer], folder: Path, brief: bool
+    source: InspectedNetwork, found: Inspection, layers: Sequence[AttentionBlock], folder: Path, brief: bool
 ) -> list[dict[str, str]]:
     """Write the plots; the file and the caption of each."""
     written = []
@@ -143,7 +143,7 @@ def _record(source: InspectedNetwork, found: Inspection) -> dict[str, Any]:
         "checkpoint": None if source.file is None else str(source.file),
         "model": source.model,
         "options": dict(source.settings),
-        "task": source.task,
+        "task": source.trained and source.trained.task,
         "pictures_averaged": found.count,
         "relative_error": found.error,
         "levels": found.levels,

@@ -23,7 +23,7 @@ from focal_lab.backbones import geometry
 from focal_lab.backbones.attention import fused as attention_kernels
 from focal_lab.backbones.attention import layer as attention
 from focal_lab.backbones.attention.fused import attend, attend_at_once
-from focal_lab.backbones.attention.key_maps import Layout
+from focal_lab.backbones.attention.key_maps import AttentionLayout
 from focal_lab.backbones.attention.layer import FocalAttention, count_released_ring_keys
 from focal_lab.backbones.cpu import attention as attention_chunked
 from focal_lab.backbones.options import BORDERS, POOLINGS, Size
@@ -285,7 +285,7 @@ def test_devices_other_than_the_cpu_take_torchs_attention(monkeypatch: pytest.Mo
     used = []
     monkeypatch.setattr(attention_kernels, "attend_at_once", lambda x, *rest: used.append(x.device.type) or x)
     module = make_attention((4, 4), border="mask", focal_levels=1, expand_sizes=0)
-    layout = Layout(geometry.lay_windows(module.stage, (4, 4), False, "mask"), 2, 1.0)
+    layout = AttentionLayout(geometry.lay_windows(module.stage, (4, 4), False, "mask"), 2, 1.0)
     bias_NQK = torch.empty(2, 16, 16, device="meta")
     attend(torch.empty(1, 4, 4, 24, device="meta"), [], bias_NQK, None, layout)
     assert used == ["meta"]

@@ -12,7 +12,7 @@ from focal_lab.backbones.model import FocalTransformer
 from focal_lab.backbones.presets import PRESETS
 from focal_lab.tools.inspect.probabilities import (
     Attended,
-    Layer,
+    AttentionBlock,
     key_levels,
     network_layers,
     recompute,
@@ -184,7 +184,7 @@ def test_pixels_outside_the_areas_do_not_change_a_query_of_a_one_block_network(
     ).eval()
     assert isinstance(network, FocalTransformer)
     image_BCHW = torch.randn(1, 3, 54, 50)
-    found: list[tuple[Layer, Attended]] = []
+    found: list[tuple[AttentionBlock, Attended]] = []
     with (
         torch.no_grad(),
         watch_attention(network, lambda layer, attended, error: found.append((layer, attended))),
@@ -265,7 +265,7 @@ def test_watching_changes_nothing_and_every_block_is_seen(name: str) -> None:
         seen: list[int] = []
         errors: list[float] = []
 
-        def note(layer: Layer, attended: Attended, error: float) -> None:
+        def note(layer: AttentionBlock, attended: Attended, error: float) -> None:
             seen.append(layer.number)
             errors.append(error)
 
