@@ -28,7 +28,7 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 @dataclass(frozen=True)
 class WindowGrid:
-    """How one block lays windows over a map; sizes are (height, width) in tokens.
+    """Positions of a block's windows on a map; sizes are (height, width) in tokens.
 
     Attributes:
         canvas: the map padded to whole windows in both directions.

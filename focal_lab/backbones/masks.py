@@ -20,7 +20,7 @@ def allowed_keys(grid: WindowGrid, device: Device = None, valid_B2: Tensor | Non
     """Which keys exist: True where a query may look, None when all may look everywhere.
 
     Args:
-        grid: how windows lie.
+        grid: positions of the windows.
         device: of the mask.
         valid_B2: height and width of each image in tokens, from the map's top left corner.
 
@@ -70,7 +70,7 @@ def _rolled(grid: WindowGrid, device: Device) -> Tensor:
 
     The ring stays visible, as in the released code (with a masked border there is none here).
     """
-    # what lies beyond the seam was rolled in from the opposite edge
+    # tokens beyond the seam were rolled in from the opposite edge
     rows, columns = (
         torch.arange(grid.canvas[axis], device=device) >= grid.canvas[axis] - grid.roll[axis]
         for axis in (0, 1)

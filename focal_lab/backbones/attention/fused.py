@@ -44,7 +44,7 @@ def attend(
         coarse: k and v (B, grid height, grid width, 2 C) of the pooled tokens of each coarse level.
         bias_NQK: position biases, keys in the order of the levels.
         allowed: boolean (1 or B, P, 1 or Q, K), None when every key is visible.
-        layout: how windows lie, the heads and the scale of the scores.
+        layout: positions of the windows, number of heads and scale of the scores.
         dropout: probability of dropping an attention weight.
 
     Returns:

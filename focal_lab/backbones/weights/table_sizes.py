@@ -101,7 +101,7 @@ def _expand_of(ring_NQR: Tensor, window: Size, stage: StageConfig) -> Size:
     grown = side - window[0]
     if window[0] != window[1] or side**2 != sum(ring_NQR.shape[1:]) or grown % 2:
         raise NotSquareError(
-            f"shape {tuple(ring_NQR.shape)} is no even ring of a square window; only such can be resized"
+            f"shape {tuple(ring_NQR.shape)} is not an even ring of a square window, which resizing needs"
         )
     return grown // 2, grown // 2
 
