@@ -1,6 +1,6 @@
 """Takes docs/page.png and docs/page-phone.png, screenshots of a sweep's page.
 
-    focal-lab inspect --sweep interactions --pictures 500
+    focal-lab inspect --sweep interactions --num-images 500
     focal-lab report interactions --format html --output page.html
     python docs/page_images.py page.html
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from focal_lab.tools.inspect.source import InspectedNetwork
 
 IMAGES = 32
+_OLD_NAME = "--pictures"  # still accepted
 _IMAGE_FILES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 _EPILOG = """CHECKPOINT is a Lightning checkpoint of classification, detection or segmentation, a run's folder
 or ID, or a file of weights (with --model, unless focal-lab convert wrote it). No code in it is executed.
@@ -40,9 +41,11 @@ def main(argv: list[str]) -> int:
         UserError: an option is wrong, or a file cannot be read or written; raised before anything is
         computed.
     """
+    if any(word.partition("=")[0] == _OLD_NAME for word in argv):
+        print(f"{_OLD_NAME} is now called --num-images", file=sys.stderr)
     options = _parser().parse_intermixed_args(argv)
-    if options.images is not None and options.images < 1:
-        raise UserError(f"{options.images} is too few; use 1 or more", key="--num-images")
+    if options.num_images is not None and options.num_images < 1:
+        raise UserError(f"{options.num_images} is too few; use 1 or more", key="--num-images")
     if options.sweep is not None:
         given = {"CHECKPOINT": options.names, "--model": options.model, "--output": options.output}
         for name, value in given.items():
@@ -75,7 +78,7 @@ def _inspect_one(options: argparse.Namespace, checkpoint: str | None, files: Seq
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is not a folder", key="--output")
     images = [(file.name, source.read(file)) for file in files]
-    images = images or list(source.validation_images(options.images or IMAGES))
+    images = images or list(source.validation_images(options.num_images or IMAGES))
     draw = max(1, len(files))
     found = inspect_network(source, images, layers, draw=draw, query=options.query, head=options.head)
     record = write_inspection(source, found, layers, folder, head=options.head)
@@ -115,7 +118,7 @@ def _checkpoint_and_images(options: argparse.Namespace) -> tuple[str | None, lis
     if options.set and options.model is None:
         raise UserError("sets options of a --model; a checkpoint has its own", key="--set")
     files = [Path(name) for name in names]
-    if files and options.images is not None:
+    if files and options.num_images is not None:
         raise UserError("is about validation data; leave it out, or the images", key="--num-images")
     for file in files:
         if not file.is_file():
@@ -155,7 +158,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--head", type=int, metavar="N", help="from 0 (default: the average of all heads)")
     images = f"validation images to average shares over (default: {IMAGES})"
-    add("--num-images", "--pictures", dest="images", type=int, metavar="N", help=images)
+    add("--num-images", type=int, metavar="N", help=images)
+    add(_OLD_NAME, type=int, dest="num_images", help=argparse.SUPPRESS)
     output = "for plots and inspect.json (default: OUT/inspect/RUN of a run, else inspect/NAME)"
     add("--output", "-o", type=Path, metavar="FOLDER", help=output)
     add_out(parser)

@@ -55,7 +55,7 @@ def inspect_sweep(options: argparse.Namespace) -> int:
         "query": options.query and list(options.query),
         "block": options.block,
         "head": options.head,
-        "pictures": options.images or IMAGES,
+        "pictures": options.num_images or IMAGES,
     }
     records, failed = [], False
     for name, run in chosen:

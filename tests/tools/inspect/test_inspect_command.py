@@ -112,7 +112,7 @@ def test_a_run_of_every_task_is_inspected_by_its_id(
     project: Path, capsys: pytest.CaptureFixture[str], task: str
 ) -> None:
     run = run_of(task)
-    record = inspected(capsys, run[:6], "--pictures", "3")
+    record = inspected(capsys, run[:6], "--num-images", "3")
     folder = project / "runs/inspect" / run
     assert record == json.loads((folder / "inspect.json").read_text(encoding="utf-8"))
     assert (record["run"], record["task"], record["pictures_averaged"]) == (run, task, 3)
@@ -143,16 +143,20 @@ def test_a_run_of_every_task_is_inspected_by_its_id(
 
 def test_the_same_is_found_every_time(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_of("classification")
-    first = inspected(capsys, run, "--output", "first", "--pictures", "2")
-    again = inspected(capsys, f"runs/{run}/checkpoints/best.ckpt", "--output", "again", "--pictures", "2")
+    first = inspected(capsys, run, "--output", "first", "--num-images", "2")
+    again = inspected(capsys, f"runs/{run}/checkpoints/best.ckpt", "--output", "again", "--num-images", "2")
     assert first == again
+    assert inspect(run, "--output", "again", "--pictures", "2", "--json") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == first
+    assert "--pictures is now called --num-images" in captured.err
     for picture in first["pictures"]:
         name = picture["file"]
         assert Path("first", name).read_bytes() == Path("again", name).read_bytes()
 
 
 def test_query_blocks_and_head_can_be_chosen(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = [run_of("classification"), "--pictures", "1", "--query", "3,20", "--block", "7,0"]
+    argv = [run_of("classification"), "--num-images", "1", "--query", "3,20", "--block", "7,0"]
     record = inspected(capsys, *argv)
     (query,) = record["queries"]
     assert query["pixel"] == [3, 20]
@@ -167,7 +171,7 @@ def test_what_is_printed_has_a_line_a_block_and_names_the_files(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = run_of("classification")
-    assert inspect(run, "--pictures", "2") == 0
+    assert inspect(run, "--num-images", "2") == 0
     printed = capsys.readouterr().out
     assert f"focal_micro_patch2_window7_28, runs/{run}/checkpoints/best.ckpt" in printed
     assert [line.split()[0] for line in printed.splitlines() if line[:5].strip().isdecimal()] == list(
@@ -228,19 +232,19 @@ def test_diverged_weights_are_reported(
 
 
 def test_a_sweep_is_inspected_cell_by_cell_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert inspect("--sweep", "small", "--pictures", "2") == 1
+    assert inspect("--sweep", "small", "--num-images", "2") == 1
     first = capsys.readouterr()
     assert "test_resnet: " in first.err
     assert "only focal backbones can be inspected" in first.err
     runs = {run_of("classification", name) for name in ("focal_micro", "focal_swin_micro")}
     assert {path.name for path in Path("runs/inspect").iterdir()} == runs
     written = {path: path.stat().st_mtime_ns for path in Path("runs/inspect").rglob("*.png")}
-    assert inspect("--sweep", "small", "--pictures", "2") == 1
+    assert inspect("--sweep", "small", "--num-images", "2") == 1
     assert capsys.readouterr().out.count("(inspected before)") == 2
     assert written == {path: path.stat().st_mtime_ns for path in Path("runs/inspect").rglob("*.png")}
-    assert inspect("--sweep", "small", "--pictures", "2", "--force") == 1
+    assert inspect("--sweep", "small", "--num-images", "2", "--force") == 1
     assert "(inspected before)" not in capsys.readouterr().out
-    assert inspect("--sweep", "small", "--pictures", "3", "--json") == 1
+    assert inspect("--sweep", "small", "--num-images", "3", "--json") == 1
     records = json.loads(capsys.readouterr().out)
     assert [record["pictures_averaged"] for record in records] == [3, 3]
     for record in records:
@@ -252,7 +256,7 @@ def test_the_sweeps_page_shows_what_was_inspected(project: Path, capsys: pytest.
     argv = ["report", "small", "--format", "html", "--output", "page.html"]
     assert cli.main(argv) == 0
     before = Path("page.html").read_text(encoding="utf-8")
-    assert inspect("--sweep", "small", "--pictures", "2") == 1
+    assert inspect("--sweep", "small", "--num-images", "2") == 1
     assert cli.main(argv) == 0
     after = Path("page.html").read_text(encoding="utf-8")
     captions = (
@@ -287,8 +291,8 @@ def test_the_sweeps_page_shows_what_was_inspected(project: Path, capsys: pytest.
         (["x.ckpt", "--query", "14"], "--query: '14' is not a pixel; use X,Y, such as 14,14"),
         (["x.ckpt", "--query=-1,3"], "--query: '-1,3' is not a pixel; use X,Y, such as 14,14"),
         (["x.ckpt", "--block", "a"], "--block: 'a' is not a list of blocks; use 0, or 1,3,7"),
-        (["x.ckpt", "--pictures", "0"], "--num-images: 0 is too few; use 1 or more"),
-        (["x.ckpt", "PHOTO", "--pictures", "3"], "--num-images: is about validation data"),
+        (["x.ckpt", "--num-images", "0"], "--num-images: 0 is too few; use 1 or more"),
+        (["x.ckpt", "PHOTO", "--num-images", "3"], "--num-images: is about validation data"),
         (["x.ckpt", "--suite", "digits"], "--suite: selects runs of a sweep: add --sweep SWEEP"),
         (["x.ckpt", "--force"], "--force: goes with --sweep; a single network is always inspected again"),
         (["x.ckpt", "--sweep", "s"], "CHECKPOINT: does not go with --sweep, which inspects its own runs"),
