@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from focal_lab.tools.inspect.source import InspectedNetwork
 
 IMAGES = 32
-_OLD_NAME = "--pictures"  # still accepted
 _IMAGE_FILES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 _EPILOG = """CHECKPOINT is a Lightning checkpoint of classification, detection or segmentation, a run's folder
 or ID, or a file of weights (with --model, unless focal-lab convert wrote it). No code in it is executed.
@@ -41,8 +40,6 @@ def main(argv: list[str]) -> int:
         UserError: an option is wrong, or a file cannot be read or written; raised before anything is
         computed.
     """
-    if any(word.partition("=")[0] == _OLD_NAME for word in argv):
-        print(f"{_OLD_NAME} is now called --num-images", file=sys.stderr)
     options = _parser().parse_intermixed_args(argv)
     if options.num_images is not None and options.num_images < 1:
         raise UserError(f"{options.num_images} is too few; use 1 or more", key="--num-images")
@@ -145,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="focal-lab inspect",
         description="What queries attend to, attention by level, learned biases and receptive fields.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        renamed={"--pictures": "--num-images"},
     )
     add = parser.add_argument
     add("names", nargs="*", metavar="CHECKPOINT [IMAGE ...]", help="what to inspect, and image files")
@@ -159,7 +156,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--head", type=int, metavar="N", help="from 0 (default: the average of all heads)")
     images = f"validation images to average shares over (default: {IMAGES})"
     add("--num-images", type=int, metavar="N", help=images)
-    add(_OLD_NAME, type=int, dest="num_images", help=argparse.SUPPRESS)
     output = "for plots and inspect.json (default: OUT/inspect/RUN of a run, else inspect/NAME)"
     add("--output", "-o", type=Path, metavar="FOLDER", help=output)
     add_out(parser)

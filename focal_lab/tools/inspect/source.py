@@ -25,7 +25,7 @@ from focal_lab.tasks.classification.task import Classification
 from focal_lab.tasks.detection.task import Detection
 from focal_lab.tasks.features import Features
 from focal_lab.tasks.segmentation.task import Segmentation
-from focal_lab.tools.trained.load import Trained, build_trained, find_checkpoint, lightning_state, task_of
+from focal_lab.tools.trained.load import TrainedTask, build_trained, find_checkpoint, lightning_state, task_of
 from focal_lab.tools.trained.preprocessing import Preprocessing, preprocessing_of, validation_images
 from focal_lab.training.checkpoints.read import read_weights
 
@@ -53,7 +53,7 @@ class InspectedNetwork:
     frame: Frame
     preprocessing: Callable[[], Preprocessing]
     file: Path | None = None
-    trained: Trained | None = None
+    trained: TrainedTask | None = None
 
     @property
     def name(self) -> str:
