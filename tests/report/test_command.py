@@ -136,10 +136,10 @@ def test_a_closed_pipe_is_no_error(out: Path) -> None:
 
 
 def test_an_empty_or_missing_folder_says_how_to_fill_it(out: Path) -> None:
-    way_out = r"\(train some: focal-lab sweep sweeps/window_size.yaml --out"
-    with pytest.raises(UserError, match=rf"^runs: holds no runs yet {way_out} runs\)"):
+    command = r"\(train some: focal-lab sweep sweeps/window_size.yaml --out"
+    with pytest.raises(UserError, match=rf"^runs: holds no runs yet {command} runs\)"):
         main([])
-    with pytest.raises(UserError, match=rf"^nowhere: does not exist {way_out} nowhere\)"):
+    with pytest.raises(UserError, match=rf"^nowhere: does not exist {command} nowhere\)"):
         main(["--out", "nowhere"])
 
 
@@ -159,9 +159,9 @@ def test_the_command_that_fills_a_folder_repeats_every_option(
         "--set",
         "model.lr=0.5",
     ]
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as refused:
         main([sweep, *asked, "--out", missing])
-    state, _, train = str(told.value).removesuffix(")").partition("(train some: focal-lab ")
+    state, _, train = str(refused.value).removesuffix(")").partition("(train some: focal-lab ")
     assert state == f"{missing}: does not exist "
     words = shlex.split(train)
     assert words[:2] == ["sweep", sweep]
@@ -193,12 +193,12 @@ def test_an_option_that_would_do_nothing_is_refused(out: Path, option: list[str]
 def test_plots_are_written_beside_the_table(
     asked: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["window_size", "--plots", "pictures"]) == 0
-    written = {path.name for path in Path("pictures").iterdir()}
+    assert main(["window_size", "--plots", "plots"]) == 0
+    written = {path.name for path in Path("plots").iterdir()}
     assert {"window_size-bars-top1.png", "window_size-bars-top1.svg", "window_size-bars-top1.pdf"} <= written
     captured = capsys.readouterr()
     assert "85.5" in captured.out
-    assert captured.err == f"{len(written)} files with plots in pictures\n"
+    assert captured.err == f"{len(written)} files with plots in plots\n"
 
 
 def test_a_report_imports_nothing_heavy(out: Path) -> None:
@@ -216,9 +216,9 @@ def test_strict_says_what_keeps_a_table_from_being_published_and_exits_1(
     asked: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["window_size", "--strict"]) == 1
-    told = capsys.readouterr()
-    assert "Impact of the window size" in told.out
-    assert "focal-lab: --strict: Focal-Tiny / 14: 3 failed" in told.err
+    captured = capsys.readouterr()
+    assert "Impact of the window size" in captured.out
+    assert "focal-lab: --strict: Focal-Tiny / 14: 3 failed" in captured.err
 
 
 @pytest.mark.parametrize("arguments", [[], ["window_size"], ["window_size", "--long"]])

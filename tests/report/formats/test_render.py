@@ -205,7 +205,7 @@ def test_options_of_the_backbone_come_before_other_settings_that_differ(out: Pat
     assert re.match(r"r1 +focal_micro +14 +True ", second)
 
 
-def test_a_terminal_gets_the_latest_of_very_many_runs_and_is_told_so(out: Path) -> None:
+def test_a_terminal_shows_the_latest_of_very_many_runs_and_says_so(out: Path) -> None:
     for number in range(250):
         finish(out, f"r{number}", finished=f"2026-01-01T{number:05d}")
     text = long_text(runs_table(out))

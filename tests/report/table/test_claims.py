@@ -12,7 +12,7 @@ from focal_lab.report.table.claims import overall
 SWIN7, SWIN14, FOCAL7, FOCAL14 = range(4)
 
 
-def world(out: Path, top1s: dict[int, tuple[float, ...]], *expect: str) -> FakePlan:
+def finished_sweep(out: Path, top1s: dict[int, tuple[float, ...]], *expect: str) -> FakePlan:
     factors = {"backbone": ["Swin-Tiny", "Focal-Tiny"], "window_size": ["7", "14"]}
     plan = make_plan(
         factors, paper="table8_window_size", claim="Focal wins.", expect=expect, columns=("top1",)
@@ -25,7 +25,7 @@ def world(out: Path, top1s: dict[int, tuple[float, ...]], *expect: str) -> FakeP
 
 def test_the_probability_is_that_of_a_one_sided_paired_test(out: Path) -> None:
     focal, swin = (84.0, 86.5, 84.5), (83.5, 84.0, 83.0)
-    plan = world(out, {FOCAL7: focal, SWIN14: swin}, "Focal-Tiny/7 >= Swin-Tiny/14")
+    plan = finished_sweep(out, {FOCAL7: focal, SWIN14: swin}, "Focal-Tiny/7 >= Swin-Tiny/14")
     (answer,) = build_table(plan, out).answers
     expected = stats.ttest_rel(focal, swin, alternative="greater").pvalue
     assert answer.probability == pytest.approx(1 - expected)
@@ -46,7 +46,7 @@ def test_the_probability_is_that_of_a_one_sided_paired_test(out: Path) -> None:
 )
 def test_verdicts(focal: tuple[float, ...], verdict: str, out: Path) -> None:
     swin = (80.0, 81.0, 80.5)
-    plan = world(out, {FOCAL7: focal, SWIN7: swin}, "Focal-Tiny/7 > Swin-Tiny/7")
+    plan = finished_sweep(out, {FOCAL7: focal, SWIN7: swin}, "Focal-Tiny/7 > Swin-Tiny/7")
     (answer,) = build_table(plan, out).answers
     assert answer.verdict == verdict
     assert (answer.probability is None) == (len(focal) < 2)
@@ -54,7 +54,7 @@ def test_verdicts(focal: tuple[float, ...], verdict: str, out: Path) -> None:
 
 def test_a_margin_and_its_direction_count(out: Path) -> None:
     values = {FOCAL7: (84.0, 84.6, 84.2), SWIN7: (80.0, 80.5, 80.3)}
-    plan = world(out, values, "Focal-Tiny/7 > Swin-Tiny/7 + 5", "Swin-Tiny/7 < Focal-Tiny/7 - 3")
+    plan = finished_sweep(out, values, "Focal-Tiny/7 > Swin-Tiny/7 + 5", "Swin-Tiny/7 < Focal-Tiny/7 - 3")
     first, second = build_table(plan, out).answers
     assert first.difference == pytest.approx(-1.0)
     assert first.verdict == "contradicted"
@@ -69,7 +69,7 @@ def test_a_factor_that_is_not_named_is_averaged_over(out: Path) -> None:
         FOCAL7: (84.0, 85.0, 86.5),
         FOCAL14: (86.0, 86.0, 87.0),
     }
-    (answer,) = build_table(world(out, values, "Focal-Tiny > Swin-Tiny"), out).answers
+    (answer,) = build_table(finished_sweep(out, values, "Focal-Tiny > Swin-Tiny"), out).answers
     contrasts = [(84 + 86 - 80 - 82) / 2, (85 + 86 - 81 - 83) / 2, (86.5 + 87 - 82 - 84) / 2]
     assert answer.difference == pytest.approx(sum(contrasts) / 3)
     assert answer.published == pytest.approx((82.2 + 82.3 - 81.2 - 82.1) / 2)
@@ -77,13 +77,13 @@ def test_a_factor_that_is_not_named_is_averaged_over(out: Path) -> None:
 
 def test_equal_numbers_hold_for_at_least_and_not_for_more(out: Path) -> None:
     same = {FOCAL7: (84.0, 85.0), SWIN7: (84.0, 85.0)}
-    plan = world(out, same, "Focal-Tiny/7 >= Swin-Tiny/7", "Focal-Tiny/7 > Swin-Tiny/7")
+    plan = finished_sweep(out, same, "Focal-Tiny/7 >= Swin-Tiny/7", "Focal-Tiny/7 > Swin-Tiny/7")
     assert [answer.verdict for answer in build_table(plan, out).answers] == ["supported", "contradicted"]
 
 
 def test_the_whole_is_as_good_as_its_weakest_part(out: Path) -> None:
     values = {SWIN7: (80.0, 81.0, 80.5), FOCAL7: (90.0, 91.5, 90.5), SWIN14: (80.0, 81.5, 80.1)}
-    plan = world(out, values, "Focal-Tiny/7 > Swin-Tiny/7", "Swin-Tiny/14 > Swin-Tiny/7")
+    plan = finished_sweep(out, values, "Focal-Tiny/7 > Swin-Tiny/7", "Swin-Tiny/14 > Swin-Tiny/7")
     table = build_table(plan, out)
     verdict, probability = overall(table.answers)
     assert verdict == "undecided"
@@ -95,7 +95,7 @@ def test_the_whole_is_as_good_as_its_weakest_part(out: Path) -> None:
 
 
 def test_without_seeds_there_is_no_probability(out: Path) -> None:
-    plan = world(out, {FOCAL7: (80.0,), SWIN7: (79.0,)}, "Focal-Tiny/7 > Swin-Tiny/7")
+    plan = finished_sweep(out, {FOCAL7: (80.0,), SWIN7: (79.0,)}, "Focal-Tiny/7 > Swin-Tiny/7")
     assert claim_words(build_table(plan, out).answers) == "Undecided: too few seeds."
 
 

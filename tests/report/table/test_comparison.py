@@ -15,7 +15,7 @@ from focal_lab.report.table.model import Comparison, Table
 TOP1S = {0: (80.0, 81.5, 80.5), 1: (84.0, 86.5, 84.5), 2: (80.5, 81.0, 80.0), 3: (75.0, 77.5, 75.5)}
 
 
-def world(out: Path, top1s: dict[int, tuple[float, ...]] = TOP1S, **asked: Any) -> FakePlan:
+def finished_sweep(out: Path, top1s: dict[int, tuple[float, ...]] = TOP1S, **asked: Any) -> FakePlan:
     factors = {"backbone": ["Swin-Tiny", "Focal-Tiny"], "window_size": ["7", "14"]}
     plan = make_plan(factors, paper="table8_window_size", columns=("params", "top1", "loss"), **asked)
     for cell, values in top1s.items():
@@ -29,7 +29,7 @@ def compared(table: Table, key: str = "top1") -> list[Comparison | None]:
 
 
 def test_every_row_is_tested_against_the_first_with_holms_correction(out: Path) -> None:
-    first, *others = compared(build_table(world(out), out))
+    first, *others = compared(build_table(finished_sweep(out), out))
     assert first is None
     p_values = [stats.ttest_rel(TOP1S[cell], TOP1S[0]).pvalue for cell in (1, 2, 3)]
     assert [found.p for found in others if found] == pytest.approx(p_values)
@@ -44,16 +44,16 @@ def test_every_row_is_tested_against_the_first_with_holms_correction(out: Path) 
 
 
 def test_a_lower_loss_is_better(out: Path) -> None:
-    verdicts = [found.verdict for found in compared(build_table(world(out), out), "loss") if found]
+    verdicts = [found.verdict for found in compared(build_table(finished_sweep(out), out), "loss") if found]
     assert verdicts == ["better", "within noise", "worse"]
 
 
 def test_parameters_are_not_tested(out: Path) -> None:
-    assert compared(build_table(world(out), out), "params") == [None] * 4
+    assert compared(build_table(finished_sweep(out), out), "params") == [None] * 4
 
 
 def test_a_baseline_may_be_one_level(out: Path) -> None:
-    table = build_table(world(out, baseline={"window_size": "7"}), out)
+    table = build_table(finished_sweep(out, baseline={"window_size": "7"}), out)
     assert [row.baseline for row in table.rows] == [None, 0, None, 2]
     second = table.rows[3].entries["top1"].compared
     assert second is not None
@@ -63,13 +63,13 @@ def test_a_baseline_may_be_one_level(out: Path) -> None:
 
 
 def test_a_baseline_that_is_no_row_compares_nothing(out: Path) -> None:
-    table = build_table(world(out, baseline={"window_size": "28"}), out)
+    table = build_table(finished_sweep(out, baseline={"window_size": "28"}), out)
     assert compared(table) == [None] * 4
     assert table_sections(table) == []
 
 
 def test_two_seeds_are_too_few_for_a_verdict_and_one_for_a_p_value(out: Path) -> None:
-    table = build_table(world(out, {0: (80.0, 81.0, 82.0), 1: (84.0, 85.5), 2: (84.0,)}), out)
+    table = build_table(finished_sweep(out, {0: (80.0, 81.0, 82.0), 1: (84.0, 85.5), 2: (84.0,)}), out)
     _, two, one, none = compared(table)
     assert two is not None
     assert one is not None
@@ -82,7 +82,7 @@ def test_two_seeds_are_too_few_for_a_verdict_and_one_for_a_p_value(out: Path) ->
 
 
 def test_cells_that_share_runs_are_one_comparison(out: Path) -> None:
-    plan = world(out)
+    plan = finished_sweep(out)
     shared = [replace(run, id=run_id(1, run.seed)) if run.cell is plan.cells[3] else run for run in plan.runs]
     table = build_table(replace(plan, runs=tuple(shared)), out)
     second, fourth = compared(table)[1], compared(table)[3]
@@ -94,15 +94,15 @@ def test_cells_that_share_runs_are_one_comparison(out: Path) -> None:
 
 
 def test_a_row_with_the_baselines_own_runs_says_so(out: Path) -> None:
-    plan = world(out)
+    plan = finished_sweep(out)
     shared = [replace(run, id=run_id(0, run.seed)) if run.cell is plan.cells[1] else run for run in plan.runs]
     found = compared(build_table(replace(plan, runs=tuple(shared)), out))[1]
     assert found is not None
     assert (found.verdict, found.difference) == ("same runs", None)
 
 
-def test_rows_of_different_pictures_are_marked_and_not_compared(out: Path) -> None:
-    plan = world(out)
+def test_rows_with_different_images_are_marked_and_not_compared(out: Path) -> None:
+    plan = finished_sweep(out)
     for cell in (2, 3):
         for seed in range(3):
             identity = {"network": {"img_size": [56, 56]}}
@@ -114,8 +114,8 @@ def test_rows_of_different_pictures_are_marked_and_not_compared(out: Path) -> No
     assert "img_size 56-56" in table_text(table)
 
 
-def test_a_baseline_named_on_purpose_is_compared_across_pictures(out: Path) -> None:
-    plan = world(out, baseline={"backbone": "Swin-Tiny", "window_size": "7"})
+def test_a_baseline_in_the_sweep_file_is_compared_across_images(out: Path) -> None:
+    plan = finished_sweep(out, baseline={"backbone": "Swin-Tiny", "window_size": "7"})
     for seed in range(3):
         finish(out, run_id(3, seed), metrics={"top1": 90 + seed}, identity={"network": {"img_size": [56]}})
     found = compared(build_table(plan, out))[3]
@@ -124,7 +124,7 @@ def test_a_baseline_named_on_purpose_is_compared_across_pictures(out: Path) -> N
 
 
 def test_the_flat_table_holds_the_comparison(out: Path) -> None:
-    flat = flat_table(build_table(world(out), out))
+    flat = flat_table(build_table(finished_sweep(out), out))
     assert pd.isna(flat["top1_verdict"][0])
     assert flat["top1_baseline"][1] == "Swin-Tiny / 7"
     assert flat["top1_delta"][1] == pytest.approx(4.333, abs=1e-3)

@@ -34,7 +34,7 @@ def test_a_cell_whose_runs_were_stopped_early_says_so_instead_of_a_value(out: Pa
     assert table.rows[1].entries["top1"].n == 1
 
 
-def test_runs_without_a_test_split_of_their_own_are_said_to_be_the_last_epochs(out: Path) -> None:
+def test_a_note_says_that_runs_without_a_test_split_report_their_last_epoch(out: Path) -> None:
     plan = make_plan({"window_size": ["7", "14"]}, columns=("top1",), seeds=(0,))
     finish(out, run_id(0, 0), evaluated={"checkpoint": "best", "split": "test"})
     assert not any("last epoch" in note for note in build_table(plan, out).notes)

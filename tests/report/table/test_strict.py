@@ -8,7 +8,7 @@ from focal_lab.report.table.build import build_table
 from focal_lab.report.table.strict import shortcomings
 
 
-def world(out: Path, **changes: dict[str, Any]) -> FakePlan:
+def finished_sweep(out: Path, **changes: dict[str, Any]) -> FakePlan:
     plan = make_plan({"window_size": ["7", "14"]}, columns=("top1", "top5"), seeds=(0, 1))
     for cell in (0, 1):
         for seed in (0, 1):
@@ -17,11 +17,11 @@ def world(out: Path, **changes: dict[str, Any]) -> FakePlan:
 
 
 def test_a_table_that_is_whole_has_no_shortcoming(out: Path) -> None:
-    assert shortcomings(build_table(world(out), out)) == []
+    assert shortcomings(build_table(finished_sweep(out), out)) == []
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"git": {"commit": "fff", "dirty": False}}, "Runs of 2 commits: 0123abc (3) and fff (1)."),
         (
@@ -37,12 +37,12 @@ def test_a_table_that_is_whole_has_no_shortcoming(out: Path) -> None:
         ),
     ],
 )
-def test_what_keeps_a_table_from_being_published(change: dict[str, Any], told: str, out: Path) -> None:
-    found = shortcomings(build_table(world(out, run_11=change), out))
-    assert told in found
+def test_what_keeps_a_table_from_being_published(change: dict[str, Any], expected: str, out: Path) -> None:
+    found = shortcomings(build_table(finished_sweep(out, run_11=change), out))
+    assert expected in found
 
 
-def test_missing_failed_and_corrupt_runs_are_told_by_cell(out: Path, mixed: FakePlan) -> None:
+def test_missing_failed_and_corrupt_runs_are_listed_by_cell(out: Path, mixed: FakePlan) -> None:
     found = shortcomings(build_table(mixed, out))
     assert "Swin-Tiny / 14: 1 missing" in found
     assert "Focal-Tiny / 7: 1 failed, 1 corrupt" in found
@@ -50,7 +50,7 @@ def test_missing_failed_and_corrupt_runs_are_told_by_cell(out: Path, mixed: Fake
 
 
 def test_a_run_that_has_only_begun_is_missing(out: Path) -> None:
-    plan = world(out)
+    plan = finished_sweep(out)
     (out / run_id(1, 1) / "result.json").unlink()
     (out / run_id(1, 1) / "config.yaml").touch()
     assert shortcomings(build_table(plan, out)) == ["14: 1 missing"]

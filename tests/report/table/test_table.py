@@ -39,7 +39,9 @@ def test_entries_are_made_of_the_raw_numbers_of_their_seeds(out: Path) -> None:
     assert table.rows[0].entries["train_seconds"].mean == 61.0
 
 
-def test_states_are_counted_and_a_cell_without_value_says_the_gravest(out: Path, mixed: FakePlan) -> None:
+def test_states_are_counted_and_a_cell_without_value_shows_the_most_severe(
+    out: Path, mixed: FakePlan
+) -> None:
     table = build_table(mixed, out)
     states = [tuple(row.states.values()) for row in table.rows]  # finished, pruned, failed, corrupt, missing
     counts = [
@@ -94,7 +96,7 @@ def test_the_papers_classifier_cost_is_not_put_beside_a_detectors(out: Path) -> 
     assert entries["ap_box"].published == 43.7
 
 
-def test_a_metric_that_finished_runs_do_not_report_is_said(out: Path) -> None:
+def test_a_metric_that_finished_runs_do_not_report_is_noted(out: Path) -> None:
     plan = make_plan({"window_size": ["7"]}, columns=("top5",), seeds=(0,))
     finish(out, run_id(0, 0), metrics={"top1": 80.0})
     table = build_table(plan, out)
@@ -120,20 +122,20 @@ def test_rows_keep_the_plans_order_and_seeds_their_own(out: Path) -> None:
     assert table.seeds == (3, 1)
 
 
-def test_failures_are_told_once_per_cause_with_their_last_line(out: Path) -> None:
+def test_failures_are_listed_once_per_cause_with_their_last_line(out: Path) -> None:
     plan = make_plan({"window_size": ["7"]}, columns=("top1",))
     fail(out, run_id(0, 0), reason="out of memory", last="Killed")
     fail(out, run_id(0, 1), reason="out of memory", last="Killed")
     corrupt(out, run_id(0, 2))
     notes = build_table(plan, out).notes
-    told = f"failed: 7, classification, seeds 0 and 1 ({run_id(0, 0)}, {run_id(0, 1)}): out of memory"
-    assert f"{told}; last line: Killed" in notes
+    failure = f"failed: 7, classification, seeds 0 and 1 ({run_id(0, 0)}, {run_id(0, 1)}): out of memory"
+    assert f"{failure}; last line: Killed" in notes
     assert any(note.startswith("corrupt: 7, classification, seed 2") for note in notes)
-    way_out = "focal-lab sweep sweeps/window_size.yaml trains what has no result."
-    assert f"0 of 3 runs finished, 2 failed, 1 corrupt: {way_out}" in notes
+    command = "focal-lab sweep sweeps/window_size.yaml trains what has no result."
+    assert f"0 of 3 runs finished, 2 failed, 1 corrupt: {command}" in notes
 
 
-def test_the_way_out_names_the_folder_when_it_is_not_the_usual_one(out: Path) -> None:
+def test_the_command_names_the_folder_unless_it_is_the_default(out: Path) -> None:
     plan = make_plan({"window_size": ["7"]})
     command = build_table(plan, Path("elsewhere")).command
     assert command == "focal-lab sweep sweeps/window_size.yaml --out elsewhere"

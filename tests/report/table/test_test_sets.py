@@ -36,7 +36,7 @@ def two_rows(out: Path, other: dict[str, Any] | None, **plan: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_what_a_run_was_tested_on_otherwise_is_said_and_nothing_is_compared(kind: str, out: Path) -> None:
+def test_runs_with_another_test_set_are_named_and_not_compared(kind: str, out: Path) -> None:
     other, words = OTHERS[kind]
     table = build_table(two_rows(out, other, expect=["14 > 7"]), out)
     (sentence,) = table.provenance.mixed_tests
@@ -79,18 +79,18 @@ def test_rows_whose_configured_data_differ_are_left_to_the_rule_for_those(out: P
     assert build_table(on_purpose, out).rows[1].entries["top1"].compared.verdict == "better"  # type: ignore[union-attr]
 
 
-def test_older_results_are_reported_and_said_once(out: Path) -> None:
+def test_older_results_are_reported_with_one_note(out: Path) -> None:
     plan = two_rows(out, None)
     for seed in range(2):
         finish(out, run_id(0, seed), metrics={"top1": 80.0 + seed}, tested_on={})
     table = build_table(plan, out)
-    said = [note for note in table.notes if "do not say which images they were tested on" in note]
-    assert len(said) == 1
-    assert said[0].startswith("2 of 6 finished runs")
+    notes = [note for note in table.notes if "do not say which images they were tested on" in note]
+    assert len(notes) == 1
+    assert notes[0].startswith("2 of 6 finished runs")
     assert table.rows[1].entries["top1"].compared.n == 3  # type: ignore[union-attr]
 
 
-def test_programs_are_told_on_stderr_and_by_a_column(
+def test_formats_without_notes_warn_on_stderr_and_have_a_column(
     out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = two_rows(out, {"labels": "ff"})
@@ -103,7 +103,7 @@ def test_programs_are_told_on_stderr_and_by_a_column(
     assert [run for run, name in sets.items() if name != sets[run_id(0, 0)]] == [run_id(1, 2)]
 
 
-def test_a_diff_of_two_runs_judges_no_metric_of_other_images(
+def test_a_diff_of_two_runs_gives_no_verdict_on_metrics_of_other_images(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     two_rows(out, {"images": "ff"})
@@ -116,7 +116,7 @@ def test_a_diff_of_two_runs_judges_no_metric_of_other_images(
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "expected"),
     [
         ({"limit_test_batches": 2}, "trainer.limit_test_batches=2"),
         ({"limit_test_batches": 1}, "trainer.limit_test_batches=1"),
@@ -125,9 +125,9 @@ def test_a_diff_of_two_runs_judges_no_metric_of_other_images(
         ({"limit_test_batches": 1.0, "limit_val_batches": None, "overfit_batches": 0.0}, ""),
     ],
 )
-def test_numbers_of_a_part_of_the_images_are_marked(setting: Any, said: str, out: Path) -> None:
+def test_numbers_of_a_part_of_the_images_are_marked(setting: Any, expected: str, out: Path) -> None:
     finish(out, run_id(0, 0), config={"trainer": setting})
     table = build_table(make_plan({"window_size": ["7"]}, columns=["top1"], seeds=[0]), out)
-    sentence = f"1 of 1 finished runs were evaluated on a part of their images: {said}."
-    assert (sentence in table.notes) == bool(said)
-    assert any("a part of their images" in line for line in shortcomings(table)) == bool(said)
+    sentence = f"1 of 1 finished runs were evaluated on a part of their images: {expected}."
+    assert (sentence in table.notes) == bool(expected)
+    assert any("a part of their images" in line for line in shortcomings(table)) == bool(expected)
