@@ -60,9 +60,9 @@ def with_data(config: dict[str, Any], worlds: Mapping[str, Path]) -> dict[str, A
     data = config["data"]
     task = config["model"]["class_path"].rpartition(".")[2]
     options = {"num_val_images": 2, "batch_size": 1} if "Digits" in data["class_path"] else {"num_workers": 0}
-    if "coco" in data["class_path"]:
+    if "Coco" in data["class_path"]:
         options = coco_options(worlds[task])
-    elif "segmentation_folder" in data["class_path"]:
+    elif "Ade20k" in data["class_path"]:
         options = {key: value for key, value in folder_options(worlds[task]).items() if key != "image_size"}
     return config | {"data": data | {"init_args": data.get("init_args", {}) | options}}
 

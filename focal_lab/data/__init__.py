@@ -6,6 +6,7 @@ from focal_lab.utils.lazy_imports import lazy_imports
 
 if TYPE_CHECKING:
     from focal_lab.data.classification.cifar import CifarDataModule as CifarDataModule
+    from focal_lab.data.classification.data_module import ClassificationDataModule as ClassificationDataModule
     from focal_lab.data.classification.fashion_mnist import FashionMnistDataModule as FashionMnistDataModule
     from focal_lab.data.classification.fashion_mnist import IdxDataModule as IdxDataModule
     from focal_lab.data.classification.image_folder import ImageFolderDataModule as ImageFolderDataModule
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "CifarDataModule": "classification.cifar",
+    "ClassificationDataModule": "classification.data_module",
     "FashionMnistDataModule": "classification.fashion_mnist",
     "IdxDataModule": "classification.fashion_mnist",
     "ImageFolderDataModule": "classification.image_folder",

@@ -1,33 +1,45 @@
-"""Rules of data modules' options."""
+"""Checks of data modules' options: ranges, and whether the files that they name exist."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from focal_lab.errors import UserError
 
+ROOT_KEY = "data.init_args.root"
 
-def check(option: str, value: Any, kept: bool, rule: str) -> None:
-    """Refuse the value of an option.
 
-    Args:
-        option: its name.
-        value: what it was set to.
-        kept: whether the value keeps the rule.
-        rule: what to use instead.
-
-    Raises:
-        UserError: it does not.
-    """
-    if not kept:
+def check(option: str, value: Any, valid: bool, rule: str) -> None:
+    """Raise UserError for an option's value unless it is valid; `rule` says what to use instead."""
+    if not valid:
         raise UserError(f"{value} is out of range ({rule})", key=f"data.init_args.{option}")
 
 
 def check_least(options: Mapping[str, Any], least: Mapping[str, int]) -> None:
-    """Refuse numbers that are too small; None is no number.
-
-    Raises:
-        UserError: one of them is.
-    """
+    """Raise UserError for an option below its least value; None is allowed."""
     for option, number in least.items():
         value = options[option]
         check(option, value, value is None or value >= number, f"use {number} or more")
+
+
+def check_paths(root: Path, folders: Mapping[str, str], files: Mapping[str, str]) -> None:
+    """Check that the folders and files that options name exist; nothing is opened.
+
+    A data module that reads files calls this in its method `check_files`, which plans call.
+
+    Args:
+        root: folder that the others are relative to.
+        folders: option -> folder.
+        files: option -> file.
+
+    Raises:
+        UserError: one of them does not exist.
+    """
+    for kind, places in {"folder": folders, "file": files}.items():
+        for option, place in places.items():
+            path, key = root / place, f"data.init_args.{option}"
+            if path.is_dir() if kind == "folder" else path.is_file():
+                continue
+            if not root.is_dir() and not Path(place).is_absolute():
+                path, kind, key = root, "folder", ROOT_KEY
+            raise UserError(f"is not a {kind}" if path.exists() else "does not exist", file=path, key=key)

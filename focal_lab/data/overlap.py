@@ -1,20 +1,18 @@
-"""Which images of two splits are the same files, however their folders are called."""
+"""Finds images that are in two splits, whatever their folders are called."""
 
 import os
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-_TABLE = ".parquet#"  # after it, the row
+_TABLE = ".parquet#"  # followed by the row
 
 
 def all_among(tested: Iterable[str], validated: Iterable[str]) -> bool:
-    """Whether all images of the test are images of validation, so that it is not a test of its own.
-
-    If only some are, a warning counts them.
+    """Whether all test images are validation images; a warning counts them if only some are.
 
     Args:
-        tested: paths of images; an image in an archive has the archive's path and its own in it.
+        tested: paths of images; that of an image in an archive begins with the archive's.
         validated: likewise.
     """
     others, count, twice = set(_real(validated)), 0, 0
@@ -23,23 +21,24 @@ def all_among(tested: Iterable[str], validated: Iterable[str]) -> bool:
         twice += path in others
     if 0 < twice < count:
         warnings.warn(
-            f"{twice} of {count} test images are validation images, too, by which the best epoch is chosen: "
-            "the metrics of the test are too good",
+            f"{twice} of {count} test images are also validation images, by which the best epoch is chosen: "
+            "the test metrics are too good",
             stacklevel=3,
         )
     return 0 < count == twice
 
 
 def warn_of_training(split: str, place: Path, trained: Path) -> None:
-    """Say so where a split is read from the very folder or file that is trained on, or from a link to it."""
+    """Warn if a split is read from the folder or file that is trained on, or from a link to it."""
     if place.resolve() == trained.resolve():
         warnings.warn(
-            f"{place}: is trained on, too: the metrics of {split} say nothing of other images", stacklevel=3
+            f"{place}: is trained on, too: the metrics of {split} say nothing about other images",
+            stacklevel=3,
         )
 
 
 def _real(paths: Iterable[str]) -> Iterator[str]:
-    """Paths without links; the system is asked once a folder, which has a thousand images."""
+    """Paths without links; the file system is asked once per folder, which has a thousand images."""
     folders: dict[str, tuple[str, set[str]]] = {}
     for path in paths:
         table, mark, row = path.rpartition(_TABLE)

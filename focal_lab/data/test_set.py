@@ -1,7 +1,7 @@
-"""What a test was made of, in a few digests: whether two results are of the same images, labels and classes.
+"""Digests of a test set: whether two results are of the same images, labels and classes.
 
-Names and labels are read, never images; where the data lies, in folders or archives, does not matter, and
-neither does the order.
+They are made of names and labels, not of pixels; neither the place of the data, in folders or archives, nor
+their order matters.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,13 +9,13 @@ from hashlib import blake2b
 
 
 def below_common_folder(paths: Sequence[str]) -> list[str]:
-    """Paths without the folders that all of them have: data may be moved."""
+    """Paths without the folders that they have in common: data may be moved."""
     if not paths:
         return []
-    # of sorted texts the first and the last one have in common what all have
+    # of sorted strings, the first and the last have in common what all have
     first, last = min(paths), max(paths)
     same = next(
-        (i for i, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first)
+        (i for i, pair in enumerate(zip(first, last, strict=False)) if len(set(pair)) > 1), len(first)
     )
     start = first.rfind("/", 0, same) + 1
     return [path[start:] for path in paths]
@@ -29,8 +29,8 @@ def digests(images: Iterable[tuple[str, str]], classes: Sequence[str]) -> dict[s
         classes: names of the classes, in the order of the network's outputs.
 
     Returns:
-        `images` of the names, `labels` of names and labels, `classes` of the classes in their order,
-        `class_names` of the same in any order; the last two are missing where the classes have no names.
+        `images` of the names, `labels` of names and labels, `classes` of the classes in their order and
+        `class_names` of the same in any order; the last two only if the classes have names.
     """
     listed = sorted(images)
     found = {

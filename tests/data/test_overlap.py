@@ -24,12 +24,12 @@ def folders(root: Path) -> Any:
 
 
 def archives(root: Path) -> Any:
-    class_folders(root / "pictures", {"cat": 2, "dog": 2})
+    class_folders(root / "images", {"cat": 2, "dog": 2})
     for split in ("train", "val"):
         with ZipFile(root / f"{split}.zip", "w") as archive:
-            for file in (root / "pictures").rglob("*.jpg"):
+            for file in (root / "images").rglob("*.jpg"):
                 archive.write(file, f"{file.parent.name}/{file.name}")
-    shutil.rmtree(root / "pictures")
+    shutil.rmtree(root / "images")
     return lambda: open_folder(root, batch_size=2)
 
 
@@ -100,7 +100,7 @@ def test_links_to_single_files_are_followed_and_a_part_in_common_is_counted(tmp_
         assert not all_among([], paths[1])
         assert not all_among(["test.parquet#0"], ["val.parquet#0"])
         assert all_among(["./test.parquet#0"], ["test.parquet#0", "test.parquet#1"])
-    with pytest.warns(UserWarning, match="2 of 3 test images are validation images"):
+    with pytest.warns(UserWarning, match="2 of 3 test images are also validation images"):
         assert not all_among(paths[0], paths[1][:2])
 
 

@@ -46,18 +46,18 @@ def folder(root: Path, **options: Any) -> Any:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    root = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    root = tmp_path / "images"
     class_folders(root / "train", {"cat": 2, "dog": 2})
     class_folders(root / "test", {"cat": 3, "dog": 2})
     return root
 
 
 def test_where_a_folder_lies_does_not_matter_but_each_name_and_label_does(
-    pictures: Path, tmp_path: Path
+    images: Path, tmp_path: Path
 ) -> None:
-    first = described(folder(pictures))
-    moved = shutil.copytree(pictures, tmp_path / "else" / "where")
+    first = described(folder(images))
+    moved = shutil.copytree(images, tmp_path / "else" / "where")
     assert described(folder(moved)) == first
     (moved / "test/cat/2.jpg").rename(moved / "test/dog/2.jpg")
     assert differing(described(folder(moved)), first) == {"images", "labels"}
@@ -65,25 +65,25 @@ def test_where_a_folder_lies_does_not_matter_but_each_name_and_label_does(
     assert differing(described(folder(moved)), first) == {"images", "labels"}
 
 
-def test_exchanged_and_renamed_classes_are_told_apart(pictures: Path) -> None:
-    first = described(folder(pictures))
-    names = pictures / "names.json"
+def test_exchanged_and_renamed_classes_are_reported_apart(images: Path) -> None:
+    first = described(folder(images))
+    names = images / "names.json"
     names.write_text(json.dumps({"cat": "dog", "dog": "cat"}))
-    assert differing(described(folder(pictures, names="names.json")), first) == {"labels", "classes"}
+    assert differing(described(folder(images, names="names.json")), first) == {"labels", "classes"}
     names.write_text(json.dumps({"cat": "Katze", "dog": "Hund"}))
-    assert {"class_names", "classes"} < differing(described(folder(pictures, names="names.json")), first)
+    assert {"class_names", "classes"} < differing(described(folder(images, names="names.json")), first)
 
 
-def test_a_tar_of_a_folder_has_the_same_images(pictures: Path, tmp_path: Path) -> None:
+def test_a_tar_of_a_folder_has_the_same_images(images: Path, tmp_path: Path) -> None:
     packed = tmp_path / "packed"
     packed.mkdir()
     for split in ("train", "test"):
         with tarfile.open(packed / f"{split}.tar", "w") as tar:
-            tar.add(pictures / split, arcname=split)
+            tar.add(images / split, arcname=split)
     first = described(folder(packed))
-    assert first == described(folder(pictures))
+    assert first == described(folder(images))
     with tarfile.open(packed / "test.tar", "a") as tar:
-        tar.add(pictures / "test/cat/0.jpg", arcname="test/cat/9.jpg")
+        tar.add(images / "test/cat/0.jpg", arcname="test/cat/9.jpg")
     assert differing(described(folder(packed)), first) == {"images", "labels"}
 
 
@@ -146,11 +146,11 @@ def test_embedded_digits_are_those_of_their_options(kind: Any) -> None:
     assert "images" in differing(made(num_test_images=6), first)
 
 
-def test_a_test_of_some_batches_names_their_images(pictures: Path) -> None:
-    whole, part = described(folder(pictures)), described(folder(pictures), batches=1)
+def test_a_test_of_some_batches_names_their_images(images: Path) -> None:
+    whole, part = described(folder(images)), described(folder(images), batches=1)
     assert differing(part, whole) == {"images", "labels"}
-    (pictures / "test/dog/1.jpg").unlink()  # beyond the first batch
-    assert described(folder(pictures), batches=1) == part
+    (images / "test/dog/1.jpg").unlink()  # beyond the first batch
+    assert described(folder(images), batches=1) == part
 
 
 def test_a_data_module_of_ones_own_tells_its_classes_alone() -> None:

@@ -118,7 +118,7 @@ def test_images_of_one_number_are_refused_where_only_one_would_count(task: str, 
     data: Any = {"detection": DigitsDetection, "segmentation": DigitsSegmentation}[task](
         **size, num_train_images=8
     )
-    loader = torch.utils.data.DataLoader(SameNumber(data.pictures(split)), 2, collate_fn=as_lists)
+    loader = torch.utils.data.DataLoader(SameNumber(data.dataset(split)), 2, collate_fn=as_lists)
     model = find_class(MODELS[task]["class_path"])(**MODELS[task]["init_args"], num_classes=11)
     trainer = quiet_trainer()
     evaluate = trainer.validate if split == "val" else trainer.test

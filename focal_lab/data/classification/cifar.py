@@ -1,30 +1,31 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 50,000 training and 10,000 test pictures of 32 px in colour."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 50,000 training and 10,000 test images of 32 px in colour."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from focal_lab.data.classification.cifar_files import Cifar, find_cifar, read_names, read_split
+import numpy as np
+from torchvision.datasets import CIFAR10, CIFAR100
+
 from focal_lab.data.classification.data_module import ClassificationDataModule, Split
-from focal_lab.data.option_checks import check
-from focal_lab.data.sources.base import ArraySource, Source
+from focal_lab.data.option_checks import ROOT_KEY, check
+from focal_lab.data.sources.base import ArraySource, ImageSource
 from focal_lab.errors import UserError
 
 
 class CifarDataModule(ClassificationDataModule):
-    """CIFAR with 10 or 100 classes from local files; a part of the training set validates.
+    """CIFAR with 10 or 100 classes, read by torchvision; a part of the training set validates.
 
-    Nothing in the files is executed. Training cuts out of pictures with black edges, as the recipes of DeiT
-    and Swin do at this size.
+    torchvision compares the files with the published checksums before it reads them. Training crops images
+    with black borders, as the recipes of DeiT and Swin do at this size.
 
     Args:
-        root: folder that holds `cifar-10-batches-py` or `cifar-10-batches-bin`, for 100 classes
-            `cifar-100-python` or `cifar-100-binary`, or one of these itself.
+        root: folder that holds `cifar-10-batches-py`, for 100 classes `cifar-100-python`, or this itself.
         classes: 10 or 100.
-        download: whether torchvision fetches the files into root where they are not there.
+        download: whether torchvision downloads missing files into root.
         image_size: side of the square that the network sees, px.
-        crop_padding: black px around a picture from which training cuts out its square.
-        crop_pct: evaluation takes the centre of a picture enlarged to image_size / crop_pct.
+        crop_padding: black px around an image from which training crops its square.
+        crop_pct: evaluation takes the centre of an image enlarged to image_size / crop_pct.
         mean: of the channels on a scale of 0 to 1; the default is CIFAR-10's.
         std: of the channels on a scale of 0 to 1.
         options: the others of all classification data.
@@ -54,60 +55,64 @@ class CifarDataModule(ClassificationDataModule):
             **options,
         )
         check("classes", classes, classes in (10, 100), "use 10 or 100")
-        self.root, self.classes = Path(root), classes
-        self._files: Cifar | None = None
+        self._kind = CIFAR10 if classes == 10 else CIFAR100
+        inner = Path(root).name == self._kind.base_folder
+        self.root = Path(root).parent if inner else Path(root)
+        self._read: dict[str, CIFAR10] = {}
 
     @property
     def class_names(self) -> Sequence[str]:
         """Names of the classes, in the order of their labels.
 
-        Raises:
-            UserError: the files are missing or damaged.
+        Raises UserError if the files are missing or damaged.
         """
-        return read_names(self._found())
+        names: list[str] = self._split("test").classes
+        return names
 
     def prepare_data(self) -> None:
-        """Fetch the files where that was asked for and they are not there.
-
-        Raises:
-            UserError: they cannot be fetched.
-        """
-        if not self.hparams["download"] or find_cifar(self.root, self.classes) is not None:
-            return
-        from torchvision import datasets
-
-        try:
-            getattr(datasets, f"CIFAR{self.classes}")(str(self.root), download=True)
-        except (OSError, RuntimeError) as error:
-            raise UserError(
-                f"cannot be fetched ({error})", file=self.root, key="data.init_args.download"
-            ) from error
+        """Download missing files if that was asked for; raises UserError if they cannot be downloaded."""
+        if self.hparams["download"] and self._missing():
+            try:
+                self._kind(str(self.root), download=True)
+            except (OSError, RuntimeError) as error:
+                key = "data.init_args.download"
+                raise UserError(f"cannot be downloaded ({error})", file=self.root, key=key) from error
 
     def check_files(self) -> None:
-        """Look whether the files exist, unless they may be fetched; raises UserError where they do not."""
-        if not self.hparams["download"]:
-            self._found()
+        """Check that the files exist, unless they may be downloaded; raises UserError if one does not."""
+        missing = self._missing()
+        if missing and not self.hparams["download"]:
+            folder = self._kind.base_folder
+            archives = sorted(
+                path.name for path in self.root.glob(f"cifar-{self.hparams['classes']}-*.tar.gz")
+            )
+            found = f"; found {archives[0]}: unpack it (tar xf)" if archives else ""
+            lacks = f"no {folder}" if not (self.root / folder).is_dir() else f"no {missing[0]}"
+            raise UserError(
+                f"has {lacks} in it{found} (--data.download=true lets torchvision download it)",
+                file=self.root,
+                key=ROOT_KEY,
+            )
 
-    def find(self, split: Split) -> Source | None:
-        """All pictures of a split; None for validation.
-
-        Raises:
-            UserError: files are missing or damaged.
-        """
+    def find(self, split: Split) -> ImageSource | None:
+        """All images of a split; None for validation; raises UserError if files are missing or damaged."""
         if split == "val":
             return None
-        return ArraySource(*read_split(self._found(), split), split)
+        read = self._split(split)
+        return ArraySource(read.data, np.asarray(read.targets, np.int64), split)
 
-    def _found(self) -> Cifar:
-        if self._files is None:
-            self._files = find_cifar(self.root, self.classes)
-        if self._files is None:
-            name = f"cifar-{self.classes}{'-batches-py' if self.classes == 10 else '-python'}"
-            packed = sorted(path.name for path in self.root.glob(f"cifar-{self.classes}-*.tar.gz"))
-            found = f"; found {packed[0]}: unpack it (tar xf)" if packed else ""
-            raise UserError(
-                f"has no {name} in it{found} (--data.download=true lets torchvision fetch it)",
-                file=self.root,
-                key="data.init_args.root",
-            )
-        return self._files
+    def _missing(self) -> list[str]:
+        kind = self._kind
+        names = [name for name, _ in [*kind.train_list, *kind.test_list]] + [kind.meta["filename"]]
+        paths = [f"{kind.base_folder}/{name}" for name in names]
+        return [path for path in paths if not (self.root / path).is_file()]
+
+    def _split(self, split: str) -> CIFAR10:
+        if split not in self._read:
+            self.check_files()
+            try:
+                self._read[split] = self._kind(str(self.root), train=split == "train")
+            except (OSError, RuntimeError) as error:
+                reason = "is damaged: a file does not have the published checksum (unpack it again)"
+                raise UserError(reason, file=self.root / self._kind.base_folder) from error
+        return self._read[split]

@@ -1,4 +1,4 @@
-"""What all classification data sets of real pictures share: options, loaders, what happens on the device.
+"""Base class of the classification data sets: options, loaders and normalisation on the device.
 
 Shape suffixes: B batch, C channels, H W size in px.
 """
@@ -17,17 +17,23 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from focal_lab.data.classification.augmentation import Augmentation, Transform
+from focal_lab.data.classification.augmentation import (
+    Transform,
+    check_augmentation,
+    evaluation_transform,
+    training_transform,
+)
 from focal_lab.data.classification.class_names import shortened
-from focal_lab.data.classification.dataset import ClassPictures, collate
+from focal_lab.data.classification.dataset import ClassifiedImages
 from focal_lab.data.classification.holdout import hold_out
 from focal_lab.data.classification.random_erasing import erase
 from focal_lab.data.classification.samplers import EpochSampler, EvaluationSampler
+from focal_lab.data.loading.collate import as_tensors
 from focal_lab.data.loading.decode import to_rgb
 from focal_lab.data.loading.workers import choose_workers
-from focal_lab.data.option_checks import check
+from focal_lab.data.option_checks import check, check_least
 from focal_lab.data.overlap import all_among
-from focal_lab.data.sources.base import Source
+from focal_lab.data.sources.base import ImageSource
 from focal_lab.data.test_set import below_common_folder
 from focal_lab.errors import UserError, one_of
 
@@ -35,38 +41,38 @@ Split = Literal["train", "val", "test"]
 
 
 class ClassificationDataModule(LightningDataModule, ABC):
-    """Pictures with one class each, with timm's augmentation. The defaults are the paper's for ImageNet.
+    """Images with one class each, with timm's augmentation. The defaults are the paper's for ImageNet.
 
-    Loaders give bytes, uint8 (B, C, S, S), and labels, int64 (B,); `on_after_batch_transfer` normalises them
-    and erases rectangles wherever the batch is by then. In training a third part says which rectangles.
-    Mixup and cutmix belong to the task.
+    Loaders give bytes, uint8 (B, C, S, S), labels, int64 (B,), and in training with random erasing the
+    rectangles; `on_after_batch_transfer` normalises and erases on the batch's device. Mixup and cutmix belong
+    to the task.
 
-    The order of an epoch and the augmentation of each picture follow from the seed and the epoch alone: they
-    are the same with any number of processes, and after a resume.
+    The order of an epoch and the augmentation of each image follow from the seed and the epoch alone: any
+    number of processes gives the same, and so does a resumed run.
 
     Args:
         image_size: side of the square that the network sees, px.
-        batch_size: pictures per batch and process. The last incomplete training batch is dropped.
-        num_workers: processes that decode and augment; None chooses by the machine.
+        batch_size: images per batch and process. The last incomplete training batch is dropped.
+        num_workers: worker processes that decode and augment; None chooses by the machine.
         auto_augment: timm's policy string (`rand-...`, `augmix-...`, `original`, `v0`, ...); None for none.
-        color_jitter: strength; timm applies it only where `auto_augment` is None. 0 for none.
-        random_erasing: probability that a rectangle of a training picture is replaced by noise.
-        hflip: probability that a training picture is mirrored.
-        scale: least and greatest share of a picture's area that training cuts out.
-        ratio: least and greatest width over height of what is cut out.
-        crop_padding: black px around the picture from which training cuts out a square of full size, instead
-            of a part by `scale` and `ratio`; for small pictures. 0 for none.
-        repeated_augmentation: how often each picture of an epoch is shown, each time augmented anew; an epoch
-            stays as long as it is.
-        interpolation: how pictures are resized, in training and evaluation.
+        color_jitter: strength; timm applies it only if `auto_augment` is None. 0 for none.
+        random_erasing: probability that a rectangle of a training image is replaced by noise.
+        hflip: probability that a training image is mirrored.
+        scale: least and greatest share of an image's area that training crops.
+        ratio: least and greatest aspect ratio (width over height) of a training crop.
+        crop_padding: black px around the image from which training crops a square of full size, instead of a
+            part by `scale` and `ratio`; for small images. 0 for none.
+        repeated_augmentation: how often an image of an epoch is shown, with different augmentations; the
+            length of an epoch does not change.
+        interpolation: how images are resized, in training and evaluation.
         crop_pct: evaluation resizes the short side to image_size / crop_pct and takes the centre.
         mean: of the channels on a scale of 0 to 1, subtracted; a single value is for all.
         std: of the channels on a scale of 0 to 1, divided by; a single value is for all.
-        val_split: share of each class's training pictures that validation takes where there are no pictures
-            for it. They are the same ones in every run.
-        max_unreadable: how many damaged pictures a split may have before the run ends. Training takes others
-            instead, evaluation leaves them out; each is warned of once.
-        upright: whether pictures are turned as their EXIF data say. Released evaluation code does not look.
+        val_split: share of each class's training images that is held out if there are no validation images,
+            the same ones in every run.
+        max_unreadable: how many damaged images a split may have before the run ends. Training replaces them,
+            evaluation leaves them out; each is reported once.
+        upright: whether to follow EXIF orientations. Released evaluation code does not.
         seed: of the order and the augmentation; None for the seed of the run (`seed_everything`).
 
     Raises:
@@ -100,80 +106,83 @@ class ClassificationDataModule(LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        check("batch_size", batch_size, batch_size >= 1, "use 1 or more")
-        check("num_workers", num_workers, num_workers is None or num_workers >= 0, "use 0 or more")
+        least = {
+            "batch_size": 1,
+            "num_workers": 0,
+            "repeated_augmentation": 1,
+            "max_unreadable": 0,
+            "seed": 0,
+        }
+        check_least(self.hparams, least)
         check("random_erasing", random_erasing, 0 <= random_erasing <= 1, "use 0 to 1")
-        check("repeated_augmentation", repeated_augmentation, repeated_augmentation >= 1, "use 1 or more")
         check("val_split", val_split, 0 < val_split < 1, "use more than 0, less than 1")
-        check("max_unreadable", max_unreadable, max_unreadable >= 0, "use 0 or more")
         for option, values in {"mean": mean, "std": std}.items():
             fits = len(values) in (1, self.channels) and (option == "mean" or min(values) > 0)
             check(option, values, fits, f"use {one_of(sorted({1, self.channels}))} positive values")
-        check("seed", seed, seed is None or seed >= 0, "use 0 or more")
         self.batch_size, self.num_workers = batch_size, num_workers
         self.mean, self.std = (tuple(values) * (self.channels // len(values)) for values in (mean, std))
         # where Lightning's seed_everything leaves its seed
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
-        self.augmentation = Augmentation(
-            image_size,
-            auto_augment,
-            color_jitter,
-            hflip,
-            (scale[0], scale[1]),
-            (ratio[0], ratio[1]),
-            crop_padding,
-            interpolation,
-            crop_pct,
-            self.mean * (3 // self.channels),
-        )
-        self._for_training = self.augmentation.for_training()
-        self._for_evaluation = self.augmentation.for_evaluation()
-        self._sources: dict[Split, Source] = {}
+        check_augmentation(self.hparams)
+        self._for_training = training_transform(self.hparams, self.mean * (3 // self.channels))
+        self._for_evaluation = evaluation_transform(self.hparams)
+        self._sources: dict[Split, ImageSource] = {}
         self._tested_on_validation: bool | None = None
-        self._datasets: dict[str, ClassPictures] = {}
+        self._datasets: dict[str, ClassifiedImages] = {}
         self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     @property
     @abstractmethod
     def class_names(self) -> Sequence[str]:
-        """Names of the classes; a picture's label counts along them."""
+        """Names of the classes, in the order of their labels."""
 
     @abstractmethod
-    def find(self, split: Split) -> Source | None:
-        """The pictures of a split; None where there are none for it, which is allowed but for training.
+    def find(self, split: Split) -> ImageSource | None:
+        """The images of a split; None if it has none, which is not allowed for training.
 
-        Raises:
-            UserError: there should be some, or they cannot be listed.
+        Raises UserError if there should be some, or they cannot be listed.
         """
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
         return len(self.class_names)
 
     @property
     def eval_transform(self) -> Transform:
-        """What makes of any picture what the network is shown in evaluation, normalised (C, S, S)."""
+        """From any image to what the network sees in evaluation, normalised (C, S, S)."""
         return self._shown
 
-    def source(self, split: Split) -> Source:
-        """The pictures of a split, looked for at the first call.
+    def source(self, split: Split) -> ImageSource:
+        """The images of a split, listed at the first call.
 
-        Where there are none for validation, it takes a part of the training pictures; where there are none
-        for a test, it takes those of validation, as is usual for ImageNet, whose test labels are secret.
+        Without validation images, a part of the training images is held out. Without test images, those of
+        validation are the test, as is usual for ImageNet, whose test labels are secret.
 
         Raises:
-            UserError: there are none, or they cannot be listed.
+            UserError: there are no training images, or they cannot be listed.
         """
-        if split not in self._sources:
-            self._look_for(split)
+        if split in self._sources:
+            return self._sources[split]
+        found = self.find(split)
+        if found is not None and split != "train":
+            self._sources[split] = found
+        elif split == "test":
+            self._sources["test"] = self.source("val")
+        elif split == "val":
+            self.source("train")
+        elif found is None:
+            raise UserError("has no training images", key="data.init_args")
+        else:
+            self._sources["train"] = found
+            if "val" not in self._sources:
+                val = self.find("val")
+                self._sources |= self._divided(found) if val is None else {"val": val}
         return self._sources[split]
 
     def setup(self, stage: str) -> None:
-        """List the pictures that a stage needs, so that what is missing is said before anything runs.
+        """List the images that a stage needs, so that missing ones are reported before anything runs.
 
-        Raises:
-            UserError: pictures are missing, all have one class, or there are fewer than a batch.
+        Raises UserError if images are missing, all have one class, or there are fewer than a batch.
         """
         if stage == "fit":
             count, processes = len(self.source("train")), self._processes()[0]
@@ -185,7 +194,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
             if count < self.batch_size * processes:
                 each = f" in each of {processes} processes" if processes > 1 else ""
                 raise UserError(
-                    f"{self.batch_size}{each} is more than the {count} training pictures (lower it)",
+                    f"{self.batch_size}{each} is more than the {count} training images (lower it)",
                     key="data.init_args.batch_size",
                 )
             self._warn_of_empty_classes()
@@ -204,10 +213,8 @@ class ClassificationDataModule(LightningDataModule, ABC):
             )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled batches of augmented pictures: bytes, labels, and perhaps rectangles to erase."""
-        if "train" not in self._datasets:
-            self._datasets["train"] = self._pictures(self.source("train"), training=True)
-        dataset = self._datasets["train"]
+        """Shuffled batches of augmented images: bytes, labels, and perhaps rectangles to erase."""
+        dataset = self._dataset("train", self.source("train"), training=True)
         processes, rank = self._processes()
         sampler = EpochSampler(
             dataset,
@@ -221,12 +228,20 @@ class ClassificationDataModule(LightningDataModule, ABC):
         return self._loader(dataset, sampler=sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """All validation pictures in order, their centres cut out."""
+        """All validation images in order, their centres."""
         return self._evaluation_loader("val", self.source("val"))
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """All test images in order, their centres."""
+        return self._evaluation_loader("test", self.source("test"))
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """All test images in order."""
+        return self._evaluation_loader("test", self.source("test"), filled=False)
 
     @property
     def tests_on_validation(self) -> bool:
-        """Whether the test images are those of validation, as where there are no others, or links to them."""
+        """Whether the test images are those of validation, or links to them."""
         if self._tested_on_validation is None:
             test, val = self.source("test"), self.source("val")
             self._tested_on_validation = test is val or all_among(
@@ -234,108 +249,84 @@ class ClassificationDataModule(LightningDataModule, ABC):
             )
         return self._tested_on_validation
 
-    def test_dataloader(self) -> DataLoader[Any]:
-        """All test pictures in order; the validation pictures where there are none for a test."""
-        return self._evaluation_loader("test", self.source("test"))
-
     def test_images(self) -> Iterator[tuple[str, str]]:
-        """Name and class of each test image, in order; nothing but the list of them is read."""
+        """Name and class of each test image, in order; only the list of them is read."""
         source, classes = self.source("test"), self.class_names
         names = below_common_folder([source.name(index) for index in range(len(source))])
         for name, label in zip(names, source.labels.tolist(), strict=True):
             yield name, classes[label] if 0 <= label < len(classes) else str(label)
 
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """All test pictures in order."""
-        return self._evaluation_loader("test", self.source("test"), filled=False)
-
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Normalise a loader's batch, and erase, on whatever device it is.
+        """Normalise a loader's batch, and erase, on the batch's device.
 
         Returns:
-            Pictures, float32 (B, C, S, S), and labels. A batch that is not of bytes stays as it is.
+            Images, float32 (B, C, S, S), and labels. A batch that is not of bytes is returned as it is.
         """
         if not isinstance(batch, list | tuple) or batch[0].dtype != torch.uint8:
             return batch
-        pictures_BCHW, labels_B, *rectangles = batch
-        mean, std = self._mean_and_std(pictures_BCHW.device)
-        normal_BCHW = pictures_BCHW.float().sub_(mean).div_(std)
+        images_BCHW, labels_B, *rectangles = batch
+        mean, std = self._mean_and_std(images_BCHW.device)
+        normal_BCHW = images_BCHW.float().sub_(mean).div_(std)
         if rectangles:
             erase(normal_BCHW, rectangles[0])
         return [normal_BCHW, labels_B]
 
     @property
     def unreadable(self) -> dict[str, int]:
-        """How many pictures of each split could not be read so far."""
+        """How many images of each split could not be read so far."""
         return {name: len(dataset.unreadable) for name, dataset in self._datasets.items()}
 
-    def _look_for(self, split: Split) -> None:
-        found = self.find(split)
-        if found is not None and split != "train":
-            self._sources[split] = found
-        elif split == "test":
-            self._sources["test"] = self.source("val")
-        elif split == "val":
-            self._look_for("train")
-        elif found is None:
-            raise UserError("has no training pictures", key="data.init_args")
-        else:
-            self._sources["train"] = found
-            if "val" not in self._sources:
-                val = self.find("val")
-                self._sources |= self._divided(found) if val is None else {"val": val}
-
-    def _divided(self, whole: Source) -> dict[Split, Source]:
+    def _divided(self, whole: ImageSource) -> dict[Split, ImageSource]:
         share = self.hparams["val_split"]
         train, val = hold_out(whole, share)
         rank_zero_info(
-            f"There are no validation pictures: {len(val)} of {len(whole)} training pictures are held out "
-            f"for it, {share:g} of each class, the same ones in every run (data.val_split)."
+            f"There are no validation images: {len(val)} of {len(whole)} training images are held out, "
+            f"{share:g} of each class, the same ones in every run (data.val_split)."
         )
         return {"train": train, "val": val}
 
-    def _shown(self, picture: Image.Image) -> Tensor:
-        image = to_rgb(picture)
-        if self.channels == 1:  # of a colour image the first channel is red, not grey
-            image = image.convert("L").convert("RGB")
-        pixels = self._for_evaluation(image)[: self.channels]
+    def _shown(self, image: Image.Image) -> Tensor:
+        rgb = to_rgb(image)
+        if self.channels == 1:  # the first channel of a colour image is red, not grey
+            rgb = rgb.convert("L").convert("RGB")
+        pixels = self._for_evaluation(rgb)[: self.channels]
         shown_BCHW: Tensor = self.on_after_batch_transfer([pixels[None], None], 0)[0]
         return shown_BCHW[0]
 
     def _mean_and_std(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Of bytes; copied to a device once, because a copy waits for all that the device has to do."""
+        """In bytes; copied to a device once, because a copy waits for everything queued on it."""
         if device not in self._on_device:
             mean, std = (torch.tensor(values).mul(255).view(-1, 1, 1) for values in (self.mean, self.std))
             self._on_device[device] = mean.to(device), std.to(device)
         return self._on_device[device]
 
     def _processes(self) -> tuple[int, int]:
-        """How many processes train together, and which of them this is."""
+        """How many processes train together, and the rank of this one."""
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
-    def _pictures(self, source: Source, *, training: bool = False) -> ClassPictures:
-        options, side = self.hparams, self.augmentation.image_size
-        return ClassPictures(
-            source,
-            self._for_training if training else self._for_evaluation,
-            (self.channels, side, side),
-            training=training,
-            erasing=options["random_erasing"],
-            upright=options["upright"],
-            max_unreadable=options["max_unreadable"],
-        )
-
-    def _evaluation_loader(self, name: str, source: Source, *, filled: bool = True) -> DataLoader[Any]:
+    def _dataset(self, name: str, source: ImageSource, *, training: bool = False) -> ClassifiedImages:
         if name not in self._datasets:
-            self._datasets[name] = self._pictures(source)
-        dataset = self._datasets[name]
+            options, side = self.hparams, self.hparams["image_size"]
+            self._datasets[name] = ClassifiedImages(
+                source,
+                self._for_training if training else self._for_evaluation,
+                (self.channels, side, side),
+                training=training,
+                erasing=options["random_erasing"],
+                upright=options["upright"],
+                max_unreadable=options["max_unreadable"],
+            )
+        return self._datasets[name]
+
+    def _evaluation_loader(self, name: str, source: ImageSource, *, filled: bool = True) -> DataLoader[Any]:
+        dataset = self._dataset(name, source)
         processes, rank = self._processes()
         if processes == 1:
             return self._loader(dataset)
         sampler = EvaluationSampler(dataset, num_replicas=processes, rank=rank, filled=filled)
         return self._loader(dataset, sampler=sampler)
 
-    def _loader(self, dataset: ClassPictures, **options: Any) -> DataLoader[Any]:
+    def _loader(self, dataset: ClassifiedImages, **options: Any) -> DataLoader[Any]:
         workers = choose_workers(self.trainer) if self.num_workers is None else self.num_workers
         on_gpu = torch.cuda.is_available() and (
             self.trainer is None or self.trainer.strategy.root_device.type == "cuda"
@@ -346,8 +337,8 @@ class ClassificationDataModule(LightningDataModule, ABC):
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=on_gpu,
-            collate_fn=collate,
-            # a loader draws a seed for its processes: not from what the training draws from
+            collate_fn=as_tensors,
+            # a loader draws a seed for its workers: not from the generator that the training draws from
             generator=torch.Generator().manual_seed(self.seed),
             **options,
         )

@@ -1,4 +1,7 @@
-"""IDX files, MNIST's format (LeCun et al. 1998): a header of big-endian numbers, then bytes."""
+"""IDX files, MNIST's format (LeCun et al. 1998): a header of big-endian numbers, then bytes.
+
+Own code rather than torchvision's, which reads unpacked files in its own folders only: Debian ships .gz.
+"""
 
 import gzip
 import re
@@ -8,64 +11,42 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from focal_lab.data.option_checks import ROOT_KEY
 from focal_lab.errors import UserError
 
-_UBYTE = 8  # the only type of number that pictures and labels have
+_UBYTE = 8  # the element type of images and labels
 # train-images-idx3-ubyte.gz, t10k-labels.idx1-ubyte, emnist-letters-test-images-idx3-ubyte
 _NAME = re.compile(r"(?:.*[-_])?(train|t10k|test)[-_](images|labels)[-.]idx[13][-_]ubyte(\.gz)?")
 _SPLITS = {"train": "train", "t10k": "test", "test": "test"}
 # where torchvision puts them
 _FOLDERS = (".", "raw", "FashionMNIST/raw", "MNIST/raw")
-_KEY = "data.init_args.root"
 
 
 def find_idx(root: Path) -> dict[tuple[str, str], Path]:
-    """The files of a data set by split, train or test, and by what is in them, images or labels.
+    """The files of a data set by split, train or test, and by content, images or labels.
 
-    Raises:
-        UserError: there are files of several data sets.
+    Raises UserError if there are files of several data sets.
     """
     found: dict[tuple[str, str], Path] = {}
-    for folder in _FOLDERS:
-        if not (root / folder).is_dir():
-            continue
-        for path in sorted((root / folder).iterdir(), reverse=True):  # unpacked ones last: they count
+    for folder in filter(Path.is_dir, (root / name for name in _FOLDERS)):
+        for path in sorted(folder.iterdir(), reverse=True):  # an unpacked file comes last, and counts
             named = _NAME.fullmatch(path.name)
             if named is None:
                 continue
-            key = _SPLITS[named[1]], named[2]
-            other = found.get(key)
-            if other is not None and other.name.removesuffix(".gz") != path.name.removesuffix(".gz"):
-                raise UserError(
-                    f"{path.name} and {other.name} are of different data sets (use a folder for each)",
-                    file=root,
-                    key=_KEY,
-                )
-            found[key] = path
+            other = found.get((_SPLITS[named[1]], named[2]), path)
+            if other.name.removesuffix(".gz") != path.name.removesuffix(".gz"):
+                reason = f"{path.name} and {other.name} are of different data sets (use a folder for each)"
+                raise UserError(reason, file=root, key=ROOT_KEY)
+            found[_SPLITS[named[1]], named[2]] = path
         if found:
             break
     return found
 
 
-def read_pictures(images: Path, labels: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Pictures, uint8, shape (N, H, W), and labels, int64, shape (N,).
-
-    Raises:
-        UserError: a file is missing or damaged, or there are more of one than of the other.
-    """
-    pictures, numbers = read_idx(images, 3), read_idx(labels, 1)
-    if len(pictures) != len(numbers):
-        raise UserError(
-            f"has {len(numbers)} labels for {len(pictures)} pictures of {images.name}", file=labels
-        )
-    return pictures, numbers.astype(np.int64)
-
-
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """An IDX file, gzipped or not.
+    """Read an IDX file, gzipped or not.
 
-    Raises:
-        UserError: it is missing, damaged, or has another number of dimensions.
+    Raises UserError if it is missing, damaged, or has another number of dimensions.
     """
     try:
         content = path.read_bytes()
@@ -74,7 +55,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot be read ({error})", file=path) from error
     if len(content) < 4 or content[:2] != b"\0\0":
-        raise UserError("is no IDX file", file=path)
+        raise UserError("is not an IDX file", file=path)
     kind, found = content[2], content[3]
     if (kind, found) != (_UBYTE, dimensions):
         raise UserError(

@@ -1,8 +1,8 @@
-"""Random erasing (Zhong et al. 2020, arXiv 1708.04896): a rectangle of a picture is replaced by noise.
+"""Random erasing (Zhong et al. 2020, arXiv 1708.04896): a rectangle of an image is replaced by noise.
 
-As timm's `RandomErasing` in its mode "pixel", but in two parts: where the rectangle lies is drawn with the
-rest of a picture's augmentation, and the noise is filled in wherever the batch is by then. Both depend on the
-picture's own seed, so that it does not matter which process prepares or trains on it.
+As timm's `RandomErasing` in its mode "pixel", but in two parts: the rectangle is drawn with the rest of an
+image's augmentation, and the noise is filled in on the batch's device. Both depend only on the image's own
+seed, not on the process that loads it or trains on it.
 
 Shape suffixes: B batch, C channels, H W size in px.
 """
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# timm's ranges: share of the picture's area, and height over width
+# timm's ranges: share of the image's area, and height over width
 _AREAS = (0.02, 1 / 3)
 _ASPECTS = (0.3, 1 / 0.3)
 _ATTEMPTS = 10
@@ -24,15 +24,10 @@ NOT_ERASED = (0, 0, 0, 0, 0)
 
 
 def draw_rectangle(probability: float, height: int, width: int) -> tuple[int, int, int, int, int]:
-    """Where to erase, by Python's random numbers: top, left, height, width, and the seed of the noise.
-
-    Args:
-        probability: that anything is erased.
-        height: of the picture, px.
-        width: of the picture, px.
+    """Draw with Python's random numbers what to erase from an image of height x width px.
 
     Returns:
-        `NOT_ERASED` where nothing is.
+        Top, left, height, width and the seed of the noise; `NOT_ERASED` for nothing.
     """
     if random.random() > probability:
         return NOT_ERASED
@@ -46,19 +41,13 @@ def draw_rectangle(probability: float, height: int, width: int) -> tuple[int, in
     return NOT_ERASED
 
 
-def erase(pictures_BCHW: Tensor, rectangles_B5: NDArray[np.int64]) -> Tensor:
-    """Fill rectangles of normalised pictures, in place, with normal noise.
-
-    Args:
-        pictures_BCHW: on any device.
-        rectangles_B5: what `draw_rectangle` returned for each.
-    """
-    generator = torch.Generator(pictures_BCHW.device)
-    channels = pictures_BCHW.shape[1]
-    for picture_CHW, rectangle in zip(pictures_BCHW, rectangles_B5.tolist(), strict=True):
+def erase(images_BCHW: Tensor, rectangles_B5: NDArray[np.int64]) -> Tensor:
+    """Fill the rectangles of `draw_rectangle` in normalised images, in place, with normal noise."""
+    generator = torch.Generator(images_BCHW.device)
+    for image_CHW, rectangle in zip(images_BCHW, rectangles_B5.tolist(), strict=True):
         top, left, rows, columns, seed = rectangle
         if rows and columns:
             generator.manual_seed(seed)
-            noise = pictures_BCHW.new_empty(channels, rows, columns).normal_(generator=generator)
-            picture_CHW[:, top : top + rows, left : left + columns] = noise
-    return pictures_BCHW
+            noise = images_BCHW.new_empty(len(image_CHW), rows, columns).normal_(generator=generator)
+            image_CHW[:, top : top + rows, left : left + columns] = noise
+    return images_BCHW

@@ -1,7 +1,7 @@
-"""Which pictures come in which order, and what their augmentation draws from.
+"""The order of images, and the seeds of their augmentation.
 
-Both depend on the seed and the epoch alone: not on the number of processes that train or prepare batches, and
-not on what was drawn before. A training that is resumed, or goes on on other devices, sees the same.
+Both depend on the seed and the epoch alone: not on the number of processes that train or load, and not on
+earlier random numbers. A training that is resumed, or continued on other devices, sees the same images.
 """
 
 import random
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import BatchSampler, Dataset, DistributedSampler, Sampler, get_worker_info
 
-NOTHING = -1  # stands for a picture where a batch is to be filled up
+NOTHING = -1  # stands for an image where a batch must be filled up
 
 # parts of an epoch's random numbers
 _ORDER, _DRAWS = 0, 1
@@ -23,9 +23,9 @@ _STEP, _FIRST, _SECOND = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1
 
 
 class Draw(NamedTuple):
-    """A picture, and the seed that its augmentation draws from."""
+    """The index of an image and the seed of its augmentation."""
 
-    picture: int
+    image: int
     seed: int
 
 
@@ -33,23 +33,21 @@ class EpochSampler(DistributedSampler[Any]):
     """Draws of one epoch, shuffled: what process `rank` of `num_replicas` trains on.
 
     The union of all processes' n-th batches is the n-th batch of a single process with `num_replicas` times
-    their batch size. What does not fill a batch of all is left out, other pictures in each epoch.
+    their batch size. Images that do not fill a batch of all are left out, others in each epoch.
 
-    Lightning leaves subclasses of DistributedSampler as they are, and calls `set_epoch`.
+    Lightning does not replace subclasses of DistributedSampler, and calls `set_epoch`.
 
     Args:
-        dataset: what is drawn from; only its length counts.
-        batch_size: pictures per batch and process.
+        dataset: only its length counts.
+        batch_size: images per batch and process.
         seed: of the run.
         num_replicas: processes that train together.
-        rank: this one of them.
-        repeats: how often each picture is shown, each time augmented anew, to a length that stays what it
-            is: with 3, an epoch has a third of the pictures, three times each (Hoffer et al. 2020,
-            arXiv 1901.09335, as in DeiT).
-        groups: for each picture the block of storage that it is read from, ascending; None where any picture
-            is as near as any other. With blocks, the order is that of shuffled windows of blocks, shuffled
-            within the window, and a process's share of a batch lies in few of them.
-        window: least number of pictures in a window.
+        rank: of this process.
+        repeats: how often an image is shown with different augmentations; the epoch keeps its length, so that
+            with 3 it has a third of the images (Hoffer et al. 2020, arXiv 1901.09335, as in DeiT).
+        groups: the block of storage of each image, see `ImageSource`. Shuffled windows of blocks then follow
+            each other, shuffled within, and a process's part of a batch is in few blocks.
+        window: least number of images in a window.
     """
 
     def __init__(
@@ -73,34 +71,32 @@ class EpochSampler(DistributedSampler[Any]):
         return self.batches * self.batch_size
 
     def __iter__(self) -> Iterator[Draw]:
-        pictures, repeats = self._order()
+        images, repeats = self._order()
         total = self.num_replicas * self.batch_size
         for first in range(0, self.batches * total, total):
             batch = np.arange(first, first + total)
             if self.groups is None:
                 mine = batch[self.rank :: self.num_replicas]
             else:
-                near = batch[np.argsort(self.groups[pictures[batch]], kind="stable")]
+                near = batch[np.argsort(self.groups[images[batch]], kind="stable")]
                 mine = near[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
-            seeds = draw_seeds(self.seed, self.epoch, pictures[mine], repeats[mine])
-            yield from map(Draw, pictures[mine].tolist(), seeds.tolist())
+            seeds = draw_seeds(self.seed, self.epoch, images[mine], repeats[mine])
+            yield from map(Draw, images[mine].tolist(), seeds.tolist())
 
     def _order(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Pictures of the epoch and which repetition each is, both of the length of the data."""
+        """Images of the epoch and which repetition each is, both as long as the data set."""
         rng = np.random.default_rng([self.seed, self.epoch, _ORDER])
         count = len(self.dataset)  # type: ignore[arg-type]
         order = rng.permutation(count) if self.groups is None else _by_windows(rng, self.groups, self.window)
-        if self.repeats == 1:
-            return order, np.zeros(count, np.int64)
         places = np.arange(count)
         return order[places // self.repeats], places % self.repeats
 
 
 class EvaluationSampler(DistributedSampler[Any]):
-    """Every picture once, in order, over the processes in turn.
+    """Every image once, in order, dealt out to the processes.
 
-    All processes have the same number of pictures where `filled`: NOTHING stands for those that are missing,
-    so that no picture is judged twice.
+    If `filled`, NOTHING makes up for missing images, so that all processes have equally many and no image is
+    evaluated twice.
     """
 
     def __init__(self, dataset: Dataset[Any], *, num_replicas: int, rank: int, filled: bool = True) -> None:
@@ -119,15 +115,15 @@ class EvaluationSampler(DistributedSampler[Any]):
 
 
 class AspectBatches(BatchSampler):
-    """Batches of wide pictures and batches of tall ones, in the order of a sampler.
+    """Batches of wide images and batches of tall ones, in the order of a sampler.
 
-    What is left of both at the end goes together, so that there are as many batches as without grouping.
+    The remaining images of both form the last batches, so that there are as many as without grouping.
 
     Args:
-        sampler: gives the order; Lightning replaces it by a distributed one.
-        batch_size: pictures in a batch.
+        sampler: the order; Lightning replaces it by a distributed one.
+        batch_size: images in a batch.
         drop_last: whether a last incomplete batch is left out.
-        wide: the group of each picture.
+        wide: the group of each image.
     """
 
     def __init__(self, sampler: Sampler[int], batch_size: int, drop_last: bool, wide: Sequence[bool]) -> None:
@@ -150,11 +146,11 @@ class AspectBatches(BatchSampler):
 
 
 def draw_seeds(
-    seed: int, epoch: int, pictures: NDArray[np.int64], repeats: NDArray[np.int64]
+    seed: int, epoch: int, images: NDArray[np.int64], repeats: NDArray[np.int64]
 ) -> NDArray[np.uint64]:
-    """A seed of 64 bits for each picture and repetition; within an epoch no two are equal."""
+    """A 64-bit seed for each image and repetition, all different within an epoch."""
     state = np.random.default_rng([seed, epoch, _DRAWS]).integers(2**64, dtype=np.uint64)
-    numbers = (repeats.astype(np.uint64) << np.uint64(40)) | pictures.astype(np.uint64)
+    numbers = (repeats.astype(np.uint64) << np.uint64(40)) | images.astype(np.uint64)
     mixed = state + numbers * _STEP
     for shift, factor in ((30, _FIRST), (27, _SECOND)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * factor
@@ -163,10 +159,10 @@ def draw_seeds(
 
 @contextmanager
 def drawing_apart() -> Iterator[None]:
-    """Let what is drawn in here, on the processor, leave no trace in the training process.
+    """Restore the CPU's random number generators afterwards.
 
-    What that draws afterwards (dropout, mixup) is what it would have drawn: it does not matter whether it
-    prepares its pictures itself. A process of a loader draws for nothing else, and nothing is kept.
+    What training draws next (dropout, mixup) then does not depend on whether it loads its images itself. A
+    worker process draws for nothing else, so nothing is restored there.
     """
     if get_worker_info() is not None:
         yield
@@ -181,7 +177,7 @@ def drawing_apart() -> Iterator[None]:
 
 
 def draw_from(seed: int) -> None:
-    """Seed all that augmentation draws from: Python, numpy, and torch on the processor."""
+    """Seed the generators that augmentation uses: Python's, NumPy's, and torch's on the CPU."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     # torch.manual_seed would seed the GPUs as well
@@ -189,7 +185,7 @@ def draw_from(seed: int) -> None:
 
 
 def _by_windows(rng: np.random.Generator, groups: NDArray[np.int64], window: int) -> NDArray[np.int64]:
-    """Blocks in random order, gathered to windows of at least `window` pictures, each of them shuffled."""
+    """Blocks in random order, gathered to windows of at least `window` images, each of them shuffled."""
     starts = np.flatnonzero(np.diff(groups, prepend=groups[0] - 1)) if len(groups) else groups
     blocks = np.split(np.arange(len(groups)), starts[1:])
     order: list[NDArray[np.int64]] = []

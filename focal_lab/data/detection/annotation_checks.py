@@ -1,4 +1,4 @@
-"""Checks the annotations of a COCO file; what is wrong is said with annotation id and field."""
+"""Checks the annotations of a COCO file; errors name annotation id and field."""
 
 import json
 import math
@@ -18,9 +18,9 @@ Segmentation = list[Any] | dict[str, Any] | None
 Box = tuple[float, float, float, float]
 
 _NUMBERS = {int, float}
-# Boxes may reach this much beyond their image, px: annotation tools round.
+# Boxes may extend this much beyond their image, px: annotation tools round.
 _SLACK = 1
-# What is not impossible, but worth a warning: counted while the file is read.
+# What is possible but unusual: counted while the file is read, and warned of once.
 _BEYOND = "boxes reach more than a pixel beyond their image and are cut (boxes are x, y, width, height)"
 _SMALL = "boxes are less than a pixel wide or high within their image and are left out"
 _APART = "masks reach elsewhere than their boxes (boxes are x, y, width, height; points x, y)"
@@ -29,13 +29,13 @@ _NO_MASK = "objects have no segmentation, while others have one"
 
 
 @dataclass(frozen=True)
-class Object:
+class CocoObject:
     """One annotation.
 
     Attributes:
-        box: corners (x1, y1, x2, y2) in px, within the picture; the second is exclusive.
+        box: corners (x1, y1, x2, y2) in px, within the image; the second is exclusive.
         label: class, counted from 0 in the order of the file's category ids.
-        area: of the mask, in px; of the box where there is no mask and the file does not say.
+        area: of the mask, in px; of the box if there is no mask and the file does not say.
         crowd: whether it marks a region of many objects, which training leaves out and evaluation ignores.
         segmentation: polygons or run lengths as the file has them; None for a box only.
     """
@@ -48,19 +48,19 @@ class Object:
 
 
 def whole(value: Any) -> int | None:
-    """A whole number, also where it is written as 3.0; None for anything else, True and "3" included."""
+    """An integer, also if it is written as 3.0; None for anything else, True and "3" included."""
     if type(value) is float and value.is_integer():
         return int(value)
     return value if type(value) is int else None
 
 
 def shown(value: Any) -> str:
-    """A value as JSON, cut where it is long."""
+    """A value as JSON, cut if it is long."""
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-class Annotations:
+class CheckedAnnotations:
     """Takes the annotations of a file one by one.
 
     Args:
@@ -71,28 +71,28 @@ class Annotations:
 
     def __init__(self, path: Path, sizes: Mapping[int, tuple[int, int]], labels: Mapping[int, int]) -> None:
         self.path, self.sizes, self.labels = path, sizes, labels
-        self.objects: dict[int, list[Object]] = {number: [] for number in sizes}
-        self.doubts: Counter[str] = Counter()
+        self.objects: dict[int, list[CocoObject]] = {number: [] for number in sizes}
+        self.unusual: Counter[str] = Counter()
         self._first: dict[str, str] = {}
-        self._ids: set[int | None] = set()
-        self._name = ""  # of the annotation that is looked at
+        self._ids: set[int] = set()
+        self._name = ""  # of the annotation that is being checked
         self._taken = self._corners = self._surely_corners = 0
         self._corner_example = ""
 
     def add(self, position: int, entry: Any) -> None:
-        """Check an annotation and put what it marks with its image; nothing where its box has no area.
+        """Check an annotation and add its object to its image, unless its box has no area.
 
-        Raises:
-            UserError: one of its fields cannot be what COCO's format says.
+        Raises UserError if a field is invalid.
         """
         self._name = f"annotations[{position}]"
         if not isinstance(entry, dict):
             raise self._error("", f"{shown(entry)} is not an annotation (an object with image_id, bbox, ...)")
         if "id" in entry:
             self._name = f"annotation {shown(entry['id'])}"
-            if type(entry["id"]) is int and entry["id"] in self._ids:
-                self._doubt(_SAME_ID)
-            self._ids.add(entry["id"] if type(entry["id"]) is int else None)
+            if type(entry["id"]) is int:
+                if entry["id"] in self._ids:
+                    self._count(_SAME_ID)
+                self._ids.add(entry["id"])
         image = self._known(entry, "image_id", self.sizes)
         label = self.labels[self._known(entry, "category_id", self.labels)]
         crowd = entry.get("iscrowd")
@@ -106,34 +106,30 @@ class Annotations:
         else:
             extent = self._extent(segmentation, height, width)
         area = self._area(entry, box, segmentation)
-        self._doubt_corners(box, extent, height, width)
+        self._count_corners(box, extent, height, width)
         x, y, wide, high = box
         left, top, right, bottom = max(0.0, x), max(0.0, y), min(width, x + wide), min(height, y + high)
-        # as the detectors the paper builds on: less than a pixel is no object
+        # as in the detectors that the paper builds on: less than a pixel is no object
         if wide < 1 or high < 1 or right - left < 1 or bottom - top < 1:
-            self._doubt(_SMALL)
+            self._count(_SMALL)
             return
         if min(x, y) < -_SLACK or x + wide > width + _SLACK or y + high > height + _SLACK:
-            self._doubt(_BEYOND)
+            self._count(_BEYOND)
         if extent is not None and 2 * _overlap(box, extent) < max(wide * high, extent[2] * extent[3]):
-            self._doubt(_APART)
+            self._count(_APART)
         if extent is None and not crowd:
-            self._doubt(_NO_MASK)
+            self._count(_NO_MASK)
         self.objects[image].append(
-            Object((left, top, float(right), float(bottom)), label, area, bool(crowd), segmentation)
+            CocoObject((left, top, float(right), float(bottom)), label, area, bool(crowd), segmentation)
         )
 
     @property
     def dropped(self) -> int:
         """How many boxes had no area and were left out."""
-        return self.doubts[_SMALL]
+        return self.unusual[_SMALL]
 
     def finish(self) -> None:
-        """Warn of what is odd, a line each.
-
-        Raises:
-            UserError: the boxes are corners.
-        """
+        """Warn of what is unusual, one line each; raises UserError if the boxes are corners."""
         if self._surely_corners and self._corners == self._taken:
             raise UserError(
                 f"{self._corner_example}, which fits only as x1, y1, x2, y2, and so may all boxes of the "
@@ -142,27 +138,27 @@ class Annotations:
                 key="annotations",
             )
         objects = [thing for of_image in self.objects.values() for thing in of_image if not thing.crowd]
-        if self.doubts[_NO_MASK] == len(objects):
-            del self.doubts[_NO_MASK]  # a file of boxes
-        for doubt, count in self.doubts.items():
-            self._warn(f"{count} of {self._taken} {doubt} (first: {self._first[doubt]})")
-        repeated = [
-            (number, len(things) - len({(thing.box, thing.label, thing.crowd) for thing in things}))
+        if self.unusual[_NO_MASK] == len(objects):
+            del self.unusual[_NO_MASK]  # a file of boxes
+        for reason, count in self.unusual.items():
+            self._warn(f"{count} of {self._taken} {reason} (first: {self._first[reason]})")
+        repeated = {
+            number: len(things) - len({(thing.box, thing.label, thing.crowd) for thing in things})
             for number, things in self.objects.items()
-        ]
-        repeated = [(number, count) for number, count in repeated if count]
-        if repeated:
+        }
+        if any(repeated.values()):
+            first = next(number for number, count in repeated.items() if count)
             self._warn(
-                f"{sum(count for _, count in repeated)} annotations repeat the box and category of another "
-                f"of their image and count twice (first: image {repeated[0][0]})"
+                f"{sum(repeated.values())} annotations repeat the box and category of another of their image "
+                f"and count twice (first: image {first})"
             )
 
     def _warn(self, text: str) -> None:
         warnings.warn(f"{self.path}: {text}", stacklevel=2)
 
-    def _doubt(self, doubt: str) -> None:
-        self.doubts[doubt] += 1
-        self._first.setdefault(doubt, self._name)
+    def _count(self, reason: str) -> None:
+        self.unusual[reason] += 1
+        self._first.setdefault(reason, self._name)
 
     def _error(self, field: str, message: str) -> UserError:
         where = f"{self._name}: {field}" if field else self._name
@@ -225,10 +221,10 @@ class Annotations:
             return float(rle.area(_encoded(segmentation)))
         return box[2] * box[3]
 
-    def _doubt_corners(self, box: Box, extent: Box | None, height: int, width: int) -> None:
-        """Count boxes that can be x1, y1, x2, y2, and those that can be nothing else.
+    def _count_corners(self, box: Box, extent: Box | None, height: int, width: int) -> None:
+        """Count boxes that may be x1, y1, x2, y2, and those that must be.
 
-        One alone proves nothing; where all boxes of a file can, and some can be nothing else, they are.
+        One alone proves nothing; if all boxes of a file may be, and some must be, they are.
         """
         left, top, right, bottom = box
         if not (left <= right <= width + _SLACK and top <= bottom <= height + _SLACK):
@@ -247,7 +243,7 @@ def _finite(values: list[Any]) -> bool:
         return False
     try:
         return math.isfinite(sum(values))
-    except OverflowError:  # a whole number beyond what a float holds
+    except OverflowError:  # an integer beyond the range of float
         return False
 
 
@@ -286,7 +282,7 @@ def _run_length_problem(segmentation: Any, height: int, width: int) -> str | Non
 
 
 def _encoded(segmentation: Mapping[str, Any]) -> Any:
-    """Run lengths as faster_coco_eval wants them."""
+    """Run lengths as faster_coco_eval takes them."""
     if isinstance(segmentation["counts"], list):
         return rle.frPyObjects(segmentation, *segmentation["size"])
     return segmentation
@@ -304,5 +300,5 @@ def _overlap(one: Box, other: Box) -> float:
 
 
 def _near(one: Box, other: Box) -> bool:
-    """Whether two boxes are the same within two pixels on each side."""
+    """Whether two boxes differ by at most two pixels on each side."""
     return all(abs(mine - its) <= 2 for mine, its in zip(one, other, strict=True))

@@ -1,16 +1,16 @@
 """Detection and instance segmentation data in COCO's format (Lin et al. 2014, arXiv 1405.0312).
 
-Shape suffixes: N objects of a picture, H W its size in px.
+Shape suffixes: N objects of an image, H W its size in px.
 """
 
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningDataModule
 from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
@@ -20,44 +20,42 @@ from torchvision.transforms import v2
 
 from focal_lab.backbones.options import Size
 from focal_lab.data.classification.class_names import differing
-from focal_lab.data.classification.samplers import AspectBatches as AspectBatches
-from focal_lab.data.detection.coco_annotations import CocoFile, Picture, read_coco
-from focal_lab.data.loading.collate import Batch, Target, as_lists
+from focal_lab.data.classification.samplers import AspectBatches
+from focal_lab.data.detection.coco_annotations import CocoFile, CocoImage, read_coco
+from focal_lab.data.loading.collate import Batch, Target
 from focal_lab.data.loading.decode import decode
-from focal_lab.data.loading.list_files import list_pictures_of
+from focal_lab.data.loading.labelled_folders import LabelledFoldersDataModule
 from focal_lab.data.option_checks import check
-from focal_lab.data.overlap import all_among, warn_of_training
-from focal_lab.data.sources.present import check_present
+from focal_lab.data.overlap import warn_of_training
 from focal_lab.errors import UserError
 
 
-class CocoDataModule(LightningDataModule):
-    """Pictures with boxes, and masks where the files have them, in COCO's format.
+class CocoDataModule(LabelledFoldersDataModule):
+    """Images with boxes, and masks if the files have them, in COCO's format.
 
-    Pictures keep their size; the task resizes them (`min_size`). Training leaves out crowd regions and,
-    unless told otherwise, pictures without objects; evaluation has all pictures, and ignores what lies in
-    crowds as COCO's rules say. What becomes of odd images is in docs/data.md; EXIF orientation is followed
-    unless only the image as it is stored has the size that its annotation says.
+    Images keep their size; the task resizes them (`min_size`). Training leaves out crowd regions and, by
+    default, images without objects; evaluation has all images, and ignores crowds by COCO's rules.
+    docs/data.md says how unusual images are read; the EXIF orientation is followed unless only the stored
+    image has the size in its annotation.
 
     Args:
         root: folder that the other paths are relative to.
-        train_images: folder of training pictures.
+        train_images: folder of training images.
         train_annotations: their annotation file.
-        val_images: folder of validation pictures.
+        val_images: folder of validation images.
         val_annotations: their annotation file.
-        test_images: folder of test pictures; None for those of validation, as is usual for COCO.
+        test_images: folder of test images; None for those of validation, as is usual for COCO.
         test_annotations: their annotation file; None for that of validation.
-        predict_images: folder of pictures to predict; None for the test pictures.
+        predict_images: folder of images to predict; None for the test images.
         image_size: height and width in px of an image, before the task resizes it, that costs are counted and
-            networks exported for; None for the most frequent size of the validation images, or where they are
-            not there the papers' 800 x 1280.
-        batch_size: pictures per batch and process. The last incomplete training batch is dropped.
-        num_workers: processes that read pictures.
-        flip: probability that a training picture is mirrored.
-        keep_empty: whether to train on pictures without objects, too.
-        group_by_aspect: whether wide and tall training pictures come in batches of their own, which saves
-            padding.
-        max_unreadable: how many damaged pictures each process that reads them skips, each with a warning,
+            networks exported for; None for the most frequent size of the validation images, or the papers'
+            800 x 1280 if there are none.
+        batch_size: images per batch and process. The last incomplete training batch is dropped.
+        num_workers: worker processes that read images.
+        flip: probability that a training image is mirrored.
+        keep_empty: whether to train on images without objects, too.
+        group_by_aspect: whether wide and tall training images come in separate batches, which saves padding.
+        max_unreadable: how many damaged images each process that reads them skips, each with a warning,
             before the run ends.
         mean: of the channels on a scale of 0 to 1, subtracted.
         std: of the channels on a scale of 0 to 1, divided by.
@@ -67,7 +65,7 @@ class CocoDataModule(LightningDataModule):
             a machine that does not have them.
     """
 
-    channels = 3
+    labels = "annotations"
 
     def __init__(
         self,
@@ -92,21 +90,7 @@ class CocoDataModule(LightningDataModule):
         super().__init__()
         self.save_hyperparameters(logger=False)
         check("image_size", image_size, image_size is None or min(image_size) >= 1, "use 1 or more")
-        check("batch_size", batch_size, batch_size >= 1, "use 1 or more")
-        check("num_workers", num_workers, num_workers >= 0, "use 0 or more")
-        check("flip", flip, 0 <= flip <= 1, "use 0 to 1")
-        check("max_unreadable", max_unreadable, max_unreadable >= 0, "use 0 or more")
-        check("std", std, min(std) > 0, "use positive values")
-        if (test_images is None) != (test_annotations is None):
-            raise UserError("test_images and test_annotations go together", key="data.init_args.test_images")
-        self.root = Path(root)
-        self._places = {
-            "train": (train_images, train_annotations),
-            "val": (val_images, val_annotations),
-            "test": (test_images or val_images, test_annotations or val_annotations),
-        }
-        self.batch_size, self.num_workers = batch_size, num_workers
-        self.mean, self.std = tuple(mean), tuple(std)
+        self.begin({"max_unreadable": 0})
         self._files: dict[Path, CocoFile] = {}
         self.counted_image_size: Size | None = image_size and (image_size[0], image_size[1])
         # what the stage works on: a test needs no training file
@@ -119,13 +103,8 @@ class CocoDataModule(LightningDataModule):
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """The annotation files' id of each class."""
+        """The id of each class in the annotation files."""
         return self.annotations(self._splits[0]).category_ids
-
-    @property
-    def num_classes(self) -> int:
-        """How many categories there are."""
-        return len(self.category_ids)
 
     @property
     def has_masks(self) -> bool:
@@ -133,61 +112,50 @@ class CocoDataModule(LightningDataModule):
         return all(self.annotations(split).has_masks for split in self._splits)
 
     def check_files(self) -> None:
-        """Look whether annotation files and folders exist; raises UserError where one does not."""
-        folders = {f"{split}_images": images for split, (images, _) in self._places.items()}
-        files = {f"{split}_annotations": annotations for split, (_, annotations) in self._places.items()}
-        check_present(self.root, folders, files)
+        """Check that annotation files and folders exist; raises UserError if not."""
+        self.check_paths()
 
     def evaluation_image_sizes(self) -> list[Size]:
         """Height and width of the validation images.
 
-        Raises:
-            UserError: the annotation file cannot be read.
+        Raises UserError if the annotation file cannot be read.
         """
-        return [(image.height, image.width) for image in self.annotations("val").pictures]
+        return [(image.height, image.width) for image in self.annotations("val").images]
 
     def annotations(self, split: str) -> CocoFile:
         """The annotation file of a split, read at the first call.
 
-        Raises:
-            UserError: it is missing or something in it is wrong.
+        Raises UserError if it is missing or wrong.
         """
-        path = self.root / self._places[split][1]
+        path = self.path(split, "annotations")
         if path not in self._files:
             self._files[path] = read_coco(path)
         return self._files[path]
 
     def setup(self, stage: str) -> None:
-        """Read the annotations that a stage needs, and look whether their pictures are there.
+        """Read the annotations that a stage needs, and check that their images exist.
 
-        Raises:
-            UserError: a file is missing or wrong, or splits have different categories.
+        Raises UserError if a file is missing or wrong, or splits have different categories.
         """
-        if stage == "predict" and self.hparams["predict_images"] is not None:
-            _ = self.predict_files
+        if stage == "predict" and self.predict_files is not None:
             return
         self._splits = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",))
         for split in self._splits:
-            found, folder = self.annotations(split), self.root / self._places[split][0]
+            found, folder = self.annotations(split), self.path(split)
             if not folder.is_dir():
                 raise UserError("is not a folder", file=folder, key=f"data.init_args.{split}_images")
-            _check_pictures(found, folder)
+            _check_images(found, folder)
             if stage != "predict":
                 _check_objects(found)
         if stage == "fit":
             self._check_categories()
-        if stage == "fit" and len(self._dataset("train")) < self.batch_size:
-            raise UserError(
-                f"{self.batch_size} is more than the {len(self._dataset('train'))} training pictures with "
-                "objects (lower it)",
-                key="data.init_args.batch_size",
-            )
+            self.check_batch_size(len(self.dataset("train")), " with objects")
 
     def _check_categories(self) -> None:
-        """All files must have the same ids and names; that of the test, too, where it is there."""
+        """All files must have the same ids and names, including that of the test if it exists."""
         train = self.annotations("train")
         for split in ("val", "test"):
-            path = self.root / self._places[split][1]
+            path = self.path(split, "annotations")
             if split == "test" and not path.exists():
                 continue
             warn_of_training(split, path, train.path)
@@ -200,104 +168,66 @@ class CocoDataModule(LightningDataModule):
                 )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled batches: a list of normalised pictures (3, H, W) and a list of what is in them."""
-        dataset = self._dataset("train")
+        """Shuffled batches: a list of normalised images (3, H, W) and a list of targets."""
+        dataset = self.dataset("train")
         if not self.hparams["group_by_aspect"]:
-            return self._loader(dataset, shuffle=True, batch_size=self.batch_size, drop_last=True)
+            return self.loader(dataset, shuffle=True, batch_size=self.batch_size, drop_last=True)
         sampler = AspectBatches(RandomSampler(dataset), self.batch_size, True, dataset.wide)
-        return self._loader(dataset, batch_sampler=sampler)
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """All validation pictures in order."""
-        return self._loader(self._dataset("val"), batch_size=self.batch_size)
+        return self.loader(dataset, batch_sampler=sampler)
 
     @property
     def tests_on_validation(self) -> bool:
         """Whether the test images are those of validation, links to them, or listed by the same file."""
-        folders, files = zip(*(self._places[split] for split in ("test", "val")), strict=True)
-        if len({(self.root / file).resolve() for file in files}) == 1:
-            return True
-        if not all((self.root / file).exists() for file in files):
-            return False
-        tested, validated = (self.annotations(split).pictures for split in ("test", "val"))
-        return all_among(
-            (str(self.root / folders[0] / picture.file) for picture in tested),
-            (str(self.root / folders[1] / picture.file) for picture in validated),
-        )
+        files = {self.path(split, "annotations").resolve() for split in ("test", "val")}
+        return len(files) == 1 or super().tests_on_validation
 
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """All test pictures in order."""
-        return self._loader(self._dataset("test"), batch_size=self.batch_size)
+    def files(self, split: str) -> list[Path]:
+        return [self.path(split) / image.file for image in self.annotations(split).images]
 
     def test_images(self) -> Iterator[tuple[str, str]]:
         """File and objects of each test image, in order, by the annotation file."""
         found = self.annotations("test")
-        for picture in found.pictures:
+        for image in found.images:
             things = sorted(
                 f"{found.class_names[thing.label]} {thing.box} {thing.area} {thing.crowd}"
-                for thing in picture.objects
+                for thing in image.objects
             )
-            yield picture.file, "; ".join(things)
+            yield image.file, "; ".join(things)
 
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """The pictures of `predict_images`, or those of the test."""
-        files = self.predict_files
-        if files is None:
-            return self.test_dataloader()
-        pictures = [Picture(i, str(file), 0, 0, ()) for i, file in enumerate(files)]
-        return self._loader(CocoPictures(pictures, Path(), self._limits()), batch_size=self.batch_size)
-
-    @property
-    def predict_files(self) -> list[Path] | None:
-        """The pictures of `predict_images` by name; None where the test pictures are predicted.
-
-        Raises:
-            UserError: the folder is missing or has no picture in it.
-        """
-        if self.hparams["predict_images"] is None:
-            return None
-        return list_pictures_of(self.root / self.hparams["predict_images"], "predict_images")
-
-    def _dataset(self, split: str) -> "CocoPictures":
-        pictures: Sequence[Picture] = self.annotations(split).pictures
-        training = split == "train"
+    def dataset(self, split: str) -> "CocoDataset":
+        found, training = self.annotations(split), split == "train"
+        images: Sequence[CocoImage] = found.images
         if training and not self.hparams["keep_empty"]:
-            pictures = [p for p in pictures if any(not thing.crowd for thing in p.objects)]
-        return CocoPictures(
-            pictures,
-            self.root / self._places[split][0],
+            images = [image for image in images if any(not thing.crowd for thing in image.objects)]
+        return CocoDataset(
+            images,
+            self.path(split),
             self._limits(),
-            masks=self.annotations(split).has_masks,
+            masks=found.has_masks,
             training=training,
             flip=self.hparams["flip"] if training else 0.0,
         )
 
+    def unlabelled(self, files: Sequence[Path]) -> "CocoDataset":
+        images = [CocoImage(i, str(file), 0, 0, ()) for i, file in enumerate(files)]
+        return CocoDataset(images, Path(), self._limits())
+
     def _limits(self) -> dict[str, Any]:
         return {"max_unreadable": self.hparams["max_unreadable"], "mean": self.mean, "std": self.std}
 
-    def _loader(self, dataset: "CocoPictures", **options: Any) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=as_lists,
-            **options,
-        )
 
+class CocoDataset(Dataset[tuple[Tensor, Target] | None]):
+    """Images with their objects.
 
-class CocoPictures(Dataset[tuple[Tensor, Target] | None]):
-    """Pictures and what is in them.
-
-    An item is a normalised picture, float32 (3, H, W), and `boxes`, float32 (N, 4), corners in px; `labels`,
-    int64 (N,), from 0; `area`, float32 (N,); `iscrowd`, int64 (N,); `image_id`, int64 (); and `masks`, uint8
-    (N, H, W), where there are any. Instead of a picture that cannot be read, training gets the next one and
-    evaluation None, so that none is judged twice.
+    An item is a normalised image, float32 (3, H, W), and its target: `boxes`, float32 (N, 4), corners in px;
+    `labels`, int64 (N,), from 0; `area`, float32 (N,); `iscrowd`, int64 (N,); `image_id`, int64 (); and
+    `masks`, uint8 (N, H, W), if there are any. An unreadable image is replaced in training by the next one,
+    and in evaluation by None, so that none is evaluated twice.
     """
 
     def __init__(
         self,
-        pictures: Sequence[Picture],
+        images: Sequence[CocoImage],
         folder: Path,
         limits: dict[str, Any],
         *,
@@ -305,7 +235,7 @@ class CocoPictures(Dataset[tuple[Tensor, Target] | None]):
         training: bool = False,
         flip: float = 0.0,
     ) -> None:
-        self.pictures, self.folder = pictures, folder
+        self.images, self.folder = images, folder
         self.masks, self.training = masks, training
         self.max_unreadable = limits["max_unreadable"]
         self.transform = v2.Compose(
@@ -319,87 +249,84 @@ class CocoPictures(Dataset[tuple[Tensor, Target] | None]):
 
     @property
     def wide(self) -> list[bool]:
-        """Whether each picture is at least as wide as it is high."""
-        return [picture.width >= picture.height for picture in self.pictures]
+        """Whether each image is at least as wide as it is high."""
+        return [image.width >= image.height for image in self.images]
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Target] | None:
-        for step in range(len(self.pictures) if self.training else 1):
-            picture = self.pictures[(index + step) % len(self.pictures)]
-            pixels = self._read(picture)
+        for step in range(len(self.images) if self.training else 1):
+            image = self.images[(index + step) % len(self.images)]
+            pixels = self._read(image)
             if pixels is not None:
-                return self._item(picture, pixels)
+                return self._item(image, pixels)
         if self.training:
             raise UserError(
-                f"none of the {len(self.pictures)} images can be read (repair them)", file=self.folder
+                f"none of the {len(self.images)} images can be read (repair them)", file=self.folder
             )
         return None
 
-    def _read(self, picture: Picture) -> Image.Image | None:
-        """The picture as RGB; None, and a warning, for a damaged one."""
-        path = self.folder / picture.file
+    def _read(self, image: CocoImage) -> Image.Image | None:
+        """The image as RGB; None, and a warning, for a damaged one."""
+        path = self.folder / image.file
+        expected = (image.width, image.height) if image.width else None
         try:
-            expected = (picture.width, picture.height) if picture.width else None
-            image = decode(path, size=expected)
+            pixels = decode(path, size=expected)
         except FileNotFoundError as error:
             raise UserError("does not exist", file=path) from error
-        except Exception as error:
-            # Pillow tells damage by OSError, SyntaxError, ValueError and struct.error
+        except Exception as error:  # what Pillow raises for damaged files depends on the format
             if str(path) not in self.unreadable:
                 self.unreadable.add(str(path))
-                if len(self.unreadable) > self.max_unreadable:
+                count = len(self.unreadable)
+                if count > self.max_unreadable:
                     raise UserError(
-                        f"cannot be read ({error}); it is the {len(self.unreadable)}th such picture, and "
+                        f"cannot be read ({error}); {count} images are unreadable, and "
                         f"{self.max_unreadable} are allowed (repair it, or raise the limit)",
                         file=path,
                         key="data.init_args.max_unreadable",
                     ) from error
-                warnings.warn(
-                    f"{path}: cannot be read ({error}) and is skipped; {len(self.unreadable)} so far",
-                    stacklevel=2,
-                )
+                text = f"{path}: cannot be read ({error}) and is skipped; {count} so far"
+                warnings.warn(text, stacklevel=2)
             return None
-        if expected not in (None, image.size):
+        if expected not in (None, pixels.size):
             raise UserError(
-                f"is {image.width} x {image.height} px, but its annotation says "
-                f"{picture.width} x {picture.height}",
+                f"is {pixels.width} x {pixels.height} px, but its annotation says "
+                f"{image.width} x {image.height}",
                 file=path,
             )
-        return image
+        return pixels
 
-    def _item(self, picture: Picture, pixels: Image.Image) -> tuple[Tensor, Target]:
-        things = [thing for thing in picture.objects if not (self.training and thing.crowd)]
-        size = (pixels.height, pixels.width)
+    def _item(self, image: CocoImage, pixels: Image.Image) -> tuple[Tensor, Target]:
+        things = [thing for thing in image.objects if not (self.training and thing.crowd)]
         target: dict[str, Any] = {
             "boxes": tv_tensors.BoundingBoxes(
                 torch.tensor([thing.box for thing in things], dtype=torch.float32).reshape(-1, 4),
                 format="XYXY",
-                canvas_size=size,
+                canvas_size=(pixels.height, pixels.width),
             ),
             "labels": torch.tensor([thing.label for thing in things], dtype=torch.int64),
             "area": torch.tensor([thing.area for thing in things], dtype=torch.float32),
             "iscrowd": torch.tensor([int(thing.crowd) for thing in things], dtype=torch.int64),
-            "image_id": torch.tensor(picture.number),
+            "image_id": torch.tensor(image.number),
         }
         if self.masks:
-            target["masks"] = tv_tensors.Mask(torch.from_numpy(picture.masks(things)))
-        image, target = self.transform(tv_tensors.Image(v2.functional.pil_to_tensor(pixels)), target)
+            target["masks"] = tv_tensors.Mask(torch.from_numpy(replace(image, objects=tuple(things)).masks()))
+        shown, target = self.transform(tv_tensors.Image(v2.functional.pil_to_tensor(pixels)), target)
         plain = {name: value.as_subclass(Tensor) for name, value in target.items()}
-        return image.as_subclass(Tensor), plain
+        return shown.as_subclass(Tensor), plain
 
 
-def _check_pictures(found: CocoFile, folder: Path) -> None:
-    """Whether all files are there; folders are listed once, for COCO has 118,000."""
-    folders = Counter(Path(picture.file).parent for picture in found.pictures)
-    there = {
+def _check_images(found: CocoFile, folder: Path) -> None:
+    """Check that all files exist; folders are listed once, because COCO has 118,000 images."""
+    folders = {Path(image.file).parent for image in found.images}
+    present = {
         parent / file.name
         for parent in folders
         if (folder / parent).is_dir()
         for file in (folder / parent).iterdir()
     }
-    missing = [picture for picture in found.pictures if Path(picture.file) not in there]
+    missing = [image for image in found.images if Path(image.file) not in present]
     if missing:
         more = f", and {len(missing) - 1} others," if len(missing) > 1 else ""
         raise UserError(
@@ -408,23 +335,23 @@ def _check_pictures(found: CocoFile, folder: Path) -> None:
         )
 
 
-def _advice(missing: Picture, folder: Path) -> str:
+def _advice(missing: CocoImage, folder: Path) -> str:
     """Why a file may not be found."""
     name = missing.file.replace("\\", "/").rpartition("/")[2]
     if "://" in missing.file:
-        return "file_name is an address on the web, not a file"
+        return "file_name is a URL, not a file"
     if name != missing.file and (folder / name).exists():
         return f"file_name is relative to the folder, which has {name}"
-    return "file_name has \\ where / is meant" if "\\" in missing.file else "wrong folder of pictures?"
+    return "file_name has \\ instead of /" if "\\" in missing.file else "wrong folder of images?"
 
 
 def _check_objects(found: CocoFile) -> None:
     """Without objects nothing is learned, and average precision is not defined."""
-    things = [thing for picture in found.pictures for thing in picture.objects]
-    if all(thing.crowd for thing in things):
+    crowds = Counter(thing.crowd for image in found.images for thing in image.objects)
+    if not crowds[False]:
         raise UserError(
-            f"has no objects in {len(found.pictures)} images: {len(things)} crowds, and {found.dropped} "
-            "boxes without area",
+            f"has no objects in {len(found.images)} images: {crowds[True]} crowds, and {found.dropped} boxes "
+            "without area",
             file=found.path,
             key="annotations",
         )

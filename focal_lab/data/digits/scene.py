@@ -1,19 +1,19 @@
-"""Scenes of handwritten digits: one description, from which every task takes its picture and its labels.
+"""Scenes of handwritten digits: one description from which every task takes its image and its labels.
 
 A scene is a list of stamps on a black canvas. A stamp is a square cut from a source digit, resized, coloured
-and blended onto what is already there with the ink as opacity. Stamps of whole digits are the objects;
-stamps of small crops are the pieces, clutter without a label. Pieces are painted first and objects after
-them in their order, so no piece ever covers a stroke of an object, and a later object covers an earlier one.
+and blended onto the canvas with the ink as opacity. Stamps of whole digits are the objects, stamps of small
+crops are clutter without a label ("pieces"). Pieces are painted first, then the objects in their order: a
+piece never covers a stroke of an object, and a later object covers an earlier one.
 
-`render` and `annotate` take one scene of any composition. `render_batch` paints many scenes of equal
-composition at once, five times faster, and gives the same pixels.
+`render_batch` paints many scenes of equal composition at once, five times faster than `render`, with
+identical pixels.
 
-Shape suffixes: B scenes, N objects of a scene, H W canvas, S side of a stamp. Pictures are uint8 RGB with
-the channels first. Positions and sizes are in pixels; a digit's index counts within its split's `Digits`.
+Shape suffixes: B scenes, N objects of a scene, H W canvas, S side of a stamp. Images are uint8 RGB, channels
+first. Positions and sizes are in px; a digit's index counts within its split's `Digits`.
 """
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ PIECE_SIDE = 8
 # A quarter of full ink makes a pixel part of an object: half would break up the thin strokes of small digits.
 INK = 64
 
-# MNIST centres 20 px of handwriting in 28 px: crops from this range of positions rarely come out empty.
+# MNIST centres 20 px of handwriting in 28 px: crops from this range of positions are rarely empty.
 _FIRST_CROP, _LAST_CROP = 4, DIGIT_SIDE - 4 - PIECE_SIDE
 _DARKEST = 64
 _PLACEMENT_TRIES = 20
@@ -32,14 +32,9 @@ _PLACEMENT_TRIES = 20
 
 @dataclass(frozen=True)
 class Stamp:
-    """A square cut from a source digit, drawn `size` px wide in one colour.
+    """A square cut from a source digit, drawn `size` px wide in one colour (RGB, 0-255).
 
-    Attributes:
-        digit: index of the source digit.
-        top, left: where the upper left corner lies on the canvas.
-        size: side on the canvas.
-        colour: RGB, 0-255.
-        crop_top, crop_left, crop_side: the square within the 28 px of the source digit; all of it by default.
+    `crop_*` is the square within the 28 px of the source digit, by default all of it.
     """
 
     digit: int
@@ -54,9 +49,10 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is drawn on a canvas of height x width pixels, from back to front: pieces, then objects.
+    """What is drawn on a canvas of height x width px; objects are whole digits.
 
-    Every stamp lies inside the canvas. Objects are whole digits; their class is that of the source digit.
+    Raises:
+        ValueError: a stamp leaves the canvas.
     """
 
     height: int
@@ -73,14 +69,13 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Annotations:
-    """Labels of the N objects that can be seen, in the scene's order.
+class SceneLabels:
+    """Labels of the N visible objects, in the scene's order.
 
     Attributes:
         labels: class 0-9, int64, shape (N,).
-        masks: the pixels where the object is seen, bool, shape (N, H, W); masks do not overlap.
-        boxes: (x1, y1, x2, y2) around the mask, float32, shape (N, 4); x2 and y2 are exclusive, so that
-            x2 - x1 is the width.
+        masks: visible pixels, bool, shape (N, H, W); masks do not overlap.
+        boxes: (x1, y1, x2, y2) around the mask, x2 and y2 exclusive, float32, shape (N, 4).
         semantic: class + 1 per pixel, 0 for background and pieces, uint8, shape (H, W).
     """
 
@@ -91,14 +86,8 @@ class Annotations:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One stamp for each of B scenes, none of them resized.
-
-    Attributes:
-        digit, top, left, crop_top, crop_left: `Stamp`'s fields, shape (B,).
-        colour: shape (B, 3).
-        side: both `size` and `crop_side` of all the stamps.
-    """
+class StampLayer:
+    """One stamp for each of B scenes, not resized: `Stamp`'s fields as arrays, shape (B,), colour (B, 3)."""
 
     digit: NDArray[np.int64]
     top: NDArray[np.int64]
@@ -108,31 +97,17 @@ class Layer:
     crop_left: NDArray[np.int64]
     side: int
 
-    def first(self, count: int) -> "Layer":
+    def first(self, count: int) -> "StampLayer":
         """The stamps of the first `count` scenes."""
-        return Layer(
-            digit=self.digit[:count],
-            top=self.top[:count],
-            left=self.left[:count],
-            colour=self.colour[:count],
-            crop_top=self.crop_top[:count],
-            crop_left=self.crop_left[:count],
-            side=self.side,
-        )
+        arrays = {field.name: getattr(self, field.name)[:count] for field in fields(self)[:-1]}
+        return replace(self, **arrays)
 
     def stamp(self, scene: int) -> Stamp:
-        """The stamp that belongs to one of the scenes."""
-        red, green, blue = (int(value) for value in self.colour[scene])
-        return Stamp(
-            digit=int(self.digit[scene]),
-            top=int(self.top[scene]),
-            left=int(self.left[scene]),
-            size=self.side,
-            colour=(red, green, blue),
-            crop_top=int(self.crop_top[scene]),
-            crop_left=int(self.crop_left[scene]),
-            crop_side=self.side,
-        )
+        """The stamp of one of the scenes."""
+        values = (self.digit, self.top, self.left, self.crop_top, self.crop_left)
+        digit, top, left, crop_top, crop_left = (int(array[scene]) for array in values)
+        red, green, blue = self.colour[scene].tolist()
+        return Stamp(digit, top, left, self.side, (red, green, blue), crop_top, crop_left, self.side)
 
 
 @dataclass(frozen=True)
@@ -141,11 +116,11 @@ class SceneBatch:
 
     height: int
     width: int
-    objects: tuple[Layer, ...]
-    pieces: tuple[Layer, ...] = ()
+    objects: tuple[StampLayer, ...]
+    pieces: tuple[StampLayer, ...] = ()
 
     def first(self, count: int) -> "SceneBatch":
-        """The first `count` of the scenes, or all where there are fewer."""
+        """The first `count` scenes, or all if there are fewer."""
         return replace(
             self,
             objects=tuple(layer.first(count) for layer in self.objects),
@@ -153,21 +128,15 @@ class SceneBatch:
         )
 
     def scene(self, index: int) -> Scene:
-        """One of the scenes on its own."""
-        return Scene(
-            height=self.height,
-            width=self.width,
-            objects=tuple(layer.stamp(index) for layer in self.objects),
-            pieces=tuple(layer.stamp(index) for layer in self.pieces),
+        """One of the scenes."""
+        objects, pieces = (
+            tuple(layer.stamp(index) for layer in layers) for layers in (self.objects, self.pieces)
         )
+        return Scene(self.height, self.width, objects, pieces)
 
 
 def render(scene: Scene, digits: Digits) -> NDArray[np.uint8]:
-    """Paint one scene.
-
-    Returns:
-        The picture, shape (3, H, W).
-    """
+    """Paint one scene; the image, shape (3, H, W)."""
     canvas_3HW = np.zeros((3, scene.height, scene.width), np.uint8)
     for stamp in (*scene.pieces, *scene.objects):
         region = (slice(None), *_region(stamp))
@@ -177,17 +146,13 @@ def render(scene: Scene, digits: Digits) -> NDArray[np.uint8]:
 
 
 def render_batch(batch: SceneBatch, digits: Digits) -> NDArray[np.uint8]:
-    """Paint all scenes of a batch at once; each picture equals `render` of its scene.
-
-    Returns:
-        The pictures, shape (B, 3, H, W).
-    """
+    """Paint all scenes of a batch at once; shape (B, 3, H, W), each image equal to `render` of its scene."""
     count = len(batch.objects[0].digit)
     canvas_B3HW = np.zeros((count, 3, batch.height, batch.width), np.uint8)
     every = np.arange(count)
     for layer in (*batch.pieces, *batch.objects):
         side = (layer.side, layer.side)
-        # Views of every possible square: indexing them with positions copies just the squares that are meant.
+        # views of every possible square: indexing with positions copies only the squares that are needed
         crops = np.lib.stride_tricks.sliding_window_view(digits.images, side, axis=(1, 2))
         squares = np.lib.stride_tricks.sliding_window_view(canvas_B3HW, side, axis=(2, 3), writeable=True)
         ink_BSS = crops[layer.digit, layer.crop_top, layer.crop_left]
@@ -196,11 +161,8 @@ def render_batch(batch: SceneBatch, digits: Digits) -> NDArray[np.uint8]:
     return canvas_B3HW
 
 
-def annotate(scene: Scene, digits: Digits) -> Annotations:
-    """Labels for detection, instance and semantic segmentation.
-
-    An object that later ones cover completely is left out: nobody could find it.
-    """
+def annotate(scene: Scene, digits: Digits) -> SceneLabels:
+    """Labels of all objects except those that are fully covered."""
     masks: list[NDArray[np.bool_]] = []
     for stamp in scene.objects:
         mask_HW = np.zeros((scene.height, scene.width), bool)
@@ -213,7 +175,7 @@ def annotate(scene: Scene, digits: Digits) -> Annotations:
     semantic_HW = np.zeros((scene.height, scene.width), np.uint8)
     for label, number in zip(labels_N, seen, strict=True):
         semantic_HW[masks[number]] = label + 1
-    return Annotations(
+    return SceneLabels(
         labels=labels_N,
         masks=np.array([masks[number] for number in seen], bool).reshape(-1, scene.height, scene.width),
         boxes=np.array([_tight_box(masks[number]) for number in seen], np.float32).reshape(-1, 4),
@@ -232,13 +194,13 @@ def random_scene(
     sizes: tuple[int, int] = (DIGIT_SIDE, DIGIT_SIDE),
     max_overlap: float = 0.3,
 ) -> Scene:
-    """Scatter digits and pieces of `digits` over a canvas.
+    """Scatter digits and pieces over a canvas.
 
     Args:
-        rng: the only source of chance.
-        objects: how many digits to place; fewer where no room is left.
-        pieces: how many crops of 8 px to strew under them.
-        sizes: smallest and largest side of a digit's square, both possible.
+        rng: the only source of randomness.
+        objects: how many digits to place; fewer if there is no room.
+        pieces: how many 8 px crops lie under them.
+        sizes: smallest and largest side of a digit's square, inclusive.
         max_overlap: share of the smaller of two digits' squares that the other may cover.
 
     Raises:
@@ -248,11 +210,12 @@ def random_scene(
         raise ValueError(f"a digit of {sizes[1]} px does not fit on a canvas of {height} x {width} px")
     placed: list[Stamp] = []
     for _ in range(objects):
-        digit, colour = int(rng.integers(len(digits))), _random_colour(rng)
+        digit = int(rng.integers(len(digits)))
+        red, green, blue = random_colours(rng, 1)[0].tolist()
         for _ in range(_PLACEMENT_TRIES):
             size = int(rng.integers(sizes[0], sizes[1] + 1))
             top, left = (int(rng.integers(room + 1)) for room in (height - size, width - size))
-            stamp = Stamp(digit, top, left, size, colour)
+            stamp = Stamp(digit, top, left, size, (red, green, blue))
             if all(_overlap(stamp, other) <= max_overlap for other in placed):
                 placed.append(stamp)
                 break
@@ -260,10 +223,12 @@ def random_scene(
     return Scene(height, width, tuple(placed), tuple(clutter.stamp(number) for number in range(pieces)))
 
 
-def random_pieces(rng: np.random.Generator, digit_B: NDArray[np.int64], *, height: int, width: int) -> Layer:
-    """One piece of each given digit: where it is cut, where it goes and its colour are drawn."""
+def random_pieces(
+    rng: np.random.Generator, digit_B: NDArray[np.int64], *, height: int, width: int
+) -> StampLayer:
+    """One piece of each given digit, with random crop, position and colour."""
     count = len(digit_B)
-    return Layer(
+    return StampLayer(
         digit=digit_B,
         top=rng.integers(height - PIECE_SIDE + 1, size=count),
         left=rng.integers(width - PIECE_SIDE + 1, size=count),
@@ -274,10 +239,12 @@ def random_pieces(rng: np.random.Generator, digit_B: NDArray[np.int64], *, heigh
     )
 
 
-def random_digits(rng: np.random.Generator, digit_B: NDArray[np.int64], *, height: int, width: int) -> Layer:
-    """The given digits, unresized, each at a random place of its own canvas and in a random colour."""
+def random_digits(
+    rng: np.random.Generator, digit_B: NDArray[np.int64], *, height: int, width: int
+) -> StampLayer:
+    """The given digits in their own size, each at a random position of its canvas and in a random colour."""
     count = len(digit_B)
-    return Layer(
+    return StampLayer(
         digit=digit_B,
         top=rng.integers(height - DIGIT_SIDE + 1, size=count),
         left=rng.integers(width - DIGIT_SIDE + 1, size=count),
@@ -289,26 +256,16 @@ def random_digits(rng: np.random.Generator, digit_B: NDArray[np.int64], *, heigh
 
 
 def random_colours(rng: np.random.Generator, count: int) -> NDArray[np.uint8]:
-    """Bright colours of any hue, the strongest channel always at 255; shape (count, 3)."""
+    """Bright colours of any hue, the strongest channel always 255; shape (count, 3)."""
     raw = rng.integers(_DARKEST, 256, size=(count, 3))
     strongest: NDArray[np.int64] = raw.max(axis=1, keepdims=True)
     return (raw * 255 // strongest).astype(np.uint8)
 
 
-def _random_colour(rng: np.random.Generator) -> tuple[int, int, int]:
-    red, green, blue = (int(value) for value in random_colours(rng, 1)[0])
-    return red, green, blue
-
-
 def _blend(under: NDArray[np.uint8], colour: NDArray[np.uint8], ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Colour over `under` with ink / 255 as opacity, rounded.
+    """Colour (..., 3) over `under` (..., 3, S, S) with ink / 255 (..., S, S) as opacity, rounded.
 
-    Integers, so that one scene and a batch of them agree to the last bit. 255 * 255 + 127 fits uint16.
-
-    Args:
-        under: shape (..., 3, S, S).
-        colour: shape (..., 3).
-        ink: shape (..., S, S).
+    In integers, so that one scene and a batch agree bit for bit; 255 * 255 + 127 fits uint16.
     """
     opacity = ink[..., None, :, :].astype(np.uint16)
     mixed = under * (255 - opacity) + colour[..., None, None] * opacity
@@ -327,11 +284,7 @@ def _ink(stamp: Stamp, digits: Digits) -> NDArray[np.uint8]:
 
 @functools.cache
 def _resize_weights(old: int, new: int) -> NDArray[np.float64]:
-    """Linear interpolation along one axis, widened when shrinking so that no stroke is skipped.
-
-    Returns:
-        Shape (new, old); each row sums to one.
-    """
+    """Antialiased linear interpolation along one axis, shape (new, old); each row sums to one."""
     scale = old / new
     centres = (np.arange(new) + 0.5) * scale - 0.5
     distance = np.abs(np.arange(old)[None, :] - centres[:, None])

@@ -1,4 +1,4 @@
-"""Image files in folders: which files are images, which are junk, and what is left out.
+"""Lists the image files in folders, and counts what is left out.
 
 Standard library only: processes that read archives import this.
 """
@@ -10,22 +10,22 @@ from pathlib import Path, PurePosixPath
 
 from focal_lab.errors import UserError
 
-# torchvision's; importing it would take a reading process seconds
+# torchvision's; importing it would take seconds
 IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-# What systems and tools put beside images; names that begin with a dot are, too.
+# what systems and tools put beside images, besides names with a leading dot
 _JUNK = {"__macosx", "@eadir", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"}
-# Labels and notes, which nobody takes for images: they are not named.
+# labels and notes, which are not reported
 _NOTES = {".cls", ".csv", ".json", ".md", ".txt", ".xml", ".yaml"}
 JUNK, OUTSIDE, EMPTY = "hidden or system files", "images outside the class folders", "folders without images"
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is called as the images that are read."""
+    """Whether a file has the suffix of an image format that is read."""
     return PurePosixPath(name).suffix.lower() in IMAGES
 
 
 def is_junk(name: str) -> bool:
-    """Whether a file or folder, by its name without those above it, is hidden or the system's own."""
+    """Whether a file or folder is hidden or the system's own, by its last name."""
     return name.startswith(".") or name.lower() in _JUNK
 
 
@@ -35,52 +35,51 @@ class LeftOut:
     def __init__(self) -> None:
         self.kinds: dict[str, tuple[int, str]] = {}
 
-    def add(self, kind: str, name: str) -> None:
-        """One more of a kind."""
-        count, first = self.kinds.get(kind, (0, name))
-        self.kinds[kind] = count + 1, first
+    def add(self, kind: str, name: str, count: int = 1) -> None:
+        """Count one more of a kind, or several."""
+        before, first = self.kinds.get(kind, (0, name))
+        self.kinds[kind] = before + count, first
 
     def add_file(self, name: str) -> None:
-        """One more file that is not called as an image; labels and notes do not count."""
+        """Count a file that is not an image, unless it holds labels or notes."""
         suffix = PurePosixPath(name).suffix.lower()
         if suffix not in _NOTES:
             self.add(f"{suffix} files" if suffix else "files without a suffix", name)
 
     def take(self, other: "LeftOut", below: str) -> None:
-        """All that was left out in a folder."""
+        """Add everything that was left out in the folder `below`."""
         for kind, (count, first) in other.kinds.items():
-            before, known = self.kinds.get(kind, (0, f"{below}/{first}"))
-            self.kinds[kind] = before + count, known
+            self.add(kind, f"{below}/{first}", count)
 
     def __str__(self) -> str:
-        """Such as "3 .heic files (cat/0.heic, ...)"; empty where nothing was left out."""
+        """For example "3 .heic files (cat/0.heic, ...)"."""
         return ", ".join(
             f"{count} {kind} ({first}{', ...' if count > 1 else ''})"
             for kind, (count, first) in sorted(self.kinds.items())
         )
 
     def warn(self, where: Path) -> None:
-        """Say so in one line, once."""
+        """One warning that names everything, if there is anything."""
         if self.kinds:
             warnings.warn(f"{where}: not read: {self}", stacklevel=2)
 
 
-def list_pictures_of(folder: Path, key: str) -> list[Path]:
-    """The images that lie in a folder, by name.
+def list_images(folder: Path, option: str) -> list[Path]:
+    """The images directly in a folder, by name.
 
     Args:
-        folder: where to look; folders in it are not looked into.
-        key: the option that named the folder.
+        folder: where to look.
+        option: the option of the data module that names the folder.
 
     Raises:
         UserError: the folder is missing or has no image in it.
     """
-    key = f"data.init_args.{key}"
+    key = f"data.init_args.{option}"
     if not folder.is_dir():
         raise UserError("is not a folder", file=folder, key=key)
     left, files = LeftOut(), []
-    for name, kind in _entries(folder, left):
-        if kind == "folder":
+    for name, is_folder in _entries(folder, left):
+        if is_folder:
             left.add("folders", name)
         elif is_image(name):
             files.append(folder / name)
@@ -93,15 +92,14 @@ def list_pictures_of(folder: Path, key: str) -> list[Path]:
 
 
 def no_images(left: LeftOut) -> str:
-    """What to say of a folder without images: which are looked for, and what there is."""
+    """The message for a folder without images: which suffixes are looked for, and what was found."""
     return f"has no images ({', '.join(IMAGES)})" + (f"; found {left}" if left.kinds else "")
 
 
 def images_below(folder: Path, left: LeftOut) -> list[str]:
-    """Paths below a folder of all images in it and in folders of it, in the order of torchvision's.
+    """Relative paths of all images in a folder and its subfolders, in torchvision's order.
 
-    Raises:
-        UserError: a folder cannot be listed.
+    Raises UserError if a folder cannot be listed.
     """
     found: list[tuple[str, str]] = []
     for below, name in _walk(folder, "", left, _above(folder)):
@@ -114,7 +112,7 @@ def images_below(folder: Path, left: LeftOut) -> list[str]:
 
 
 def has_images(folder: Path) -> bool:
-    """Whether there is an image in a folder or in folders of it; looks no further than the first."""
+    """Whether there is an image in a folder or its subfolders; stops at the first."""
     return any(is_image(name) for _, name in _walk(folder, "", LeftOut(), _above(folder)))
 
 
@@ -136,8 +134,8 @@ def _walk(
         left.add("links to a folder above them", below)
         return
     folders = []
-    for name, kind in _entries(folder / below, left, below):
-        if kind == "folder":
+    for name, is_folder in _entries(folder / below, left, below):
+        if is_folder:
             folders.append(name)
         else:
             yield below, name
@@ -145,18 +143,16 @@ def _walk(
         yield from _walk(folder, f"{below}{name}/", left, here)
 
 
-def _entries(folder: Path, left: LeftOut, below: str = "") -> list[tuple[str, str]]:
-    """Names in a folder, sorted, each with "file" or "folder"; junk is counted."""
+def _entries(folder: Path, left: LeftOut, below: str = "") -> list[tuple[str, bool]]:
+    """Names in a folder, sorted, each with whether it is a folder; junk is counted."""
     found = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if is_junk(entry.name):
                     left.add(JUNK, below + entry.name)
-                elif entry.is_dir():
-                    found.append((entry.name, "folder"))
-                elif entry.is_file():
-                    found.append((entry.name, "file"))
+                elif entry.is_dir() or entry.is_file():
+                    found.append((entry.name, entry.is_dir()))
                 else:
                     left.add("broken links or devices", below + entry.name)
     except OSError as error:

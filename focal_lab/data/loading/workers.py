@@ -1,4 +1,4 @@
-"""How many processes prepare batches, where nobody says."""
+"""The number of worker processes where `num_workers` is not set."""
 
 import math
 import os
@@ -7,28 +7,21 @@ from typing import Any
 
 import torch
 
-# More did not help where anything was measured, and each holds two batches and its own open files.
+# More did not help in any measurement, and each holds two batches and its own open files.
 _MOST = 16
-_TOO_FEW = 2  # cores that are all needed to train
+_TOO_FEW = 2  # cores that are all needed for training
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use: its affinity, and what its container allows.
-
-    A container's quota may be a fraction; what is left of a core counts as one.
-    """
+    """CPU cores that this process may use, by its affinity and its container's quota, rounded up."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_quota(_CGROUPS)
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
 def cgroup_quota(root: Path) -> float | None:
-    """Cores' worth of time that a container may use; None where nothing limits it.
-
-    Args:
-        root: where the kernel shows control groups, of version 2 or 1.
-    """
+    """CPU cores that a container may use, None for no limit; `root` holds control groups, version 1 or 2."""
     try:
         if (root / "cpu.max").exists():
             quota, period = (root / "cpu.max").read_text(encoding="ascii").split()
@@ -38,18 +31,18 @@ def cgroup_quota(root: Path) -> float | None:
                 for name in ("quota", "period")
             )
         return float(quota) / float(period) if float(quota) > 0 else None
-    except (OSError, ValueError):  # not there, or "max"
+    except (OSError, ValueError):  # missing, or "max"
         return None
 
 
 def choose_workers(trainer: Any = None) -> int:
-    """Processes that prepare the batches of one training process.
+    """Worker processes for one training process.
 
     On a GPU: this process's share of the cores, or of those that a sweep gave to its run. On the CPU, where
     the cores train: one, and none up to two cores, which it would only take from the training (docs/data.md).
 
     Args:
-        trainer: a Lightning trainer; None where there is none, then one process is assumed.
+        trainer: a Lightning trainer; without one, one process is assumed.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     local = 1

@@ -10,18 +10,18 @@ _TRIES = 10
 
 
 class RandomScaleCrop(v2.Transform):  # type: ignore[misc]
-    """Resize a picture by a random factor and cut a square out, as UPerNet is trained on ADE20K.
+    """Resize an image by a random factor and crop a square, as UPerNet is trained on ADE20K.
 
-    Where the picture is smaller than the square it is filled up with the mean colour, and the mask with the
-    label of pixels that do not count. Masks take the nearest label and are never interpolated.
+    A smaller image is padded with the mean colour, and its mask with the label of pixels that do not count.
+    Masks take the nearest label.
 
     Args:
         size: side of the square, px.
-        sides: a picture is first fitted to this shorter and longer side.
+        sides: an image is first fitted to this shorter and longer side.
         factors: range of the random factor on both.
         ignored: label of pixels that do not count.
         most: crops of which one class takes more than this share are drawn again.
-        fill: colour around pictures, 0 to 255.
+        fill: colour of the padding, 0 to 255.
     """
 
     def __init__(
@@ -46,9 +46,7 @@ class RandomScaleCrop(v2.Transform):  # type: ignore[misc]
         image = v2.functional.resize(image, new, antialias=True)
         mask = v2.functional.resize(mask, new, interpolation=v2.InterpolationMode.NEAREST)
         for attempt in range(_TRIES):
-            top, left = (
-                int(torch.randint(max(0, length - self.size) + 1, ())) for length in (new[0], new[1])
-            )
+            top, left = (int(torch.randint(max(0, length - self.size) + 1, ())) for length in new)
             cut = mask[top : top + self.size, left : left + self.size]
             if attempt == _TRIES - 1 or self._varied(cut):
                 break

@@ -1,4 +1,4 @@
-"""What masks have in them: pixels of each class, and of none.
+"""Reads masks of class numbers, and counts the pixels of each class.
 
 Shape suffixes: H W size of an image in px, L labels.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from focal_lab.data.classification.class_names import some
 from focal_lab.errors import UserError
@@ -20,10 +21,10 @@ _LISTED = 10
 
 @dataclass(frozen=True)
 class MaskClasses:
-    """The classes that masks should have.
+    """What the numbers in masks mean.
 
     Attributes:
-        names: in the order of the labels.
+        names: of the classes, in the order of their labels.
         ignored: number, and label, of pixels that do not count.
         first: number of the first class; lower ones do not count either.
 
@@ -44,17 +45,51 @@ class MaskClasses:
                 key="data.init_args.ignore_index",
             )
 
+    def labels(self, file: Path | None) -> NDArray[Any]:
+        """Read a mask: labels from 0, uint8 or int32, shape (H, W).
+
+        Raises UserError if it cannot be read, or has a number in it that is not a class.
+        """
+        assert file is not None
+        try:
+            with Image.open(file) as opened:
+                numbers_HW = np.array(opened)
+        except Exception as error:  # what Pillow raises for damaged files depends on the format
+            raise UserError(f"cannot be read as a mask ({error})", file=file) from error
+        return self.from_numbers(numbers_HW, file)
+
+    def from_numbers(self, numbers_HW: NDArray[Any], file: Path) -> NDArray[Any]:
+        """Labels from a mask's numbers; raises UserError for one that is not a class."""
+        if numbers_HW.min(initial=0) < 0:
+            reason = f"has the value {numbers_HW.min()}, and classes count from {self.first}"
+            raise UserError(reason, file=file)
+        counts, end = np.bincount(numbers_HW.ravel(), minlength=1), len(self.names) + self.first
+        present = np.flatnonzero(counts)
+        wrong = [number for number in present.tolist() if number != self.ignored and number >= end]
+        if wrong:
+            more = f" or {self.ignored}" if self.ignored >= end else ""
+            raise UserError(
+                f"has the value {wrong[0]} in {counts[wrong[0]]} pixels, and there are {len(self.names)} "
+                f"classes (use {self.first} to {end - 1}{more}; name more classes, or set "
+                "data.init_args.ignore_index to a number that does not count)",
+                file=file,
+            )
+        table = np.arange(max(int(present.max(initial=0)), self.ignored) + 1) - self.first
+        table[: self.first], table[self.ignored] = self.ignored, self.ignored
+        kind = np.uint8 if max(self.ignored, len(self.names)) < 256 else np.int32
+        return np.asarray(table.astype(kind)[numbers_HW])
+
     def count(self, label_HW: NDArray[Any]) -> NDArray[np.int64]:
-        """Pixels of each label in a mask, shape (L,); of the ignored one at its own place."""
+        """Pixels of each label in a mask, shape (L,), including the ignored one."""
         return np.bincount(label_HW.ravel(), minlength=self.ignored + 1)
 
-    def check(self, count_L: NDArray[np.int64], folder: Path, key: str, masks: int) -> None:
+    def check(self, count_L: NDArray[np.int64], folder: Path, option: str, masks: int) -> None:
         """Warn of classes that never occur.
 
         Args:
             count_L: from `count`, summed over masks.
             folder: of the masks.
-            key: the option that names it.
+            option: that names it.
             masks: how many were counted.
 
         Raises:
@@ -68,7 +103,7 @@ class MaskClasses:
                 f"all {left_out} pixels of {masks} masks are {meaning}, which is ignored (change their "
                 "numbers, ignore_index or reduce_zero_label)",
                 file=folder,
-                key=key,
+                key=f"data.init_args.{option}",
             )
         missing = [name for name, count in zip(self.names, per_class, strict=True) if not count]
         if not missing:

@@ -1,6 +1,6 @@
-"""Semantic segmentation data: a folder of pictures, and one of masks with a class number in every pixel.
+"""Semantic segmentation data: a folder of images, and one of masks with a class number in every pixel.
 
-Shape suffixes: H W size of a picture in px.
+Shape suffixes: H W size of an image in px.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,9 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
-from numpy.typing import NDArray
-from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -20,65 +17,63 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from focal_lab.backbones.options import Size
-from focal_lab.data.loading.collate import Batch, Target, as_lists
-from focal_lab.data.loading.decode import load_picture
-from focal_lab.data.loading.list_files import list_pictures_of
+from focal_lab.data.loading.collate import Batch, Target
+from focal_lab.data.loading.decode import load_image
+from focal_lab.data.loading.labelled_folders import LabelledFoldersDataModule
+from focal_lab.data.loading.list_files import list_images
 from focal_lab.data.option_checks import check
-from focal_lab.data.overlap import all_among, warn_of_training
+from focal_lab.data.overlap import warn_of_training
 from focal_lab.data.segmentation.crops import RandomScaleCrop
 from focal_lab.data.segmentation.mask_classes import MaskClasses
 from focal_lab.data.segmentation.mask_files import (
     THREADS,
-    Numbering,
-    Pair,
+    MaskedImage,
     check_palettes,
-    find_pairs,
+    find_masked_images,
     mask_size,
     read_classes,
 )
-from focal_lab.data.sources.present import check_present
-from focal_lab.errors import UserError
 
-# Masks that are looked into without `check_masks`.
+# Masks that are read without `check_masks`.
 _SAMPLED = 32
 # Validation images whose headers are read to learn how large images are.
 _MEASURED = 100
 
 
-class SegmentationFolder(LightningDataModule):
-    """Any pair of folders with pictures and masks: NAME.jpg (or another format) and NAME.png.
+class SegmentationFolder(LabelledFoldersDataModule):
+    """A folder of images and one of masks: NAME.jpg (or another format) and NAME.png.
 
     A mask is a PNG with the number of a class in every pixel. Training sees random crops, evaluation whole
-    pictures of their own size, which the task resizes. What becomes of odd images is in docs/data.md; EXIF
+    images in their own size, which the task resizes. docs/data.md says how unusual images are read; the EXIF
     orientation is followed unless only the image as it is stored has the size of its mask.
 
     Args:
         root: folder that the other paths are relative to.
-        train_images: folder of training pictures.
+        train_images: folder of training images.
         train_masks: their masks.
-        val_images: folder of validation pictures.
+        val_images: folder of validation images.
         val_masks: their masks.
-        test_images: folder of test pictures; None for those of validation.
+        test_images: folder of test images; None for those of validation.
         test_masks: their masks; None for those of validation.
-        predict_images: folder of pictures to predict; None for the test pictures.
+        predict_images: folder of images to predict; None for the test images.
         classes: file with the names of the classes in the order of their numbers: a JSON list, a JSON object
             with a list under "classes", or a text file with one name a line.
         ignore_index: number in the masks of pixels that do not count; the task takes it from here.
         reduce_zero_label: whether 0 in the masks means no class, and 1 the first one, as in ADE20K; both 0
             and `ignore_index` are then left out.
-        palette_masks: whether masks with a palette are taken, and their palette indices are the classes.
-        check_masks: whether all masks are read before training to see whether their numbers are classes, and
-            which of them occur; otherwise 32 of each split.
+        palette_masks: whether masks with a palette are accepted, whose palette indices are the classes.
+        check_masks: whether all masks are read before training to check their numbers and count their
+            classes; otherwise 32 of each split.
         image_size: side of training crops, px.
-        short_side: training pictures are first resized to this shorter side ...
-        long_side: ... or, where that is less, to this longer one, and both times a random factor.
+        short_side: training images are first resized to this shorter side ...
+        long_side: ... or, if that is smaller, to this longer one, times a random factor.
         scale_range: smallest and largest such factor.
-        most_of_one_class: crops of which one class takes more than this share are drawn again, ten times at
-            most.
-        flip: probability that a training picture is mirrored.
-        photometric: whether brightness, contrast, saturation and hue of training pictures are changed.
-        batch_size: pictures per batch and process. The last incomplete training batch is dropped.
-        num_workers: processes that read pictures.
+        most_of_one_class: crops of which one class takes more than this share are drawn again, at most ten
+            times.
+        flip: probability that a training image is mirrored.
+        photometric: whether brightness, contrast, saturation and hue of training images are changed.
+        batch_size: images per batch and process. The last incomplete training batch is dropped.
+        num_workers: worker processes that read images.
         mean: of the channels on a scale of 0 to 1, subtracted.
         std: of the channels on a scale of 0 to 1, divided by.
 
@@ -87,7 +82,7 @@ class SegmentationFolder(LightningDataModule):
             a machine that does not have them.
     """
 
-    channels = 3
+    labels = "masks"
 
     def __init__(
         self,
@@ -118,210 +113,134 @@ class SegmentationFolder(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        for option in ("image_size", "short_side", "batch_size"):
-            check(option, self.hparams[option], self.hparams[option] >= 1, "use 1 or more")
+        self.begin({"image_size": 1, "short_side": 1})
         check("long_side", long_side, long_side >= short_side, f"use short_side, {short_side}, or more")
         check("scale_range", scale_range, 0 < scale_range[0] <= scale_range[1], "use a rising pair above 0")
         check("most_of_one_class", most_of_one_class, 0 < most_of_one_class <= 1, "use more than 0, up to 1")
-        check("flip", flip, 0 <= flip <= 1, "use 0 to 1")
-        check("num_workers", num_workers, num_workers >= 0, "use 0 or more")
         check("ignore_index", ignore_index, 0 <= ignore_index < 2**16, "use 0 to 65535")
-        check("std", std, min(std) > 0, "use positive values")
-        if (test_images is None) != (test_masks is None):
-            raise UserError("test_images and test_masks go together", key="data.init_args.test_images")
-        self.root = Path(root)
-        self._places = {
-            "train": (train_images, train_masks),
-            "val": (val_images, val_masks),
-            "test": (test_images or val_images, test_masks or val_masks),
-        }
-        self.batch_size, self.num_workers = batch_size, num_workers
-        self.ignore_index = ignore_index
-        self.mean, self.std = tuple(mean), tuple(std)
+        self.ignore_index, self._first = ignore_index, int(reduce_zero_label)
         self._names: tuple[str, ...] | None = None
-        self._pairs: dict[str, list[Pair]] = {}
+        self._listed: dict[str, list[MaskedImage]] = {}
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes in the order of their labels.
 
-        Raises:
-            UserError: the file of names is missing or something else.
+        Raises UserError if the file of names is missing or wrong.
         """
         if self._names is None:
             self._names = read_classes(self.root / self.hparams["classes"])
         return self._names
 
     @property
-    def num_classes(self) -> int:
-        """How many classes there are."""
-        return len(self.class_names)
-
-    @property
     def category_ids(self) -> tuple[int, ...]:
         """The number of each class in the masks."""
-        first = int(self.hparams["reduce_zero_label"])
-        return tuple(range(first, first + self.num_classes))
+        return tuple(range(self._first, self._first + self.num_classes))
 
     def check_files(self) -> None:
-        """Look whether all folders and the file of names exist; raises UserError where one does not."""
-        folders = {
-            f"{split}_{kind}": place
-            for split, places in self._places.items()
-            for kind, place in zip(("images", "masks"), places, strict=True)
-        }
-        check_present(self.root, folders, {"classes": self.hparams["classes"]})
+        """Check that all folders and the file of names exist; raises UserError if not."""
+        self.check_paths(classes=self.hparams["classes"])
 
     def evaluation_image_sizes(self) -> list[Size]:
-        """Height and width of the first validation images, by their masks, which are the right way up.
+        """Height and width of the first validation images, by their masks, which are upright.
 
-        Raises:
-            UserError: the folder is missing or empty, or a mask cannot be read.
+        Raises UserError if the folder is missing or empty, or a mask cannot be read.
         """
-        files = list_pictures_of(self.root / self._places["val"][1], "val_masks")
+        files = list_images(self.path("val", "masks"), "val_masks")
         return [mask_size(file) for file in files[:_MEASURED]]
 
-    def pairs(self, split: str) -> list[Pair]:
-        """Pictures and masks of a split, listed at the first call.
+    def masked_images(self, split: str) -> list[MaskedImage]:
+        """Images and masks of a split, listed at the first call.
 
-        Raises:
-            UserError: a folder or a mask is missing, or a mask does not fit its picture.
+        Raises UserError if a folder or a mask is missing, or a mask does not fit its image.
         """
-        if split not in self._pairs:
-            images, masks = (self.root / place for place in self._places[split])
-            self._pairs[split] = find_pairs(images, masks, split, self.hparams["palette_masks"])
-        return self._pairs[split]
+        if split not in self._listed:
+            images, masks = self.path(split), self.path(split, "masks")
+            palette = self.hparams["palette_masks"]
+            self._listed[split] = find_masked_images(images, masks, split, palette)
+        return self._listed[split]
+
+    def files(self, split: str) -> list[Path]:
+        return [one.image for one in self.masked_images(split)]
 
     def setup(self, stage: str) -> None:
-        """List the files that a stage needs and look into the masks.
+        """List the files that a stage needs and check the masks.
 
-        Raises:
-            UserError: something is missing or wrong.
+        Raises UserError if something is missing or wrong.
         """
         if stage == "predict" and self.hparams["predict_images"] is not None:
             _ = self.predict_files
             return
         splits = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",))
-        listed = [pair for split in splits for pair in self.pairs(split)]
-        check_palettes(listed, len(self.category_ids) + int(self.hparams["reduce_zero_label"]))
+        listed = [one for split in splits for one in self.masked_images(split)]
+        check_palettes(listed, self.num_classes + self._first)
         for split in splits:
             if stage != "predict" and (self.trainer is None or self.trainer.is_global_zero):
                 self._check_masks(split)
         if stage == "fit":
             for split in ("val", "test"):
-                warn_of_training(split, *(self.root / self._places[name][0] for name in (split, "train")))
-        if stage == "fit" and len(self.pairs("train")) < self.batch_size:
-            raise UserError(
-                f"{self.batch_size} is more than the {len(self.pairs('train'))} training pictures (lower it)",
-                key="data.init_args.batch_size",
-            )
+                warn_of_training(split, self.path(split), self.path("train"))
+            self.check_batch_size(len(self.masked_images("train")), "")
 
     def _check_masks(self, split: str) -> None:
-        """Read masks, a few without `check_masks`, and see what is in them."""
-        classes = MaskClasses(self.class_names, self.ignore_index, int(self.hparams["reduce_zero_label"]))
-        pairs, dataset = self.pairs(split), self._dataset(split)
+        """Read masks, a few without `check_masks`, and count their classes."""
+        classes = MaskClasses(self.class_names, self.ignore_index, self._first)
+        listed = self.masked_images(split)
         if not self.hparams["check_masks"]:
-            pairs = pairs[:: -(-len(pairs) // _SAMPLED)]
+            listed = listed[:: -(-len(listed) // _SAMPLED)]
         with ThreadPoolExecutor(THREADS) as threads:
-            counted = sum(threads.map(lambda pair: classes.count(dataset.labels(pair)), pairs))
-        folder = self.root / self._places[split][1]
-        classes.check(np.asarray(counted), folder, f"data.init_args.{split}_masks", len(pairs))
+            counted = sum(threads.map(lambda one: classes.count(classes.labels(one.mask)), listed))
+        classes.check(np.asarray(counted), self.path(split, "masks"), f"{split}_masks", len(listed))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches: a list of normalised crops (3, image_size, image_size) and a list of masks."""
-        return self._loader(self._dataset("train"), shuffle=True, drop_last=True)
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """All validation pictures in order, of their own size."""
-        return self._loader(self._dataset("val"))
-
-    @property
-    def tests_on_validation(self) -> bool:
-        """Whether the test images are those of validation, or links to them."""
-        if self._places["test"] == self._places["val"]:
-            return True
-        if not all(
-            (self.root / place).exists() for split in ("test", "val") for place in self._places[split]
-        ):
-            return False
-        return all_among(*([str(pair.picture) for pair in self.pairs(split)] for split in ("test", "val")))
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """All test pictures in order, of their own size."""
-        return self._loader(self._dataset("test"))
+        dataset = self.dataset("train")
+        return self.loader(dataset, shuffle=True, batch_size=self.batch_size, drop_last=True)
 
     def test_images(self) -> Iterator[tuple[str, str]]:
         """File of each test image, in order, and file and bytes of its mask, which is not read."""
-        for pair in self.pairs("test"):
-            mask = pair.mask
-            yield pair.picture.name, "" if mask is None else f"{mask.name} {mask.stat().st_size}"
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """The pictures of `predict_images`, or those of the test."""
-        files = self.predict_files
-        if files is None:
-            return self.test_dataloader()
-        return self._loader(self._pictures([Pair(file, None) for file in files]))
+        for one in self.masked_images("test"):
+            assert one.mask is not None
+            yield one.image.name, f"{one.mask.name} {one.mask.stat().st_size}"
 
     @property
-    def predict_files(self) -> list[Path] | None:
-        """The pictures of `predict_images` by name; those of the test if there is no such folder.
+    def predict_files(self) -> list[Path]:
+        """The images of `predict_images` by name, or those of the test.
 
-        Raises:
-            UserError: the folder is missing or has no picture in it.
+        Raises UserError if the folder is missing or has no image in it.
         """
-        if self.hparams["predict_images"] is None:
-            return [pair.picture for pair in self.pairs("test")]
-        return list_pictures_of(self.root / self.hparams["predict_images"], "predict_images")
+        found = super().predict_files
+        return self.files("test") if found is None else found
 
-    def _dataset(self, split: str) -> "SegmentationPictures":
-        return self._pictures(self.pairs(split), self._augmentation() if split == "train" else None)
-
-    def _pictures(self, pairs: Sequence[Pair], augment: v2.Compose | None = None) -> "SegmentationPictures":
-        return SegmentationPictures(
-            pairs,
-            Numbering(
-                len(self.class_names) if any(pair.mask for pair in pairs) else 0,
-                self.ignore_index,
-                bool(self.hparams["reduce_zero_label"]),
-            ),
-            v2.Compose(
-                [
-                    *(augment.transforms if augment else ()),
-                    v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
-                    v2.Normalize(list(self.mean), list(self.std)),
-                ]
-            ),
+    def dataset(self, split: str) -> "MaskedImages":
+        classes = MaskClasses(self.class_names, self.ignore_index, self._first)
+        augment = self._augmentation() if split == "train" else []
+        return MaskedImages(
+            self.masked_images(split), classes, v2.Compose([*augment, *self._normalisation()])
         )
 
-    def _augmentation(self) -> v2.Compose:
+    def unlabelled(self, files: Sequence[Path]) -> "MaskedImages":
+        images = [MaskedImage(file, None) for file in files]
+        return MaskedImages(images, None, v2.Compose(self._normalisation()))
+
+    def _normalisation(self) -> list[v2.Transform]:
+        return [
+            v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
+            v2.Normalize(list(self.mean), list(self.std)),
+        ]
+
+    def _augmentation(self) -> list[v2.Transform]:
         options = self.hparams
+        crop = RandomScaleCrop(
+            options["image_size"],
+            (options["short_side"], options["long_side"]),
+            tuple(options["scale_range"]),
+            self.ignore_index,
+            options["most_of_one_class"],
+            [round(255 * value) for value in self.mean],
+        )
         colours = [v2.RandomPhotometricDistort(p=0.5)] if options["photometric"] else []
-        return v2.Compose(
-            [
-                RandomScaleCrop(
-                    options["image_size"],
-                    (options["short_side"], options["long_side"]),
-                    tuple(options["scale_range"]),
-                    self.ignore_index,
-                    options["most_of_one_class"],
-                    [round(255 * value) for value in self.mean],
-                ),
-                v2.RandomHorizontalFlip(options["flip"]),
-                *colours,
-            ]
-        )
-
-    def _loader(self, dataset: "SegmentationPictures", **options: Any) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=as_lists,
-            **options,
-        )
+        return [crop, v2.RandomHorizontalFlip(options["flip"]), *colours]
 
 
 class Ade20kDataModule(SegmentationFolder):
@@ -342,42 +261,29 @@ class Ade20kDataModule(SegmentationFolder):
         super().__init__(root, classes=classes, reduce_zero_label=reduce_zero_label, **options)
 
 
-class SegmentationPictures(Dataset[tuple[Tensor, Target]]):
-    """Pictures with the class of every pixel.
+class MaskedImages(Dataset[tuple[Tensor, Target]]):
+    """Images with the class of every pixel.
 
-    An item is a normalised picture, float32 (3, H, W), and a dictionary: `mask`, uint8 (H, W) or int32 where
-    there are more than 255 classes, and `image_id`, int64 (), the number of the picture.
+    An item is a normalised image, float32 (3, H, W), and its target: `image_id`, int64 (), the index of the
+    image, and `mask`, uint8 (H, W), or int32 for more than 255 classes, unless images are to be predicted.
     """
 
-    def __init__(self, pairs: Sequence[Pair], numbering: Numbering, transform: v2.Compose) -> None:
-        self.pairs, self.numbering, self.transform = pairs, numbering, transform
+    def __init__(
+        self, images: Sequence[MaskedImage], classes: MaskClasses | None, transform: v2.Compose
+    ) -> None:
+        self.images, self.classes, self.transform = images, classes, transform
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Target]:
-        pair = self.pairs[index]
-        label_HW = None if pair.mask is None else self.labels(pair)
-        pixels = load_picture(pair.picture, None if label_HW is None else label_HW.shape[::-1])
-        assert label_HW is None or pixels.size == label_HW.shape[::-1]  # `find_pairs` has compared them
-        image = tv_tensors.Image(v2.functional.pil_to_tensor(pixels))
-        number = torch.tensor(index)
-        if label_HW is None:
+        one, number = self.images[index], torch.tensor(index)
+        if self.classes is None:
+            image = tv_tensors.Image(v2.functional.pil_to_tensor(load_image(one.image)))
             return self.transform(image).as_subclass(Tensor), {"image_id": number}
+        label_HW = self.classes.labels(one.mask)
+        pixels = load_image(one.image, label_HW.shape[::-1])
+        assert pixels.size == label_HW.shape[::-1]  # `find_masked_images` has compared them
+        image = tv_tensors.Image(v2.functional.pil_to_tensor(pixels))
         image, mask = self.transform(image, tv_tensors.Mask(torch.from_numpy(label_HW)))
         return image.as_subclass(Tensor), {"mask": mask.as_subclass(Tensor), "image_id": number}
-
-    def labels(self, pair: Pair) -> NDArray[Any]:
-        """The mask of a picture, labels from 0.
-
-        Raises:
-            UserError: it cannot be read, or has a number in it that is no class.
-        """
-        assert pair.mask is not None
-        try:
-            with Image.open(pair.mask) as opened:
-                numbers_HW = np.array(opened)
-        except Exception as error:
-            # Pillow tells damage by OSError, SyntaxError, ValueError and struct.error
-            raise UserError(f"cannot be read as a mask ({error})", file=pair.mask) from error
-        return self.numbering.labels(numbers_HW, pair.mask)

@@ -1,25 +1,32 @@
-"""Where classified pictures lie: files, archives, tables or arrays behind one small interface."""
+"""What all sources of classified images share: files, archives, tables and arrays behind one interface."""
 
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-UNKNOWN = -1  # the label of a picture without one
+from focal_lab.errors import UserError
+
+UNKNOWN = -1  # the label of an image without one
+# names of the splits' folders and files: ours, then Hugging Face's and other common ones
+SPLIT_NAMES = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
+# ImageNet's largest version has 21,841; a label far above is a mistake, and would exhaust the memory
+_MOST_CLASSES = 1_000_000
 
 
-class Source(ABC):
-    """Pictures with a label each; can be pickled, and read by several processes after a fork.
+class ImageSource(ABC):
+    """Images with a label each; can be pickled, and read by several processes after a fork.
 
     Attributes:
         labels: int64, shape (N,); UNKNOWN where there is none.
-        groups: the block of storage of each picture, int64, shape (N,), ascending; None where any picture is
-            as near as any other. Whoever reads one picture of a block has read the others.
+        groups: the block of storage that each image is in, int64, shape (N,), ascending; reading one image of
+            a block reads the others. None if images are stored one by one.
     """
 
     labels: NDArray[np.int64]
@@ -30,21 +37,59 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, index: int) -> bytes | Image.Image:
-        """A picture, encoded as it is stored, or as it is where nothing is encoded."""
+        """An image, encoded if it is stored encoded."""
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """Where a picture comes from, for people: a path where it has one."""
+        """The image's path, or another description of where it is stored."""
 
 
-S = TypeVar("S", bound=Source)
+S = TypeVar("S", bound=ImageSource)
+
+
+@dataclass(frozen=True)
+class SplitImages(ABC):
+    """The images of a split, before it is known which label each class gets.
+
+    Attributes:
+        where: folder or file that messages name.
+        classes: names of its classes, in their order.
+        fixed: whether the files themselves number the classes, so that all splits must agree.
+    """
+
+    where: Path
+    classes: Sequence[str]
+
+    @property
+    def fixed(self) -> bool:
+        return False
+
+    @abstractmethod
+    def source(self, classes: Sequence[str]) -> ImageSource:
+        """The images, labelled by their index in `classes`."""
+
+
+@dataclass(frozen=True)
+class LabelledImages(SplitImages, Generic[S]):
+    """Images that already have labels, by their index in their own `classes`."""
+
+    own: S
+    numbered: bool = False
+
+    @property
+    def fixed(self) -> bool:
+        return self.numbered
+
+    def source(self, classes: Sequence[str]) -> S:
+        labels = {name: label for label, name in enumerate(classes)}
+        return relabelled(self.own, [labels[name] for name in self.classes])
 
 
 class Names:
-    """Many texts as one block of memory.
+    """Many strings as one block of memory.
 
-    A million `str` objects take 100 MB more, and that in each process of a loader: Python counts references
-    in the objects themselves, so that pages shared after a fork become copies.
+    A million `str` objects take 100 MB more in each worker process: reference counts are in the objects
+    themselves, so that pages shared after a fork become copies.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -61,14 +106,21 @@ class Names:
 
 
 def relabelled(source: S, labels: Sequence[int]) -> S:
-    """The same pictures, where what was label i is labels[i]; UNKNOWN stays."""
+    """The same images with label i replaced by labels[i]; UNKNOWN stays."""
     other = copy.copy(source)
-    # its index, -1, is that of the last place
+    # UNKNOWN is -1, the index of the last entry
     other.labels = np.array([*labels, UNKNOWN], np.int64)[source.labels]
     return other
 
 
-class FileSource(Source):
+def numbers_to(last: int, where: Path) -> list[str]:
+    """Class names "0" to `last`; raises UserError if there are too many."""
+    if last >= _MOST_CLASSES:
+        raise UserError(f"has the label {last}; up to {_MOST_CLASSES - 1} can be read", file=where)
+    return [str(number) for number in range(last + 1)]
+
+
+class FileSource(ImageSource):
     """Files under a folder."""
 
     def __init__(self, folder: Path, names: Sequence[str], labels: Sequence[int]) -> None:
@@ -76,47 +128,35 @@ class FileSource(Source):
         self.labels = np.asarray(labels, np.int64).reshape(-1)
 
     def read(self, index: int) -> bytes:
-        """The file's bytes."""
         return Path(self.name(index)).read_bytes()
 
     def name(self, index: int) -> str:
-        """The file's path."""
         return str(self.folder / self._names[index])
 
 
-class ArraySource(Source):
-    """Pictures in memory.
+class ArraySource(ImageSource):
+    """Images in memory: uint8, shape (N, H, W) or (N, H, W, 3), called `origin` and their index."""
 
-    Args:
-        pictures: uint8, shape (N, H, W) for grey ones or (N, H, W, 3).
-        labels: int64, shape (N,).
-        origin: what to call them.
-    """
-
-    def __init__(self, pictures: NDArray[np.uint8], labels: NDArray[np.int64], origin: str) -> None:
-        self.pictures, self.labels, self.origin = pictures, labels, origin
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], origin: str) -> None:
+        self.images, self.labels, self.origin = images, labels, origin
 
     def read(self, index: int) -> Image.Image:
-        """The picture."""
-        return Image.fromarray(self.pictures[index])
+        return Image.fromarray(self.images[index])
 
     def name(self, index: int) -> str:
-        """The array's name and the picture's place in it."""
         return f"{self.origin} {index}"
 
 
-class PartSource(Source):
-    """Some pictures of another source, in their order there."""
+class PartSource(ImageSource):
+    """Some images of another source, in their order there."""
 
-    def __init__(self, whole: Source, chosen: NDArray[np.int64]) -> None:
+    def __init__(self, whole: ImageSource, chosen: NDArray[np.int64]) -> None:
         self.whole, self.chosen = whole, np.sort(chosen)
         self.labels = whole.labels[self.chosen]
         self.groups = None if whole.groups is None else whole.groups[self.chosen]
 
     def read(self, index: int) -> bytes | Image.Image:
-        """The picture."""
         return self.whole.read(int(self.chosen[index]))
 
     def name(self, index: int) -> str:
-        """Its name in the whole."""
         return self.whole.name(int(self.chosen[index]))

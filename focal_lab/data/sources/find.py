@@ -1,4 +1,4 @@
-"""What lies under the root of a classification data set, and which of it belongs to which split."""
+"""Finds the images of each split under the root of a classification data set."""
 
 import re
 import warnings
@@ -17,10 +17,10 @@ from focal_lab.data.loading.list_files import (
     is_junk,
     no_images,
 )
+from focal_lab.data.option_checks import ROOT_KEY
 from focal_lab.data.sources.archive_index import SUFFIXES
 from focal_lab.data.sources.archives import open_archives
-from focal_lab.data.sources.base import FileSource
-from focal_lab.data.sources.found import CALLED, ROOT_KEY, Found
+from focal_lab.data.sources.base import SPLIT_NAMES, FileSource, SplitImages
 from focal_lab.data.sources.parquet import Columns, open_tables
 from focal_lab.errors import UserError
 
@@ -29,14 +29,13 @@ _COMPRESSED = re.compile(r".*\.(tgz|tbz2?|txz|tzst|tar\.(gz|bz2|xz|zstd?|lz4|lzm
 
 
 @dataclass(frozen=True)
-class ClassFolders(Found):
-    """One folder per class, with images in it or in folders of it."""
+class ClassFolders(SplitImages):
+    """One folder per class, with images in it or in its subfolders."""
 
     def source(self, classes: Sequence[str]) -> FileSource:
-        """The images, in the order of torchvision's `ImageFolder`; what else lies there is warned of.
+        """The images in the order of torchvision's `ImageFolder`; one warning names what is left out.
 
-        Raises:
-            UserError: a folder cannot be listed.
+        Raises UserError if a folder cannot be listed.
         """
         files: list[str] = []
         labels: list[int] = []
@@ -58,8 +57,8 @@ class ClassFolders(Found):
         return FileSource(self.where, files, labels)
 
 
-def find_split(root: Path, split: str, columns: Columns = Columns()) -> Found | None:  # noqa: B008
-    """The pictures of a split; None where there is no sign of any.
+def find_split(root: Path, split: str, columns: Columns = Columns()) -> SplitImages | None:  # noqa: B008
+    """The images of a split; None if there is no sign of any.
 
     Args:
         root: the data set's folder, or one archive of it all.
@@ -67,57 +66,74 @@ def find_split(root: Path, split: str, columns: Columns = Columns()) -> Found | 
         columns: of Parquet files.
 
     Raises:
-        UserError: what is called as the split is nothing that we read.
+        UserError: a folder or file of the split's name holds nothing that can be read.
     """
     if root.is_file() and root.suffix.lower() in SUFFIXES:
-        return open_archives([root], root, inside=CALLED[split])
-    folders = [root / name for name in CALLED[split] if (root / name).is_dir()]
+        return open_archives([root], root, inside=SPLIT_NAMES[split])
+    folders = [root / name for name in SPLIT_NAMES[split] if (root / name).is_dir()]
     if folders:
         if len(folders) > 1:
             warnings.warn(f"{root}: {folders[0].name}/ is read, and {folders[1].name}/ is not", stacklevel=2)
         return _in_folder(folders[0], columns)
-    for folder in (root, root / "data"):
-        named = [path for path in _entries(folder) if path.is_file() and _split_of(path) == split]
-        found = _of_files(named, folder if len(named) > 1 else (named or [folder])[0], columns)
+    for folder, files in _files_of(root, split):
+        found = _of_files(files, folder if len(files) > 1 else (files or [folder])[0], columns)
         if found is not None:
             return found
     return None
 
 
 def check_training(root: Path) -> None:
-    """Look whether anything is called as training images are; nothing is opened.
+    """Check that something has the name of training images; nothing is opened.
 
-    Raises:
-        UserError: there is no such thing.
+    Raises UserError if nothing has.
     """
-    if root.is_file() and root.suffix.lower() in SUFFIXES:
-        return
-    if any((root / name).is_dir() for name in CALLED["train"]):
-        return
-    files = (path for folder in (root, root / "data") for path in _entries(folder) if path.is_file())
-    if not any(_split_of(path) == "train" for path in files):
+    archive = root.is_file() and root.suffix.lower() in SUFFIXES
+    folder = any((root / name).is_dir() for name in SPLIT_NAMES["train"])
+    if not (archive or folder or any(files for _, files in _files_of(root, "train"))):
         raise missing(root, "train")
 
 
 def missing(root: Path, split: str) -> UserError:
-    """What to tell where a split is not there: what was expected, and what was found."""
+    """The error for a split that does not exist: what was expected, and what was found."""
     if not root.is_dir():
         if _COMPRESSED.fullmatch(root.name) and root.exists():
             return _compressed(root)
-        told = f"has no folder {split}/ in it" if root.suffix.lower() in SUFFIXES else "is a file"
-        return UserError(told if root.exists() else "is not a folder", file=root, key=ROOT_KEY)
-    there = _entries(root)
-    found = listing(there) + _hint(there, split)
+        kind = f"has no folder {split}/ in it" if root.suffix.lower() in SUFFIXES else "is a file"
+        return UserError(kind if root.exists() else "is not a folder", file=root, key=ROOT_KEY)
+    entries = _entries(root)
     return UserError(
-        f"has no pictures for {split}: expected {split}/CLASS/*.jpg, {split}.tar or .zip, {split}-*.tar, or "
-        f"{split}-*.parquet; found {found}",
+        f"has no images for {split}: expected {split}/CLASS/*.jpg, {split}.tar or .zip, {split}-*.tar, or "
+        f"{split}-*.parquet; found {listing(entries)}{_hint(entries, split)}",
         file=root,
         key=ROOT_KEY,
     )
 
 
+def listing(entries: Sequence[Path]) -> str:
+    """The first names of a folder, and how many there are."""
+    names = [f"{path.name}/" if path.is_dir() else path.name for path in entries]
+    if not names:
+        return "nothing"
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _files_of(root: Path, split: str) -> list[tuple[Path, list[Path]]]:
+    """The files in root and in its folder data whose names tell the split, as imagenet-train-00012.tar."""
+    return [
+        (folder, [path for path in _entries(folder) if path.is_file() and _split_of(path) == split])
+        for folder in (root, root / "data")
+    ]
+
+
+def _split_of(path: Path) -> str | None:
+    """The split in a file's name; None for none, or several."""
+    words = set(re.split(r"[-_.]", path.name.lower()))
+    found = [split for split, names in SPLIT_NAMES.items() if words & set(names)]
+    return found[0] if len(found) == 1 else None
+
+
 def _entries(folder: Path, left: LeftOut | None = None) -> list[Path]:
-    """What is in a folder, by name, but for junk."""
+    """What is in a folder, by name, except junk."""
     if not folder.is_dir():
         return []
     try:
@@ -130,14 +146,7 @@ def _entries(folder: Path, left: LeftOut | None = None) -> list[Path]:
     return [path for path in found if not is_junk(path.name)]
 
 
-def _split_of(path: Path) -> str | None:
-    """The split that a file's name tells, such as imagenet-train-00012.tar; None for none, or several."""
-    words = set(re.split(r"[-_.]", path.name.lower()))
-    told = [split for split, names in CALLED.items() if words & set(names)]
-    return told[0] if len(told) == 1 else None
-
-
-def _of_files(files: Sequence[Path], where: Path, columns: Columns) -> Found | None:
+def _of_files(files: Sequence[Path], where: Path, columns: Columns) -> SplitImages | None:
     """Archives or tables; None for neither."""
     compressed = [path for path in files if _COMPRESSED.fullmatch(path.name)]
     if compressed:
@@ -163,23 +172,15 @@ def _compressed(path: Path) -> UserError:
     )
 
 
-def listing(entries: Sequence[Path]) -> str:
-    """The first names of a folder, and how many there are."""
-    names = [f"{path.name}/" if path.is_dir() else path.name for path in entries]
-    if not names:
-        return "nothing"
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-
-
 def _hint(entries: Sequence[Path], split: str) -> str:
-    """What may have happened."""
+    """The likely fix."""
     if split == "train" and any(is_image(file.name) for path in entries for file in _entries(path)):
         return " (put the class folders into a folder train/)"
-    inner = [path for path in entries if path.is_dir() and (path / CALLED[split][0]).is_dir()]
+    inner = [path for path in entries if path.is_dir() and (path / SPLIT_NAMES[split][0]).is_dir()]
     return f" (use root {inner[0]})" if inner else ""
 
 
-def _in_folder(folder: Path, columns: Columns) -> Found:
+def _in_folder(folder: Path, columns: Columns) -> SplitImages:
     entries = _entries(folder)
     folders = [path for path in entries if path.is_dir()]
     classes = [path.name for path in folders if has_images(path)]

@@ -1,4 +1,4 @@
-"""The label column of Parquet files: whole numbers or texts, of the same kind in all files of a split."""
+"""The label column of Parquet files: integers or strings, of the same kind in all files of a split."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,25 +7,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from focal_lab.data.sources.base import UNKNOWN
-from focal_lab.data.sources.found import numbers_to
+from focal_lab.data.sources.base import UNKNOWN, numbers_to
 from focal_lab.errors import UserError
 
-# numbers; texts; or how many rows, where none has a label
+# numbers; strings; or the number of rows, if none has a label
 Labels = NDArray[np.int64] | list[str] | int
 
 
 def read_labels(column: Any, name: str, path: Path, names: Sequence[str] | None) -> Labels:
-    """The labels of a file.
+    """The labels of a file; null or -1 in all rows means that they are secret.
 
     Args:
         column: pyarrow's, in chunks.
         name: of the column.
         path: of the file.
-        names: of the classes, where the file has them.
+        names: of the classes, if the file has them.
 
     Raises:
-        UserError: a row has none, or one that is not a class. Null or -1 in all rows are secret labels.
+        UserError: a row has no label, or one that is not a class.
     """
     import pyarrow as pa
 
@@ -35,30 +34,29 @@ def read_labels(column: Any, name: str, path: Path, names: Sequence[str] | None)
     if column.null_count:
         row = column.is_null().to_pylist().index(True)
         raise UserError(f"has no label in the column {name} (null)", file=f"{path}#{row}")
+    values: list[Any] = column.to_pylist()
     if pa.types.is_integer(kind):
-        return _numbers(column.to_pylist(), name, path, names)
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise UserError(f"its column {name} is of {kind}; labels are whole numbers or texts", file=path)
-    texts: list[str] = column.to_pylist()
-    for row, text in enumerate(texts):
-        if not text or text != text.strip() or (names is not None and text not in names):
-            raise UserError(f"the column {name} says {text!r}, which is not a class", file=f"{path}#{row}")
-    return texts
-
-
-def _numbers(values: list[int], name: str, path: Path, names: Sequence[str] | None) -> Labels:
-    if set(values) == {UNKNOWN}:
-        return len(values)
-    most = float("inf") if names is None else len(names)
-    for row, value in enumerate(values):
-        if not 0 <= value < most:
-            raise UserError(
-                f"the column {name} says {value}, which is not a class"
-                + ("" if names is None else f" (use 0 to {len(names) - 1})"),
-                file=f"{path}#{row}",
-            )
+        if set(values) == {UNKNOWN}:
+            return len(values)
+        most = float("inf") if names is None else len(names)
+        wrong = next((row for row, value in enumerate(values) if not 0 <= value < most), None)
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        wrong = next((row for row, text in enumerate(values) if not _is_class(text, names)), None)
+    else:
+        raise UserError(f"its column {name} is of {kind}; labels are integers or strings", file=path)
+    if wrong is not None:
+        rule = f" (use 0 to {len(names) - 1})" if names is not None and pa.types.is_integer(kind) else ""
+        raise UserError(
+            f"the column {name} has {values[wrong]!r}, which is not a class{rule}", file=f"{path}#{wrong}"
+        )
+    if not pa.types.is_integer(kind):
+        return values
     numbers_to(max(values), path)
     return np.array(values, np.int64)
+
+
+def _is_class(text: str, names: Sequence[str] | None) -> bool:
+    return bool(text) and text == text.strip() and (names is None or text in names)
 
 
 def join_labels(
@@ -66,8 +64,7 @@ def join_labels(
 ) -> tuple[list[str], NDArray[np.int64], bool]:
     """The classes' names, the label of each row, and whether the files themselves number the classes.
 
-    Raises:
-        UserError: files have labels of different kinds, or there are no rows.
+    Raises UserError if files have labels of different kinds, or there are no rows.
     """
     filled = [(path, part) for path, part in files if not isinstance(part, int) or part]
     if not filled:
@@ -78,16 +75,16 @@ def join_labels(
             raise UserError(
                 f"its column {name} has {_kind(part)}, and that of {first} has {_kind(parts[0])}", file=path
             )
-    if isinstance(parts[0], int):  # as in ImageNet's test split, whose labels are secret
+    if isinstance(parts[0], int):  # such as ImageNet's test split, whose labels are secret
         return list(names or ()), np.full(sum(parts), UNKNOWN, np.int64), False  # type: ignore[arg-type]
     if isinstance(parts[0], list):
         texts = [text for part in parts for text in part]  # type: ignore[union-attr]
         classes = list(names or sorted(set(texts)))
-        places = {text: label for label, text in enumerate(classes)}
-        return classes, np.array([places[text] for text in texts], np.int64), False
+        labels = {text: label for label, text in enumerate(classes)}
+        return classes, np.array([labels[text] for text in texts], np.int64), False
     numbers = np.concatenate(parts)
     return list(names or numbers_to(int(numbers.max()), first)), numbers, names is not None
 
 
 def _kind(part: Labels) -> str:
-    return "no labels" if isinstance(part, int) else "texts" if isinstance(part, list) else "numbers"
+    return "no labels" if isinstance(part, int) else "strings" if isinstance(part, list) else "numbers"

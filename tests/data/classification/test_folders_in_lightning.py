@@ -20,9 +20,9 @@ class Small(LightningModule):
         self.seen, self.losses = [], []
 
     def training_step(self, batch, batch_idx):
-        pictures, labels = batch
-        self.seen.append(pictures.clone())
-        dropped = torch.nn.functional.dropout(pictures.flatten(1), 0.5)
+        images, labels = batch
+        self.seen.append(images.clone())
+        dropped = torch.nn.functional.dropout(images.flatten(1), 0.5)
         loss = torch.nn.functional.cross_entropy(self.layer(dropped * np.random.rand()), labels)
         self.losses.append(loss.item())
         return loss
@@ -75,9 +75,9 @@ def test_every_epoch_has_another_order_and_other_augmentation(root):
     assert not any(torch.equal(one, other) for one, other in zip(seen[:4], seen[4:], strict=True))
 
 
-def test_batches_for_overfitting_stay_the_same_pictures(root):
+def test_batches_for_overfitting_stay_the_same_images(root):
     options = {"auto_augment": None, "color_jitter": 0.0, "random_erasing": 0.0, "hflip": 0.0}
-    whole = {"scale": (1.0, 1.0), "ratio": (1.2, 1.2)}  # the pictures are 48 x 40
+    whole = {"scale": (1.0, 1.0), "ratio": (1.2, 1.2)}  # the images are 48 x 40
 
     seen = trained(root, options | whole, overfit_batches=1, max_epochs=3).seen
 

@@ -16,7 +16,7 @@ def names(part):
     return {part.name(index) for index in range(len(part))}
 
 
-def test_each_class_gives_its_share_and_no_picture_is_in_both_parts():
+def test_each_class_gives_its_share_and_no_image_is_in_both_parts():
     whole = source({0: 100, 1: 50, 2: 10})
 
     train, val = hold_out(whole, 0.1)
@@ -27,7 +27,7 @@ def test_each_class_gives_its_share_and_no_picture_is_in_both_parts():
 
 
 @pytest.mark.parametrize(("count", "held"), [(1, 0), (2, 1), (4, 1)])
-def test_small_classes_give_one_picture_but_not_their_last(count, held):
+def test_small_classes_give_one_image_but_not_their_last(count, held):
     train, val = hold_out(source({0: 100, 1: count}), 0.1)
 
     assert np.bincount(val.labels, minlength=2).tolist() == [10, held]

@@ -7,14 +7,15 @@ from PIL import Image
 from timm.data import create_transform
 from torchvision.datasets import ImageFolder
 
-from focal_lab.data.classification.image_folder import ImageFolderDataModule, load_picture
+from focal_lab.data.classification.image_folder import ImageFolderDataModule
+from focal_lab.data.loading.decode import load_image
 from focal_lab.errors import UserError
 
 PLAIN = {"image_size": 32, "batch_size": 2, "num_workers": 0}
 
 
 def save(path, mode="RGB", size=(48, 40), value=None):
-    """Write a picture of noise, or of one value everywhere."""
+    """Write an image of noise, or of one value everywhere."""
     rng = np.random.default_rng(len(path.name))
     shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
     noise = rng.integers(256, size=shape) if value is None else np.full(shape, value)
@@ -48,16 +49,16 @@ def batches(data, loader):
     return [data.on_after_batch_transfer(batch, 0) for batch in loader]
 
 
-def test_training_batches_are_augmented_pictures_with_their_labels(root):
+def test_training_batches_are_augmented_images_with_their_labels(root):
     data = ready(root, "fit")
     loaded = list(data.train_dataloader())
 
     assert len(loaded) == 2
     assert all(batch[0].dtype == torch.uint8 for batch in loaded)
-    for pictures, labels in batches(data, loaded):
-        assert pictures.shape == (2, 3, 32, 32)
-        assert pictures.dtype == torch.float32
-        assert pictures.isfinite().all()
+    for images, labels in batches(data, loaded):
+        assert images.shape == (2, 3, 32, 32)
+        assert images.dtype == torch.float32
+        assert images.isfinite().all()
         assert labels.dtype == torch.int64
         assert set(labels.tolist()) <= {0, 1, 2}
 
@@ -75,7 +76,7 @@ def test_a_class_that_validation_lacks_keeps_its_label(root):
     assert labels.tolist() == [0, 2, 2]
 
 
-def test_training_pictures_are_found_as_torchvision_finds_them(root):
+def test_training_images_are_found_as_torchvision_finds_them(root):
     data = ready(root, "fit", batch_size=1)
 
     source, expected = data.train_dataloader().dataset.source, ImageFolder(root / "train").samples
@@ -85,17 +86,17 @@ def test_training_pictures_are_found_as_torchvision_finds_them(root):
 def test_evaluation_normalises_with_mean_and_std(root):
     data = ready(root, "validate", mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0), batch_size=3)
 
-    ((pictures, _),) = batches(data, data.val_dataloader())
+    ((images, _),) = batches(data, data.val_dataloader())
 
     for channel, (white, black) in enumerate([(1.0, -1.0), (3.0, -1.0), (0.5, 0.0)]):
-        assert torch.allclose(pictures[0, channel], torch.tensor(white), atol=0.02)
-        assert torch.allclose(pictures[1, channel], torch.tensor(black), atol=0.02)
+        assert torch.allclose(images[0, channel], torch.tensor(white), atol=0.02)
+        assert torch.allclose(images[1, channel], torch.tensor(black), atol=0.02)
 
 
 def test_evaluation_does_not_augment(root):
     data = ready(root, "validate")
 
-    first, second = (torch.cat([pictures for pictures, _ in data.val_dataloader()]) for _ in range(2))
+    first, second = (torch.cat([images for images, _ in data.val_dataloader()]) for _ in range(2))
 
     assert torch.equal(first, second)
 
@@ -103,15 +104,13 @@ def test_evaluation_does_not_augment(root):
 def test_evaluation_is_timms(root):
     data = ready(root, "validate", batch_size=3, crop_pct=0.7, interpolation="bilinear")
     shown = create_transform(32, crop_pct=0.7, interpolation="bilinear")
-    pictures = [Image.open(root / "val" / name) for name in ("cat/ffffff.jpg", "emu/g.png", "emu/hh.jpg")]
+    images = [Image.open(root / "val" / name) for name in ("cat/ffffff.jpg", "emu/g.png", "emu/hh.jpg")]
 
     ((found, _),) = batches(data, data.val_dataloader())
 
-    expected = torch.stack([shown(picture.convert("RGB")) for picture in pictures])
+    expected = torch.stack([shown(image.convert("RGB")) for image in images])
     assert torch.allclose(found, expected, atol=1e-5)
-    assert torch.allclose(
-        torch.stack([data.eval_transform(picture) for picture in pictures]), expected, atol=1e-5
-    )
+    assert torch.allclose(torch.stack([data.eval_transform(image) for image in images]), expected, atol=1e-5)
 
 
 def test_training_augments_unless_it_is_switched_off(root):
@@ -137,7 +136,7 @@ def test_parts_are_cut_out_by_scale_and_ratio(root):
     assert (step.scale, step.ratio) == ((0.5, 0.6), (1.0, 1.0))
 
 
-def test_small_pictures_are_moved_within_black_edges_at_full_size(root):
+def test_small_images_are_moved_within_black_edges_at_full_size(root):
     white = Image.new("RGB", (32, 32), "white")
     options = {"auto_augment": None, "color_jitter": 0.0, "crop_padding": 4}
     transform = ready(root, "fit", **options).train_dataloader().dataset.transform
@@ -154,23 +153,21 @@ def test_erased_rectangles_are_noise_where_the_rest_is_as_it_was(root):
     (loaded,) = data.train_dataloader()
     whole, _ = data.on_after_batch_transfer(loaded[:2], 0)
 
-    pictures, labels = data.on_after_batch_transfer(loaded, 0)
+    images, labels = data.on_after_batch_transfer(loaded, 0)
 
     assert torch.equal(labels, loaded[1])
-    for picture, before, (top, left, rows, columns, _) in zip(
-        pictures, whole, loaded[2].tolist(), strict=True
-    ):
+    for image, before, (top, left, rows, columns, _) in zip(images, whole, loaded[2].tolist(), strict=True):
         erased = torch.zeros(32, 32, dtype=torch.bool)
         erased[top : top + rows, left : left + columns] = True
         assert 0.02 * 0.8 < erased.float().mean() < 1 / 3 * 1.1
-        assert torch.equal(picture[:, ~erased], before[:, ~erased])
-        assert not (picture == before)[:, erased].any()
+        assert torch.equal(image[:, ~erased], before[:, ~erased])
+        assert not (image == before)[:, erased].any()
 
 
 @pytest.mark.parametrize("policy", ["rand-m10-inc1", "rand-m0", "augmix-m10", "original", "v0"])
 def test_every_operation_of_a_policy_runs_at_its_extremes(tmp_path, policy):
-    transform = ImageFolderDataModule(str(tmp_path), **PLAIN, auto_augment=policy).augmentation.for_training()
-    picture = load_picture(save(tmp_path / "a.png"))
+    transform = ImageFolderDataModule(str(tmp_path), **PLAIN, auto_augment=policy)._for_training
+    image = load_image(save(tmp_path / "a.png"))
     operations = [
         operation
         for step in transform.transforms
@@ -180,7 +177,7 @@ def test_every_operation_of_a_policy_runs_at_its_extremes(tmp_path, policy):
     assert len(operations) > 5
     for operation in operations:
         operation.prob = 1.0
-        assert operation(picture).size == picture.size
+        assert operation(image).size == image.size
 
 
 def samples(loader):
@@ -197,7 +194,7 @@ def test_testing_uses_val_where_there_is_no_test_folder(root):
     assert samples(with_test) == [(str(root / "test" / "dog" / "t.jpg"), 1)]
 
 
-def test_prediction_takes_the_test_pictures_by_default(root):
+def test_prediction_takes_the_test_images_by_default(root):
     data = ready(root, "predict")
 
     assert [file.name for file in data.predict_files] == ["ffffff.jpg", "g.png", "hh.jpg"]
@@ -207,13 +204,13 @@ def test_prediction_takes_the_test_pictures_by_default(root):
 def test_prediction_takes_a_flat_folder_in_the_order_of_names(root, tmp_path):
     for name in ("b.png", "a.jpg", "c.jpeg"):
         save(tmp_path / "flat" / name)
-    (tmp_path / "flat" / "readme.txt").write_text("no picture")
+    (tmp_path / "flat" / "readme.txt").write_text("no image")
 
     data = ready(root, "predict", predict_root=str(tmp_path / "flat"), batch_size=3)
-    ((pictures, labels),) = data.predict_dataloader()
+    ((images, labels),) = data.predict_dataloader()
 
     assert [file.name for file in data.predict_files] == ["a.jpg", "b.png", "c.jpeg"]
-    assert pictures.shape == (3, 3, 32, 32)
+    assert images.shape == (3, 3, 32, 32)
     assert labels.tolist() == [-1, -1, -1]
 
 
@@ -240,7 +237,7 @@ def test_a_folder_without_class_folders_is_named(tmp_path):
         ready(tmp_path, "fit")
 
 
-def test_class_folders_without_pictures_are_named(tmp_path):
+def test_class_folders_without_images_are_named(tmp_path):
     (tmp_path / "train" / "cat").mkdir(parents=True)
 
     with pytest.raises(
@@ -257,14 +254,12 @@ def test_a_validation_class_that_training_lacks_is_named(root):
 
 
 def test_a_batch_larger_than_the_training_set_is_refused(root):
-    with pytest.raises(
-        UserError, match=r"data\.init_args\.batch_size: 6 is more than the 5 training pictures"
-    ):
+    with pytest.raises(UserError, match=r"data\.init_args\.batch_size: 6 is more than the 5 training images"):
         ready(root, "fit", batch_size=6)
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])
-def test_a_prediction_folder_without_pictures_is_named(root, name):
+def test_a_prediction_folder_without_images_is_named(root, name):
     (root / "empty").mkdir()
 
     with pytest.raises(

@@ -7,9 +7,10 @@ import torch
 from PIL import Image
 from support.image_folders import class_folders, encoded, noise
 
-from focal_lab.data.classification.dataset import ClassPictures, collate
+from focal_lab.data.classification.dataset import ClassifiedImages
 from focal_lab.data.classification.image_folder import ImageFolderDataModule
 from focal_lab.data.classification.samplers import NOTHING, Draw
+from focal_lab.data.loading.collate import as_tensors
 from focal_lab.data.sources.base import ArraySource, FileSource, PartSource
 from focal_lab.errors import UserError
 
@@ -72,14 +73,14 @@ def test_preparing_batches_in_the_training_process_draws_nothing_from_it(root):
     assert np.random.get_state()[1].tolist() == before[1]
 
 
-def test_repetitions_of_a_picture_differ(root):
+def test_repetitions_of_an_image_differ(root):
     dataset = made(root).train_dataloader().dataset
 
     assert torch.equal(dataset[Draw(2, 7)][0], dataset[Draw(2, 7)][0])
     assert not torch.equal(dataset[Draw(2, 7)][0], dataset[Draw(2, 8)][0])
 
 
-def test_nothing_is_a_black_picture_that_is_not_judged(root):
+def test_nothing_is_a_black_image_that_is_not_judged(root):
     pixels, label = made(root).val_dataloader().dataset[NOTHING]
 
     assert (pixels.shape, pixels.dtype, label) == ((3, SIDE, SIDE), torch.uint8, -1)
@@ -87,7 +88,7 @@ def test_nothing_is_a_black_picture_that_is_not_judged(root):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_does_not_judge_unreadable_pictures(root, workers):
+def test_evaluation_does_not_evaluate_unreadable_images(root, workers):
     damage(root, "val/cat/1.jpg", "val/dog/0.jpg")
     data = made(root, num_workers=workers)
 
@@ -100,7 +101,7 @@ def test_evaluation_does_not_judge_unreadable_pictures(root, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_training_takes_others_for_unreadable_pictures_and_always_the_same_ones(root, workers):
+def test_training_takes_others_for_unreadable_images_and_always_the_same_ones(root, workers):
     damage(root, "train/cat/1.jpg", "train/dog/0.jpg")
 
     with warnings.catch_warnings():
@@ -115,7 +116,7 @@ def test_training_takes_others_for_unreadable_pictures_and_always_the_same_ones(
     assert data.unreadable == {"train": 2}
 
 
-def test_an_unreadable_picture_is_warned_of_once_with_the_count(root):
+def test_an_unreadable_image_is_warned_of_once_with_the_count(root):
     damage(root, "val/cat/1.jpg", "val/dog/0.jpg")
     data = made(root)
 
@@ -126,14 +127,14 @@ def test_an_unreadable_picture_is_warned_of_once_with_the_count(root):
 
     first, second = (str(one.message) for one in told)
     assert first.startswith(f"{root}/val/cat/1.jpg: cannot be read (")
-    assert first.endswith("; it is not judged; 1 so far")
+    assert first.endswith("; it is not evaluated; 1 so far")
     assert "val/dog/0.jpg" in second
     assert second.endswith("2 so far")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.filterwarnings("ignore:.*cannot be read")
-def test_more_unreadable_pictures_than_allowed_end_the_run_in_one_line(root, workers):
+def test_more_unreadable_images_than_allowed_end_the_run_in_one_line(root, workers):
     damage(root, *(f"train/cat/{number}.jpg" for number in range(4)))
     data = made(root, num_workers=workers, max_unreadable=3, batch_size=12)
 
@@ -145,7 +146,7 @@ def test_more_unreadable_pictures_than_allowed_end_the_run_in_one_line(root, wor
     assert message.startswith(f"{root}/train/cat/")
     assert ": data.init_args.max_unreadable: cannot be read (" in message
     assert message.endswith(
-        "; 4 pictures are unreadable, and 3 may be (repair or remove them, or raise the limit)"
+        "; 4 images are unreadable, and 3 are allowed (repair or remove them, or raise the limit)"
     )
 
 
@@ -160,26 +161,26 @@ def test_the_count_is_kept_by_all_processes_together(root):
     assert data.unreadable == {"train": 4}
 
 
-def test_a_picture_that_is_no_picture_counts_as_unreadable_whatever_pillow_raises(tmp_path):
-    files = {"a.jpg": b"no picture at all", "b.png": encoded(noise(0), "PNG")[:60], "c.jpg": b""}
+def test_an_image_that_is_no_image_counts_as_unreadable_whatever_pillow_raises(tmp_path):
+    files = {"a.jpg": b"no image at all", "b.png": encoded(noise(0), "PNG")[:60], "c.jpg": b""}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     source = FileSource(tmp_path, [*files, "gone.jpg"], [0] * 4)
-    dataset = ClassPictures(source, lambda picture: torch.zeros(3, 4, 4), (3, 4, 4))
+    dataset = ClassifiedImages(source, lambda image: torch.zeros(3, 4, 4), (3, 4, 4))
 
     with pytest.warns(UserWarning, match=r"cannot be read"):
         assert [dataset[index][1] for index in range(4)] == [-1] * 4
-    assert dataset.unreadable.indices == [0, 1, 2, 3]
+    assert all(index in dataset.unreadable for index in range(4))
 
 
 def test_where_nothing_can_be_read_training_ends(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"")
     source = FileSource(tmp_path, ["a.jpg"], [0])
-    dataset = ClassPictures(source, lambda picture: torch.zeros(3, 4, 4), (3, 4, 4), training=True)
+    dataset = ClassifiedImages(source, lambda image: torch.zeros(3, 4, 4), (3, 4, 4), training=True)
 
     with (
         pytest.warns(UserWarning, match="cannot be read"),
-        pytest.raises(UserError, match="drawn in a row cannot be read"),
+        pytest.raises(UserError, match="random images of 1 cannot be read"),
     ):
         dataset[Draw(0, 0)]
 
@@ -206,13 +207,13 @@ def test_a_dataset_survives_pickling(root):
     assert torch.equal(again[Draw(5, 1)][0], dataset[Draw(5, 1)][0])
 
 
-def test_pictures_of_one_channel_keep_the_first():
+def test_images_of_one_channel_keep_the_first():
     source = ArraySource(np.full((2, 4, 4), 9, np.uint8), np.array([0, 1]), "grey")
-    dataset = ClassPictures(source, lambda picture: torch.zeros(3, 4, 4, dtype=torch.uint8), (1, 4, 4))
+    dataset = ClassifiedImages(source, lambda image: torch.zeros(3, 4, 4, dtype=torch.uint8), (1, 4, 4))
 
-    pictures, labels = collate([dataset[0], dataset[1]])
+    images, labels = as_tensors([dataset[0], dataset[1]])
 
-    assert pictures.shape == (2, 1, 4, 4)
+    assert images.shape == (2, 1, 4, 4)
     assert labels.tolist() == [0, 1]
     assert source.name(1) == "grey 1"
 
@@ -225,4 +226,4 @@ def test_a_part_keeps_labels_names_and_blocks():
 
     assert (len(part), part.labels.tolist(), part.groups.tolist()) == (2, [1, 2], [0, 1])
     assert [part.name(0), part.name(1)] == ["x 1", "x 2"]
-    assert np.array_equal(np.asarray(part.read(1)), whole.pictures[2])
+    assert np.array_equal(np.asarray(part.read(1)), whole.images[2])

@@ -32,7 +32,7 @@ def test_the_noise_is_normal_and_follows_from_the_rectangles_seed():
     assert torch.equal(again, second)
 
 
-def test_the_share_of_erased_pictures_is_the_probability():
+def test_the_share_of_erased_images_is_the_probability():
     random.seed(0)
 
     erased = [draw_rectangle(0.25, 64, 64) != NOT_ERASED for _ in range(4000)]

@@ -57,10 +57,10 @@ def test_the_batches_of_all_processes_together_are_those_of_one(processes, size,
 
 
 @pytest.mark.parametrize("options", [{}, {"groups": GROUPS, "window": 20}])
-def test_no_picture_is_seen_twice_in_an_epoch_and_other_ones_are_left_out_in_each(options):
+def test_no_image_is_seen_twice_in_an_epoch_and_other_ones_are_left_out_in_each(options):
     left_out = []
     for epoch in range(20):
-        seen = [draw.picture for batch in batches(epoch, **options) for draw in batch]
+        seen = [draw.image for batch in batches(epoch, **options) for draw in batch]
         assert len(seen) == len(set(seen)) == 100
         left_out.append(frozenset(range(COUNT)) - set(seen))
 
@@ -71,14 +71,14 @@ def test_order_and_seeds_follow_from_seed_and_epoch():
     assert batches(5) == batches(5)
     assert batches(5) != batches(6)
     assert batches(5) != batches(5, seed=1)
-    first = {draw.picture: draw.seed for batch in batches(5) for draw in batch}
-    other = {draw.picture: draw.seed for batch in batches(6) for draw in batch}
+    first = {draw.image: draw.seed for batch in batches(5) for draw in batch}
+    other = {draw.image: draw.seed for batch in batches(6) for draw in batch}
     assert all(first[index] != other[index] for index in first.keys() & other.keys())
 
 
-def test_the_seed_of_a_picture_does_not_depend_on_the_size_of_batches_or_data():
-    small = {draw.picture: draw.seed for batch in batches(2, size=3) for draw in batch}
-    large = {draw.picture: draw.seed for batch in batches(2, size=20, count=1000) for draw in batch}
+def test_the_seed_of_an_image_does_not_depend_on_the_size_of_batches_or_data():
+    small = {draw.image: draw.seed for batch in batches(2, size=3) for draw in batch}
+    large = {draw.image: draw.seed for batch in batches(2, size=20, count=1000) for draw in batch}
 
     shared = small.keys() & large.keys()
     assert shared
@@ -86,17 +86,17 @@ def test_the_seed_of_a_picture_does_not_depend_on_the_size_of_batches_or_data():
 
 
 def test_seeds_of_an_epoch_are_all_different_and_use_all_bits():
-    pictures, repeats = (part.ravel() for part in np.meshgrid(np.arange(50_000), np.arange(3)))
-    seeds = draw_seeds(0, 0, pictures, repeats)
+    images, repeats = (part.ravel() for part in np.meshgrid(np.arange(50_000), np.arange(3)))
+    seeds = draw_seeds(0, 0, images, repeats)
 
     assert len(set(seeds.tolist())) == 150_000
     bits = np.array([[(seed >> bit) & 1 for bit in range(64)] for seed in seeds[:4000].tolist()])
     assert np.abs(bits.mean(0) - 0.5).max() < 0.05
 
 
-def test_repeated_augmentation_shows_fewer_pictures_more_often_in_an_epoch_as_long():
+def test_repeated_augmentation_shows_fewer_images_more_often_in_an_epoch_as_long():
     draws = [draw for batch in batches(1, repeats=3) for draw in batch]
-    counts = np.bincount([draw.picture for draw in draws], minlength=COUNT)
+    counts = np.bincount([draw.image for draw in draws], minlength=COUNT)
 
     assert len(draws) == 100
     assert (counts > 0).sum() == 34  # the last one's third time was left out
@@ -104,8 +104,8 @@ def test_repeated_augmentation_shows_fewer_pictures_more_often_in_an_epoch_as_lo
     assert len({draw.seed for draw in draws}) == 100
 
 
-def test_repetitions_of_a_picture_go_to_different_processes():
-    ranks = [{draw.picture for draw in batches(1, 3, rank, 4, repeats=3)[0]} for rank in range(3)]
+def test_repetitions_of_an_image_go_to_different_processes():
+    ranks = [{draw.image for draw in batches(1, 3, rank, 4, repeats=3)[0]} for rank in range(3)]
 
     assert ranks[0] == ranks[1] == ranks[2]
     assert all(len(indices) == 4 for indices in ranks)
@@ -114,7 +114,7 @@ def test_repetitions_of_a_picture_go_to_different_processes():
 def test_with_blocks_a_batch_reads_few_of_them_and_each_once_in_a_while():
     blocks = np.repeat(np.arange(50), 20)
     order = [
-        blocks[draw.picture]
+        blocks[draw.image]
         for batch in batches(0, size=50, count=1000, groups=blocks, window=100)
         for draw in batch
     ]
@@ -124,16 +124,16 @@ def test_with_blocks_a_batch_reads_few_of_them_and_each_once_in_a_while():
         assert len(set(order[first : first + 100])) == 5
     assert len(set(order[:50])) > 2
     shares = [
-        {blocks[draw.picture] for draw in batches(0, 4, rank, 25, count=1000, groups=blocks, window=100)[0]}
+        {blocks[draw.image] for draw in batches(0, 4, rank, 25, count=1000, groups=blocks, window=100)[0]}
         for rank in range(4)
     ]
     assert all(len(share) <= 3 for share in shares)
 
 
-def test_all_blocks_are_shuffled_and_their_pictures_too():
+def test_all_blocks_are_shuffled_and_their_images_too():
     blocks = np.repeat(np.arange(50), 20)
     draws = [
-        draw.picture
+        draw.image
         for batch in batches(0, size=50, count=1000, groups=blocks, window=100)
         for draw in sorted(batch)
     ]
@@ -143,7 +143,7 @@ def test_all_blocks_are_shuffled_and_their_pictures_too():
 
 
 @pytest.mark.parametrize(("count", "processes"), [(10, 4), (8, 4), (3, 4), (7, 1)])
-def test_evaluation_sees_each_picture_once_and_is_filled_up_with_nothing(count, processes):
+def test_evaluation_sees_each_image_once_and_is_filled_up_with_nothing(count, processes):
     parts = [
         list(EvaluationSampler(Numbers(count), num_replicas=processes, rank=rank))
         for rank in range(processes)

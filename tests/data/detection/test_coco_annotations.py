@@ -55,9 +55,9 @@ def test_boxes_without_area_are_dropped_and_counted_and_others_are_cut_at_the_ed
     folder = write(tmp_path / "coco", made)
     with pytest.warns(UserWarning, match="2 of 8 boxes are less than a pixel .*first: annotation 200"):
         found = read_coco(folder / "annotations" / "instances_val2017.json")
-    (picture,) = (p for p in found.pictures if p.number == 9)
+    (image,) = (p for p in found.images if p.number == 9)
     assert found.dropped == 2
-    assert [thing.box for thing in picture.objects] == [(50.0, 30.0, 60.0, 40.0)]
+    assert [thing.box for thing in image.objects] == [(50.0, 30.0, 60.0, 40.0)]
 
 
 @pytest.mark.parametrize(("field", "value", "told"), FIELDS)
@@ -121,7 +121,7 @@ def test_what_can_mean_one_thing_alone_is_read_as_that(
     tmp_path: Path, field: str, value: Any, read: tuple[bool, float]
 ) -> None:
     path = written(tmp_path / "some.json", lambda made: made["annotations"][0].update({field: value}))
-    first = read_coco(path).pictures[0].objects[0]
+    first = read_coco(path).images[0].objects[0]
     assert (first.crowd, first.area) == read
 
 
@@ -166,7 +166,7 @@ def test_what_is_odd_is_counted_in_a_warning(
 def test_a_file_may_begin_with_a_byte_order_mark_and_not_be_a_list(tmp_path: Path) -> None:
     path = tmp_path / "some.json"
     path.write_text(json.dumps(content()), encoding="utf-8-sig")
-    assert len(read_coco(path).pictures) == 5
+    assert len(read_coco(path).images) == 5
     path.write_text(json.dumps(content()["annotations"]), encoding="utf-8")
     with pytest.raises(UserError, match="is a list, as COCO's files of results are"):
         read_coco(path)

@@ -20,59 +20,59 @@ def batches(data, loader):
 
 
 def all_of(data, loader):
-    pictures, labels = zip(*batches(data, loader), strict=True)
-    return torch.cat(pictures), torch.cat(labels)
+    images, labels = zip(*batches(data, loader), strict=True)
+    return torch.cat(images), torch.cat(labels)
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_batches_are_normalised_pictures_with_their_labels(loader):
-    pictures, labels = batches(DigitsClassification(**SMALL), loader)[0]
+def test_batches_are_normalised_images_with_their_labels(loader):
+    images, labels = batches(DigitsClassification(**SMALL), loader)[0]
 
-    assert pictures.shape == (16, 3, 28, 28)
-    assert pictures.dtype == torch.float32
-    assert pictures.is_contiguous()
+    assert images.shape == (16, 3, 28, 28)
+    assert images.dtype == torch.float32
+    assert images.is_contiguous()
     assert labels.shape == (16,)
     assert labels.dtype == torch.int64
     assert set(labels.tolist()) <= set(range(10))
-    assert pictures.min() == pytest.approx((0 - MEAN) / STD)
-    assert pictures.max() == pytest.approx((1 - MEAN) / STD)
+    assert images.min() == pytest.approx((0 - MEAN) / STD)
+    assert images.max() == pytest.approx((1 - MEAN) / STD)
 
 
-def test_constants_are_those_of_the_default_training_pictures():
-    pictures, _ = compose("train", 0, 12800, image_size=28, pieces=4)
+def test_constants_are_those_of_the_default_training_images():
+    images, _ = compose("train", 0, 12800, image_size=28, pieces=4)
 
-    assert pictures.mean() / 255 == pytest.approx(MEAN, abs=5e-4)
-    assert pictures.std() / 255 == pytest.approx(STD, abs=5e-4)
+    assert images.mean() / 255 == pytest.approx(MEAN, abs=5e-4)
+    assert images.std() / 255 == pytest.approx(STD, abs=5e-4)
 
 
 def test_one_item_equals_its_row_of_a_batch():
-    dataset = DigitsClassification(**SMALL).pictures("val")
+    dataset = DigitsClassification(**SMALL).dataset("val")
 
-    picture, label = dataset[5]
-    batch_pictures, batch_labels = dataset.__getitems__([9, 5])
+    image, label = dataset[5]
+    batch_images, batch_labels = dataset.__getitems__([9, 5])
 
-    assert picture.shape == (3, 28, 28)
+    assert image.shape == (3, 28, 28)
     assert label.dtype == torch.int64
-    assert torch.equal(batch_pictures[1], picture)
+    assert torch.equal(batch_images[1], image)
     assert torch.equal(batch_labels[1], label)
 
 
 def test_labels_are_the_class_of_the_digit_on_top():
-    pictures, labels = compose("val", 0, 500, image_size=28, pieces=0)
+    images, labels = compose("val", 0, 500, image_size=28, pieces=0)
     digits = source_digits("val")
     # On its own, a digit's strongest channel is its handwriting.
     written = {image.tobytes(): label for image, label in zip(digits.images, digits.labels, strict=True)}
 
-    assert [written[picture.max(axis=0).tobytes()] for picture in pictures] == labels.tolist()
+    assert [written[canvas.max(axis=0).tobytes()] for canvas in images] == labels.tolist()
 
 
-def test_classification_pictures_are_scenes():
-    pictures, labels = compose("test", 3, 520, image_size=33, pieces=5)
+def test_classification_images_are_scenes():
+    images, labels = compose("test", 3, 520, image_size=33, pieces=5)
     digits = source_digits("test")
 
     for index in (0, 77, 499, 500, 519):
         scene = draw_pass("test", 3, index // 500, image_size=33, pieces=5).scene(index % 500)
-        assert np.array_equal(pictures[index], render(scene, digits))
+        assert np.array_equal(images[index], render(scene, digits))
         assert labels[index] == digits.labels[scene.objects[0].digit]
         assert len(scene.pieces) == 5
 
@@ -96,7 +96,7 @@ def test_batch_size_changes_only_where_batches_end(loader):
     assert torch.equal(sixteen[1][:shared], ten[1][:shared])
 
 
-def test_a_picture_does_not_depend_on_how_many_there_are():
+def test_an_image_does_not_depend_on_how_many_there_are():
     few, few_labels = compose("val", 0, 30, image_size=28, pieces=4)
     many, many_labels = compose("val", 0, 1200, image_size=28, pieces=4)
 
@@ -104,16 +104,16 @@ def test_a_picture_does_not_depend_on_how_many_there_are():
     assert np.array_equal(few_labels, many_labels[:30])
 
 
-def test_seeds_change_training_pictures_and_leave_evaluation_alone():
+def test_seeds_change_training_images_and_leave_evaluation_alone():
     zero, one = DigitsClassification(**SMALL, seed=0), DigitsClassification(**SMALL, seed=1)
 
-    assert not torch.equal(zero.pictures("train").pictures, one.pictures("train").pictures)
+    assert not torch.equal(zero.dataset("train").images, one.dataset("train").images)
     for split in ("val", "test"):
-        assert torch.equal(zero.pictures(split).pictures, one.pictures(split).pictures)
-        assert torch.equal(zero.pictures(split).labels, one.pictures(split).labels)
+        assert torch.equal(zero.dataset(split).images, one.dataset(split).images)
+        assert torch.equal(zero.dataset(split).labels, one.dataset(split).labels)
 
 
-def test_evaluation_pictures_are_the_same_everywhere():
+def test_evaluation_images_are_the_same_everywhere():
     # Fails when a NumPy release draws other numbers: then results from before and after do not compare, and
     # the release belongs on the list of excluded versions.
     checksums = {
@@ -124,12 +124,12 @@ def test_evaluation_pictures_are_the_same_everywhere():
     assert checksums == {"val": 2043606901, "test": 909248014}
 
 
-def test_pictures_of_different_passes_and_splits_differ():
-    pictures, _ = compose("val", 0, 1500, image_size=28, pieces=4)
+def test_images_of_different_passes_and_splits_differ():
+    images, _ = compose("val", 0, 1500, image_size=28, pieces=4)
     first, second = (draw_pass("val", 0, number, image_size=28, pieces=0) for number in (0, 1))
     other_split = draw_pass("test", 0, 0, image_size=28, pieces=0)
 
-    assert len({picture.tobytes() for picture in pictures}) == 1500
+    assert len({image.tobytes() for image in images}) == 1500
     assert not np.array_equal(first.objects[0].digit, second.objects[0].digit)
     assert not np.array_equal(first.objects[0].digit, other_split.objects[0].digit)
 
@@ -144,8 +144,8 @@ def test_every_source_digit_is_shown_equally_often(passes):
 
 
 def test_a_count_between_two_passes_shows_each_digit_once_or_twice():
-    pictures, _ = compose("val", 0, 700, image_size=28, pieces=0)
-    shown = [picture.max(axis=0).tobytes() for picture in pictures]
+    images, _ = compose("val", 0, 700, image_size=28, pieces=0)
+    shown = [canvas.max(axis=0).tobytes() for canvas in images]
 
     assert {shown.count(image.tobytes()) for image in source_digits("val").images} == {1, 2}
 
@@ -176,12 +176,12 @@ def test_more_pieces_only_add_clutter():
 
 
 def test_no_pieces_leave_the_plain_digit():
-    pictures, _ = compose("val", 0, 20, image_size=28, pieces=0)
+    images, _ = compose("val", 0, 20, image_size=28, pieces=0)
     shown = draw_pass("val", 0, 0, image_size=28, pieces=0).objects[0]
 
-    for index, picture in enumerate(pictures):
+    for index, image in enumerate(images):
         written = source_digits("val").images[shown.digit[index]]
-        for channel, strength in zip(picture, shown.colour[index], strict=True):
+        for channel, strength in zip(image, shown.colour[index], strict=True):
             assert np.array_equal(channel, np.rint(written * (strength / 255)))
 
 
@@ -193,7 +193,7 @@ def test_larger_canvases_place_the_digit_at_random():
     assert compose("val", 0, 3, image_size=56, pieces=2)[0].shape == (3, 3, 56, 56)
 
 
-def test_training_is_shuffled_anew_each_epoch_from_the_seed():
+def test_training_is_reshuffled_each_epoch_from_the_seed():
     data, again, other = (DigitsClassification(**SMALL, seed=seed) for seed in (0, 0, 1))
     loader, loader_again, loader_other = (each.train_dataloader() for each in (data, again, other))
 
@@ -205,7 +205,7 @@ def test_training_is_shuffled_anew_each_epoch_from_the_seed():
     assert not torch.equal(epochs[0], epochs[1])
     assert not torch.equal(epochs[0], epochs_other[0])
     assert all(torch.equal(one, same) for one, same in zip(epochs, epochs_again, strict=True))
-    assert not torch.equal(epochs[0], data.pictures("train").labels[: len(epochs[0])])
+    assert not torch.equal(epochs[0], data.dataset("train").labels[: len(epochs[0])])
 
 
 def test_the_last_incomplete_batch_is_dropped_in_training_only():
@@ -272,9 +272,9 @@ class RecordingModule(LightningModule):
         self.labels = []
 
     def training_step(self, batch):
-        pictures, labels = batch
+        images, labels = batch
         self.labels += labels.tolist()
-        return nn.functional.cross_entropy(self.layer(pictures.mean(dim=(2, 3))), labels)
+        return nn.functional.cross_entropy(self.layer(images.mean(dim=(2, 3))), labels)
 
     def validation_step(self, batch):
         pass
@@ -300,7 +300,7 @@ def fit(folder, epochs, ckpt_path=None):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_resumed_run_sees_the_pictures_of_an_uninterrupted_one(tmp_path):
+def test_a_resumed_run_sees_the_images_of_an_uninterrupted_one(tmp_path):
     uninterrupted = fit(tmp_path, epochs=3)
 
     before = fit(tmp_path, epochs=1)
@@ -329,5 +329,5 @@ def test_without_a_seed_of_its_own_the_data_follows_the_run(monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "7")
     followed, chosen = DigitsClassification(**SMALL), DigitsClassification(**SMALL, seed=7)
     other = DigitsClassification(**SMALL, seed=8)
-    assert torch.equal(followed.pictures("train").pictures, chosen.pictures("train").pictures)
-    assert not torch.equal(followed.pictures("train").pictures, other.pictures("train").pictures)
+    assert torch.equal(followed.dataset("train").images, chosen.dataset("train").images)
+    assert not torch.equal(followed.dataset("train").images, other.dataset("train").images)

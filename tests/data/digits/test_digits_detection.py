@@ -1,4 +1,4 @@
-"""The embedded detection scenes: labels fit the pictures, and pictures depend on what they should alone."""
+"""The embedded detection scenes: labels fit the images, and images depend on what they should alone."""
 
 from typing import Any
 
@@ -19,10 +19,10 @@ SMALL: dict[str, Any] = {
 
 def test_boxes_lie_tightly_around_masks_that_do_not_overlap() -> None:
     counts = set()
-    for picture, target in (DigitsDetection(**SMALL).pictures("train")[i] for i in range(24)):
+    for image, target in (DigitsDetection(**SMALL).dataset("train")[i] for i in range(24)):
         masks = target["masks"]
-        assert picture.shape == (3, 96, 96)
-        assert picture.dtype == torch.float32
+        assert image.shape == (3, 96, 96)
+        assert image.dtype == torch.float32
         assert len(target["boxes"]) == len(target["labels"]) == len(masks)
         assert masks.sum(0).max() == 1
         for box, mask in zip(target["boxes"].int().tolist(), masks, strict=True):
@@ -33,23 +33,23 @@ def test_boxes_lie_tightly_around_masks_that_do_not_overlap() -> None:
     assert len(counts) >= 4
 
 
-def test_a_picture_depends_on_seed_and_number_alone() -> None:
+def test_an_image_depends_on_seed_and_number_alone() -> None:
     few, many = (
         DigitsDetection(**SMALL),
         DigitsDetection(**SMALL | {"num_train_images": 100, "batch_size": 2}),
     )
     other = DigitsDetection(**SMALL | {"seed": 4})
     for split in ("train", "val"):
-        one, same = few.pictures(split)[5], many.pictures(split)[5]
+        one, same = few.dataset(split)[5], many.dataset(split)[5]
         assert torch.equal(one[0], same[0])
         assert all(torch.equal(one[1][name], same[1][name]) for name in one[1])
-        assert torch.equal(one[0], other.pictures(split)[5][0]) == (split == "val")
+        assert torch.equal(one[0], other.dataset(split)[5][0]) == (split == "val")
 
 
 def test_batches_are_lists_and_go_on_in_order_after_a_resume() -> None:
     data = DigitsDetection(**SMALL)
-    pictures, targets = next(iter(data.train_dataloader()))
-    assert len(pictures) == len(targets) == 4
+    images, targets = next(iter(data.train_dataloader()))
+    assert len(images) == len(targets) == 4
     state = data.state_dict()
     expected = [int(t["image_id"]) for _, batch in data.train_dataloader() for t in batch]
     resumed = DigitsDetection(**SMALL)

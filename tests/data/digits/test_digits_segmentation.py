@@ -20,9 +20,9 @@ def test_masks_are_the_detection_scenes_and_background_is_zero() -> None:
     detection, segmentation = DigitsDetection(**SMALL), DigitsSegmentation(**SMALL)
     seen: set[int] = set()
     for i in range(24):
-        picture, target = segmentation.pictures("train")[i]
-        same, objects = detection.pictures("train")[i]
-        assert torch.equal(picture, same)
+        image, target = segmentation.dataset("train")[i]
+        same, objects = detection.dataset("train")[i]
+        assert torch.equal(image, same)
         expected = torch.zeros(96, 96, dtype=torch.uint8)
         for label, mask in zip(objects["labels"], objects["masks"], strict=True):
             expected[mask.bool()] = label.to(torch.uint8) + 1
@@ -39,7 +39,7 @@ def test_classes_are_background_and_ten_digits() -> None:
 
 
 def test_pieces_of_other_digits_are_background() -> None:
-    plain = DigitsSegmentation(**SMALL | {"pieces": 0}).pictures("train")[0]
-    cluttered = DigitsSegmentation(**SMALL | {"pieces": 8}).pictures("train")[0]
+    plain = DigitsSegmentation(**SMALL | {"pieces": 0}).dataset("train")[0]
+    cluttered = DigitsSegmentation(**SMALL | {"pieces": 8}).dataset("train")[0]
     assert not torch.equal(plain[0], cluttered[0])
     assert torch.equal(plain[1]["mask"], cluttered[1]["mask"])

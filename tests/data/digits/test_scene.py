@@ -44,11 +44,11 @@ def squares(*labels):
 def test_one_white_digit_is_rendered_as_it_was_written(digits):
     scene = Scene(height=40, width=50, objects=(Stamp(digit=7, top=5, left=11, size=28, colour=WHITE),))
 
-    picture = render(scene, digits)
+    image = render(scene, digits)
 
-    assert picture.shape == (3, 40, 50)
-    assert picture.dtype == np.uint8
-    for channel in picture:
+    assert image.shape == (3, 40, 50)
+    assert image.dtype == np.uint8
+    for channel in image:
         assert np.array_equal(channel[5:33, 11:39], digits.images[7])
         assert channel.sum() == digits.images[7].sum()
 
@@ -72,14 +72,14 @@ def test_equal_generators_give_equal_scenes_and_others_do_not(digits):
     assert first != other
 
 
-def test_a_scene_of_one_picture_equals_its_picture_in_a_batch(digits):
+def test_a_scene_of_one_image_equals_its_image_in_a_batch(digits):
     batch = draw_pass("test", 5, 0, image_size=37, pieces=6)
 
-    pictures = render_batch(batch, digits)
+    images = render_batch(batch, digits)
 
-    assert pictures.shape == (500, 3, 37, 37)
+    assert images.shape == (500, 3, 37, 37)
     for index in range(0, 500, 7):
-        assert np.array_equal(pictures[index], render(batch.scene(index), digits))
+        assert np.array_equal(images[index], render(batch.scene(index), digits))
 
 
 def test_batches_of_several_digits_equal_their_scenes_too(digits):
@@ -87,11 +87,11 @@ def test_batches_of_several_digits_equal_their_scenes_too(digits):
     above = draw_pass("test", 6, 0, image_size=44, pieces=1)
     pairs = replace(batch, objects=batch.objects + above.objects)
 
-    pictures = render_batch(pairs, digits)
+    images = render_batch(pairs, digits)
 
     assert len(pairs.scene(0).objects) == 2
     for index in range(0, 500, 25):
-        assert np.array_equal(pictures[index], render(pairs.scene(index), digits))
+        assert np.array_equal(images[index], render(pairs.scene(index), digits))
 
 
 def test_the_first_scenes_of_a_batch_are_the_batch_cut_short(digits):
@@ -172,11 +172,11 @@ def test_later_objects_cover_earlier_ones():
     above = Stamp(digit=1, top=0, left=10, size=28, colour=(0, 255, 0))
     scene = Scene(28, 40, (below, above))
 
-    labels, picture = annotate(scene, squares(3, 5)), render(scene, squares(3, 5))
+    labels, image = annotate(scene, squares(3, 5)), render(scene, squares(3, 5))
 
     assert labels.boxes.tolist() == [[4, 4, 14, 24], [14, 4, 34, 24]]
-    assert np.array_equal(labels.masks[0], picture[0] == 255)
-    assert np.array_equal(labels.masks[1], picture[1] == 255)
+    assert np.array_equal(labels.masks[0], image[0] == 255)
+    assert np.array_equal(labels.masks[1], image[1] == 255)
     assert set(np.unique(labels.semantic)) == {0, 4, 6}
 
 
@@ -195,21 +195,21 @@ def test_objects_that_cannot_be_seen_have_no_label():
 def test_resized_digits_keep_their_place_and_share_of_ink(digits, size):
     scene = Scene(70, 70, (Stamp(digit=3, top=4, left=2, size=size, colour=WHITE),))
 
-    picture = render(scene, digits)[0]
+    image = render(scene, digits)[0]
 
-    assert not picture[:4].any()
-    assert not picture[:, :2].any()
-    assert not picture[4 + size :].any()
-    assert not picture[:, 2 + size :].any()
-    assert picture[4 : 4 + size, 2 : 2 + size].mean() == pytest.approx(digits.images[3].mean(), rel=0.05)
+    assert not image[:4].any()
+    assert not image[:, :2].any()
+    assert not image[4 + size :].any()
+    assert not image[:, 2 + size :].any()
+    assert image[4 : 4 + size, 2 : 2 + size].mean() == pytest.approx(digits.images[3].mean(), rel=0.05)
 
 
 def test_resizing_a_full_square_leaves_no_seam():
     full = Digits(np.full((1, 28, 28), 255, np.uint8), np.zeros(1, np.int64), np.zeros(1, np.int64))
 
     for size in (7, 14, 31, 56):
-        picture = render(Scene(size, size, (Stamp(digit=0, top=0, left=0, size=size, colour=WHITE),)), full)
-        assert picture.min() == 255
+        image = render(Scene(size, size, (Stamp(digit=0, top=0, left=0, size=size, colour=WHITE),)), full)
+        assert image.min() == 255
 
 
 @pytest.mark.parametrize("size", [9, 14, 28, 40])

@@ -10,24 +10,25 @@ from PIL import Image
 from support.image_folders import encoded, noise
 from torchvision.transforms.functional import pil_to_tensor
 
-from focal_lab.data.classification.dataset import ClassPictures
-from focal_lab.data.detection.coco import CocoPictures
-from focal_lab.data.detection.coco_annotations import Picture
-from focal_lab.data.loading.decode import decode, load_picture
-from focal_lab.data.segmentation.mask_files import Pair
-from focal_lab.data.segmentation.mask_folder import SegmentationFolder
+from focal_lab.data.classification.dataset import ClassifiedImages
+from focal_lab.data.detection.coco import CocoDataset
+from focal_lab.data.detection.coco_annotations import CocoImage
+from focal_lab.data.loading.decode import decode, load_image
+from focal_lab.data.segmentation.mask_classes import MaskClasses
+from focal_lab.data.segmentation.mask_files import MaskedImage
+from focal_lab.data.segmentation.mask_folder import MaskedImages, SegmentationFolder
 from focal_lab.data.sources.base import FileSource
 from focal_lab.errors import UserError
 from focal_lab.tools.trained.preprocessing import own_size
 
 
-def corner(picture, kind="PNG", **options):
-    found = decode(encoded(picture, kind, **options))
+def corner(image, kind="PNG", **options):
+    found = decode(encoded(image, kind, **options))
     assert found.mode == "RGB"
     return found.getpixel((0, 0))
 
 
-def test_grey_pictures_become_rgb():
+def test_grey_images_become_rgb():
     assert corner(Image.new("L", (4, 4), 70)) == (70, 70, 70)
     assert corner(Image.new("1", (4, 4), 1)) == (255, 255, 255)
 
@@ -37,15 +38,15 @@ def test_cmyk_jpegs_become_rgb():
 
 
 def test_palettes_are_looked_up_and_what_is_transparent_in_them_is_white():
-    picture = Image.new("P", (4, 4))
-    picture.putpalette([10, 20, 30] * 256)
+    image = Image.new("P", (4, 4))
+    image.putpalette([10, 20, 30] * 256)
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert corner(picture) == (10, 20, 30)
-        assert corner(picture, transparency=0) == (255, 255, 255)
-        assert corner(picture, transparency=b"\0" * 256) == (255, 255, 255)
-        assert corner(picture, "GIF", transparency=0) == (255, 255, 255)
+        assert corner(image) == (10, 20, 30)
+        assert corner(image, transparency=0) == (255, 255, 255)
+        assert corner(image, transparency=b"\0" * 256) == (255, 255, 255)
+        assert corner(image, "GIF", transparency=0) == (255, 255, 255)
 
 
 def test_transparent_places_are_white_and_half_transparent_ones_half():
@@ -162,17 +163,19 @@ def test_every_data_set_and_prediction_read_the_same_pixels(tmp_path, kind):
         assert expected.float().mean() == pytest.approx(127.5, abs=0.6)  # Pillow by itself makes 251 of it
     width, height = image.size
     plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
-    coco = CocoPictures([Picture(1, path.name, height, width, ())], tmp_path, {"max_unreadable": 0} | plain)
+    coco = CocoDataset([CocoImage(1, path.name, height, width, ())], tmp_path, {"max_unreadable": 0} | plain)
     folder = SegmentationFolder(str(tmp_path), **plain)
     mask = tmp_path / "mask.png"
     Image.new("L", image.size).save(mask)
-    (tmp_path / "classes.txt").write_text("thing\n")
-    classified = ClassPictures(FileSource(tmp_path, [path.name], [0]), pil_to_tensor, (3, height, width))
+    normalised = folder.unlabelled([]).transform
+    classified = ClassifiedImages(FileSource(tmp_path, [path.name], [0]), pil_to_tensor, (3, height, width))
 
     read = {
         "detection": coco[0][0],
-        "segmentation": folder._pictures([Pair(path, mask)])[0][0],
-        "segmentation to predict": folder._pictures([Pair(path, None)])[0][0],
+        "segmentation": MaskedImages([MaskedImage(path, mask)], MaskClasses(("thing",), 255, 0), normalised)[
+            0
+        ][0],
+        "segmentation to predict": folder.unlabelled([path])[0][0],
         "classification": classified[0][0] / 255,
         "predict, inspect": own_size(SimpleNamespace(**plain)).read(path),
     }
@@ -192,7 +195,7 @@ def test_an_image_of_the_same_size_either_way_is_warned_of_where_it_has_annotati
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_pictures_are_turned_as_exif_says_unless_that_is_switched_off(kind, mode):
+def test_images_are_turned_as_exif_says_unless_that_is_switched_off(kind, mode):
     marked = Image.new(mode, (40, 20))
     marked.paste(Image.new(mode, (20, 20), "white"))  # the left half
     exif = Image.Exif()
@@ -207,19 +210,19 @@ def test_pictures_are_turned_as_exif_says_unless_that_is_switched_off(kind, mode
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0garbage!"])
-def test_damaged_exif_data_keep_nobody_from_seeing_a_picture(exif):
+def test_damaged_exif_data_keep_nobody_from_seeing_an_image(exif):
     assert decode(encoded(noise(0), exif=exif)).size == (48, 40)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_a_truncated_file_is_named(tmp_path, kind):
-    path = tmp_path / "broken.picture"
+    path = tmp_path / "broken.image"
     path.write_bytes(encoded(noise(0, (200, 200)), kind)[:2000])
 
-    with pytest.raises(UserError, match=r"broken\.picture: cannot be decoded as an image"):
-        load_picture(path)
+    with pytest.raises(UserError, match=r"broken\.image: cannot be decoded as an image"):
+        load_image(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"a\.jpg: does not exist"):
-        load_picture(tmp_path / "a.jpg")
+        load_image(tmp_path / "a.jpg")

@@ -1,8 +1,6 @@
-"""Folders of pictures and masks: labels are what the masks say, and what is wrong is said in one line."""
+"""Folders of images and masks: labels are what the masks say, and what is wrong is said in one line."""
 
 import json
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ from PIL import Image
 from support import ROOT
 from support.mask_folders import NAMES, write_world
 
+from focal_lab.cli import main
 from focal_lab.data.segmentation.mask_files import read_classes
 from focal_lab.data.segmentation.mask_folder import Ade20kDataModule, SegmentationFolder
 from focal_lab.errors import UserError
@@ -35,17 +34,17 @@ def mask_of(root: Path, name: str = "p0", split: str = "training") -> Path:
     return root / "annotations" / split / f"{name}.png"
 
 
-def test_evaluation_has_whole_pictures_and_the_masks_own_numbers(tmp_path: Path) -> None:
+def test_evaluation_has_whole_images_and_the_masks_own_numbers(tmp_path: Path) -> None:
     data = folder(write_world(tmp_path))
     data.setup("validate")
-    pictures, targets = next(iter(data.val_dataloader()))
-    assert [tuple(picture.shape) for picture in pictures] == [(3, 40, 60)] * 2
+    images, targets = next(iter(data.val_dataloader()))
+    assert [tuple(image.shape) for image in images] == [(3, 40, 60)] * 2
     assert [int(target["image_id"]) for target in targets] == [0, 1]
     with Image.open(mask_of(tmp_path, "p1", "validation")) as mask:
         assert np.array_equal(targets[1]["mask"].numpy(), np.array(mask))
     assert targets[1]["mask"].dtype == torch.uint8
     assert type(targets[1]["mask"]) is torch.Tensor
-    blue = pictures[0] * torch.tensor(data.std).view(3, 1, 1) + torch.tensor(data.mean).view(3, 1, 1)
+    blue = images[0] * torch.tensor(data.std).view(3, 1, 1) + torch.tensor(data.mean).view(3, 1, 1)
     assert blue[2, 2:18, 2:8].mean() == pytest.approx(220 / 255, abs=0.05)
 
 
@@ -63,14 +62,14 @@ def test_training_crops_have_the_size_and_only_labels_that_were_there(tmp_path: 
     seen: set[int] = set()
     torch.manual_seed(0)
     for _ in range(10):
-        for pictures, targets in data.train_dataloader():
-            assert all(picture.shape == (3, 32, 32) for picture in pictures)
+        for images, targets in data.train_dataloader():
+            assert all(image.shape == (3, 32, 32) for image in images)
             assert all(target["mask"].shape == (32, 32) for target in targets)
             seen |= {value for target in targets for value in target["mask"].unique().tolist()}
     assert seen == {0, 1, 2, 255}
 
 
-def test_masks_follow_their_pictures_through_crops_and_mirrors(tmp_path: Path) -> None:
+def test_masks_follow_their_images_through_crops_and_mirrors(tmp_path: Path) -> None:
     # each class has a colour of its own: after any augmentation but of colour they must still agree
     data = folder(write_world(tmp_path, (0, 1, 2)), photometric=False, scale_range=(1.0, 4.0))
     data.setup("fit")
@@ -78,9 +77,9 @@ def test_masks_follow_their_pictures_through_crops_and_mirrors(tmp_path: Path) -
     torch.manual_seed(0)
     agreeing = total = 0
     for _ in range(5):
-        for pictures, targets in data.train_dataloader():
-            for picture, target in zip(pictures, targets, strict=True):
-                pixels = picture * torch.tensor(data.std).view(3, 1, 1)
+        for images, targets in data.train_dataloader():
+            for image, target in zip(images, targets, strict=True):
+                pixels = image * torch.tensor(data.std).view(3, 1, 1)
                 pixels = pixels + torch.tensor(data.mean).view(3, 1, 1)
                 distance = (pixels[:, None] - colours.T[:, :, None, None]).square().sum(0)
                 valid = target["mask"] != 255
@@ -108,13 +107,13 @@ def test_crops_of_one_class_are_drawn_again(tmp_path: Path) -> None:
     assert share(0.9) > share(1.0) + 0.1
 
 
-def test_grey_and_turned_pictures_fit_their_masks(tmp_path: Path) -> None:
+def test_grey_and_turned_images_fit_their_masks(tmp_path: Path) -> None:
     world = write_world(tmp_path)
-    picture = world / "images" / "validation" / "p0.jpg"
+    image = world / "images" / "validation" / "p0.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees: shown 40 x 60, stored 60 x 40
-    with Image.open(picture) as opened:
-        opened.convert("L").save(picture, exif=exif)
+    with Image.open(image) as opened:
+        opened.convert("L").save(image, exif=exif)
     data = folder(world)
     data.setup("validate")
     assert next(iter(data.val_dataloader()))[0][0].shape == (3, 40, 60)
@@ -122,8 +121,8 @@ def test_grey_and_turned_pictures_fit_their_masks(tmp_path: Path) -> None:
         mask.transpose(Image.Transpose.ROTATE_90).save(mask_of(world, split="validation"))
     data = folder(world)
     data.setup("validate")
-    pictures, targets = next(iter(data.val_dataloader()))
-    assert pictures[0].shape == (3, 60, 40)
+    images, targets = next(iter(data.val_dataloader()))
+    assert images[0].shape == (3, 60, 40)
     assert targets[0]["mask"].shape == (60, 40)
 
 
@@ -199,7 +198,7 @@ def empty(root: Path, place: str) -> None:
 WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "mask of another size": (
         spoil(save(np.zeros((30, 60)))),
-        "annotations/training/p0.png: is 60 x 30 px, and its picture",
+        "annotations/training/p0.png: is 60 x 30 px, and its image",
     ),
     "missing mask": (
         spoil(lambda root: mask_of(root, "p1").unlink()),
@@ -217,13 +216,13 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "empty classes file": (
         spoil(lambda root: (root / "classes.txt").write_text("")),
-        "classes.txt: data.init_args.classes: is no list of names",
+        "classes.txt: data.init_args.classes: is not a list of names",
     ),
     "a name twice": (
         spoil(lambda root: (root / "classes.txt").write_text("a\nb\na\n")),
         "classes.txt: data.init_args.classes: names 'a' twice",
     ),
-    "no pictures": (
+    "no images": (
         spoil(lambda root: empty(root, "images/training")),
         "images/training: data.init_args.train_images: has no images",
     ),
@@ -240,7 +239,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
         spoil(lambda root: mask_of(root).write_bytes(mask_of(root).read_bytes()[:-40])),
         "p0.png: cannot be read as a mask",
     ),
-    "damaged picture": (
+    "damaged image": (
         spoil(lambda root: (root / "images/training/p0.jpg").write_bytes(b"nothing")),
         "p0.jpg: cannot be decoded as an image",
     ),
@@ -249,11 +248,11 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_wrong_is_said_before_training(what: str, tmp_path: Path) -> None:
-    spoiled, told = WRONG[what]
+    spoiled, message = WRONG[what]
     spoiled(tmp_path)
     with pytest.raises(UserError) as error:
         folder(tmp_path).setup("fit")
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -279,7 +278,7 @@ def test_options_out_of_range_are_refused(option: str, value: Any, tmp_path: Pat
 
 @pytest.mark.parametrize("checked", [True, False])
 @pytest.mark.parametrize(
-    ("numbers", "options", "told"),
+    ("numbers", "options", "message"),
     [
         (
             (0, 1, 255),
@@ -296,7 +295,7 @@ def test_options_out_of_range_are_refused(option: str, value: Any, tmp_path: Pat
     ],
 )
 def test_classes_that_never_occur_are_named_with_the_pixels_of_all(
-    tmp_path: Path, numbers: tuple[int, ...], options: dict[str, Any], told: str | None, checked: bool
+    tmp_path: Path, numbers: tuple[int, ...], options: dict[str, Any], message: str | None, checked: bool
 ) -> None:
     data = folder(write_world(tmp_path, numbers), check_masks=checked, **options)
     with warnings.catch_warnings(record=True) as seen:
@@ -304,14 +303,14 @@ def test_classes_that_never_occur_are_named_with_the_pixels_of_all(
         data.setup("validate")
     found = [str(warning.message) for warning in seen]
     assert (
-        (told in found[0] and "annotations/validation: no pixel of 3 masks" in found[0])
-        if told
+        (message in found[0] and "annotations/validation: no pixel of 3 masks" in found[0])
+        if message
         else not found
     )
 
 
 @pytest.mark.parametrize(
-    ("numbers", "options", "told"),
+    ("numbers", "options", "message"),
     [
         ((255,), {}, "val_masks: all 7200 pixels of 3 masks are 255, which is ignored"),
         ((0,), {"reduce_zero_label": True}, "val_masks: all 7200 pixels of 3 masks are 0 or 255"),
@@ -321,33 +320,31 @@ def test_classes_that_never_occur_are_named_with_the_pixels_of_all(
     ],
 )
 def test_masks_without_a_pixel_that_counts_and_an_ignored_class_are_refused(
-    tmp_path: Path, numbers: tuple[int, ...], options: dict[str, Any], told: str
+    tmp_path: Path, numbers: tuple[int, ...], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError) as error:
         folder(write_world(tmp_path, numbers), **options).setup("validate")
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="4 is more than the 3 training pictures"):
+    with pytest.raises(UserError, match="4 is more than the 3 training images"):
         folder(write_world(tmp_path), batch_size=4).setup("fit")
 
 
-def test_the_command_line_says_it_in_one_line_with_status_2(tmp_path: Path) -> None:
+def test_the_command_line_reports_it_in_one_line_with_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     mask_of(write_world(tmp_path)).unlink()
     experiment = ROOT / "experiments" / "ade20k" / "segmentation.yaml"
     ade(tmp_path)
     arguments = ["--model.backbone=focal_micro", "--trainer.devices=1", "--trainer.accelerator=cpu"]
     arguments += [f"--data.root={tmp_path}", f"--trainer.default_root_dir={tmp_path}"]
     arguments += ["--model.backbone_options={img_size: 64}", "--trainer.precision=32"]
-    done = subprocess.run(
-        [sys.executable, "-m", "focal_lab.cli", "fit", "--config", str(experiment), *arguments],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("focal-lab: ")
-    assert "annotations/training/p0.png: does not exist" in done.stderr.splitlines()[-1]
+    assert main(["fit", "--config", str(experiment), *arguments]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("focal-lab: ")
+    assert "annotations/training/p0.png: does not exist" in last
 
 
 def test_a_mask_with_an_images_whole_name_is_its_own_and_one_for_two_images_is_refused(
@@ -365,7 +362,7 @@ def test_a_mask_with_an_images_whole_name_is_its_own_and_one_for_two_images_is_r
         folder(tmp_path).setup("validate")
     (images / "p0.bmp.png").unlink()
     data = folder(tmp_path)
-    assert [pair.mask and pair.mask.name for pair in data.pairs("val")] == ["p0.bmp.png", "p0.png"]
+    assert [one.mask and one.mask.name for one in data.masked_images("val")] == ["p0.bmp.png", "p0.png"]
     (masks / "p0.bmp.png").unlink()
     with pytest.raises(UserError, match=r"p0\.png: is the mask of p0\.bmp and of p0\.jpg"):
         folder(tmp_path).setup("validate")
@@ -378,7 +375,7 @@ def test_masks_that_are_not_read_are_named(tmp_path: Path) -> None:
         (masks / junk).write_bytes(b"junk")
     data = folder(tmp_path)
     with pytest.warns(UserWarning, match="masks have no image") as found:
-        assert len(data.pairs("val")) == 2
+        assert len(data.masked_images("val")) == 2
     lines = [str(one.message).removeprefix(f"{masks}: ") for one in found]
     assert lines == [
         "not read: 1 .gif files (colours.gif), 2 hidden or system files (._p0.png, ...)",
@@ -386,8 +383,8 @@ def test_masks_that_are_not_read_are_named(tmp_path: Path) -> None:
     ]
     (masks / "p0.PNG").write_bytes((masks / "p0.png").read_bytes())
     with pytest.raises(UserError, match=r"is the mask of the same image as p0\.PNG"):
-        folder(tmp_path).pairs("val")
+        folder(tmp_path).masked_images("val")
     for file in masks.glob("*.[pP][nN][gG]"):
         file.unlink()
     with pytest.raises(UserError, match=r"has no masks \(\.png\); found 1 \.gif files"):
-        folder(tmp_path).pairs("val")
+        folder(tmp_path).masked_images("val")

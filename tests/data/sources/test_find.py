@@ -11,21 +11,21 @@ from support.image_folders import class_folders, encoded, noise, open_folder, re
 OPTIONS = {"image_size": 24, "batch_size": 2, "num_workers": 0}
 
 
-made, told = partial(open_folder, **OPTIONS), partial(refusal, **OPTIONS)
+made, error_of = partial(open_folder, **OPTIONS), partial(refusal, **OPTIONS)
 
 
 def labels(data, split):
     return data.source(split).labels.tolist()
 
 
-def test_without_training_pictures_it_is_told_what_was_expected_and_what_was_found(tmp_path):
+def test_without_training_images_it_is_reported_what_was_expected_and_what_was_found(tmp_path):
     (tmp_path / "images").mkdir()
-    (tmp_path / "README.md").write_text("no pictures here")
+    (tmp_path / "README.md").write_text("no images here")
 
-    message = told(tmp_path)
+    message = error_of(tmp_path)
 
     assert message.startswith(
-        f"{tmp_path}: data.init_args.root: has no pictures for train: expected train/CLASS/*.jpg"
+        f"{tmp_path}: data.init_args.root: has no images for train: expected train/CLASS/*.jpg"
     )
     assert message.endswith("; found README.md, images/")
 
@@ -33,30 +33,30 @@ def test_without_training_pictures_it_is_told_what_was_expected_and_what_was_fou
 def test_class_folders_without_a_training_folder_are_recognised(tmp_path):
     class_folders(tmp_path, {"cat": 2, "dog": 2})
 
-    assert told(tmp_path).endswith("found cat/, dog/ (put the class folders into a folder train/)")
+    assert error_of(tmp_path).endswith("found cat/, dog/ (put the class folders into a folder train/)")
 
 
 def test_a_root_that_is_one_folder_too_high_is_recognised(tmp_path):
     class_folders(tmp_path / "imagenet" / "train", {"cat": 2, "dog": 2})
 
-    assert told(tmp_path).endswith(f"found imagenet/ (use root {tmp_path}/imagenet)")
+    assert error_of(tmp_path).endswith(f"found imagenet/ (use root {tmp_path}/imagenet)")
 
 
-def test_an_empty_folder_and_a_file_are_told_apart(tmp_path):
+def test_an_empty_folder_and_a_file_are_reported_apart(tmp_path):
     (tmp_path / "a.txt").write_text("a")
 
-    assert told(tmp_path / "nowhere").endswith("data.init_args.root: is not a folder")
-    assert told(tmp_path / "a.txt").endswith("data.init_args.root: is a file")
+    assert error_of(tmp_path / "nowhere").endswith("data.init_args.root: is not a folder")
+    assert error_of(tmp_path / "a.txt").endswith("data.init_args.root: is a file")
     (tmp_path / "a.txt").unlink()
-    assert told(tmp_path).endswith("; found nothing")
+    assert error_of(tmp_path).endswith("; found nothing")
 
 
-def test_pictures_without_class_folders_are_told(tmp_path):
+def test_images_without_class_folders_are_reported(tmp_path):
     (tmp_path / "train").mkdir()
     for number in range(9):
         (tmp_path / "train" / f"{number}.jpg").write_bytes(encoded(noise(number)))
 
-    message = told(tmp_path)
+    message = error_of(tmp_path)
 
     assert "has no class folders, archives or tables: expected" in message
     assert message.endswith("found 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg, 5.jpg and 3 more")
@@ -66,7 +66,7 @@ def test_one_class_is_refused(tmp_path):
     class_folders(tmp_path / "train", {"cat": 4})
     class_folders(tmp_path / "val", {"cat": 4})
 
-    assert told(tmp_path).endswith("has one class, cat; classification needs two")
+    assert error_of(tmp_path).endswith("has one class, cat; classification needs two")
 
 
 @pytest.mark.parametrize("name", ["val", "validation", "valid"])
@@ -92,7 +92,7 @@ def test_without_validation_a_fixed_part_of_each_class_is_held_out_and_it_is_sai
         source, same = data.source(split), other.source(split)
         assert [source.name(i) for i in range(len(source))] == [same.name(i) for i in range(len(same))]
     assert said == [
-        "There are no validation pictures: 3 of 30 training pictures are held out for it, 0.1 of each class, "
+        "There are no validation images: 3 of 30 training images are held out, 0.1 of each class, "
         "the same ones in every run (data.val_split)."
     ]
 
@@ -108,10 +108,10 @@ def test_the_test_takes_what_validation_takes(tmp_path):
 def test_the_training_set_must_have_a_batch_after_the_split(tmp_path):
     class_folders(tmp_path / "train", {"cat": 4, "dog": 4})
 
-    assert "batch_size: 7 is more than the 6 training pictures" in told(tmp_path, batch_size=7)
+    assert "batch_size: 7 is more than the 6 training images" in error_of(tmp_path, batch_size=7)
 
 
-def test_who_only_tests_needs_no_training_pictures(tmp_path):
+def test_testing_alone_needs_no_training_images(tmp_path):
     class_folders(tmp_path / "val", {"cat": 1, "dog": 2})
 
     data = made(tmp_path, "test")
@@ -162,10 +162,10 @@ def test_a_second_folder_of_a_split_and_files_beside_shards_are_named(tmp_path):
     (tmp_path / "test-0.tar.gz").write_bytes(b"")
     (tmp_path / "test-1.tar").write_bytes(b"")
 
-    assert "test-0.tar.gz: data.init_args.root: is compressed as a whole" in told(tmp_path, "test")
+    assert "test-0.tar.gz: data.init_args.root: is compressed as a whole" in error_of(tmp_path, "test")
 
 
-def test_a_folder_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_reported(tmp_path, monkeypatch):
     train = class_folders(tmp_path / "train", {"cat": 4, "dog": 4})
     plain = os.scandir
 
@@ -176,7 +176,7 @@ def test_a_folder_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr("focal_lab.data.loading.list_files.os.scandir", locked)
 
-    assert told(tmp_path).endswith("train/dog: cannot be listed (Permission denied)")
+    assert error_of(tmp_path).endswith("train/dog: cannot be listed (Permission denied)")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_readable_names_come_from_a_file(tmp_path, name, content):
     assert made(tmp_path, names=name).class_names == ["cat", "dog"]
 
 
-def test_equal_names_are_told_apart_by_their_folders(tmp_path):
+def test_equal_names_are_reported_apart_by_their_folders(tmp_path):
     class_folders(tmp_path / "train", {"n01": 4, "n02": 4, "n03": 4})
     (tmp_path / "names.json").write_text(json.dumps({"n01": "crane", "n02": "crane", "n03": "cat"}))
 
@@ -209,15 +209,15 @@ def test_equal_names_are_told_apart_by_their_folders(tmp_path):
         (None, "cannot be read (No such file or directory)"),
         ("{", "is not valid ("),
         ('{"n01": "cat"}', "lacks the class n02 (1 in all)"),
-        ("3", "is no mapping of folders to names"),
-        ('["cat"]', "has 1 names, and there are 2 classes: n01, n02"),
+        ("3", "is not a mapping of folders to names"),
+        ('["cat"]', "has 1 names for 2 classes: n01, n02"),
         ('{"n01": "cat", "n02": "dog", "n01": "emu"}', "is not valid (it has n01 twice)"),
         ('{"n01": "cat", "n02": null}', "names the class n02 None, which is not text"),
     ],
 )
-def test_a_wrong_file_of_names_is_told(tmp_path, content, message):
+def test_a_wrong_file_of_names_is_reported(tmp_path, content, message):
     class_folders(tmp_path / "train", {"n01": 4, "n02": 4})
     if content is not None:
         (tmp_path / "names.json").write_text(content)
 
-    assert f"{tmp_path}/names.json: data.init_args.names: {message}" in told(tmp_path, names="names.json")
+    assert f"{tmp_path}/names.json: data.init_args.names: {message}" in error_of(tmp_path, names="names.json")

@@ -27,7 +27,7 @@ def made(root, stage="fit", **options):
     return data
 
 
-def told(root, **options):
+def error_of(root, **options):
     with pytest.raises(UserError) as caught:
         made(root, **options)
     assert "\n" not in str(caught.value)
@@ -42,20 +42,18 @@ def folders(tmp_path):
 
 
 def rows(folder):
-    """(bytes, name, label) of the pictures of a split, by class."""
+    """(bytes, name, label) of the images of a split, by class."""
     files = sorted(folder.rglob("*.jpg"))
     return [(path.read_bytes(), path.name, list(COUNTS).index(path.parent.name)) for path in files]
 
 
-def write(
-    path, pictures, *, features=FEATURES, labels=None, image="image", label="label", plain=False, **extra
-):
+def write(path, rows, *, features=FEATURES, labels=None, image="image", label="label", plain=False, **extra):
     """A table as Hugging Face's library writes them; row groups of four."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    images = [{"bytes": content, "path": name} for content, name, _ in pictures]
+    images = [{"bytes": content, "path": name} for content, name, _ in rows]
     columns = {
         image: [one["bytes"] for one in images] if plain else images,
-        label: [number for _, _, number in pictures] if labels is None else labels,
+        label: [number for _, _, number in rows] if labels is None else labels,
     }
     table = pa.table(columns | extra)
     if features:
@@ -73,9 +71,9 @@ def batches(data, loader):
     "place", ["data/train-{:05}-of-00002.parquet", "train/{}.parquet", "train-{}.parquet"]
 )
 def test_tables_are_found_and_hold_what_the_folders_hold(tmp_path, folders, place):
-    pictures = rows(folders / "train")
+    images = rows(folders / "train")
     for number in range(2):
-        write(tmp_path / "hub" / place.format(number), pictures[12 * number : 12 * (number + 1)])
+        write(tmp_path / "hub" / place.format(number), images[12 * number : 12 * (number + 1)])
     write(tmp_path / "hub" / "data" / "validation-00000-of-00001.parquet", rows(folders / "val"))
 
     data, same = made(tmp_path / "hub"), made(folders)
@@ -89,9 +87,9 @@ def test_tables_are_found_and_hold_what_the_folders_hold(tmp_path, folders, plac
     assert source.name(13).endswith(place.format(1) + "#1")
 
 
-def test_each_row_group_is_read_once_in_an_epoch_and_pictures_are_shuffled(tmp_path, folders, monkeypatch):
-    pictures = rows(folders / "train")
-    write(tmp_path / "train.parquet", pictures)
+def test_each_row_group_is_read_once_in_an_epoch_and_images_are_shuffled(tmp_path, folders, monkeypatch):
+    images = rows(folders / "train")
+    write(tmp_path / "train.parquet", images)
     write(tmp_path / "val.parquet", rows(folders / "val"))
     data = made(tmp_path)
     loader = data.train_dataloader()
@@ -106,7 +104,7 @@ def test_each_row_group_is_read_once_in_an_epoch_and_pictures_are_shuffled(tmp_p
     orders = []
     for epoch in range(2):
         loader.sampler.set_epoch(epoch)
-        orders.append([draw.picture for draw in loader.sampler])
+        orders.append([draw.image for draw in loader.sampler])
         list(loader)
 
     assert sorted(read) == list(range(6))
@@ -176,17 +174,18 @@ def test_of_several_columns_one_must_be_named(tmp_path, folders):
         coarse=[0, 1, 2] * 8,
     )
 
-    assert "data.init_args.label_column: name the column (several columns may be it: fine, coarse)" in told(
-        tmp_path
+    assert (
+        "data.init_args.label_column: name the column (several columns may be it: fine, coarse)"
+        in error_of(tmp_path)
     )
     assert made(tmp_path, label_column="fine").class_names == list(COUNTS)
     assert made(tmp_path, label_column="coarse").class_names == ["x", "y", "z"]
-    assert "image_column: has no column nope: it has image, fine, coarse" in told(
+    assert "image_column: has no column nope: it has image, fine, coarse" in error_of(
         tmp_path, image_column="nope"
     )
 
 
-def test_a_test_without_labels_is_predicted_and_not_judged(tmp_path, folders):
+def test_a_test_without_labels_is_predicted_and_not_evaluated(tmp_path, folders):
     write(tmp_path / "train.parquet", rows(folders / "train"))
     write(tmp_path / "validation.parquet", rows(folders / "val"))
     write(tmp_path / "test.parquet", rows(folders / "val"), labels=[-1] * 4)
@@ -202,9 +201,9 @@ def test_a_test_without_labels_is_predicted_and_not_judged(tmp_path, folders):
     [
         (
             {"labels": [0, 1, 3] * 8},
-            "train.parquet#2: the column label says 3, which is not a class (use 0 to 2)",
+            "train.parquet#2: the column label has 3, which is not a class (use 0 to 2)",
         ),
-        ({"labels": [0, -1, 1] * 8}, "train.parquet#1: the column label says -1, which is not a class"),
+        ({"labels": [0, -1, 1] * 8}, "train.parquet#1: the column label has -1, which is not a class"),
         ({"labels": [-1] * 24}, "has no labels for train: all are -1 or null"),
         ({"labels": [0, 1, 2, None] * 6}, "train.parquet#3: has no label in the column label (null)"),
         (
@@ -213,28 +212,28 @@ def test_a_test_without_labels_is_predicted_and_not_judged(tmp_path, folders):
         ),
         (
             {"labels": ["cat", "dog", ""] * 8},
-            "train.parquet#2: the column label says '', which is not a class",
+            "train.parquet#2: the column label has '', which is not a class",
         ),
-        ({"labels": ["cat", "cat "] * 12, "features": None}, "train.parquet#1: the column label says 'cat '"),
+        ({"labels": ["cat", "cat "] * 12, "features": None}, "train.parquet#1: the column label has 'cat '"),
         (
             {"labels": ["cat", "cow"] * 12},
-            "train.parquet#1: the column label says 'cow', which is not a class",
+            "train.parquet#1: the column label has 'cow', which is not a class",
         ),
-        ({"labels": [0.5] * 24}, "its column label is of double; labels are whole numbers or texts"),
-        ({"labels": [True, False] * 12}, "its column label is of bool; labels are whole numbers or texts"),
+        ({"labels": [0.5] * 24}, "its column label is of double; labels are integers or strings"),
+        ({"labels": [True, False] * 12}, "its column label is of bool; labels are integers or strings"),
         ({"labels": [0, 10**9] * 12, "features": None}, "has the label 1000000000; up to 999999 can be read"),
         (
             {"features": classes("cat", "dog", "cat")},
-            "names the class 'cat', which is twice there or no text",
+            "names the class 'cat', which is not text or occurs twice",
         ),
         ({"features": None, "image": "x"}, "image_column: name the column (it has x, label)"),
         ({"features": None, "label": "y"}, "label_column: name the column (it has image, y)"),
     ],
 )
-def test_wrong_columns_are_told(tmp_path, folders, options, message):
+def test_wrong_columns_are_reported(tmp_path, folders, options, message):
     write(tmp_path / "train.parquet", rows(folders / "train"), **options)
 
-    assert message in told(tmp_path)
+    assert message in error_of(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +250,7 @@ def test_wrong_columns_are_told(tmp_path, folders, options, message):
         ),
         (
             {"labels": ["cat"] * 24},
-            "other.parquet: its column label has texts, and that of {first} has numbers",
+            "other.parquet: its column label has strings, and that of {first} has numbers",
         ),
         (
             {"label": "cls", "features": None},
@@ -263,7 +262,7 @@ def test_shards_with_other_classes_are_refused_with_both_lists(tmp_path, folders
     first = write(tmp_path / "train" / "first.parquet", rows(folders / "train"))
     write(tmp_path / "train" / "other.parquet", rows(folders / "train"), **other)
 
-    assert message.format(first=first) in told(tmp_path)
+    assert message.format(first=first) in error_of(tmp_path)
 
 
 def test_splits_number_their_classes_alike(tmp_path, folders):
@@ -274,17 +273,17 @@ def test_splits_number_their_classes_alike(tmp_path, folders):
     assert made(tmp_path).source("val").labels.tolist() == [0, 1, 0, 1]
     write(tmp_path / "val.parquet", rows(folders / "val"), features=classes("dog", "cat", "emu"))
 
-    assert told(tmp_path).endswith(
-        f"val.parquet: numbers its classes otherwise than {train}: 'dog', 'cat', 'emu' here and "
+    assert error_of(tmp_path).endswith(
+        f"val.parquet: numbers its classes differently from {train}: 'dog', 'cat', 'emu' here and "
         "'cat', 'dog', 'emu' there"
     )
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot be read")
 def test_rows_without_the_files_content_are_unreadable(tmp_path, folders):
-    pictures = [(None, name, label) for _, name, label in rows(folders / "val")]
+    images = [(None, name, label) for _, name, label in rows(folders / "val")]
     write(tmp_path / "train.parquet", rows(folders / "train"))
-    write(tmp_path / "val.parquet", pictures)
+    write(tmp_path / "val.parquet", images)
 
     with pytest.raises(
         UserError, match=r"val\.parquet#0: .*the table names a file and does not hold its content"
@@ -293,16 +292,16 @@ def test_rows_without_the_files_content_are_unreadable(tmp_path, folders):
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 and then nothing"])
-def test_damaged_files_are_told(tmp_path, content):
+def test_damaged_files_are_reported(tmp_path, content):
     (tmp_path / "train.parquet").write_bytes(content)
 
-    assert told(tmp_path).startswith(f"{tmp_path}/train.parquet: is damaged or no Parquet file (")
+    assert error_of(tmp_path).startswith(f"{tmp_path}/train.parquet: is damaged or not a Parquet file (")
 
 
-def test_without_pyarrow_the_way_out_is_told(tmp_path, folders, monkeypatch):
+def test_without_pyarrow_the_way_out_is_reported(tmp_path, folders, monkeypatch):
     write(tmp_path / "train.parquet", rows(folders / "train"))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
 
-    assert told(tmp_path).endswith(
+    assert error_of(tmp_path).endswith(
         "train.parquet: is a Parquet file, which needs pyarrow (pip install 'focal-lab[parquet]')"
     )

@@ -21,6 +21,11 @@ TESTED = ["test2017/", "annotations/test.json"]
 MASKS = [f"{kind}/{split}/" for kind in ("images", "annotations") for split in ("training", "validation")]
 IDX = [f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 
+CIFAR = [
+    f"cifar-10-batches-py/{name}"
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+]
+
 
 def coco_tested(root: str) -> CocoDataModule:
     return CocoDataModule(root, test_images=TESTED[0], test_annotations=TESTED[1])
@@ -52,7 +57,7 @@ SETS = [
     (ImageFolderDataModule, ["imagenet-train-000.tar", "imagenet-val-000.tar"], ["root"]),
     (ImageFolderDataModule, ["data/train-00000-of-00001.parquet"], ["root"]),
     (FashionMnistDataModule, IDX, ["root"] * 4),
-    (CifarDataModule, ["cifar-10-batches-bin/test_batch.bin"], ["root"]),
+    (CifarDataModule, CIFAR, ["root"] * len(CIFAR)),
 ]
 
 
@@ -67,9 +72,9 @@ def test_each_folder_and_file_that_a_run_needs_is_looked_for(
     for name, key in zip(files, keys, strict=False):
         if key:
             shutil.move(root / name, tmp_path / "away")
-            told = problem(made, root)
-            assert f": data.init_args.{key}: " in told
-            assert str(root if key == "root" else root / name) in told
+            message = problem(made, root)
+            assert f": data.init_args.{key}: " in message
+            assert str(root if key == "root" else root / name) in message
             shutil.move(tmp_path / "away", root / name)
 
 

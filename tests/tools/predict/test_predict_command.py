@@ -13,7 +13,7 @@ from PIL import Image
 from support.trained_run import FOCAL, NARROW, save_pictures, train
 
 from focal_lab import cli
-from focal_lab.data.loading.decode import load_picture
+from focal_lab.data.loading.decode import load_image
 from focal_lab.data.segmentation.mask_folder import SegmentationFolder
 from focal_lab.errors import UserError
 from focal_lab.tools.predict.images import find_images
@@ -80,7 +80,7 @@ def test_the_table_has_the_networks_probabilities_of_the_preprocessed_image(
     known = open_trained(str(project / "classes"), Path("runs"))
     transform = known.preprocessing().transform
     assert transform is not None
-    shown = transform(load_picture("photos/a.jpg"))
+    shown = transform(load_image("photos/a.jpg"))
     assert shown.shape == (3, 28, 28)
     with torch.no_grad():
         expected = known.module(shown[None]).softmax(-1)[0].sort(descending=True)
@@ -105,7 +105,7 @@ def test_it_has_the_columns_and_values_of_lightnings_predict(
     known = open_trained(str(project / "classes"), Path("runs"))
     assert known.data is not None
     known.data.setup("predict")
-    pictures = known.data.pictures("test").pictures  # type: ignore[attr-defined]
+    pictures = known.data.dataset("test").images  # type: ignore[attr-defined]
     Path("same").mkdir()
     for number, picture_chw in enumerate(pictures):
         Image.fromarray(picture_chw.permute(1, 2, 0).numpy()).save(f"same/{number}.png")
@@ -270,7 +270,7 @@ def test_a_detectors_objects_are_drawn_from_the_score_that_is_asked_for(project:
     for score in (0, 1):
         folder = Path(f"from{score}")
         assert predict(project / "boxes", "photos/b.png", "--min-score", score, "--output", folder) == 0
-        drawn[score] = np.asarray(load_picture(next(folder.rglob("b.png"))))
+        drawn[score] = np.asarray(load_image(next(folder.rglob("b.png"))))
     assert json.loads(Path("from0/predictions.json").read_text()) == json.loads(
         Path("from1/predictions.json").read_text()
     )
@@ -309,7 +309,7 @@ def test_images_of_one_name_in_several_folders_are_kept_apart(project: Path, tas
     places = {"val_images": "photos/\u00fc/y", "val_masks": "found/masks/\u00fc/y"}
     data = SegmentationFolder(".", **places, image_size=32, num_workers=0, batch_size=1)
     data.setup("validate")
-    assert [pair.mask and pair.mask.name for pair in data.pairs("val")] == names
+    assert [one.mask and one.mask.name for one in data.masked_images("val")] == names
 
 
 def test_what_a_pattern_matches_and_is_not_read_is_named(project: Path) -> None:
@@ -326,6 +326,6 @@ def test_what_a_pattern_matches_and_is_not_read_is_named(project: Path) -> None:
         find_images(["photos/*.heic"])
     Path("empty.png").touch()
     with pytest.raises(UserError, match=r"empty\.png: cannot be decoded as an image \(it is empty\)"):
-        load_picture("empty.png")
+        load_image("empty.png")
     with pytest.raises(UserError, match=r"x\.heic: .*\(it is not an image of a known format\)"):
-        load_picture("photos/x.heic")
+        load_image("photos/x.heic")
