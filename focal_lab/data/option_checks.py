@@ -25,15 +25,8 @@ def check_least(options: Mapping[str, Any], least: Mapping[str, int]) -> None:
 def check_paths(root: Path, folders: Mapping[str, str], files: Mapping[str, str]) -> None:
     """Check that the folders and files that options name exist; nothing is opened.
 
-    A data module that reads files calls this in its method `check_files`, which plans call.
-
-    Args:
-        root: folder that the others are relative to.
-        folders: option -> folder.
-        files: option -> file.
-
-    Raises:
-        UserError: one of them does not exist.
+    A data module that reads files calls this in its method `check_files`, which plans call. `folders` and
+    `files` map options to paths relative to root. Raises UserError if one does not exist.
     """
     for kind, places in {"folder": folders, "file": files}.items():
         for option, place in places.items():

@@ -9,12 +9,7 @@ _TABLE = ".parquet#"  # followed by the row
 
 
 def all_among(tested: Iterable[str], validated: Iterable[str]) -> bool:
-    """Whether all test images are validation images; a warning counts them if only some are.
-
-    Args:
-        tested: paths of images; that of an image in an archive begins with the archive's.
-        validated: likewise.
-    """
+    """Whether all test images are validation images, by their paths; a warning counts them if some are."""
     others, count, twice = set(_real(validated)), 0, 0
     for path in _real(tested):
         count += 1

@@ -26,11 +26,11 @@ def digests(images: Iterable[tuple[str, str]], classes: Sequence[str]) -> dict[s
 
     Args:
         images: name and labels of each image, in any order.
-        classes: names of the classes, in the order of the network's outputs.
+        classes: names of the classes, in the order of the network's outputs; may be empty.
 
     Returns:
-        `images` of the names, `labels` of names and labels, `classes` of the classes in their order and
-        `class_names` of the same in any order; the last two only if the classes have names.
+        `images` of the names, `labels` of names and labels, and if there are any, `classes` of the classes in
+        their order and `class_names` of the same in any order.
     """
     listed = sorted(images)
     found = {

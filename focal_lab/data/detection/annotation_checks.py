@@ -61,13 +61,7 @@ def shown(value: Any) -> str:
 
 
 class CheckedAnnotations:
-    """Takes the annotations of a file one by one.
-
-    Args:
-        path: the file.
-        sizes: height and width of each image, by id.
-        labels: class of each category, by id.
-    """
+    """Takes the annotations of a file one by one; knows each image's height and width and each id's class."""
 
     def __init__(self, path: Path, sizes: Mapping[int, tuple[int, int]], labels: Mapping[int, int]) -> None:
         self.path, self.sizes, self.labels = path, sizes, labels

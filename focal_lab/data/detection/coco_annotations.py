@@ -77,10 +77,8 @@ class CocoFile:
 def read_coco(path: Path) -> CocoFile:
     """Read an annotation file, and check every entry.
 
-    Boxes without area are left out; one warning counts them, and one each whatever else is unusual.
-
-    Raises:
-        UserError: it is not such a file, is empty, or has an invalid entry.
+    Boxes without area are left out; one warning counts them, and one each whatever else is unusual. Raises
+    UserError if it is not such a file, is empty, or has an invalid entry.
     """
     content = _load(path)
     names = _categories(path, content["categories"])

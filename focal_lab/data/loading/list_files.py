@@ -65,14 +65,9 @@ class LeftOut:
 
 
 def list_images(folder: Path, option: str) -> list[Path]:
-    """The images directly in a folder, by name.
+    """The images directly in a folder that an option of the data module names, sorted by name.
 
-    Args:
-        folder: where to look.
-        option: the option of the data module that names the folder.
-
-    Raises:
-        UserError: the folder is missing or has no image in it.
+    Raises UserError if the folder is missing or has no image in it.
     """
     key = f"data.init_args.{option}"
     if not folder.is_dir():

@@ -27,16 +27,9 @@ class Unreadable:
         return bool(self._flags[index])
 
     def add(self, index: int, name: str, error: Exception, instead: str) -> None:
-        """Warn of an unreadable image, once.
+        """Warn, once, of an image that cannot be read because of `error`, and of what happens `instead`.
 
-        Args:
-            index: its index in the data set.
-            name: its path.
-            error: why it cannot be read.
-            instead: what happens now.
-
-        Raises:
-            UserError: there are more than the limit.
+        Raises UserError if there are more than the limit.
         """
         if index in self:
             return

@@ -84,16 +84,9 @@ class MaskClasses:
         return np.bincount(label_HW.ravel(), minlength=self.ignored + 1)
 
     def check(self, count_L: NDArray[np.int64], folder: Path, option: str, masks: int) -> None:
-        """Warn of classes that never occur.
+        """Warn of classes that never occur in `masks` masks of a folder, which an option names.
 
-        Args:
-            count_L: from `count`, summed over masks.
-            folder: of the masks.
-            option: that names it.
-            masks: how many were counted.
-
-        Raises:
-            UserError: no pixel is left.
+        `count_L` is `count` summed over these masks. Raises UserError if every pixel is ignored.
         """
         per_class = count_L[: len(self.names)].tolist()
         left_out = int(count_L[self.ignored])

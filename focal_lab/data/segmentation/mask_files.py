@@ -30,16 +30,10 @@ class MaskedImage:
 
 
 def find_masked_images(images: Path, masks: Path, split: str, palette: bool) -> list[MaskedImage]:
-    """Images by name, each with its mask; only headers are read.
+    """Images of a folder by name, each with its mask in another; only headers are read.
 
-    Args:
-        images: folder of images.
-        masks: folder of masks.
-        split: of the options that name the folders.
-        palette: whether masks may have a palette.
-
-    Raises:
-        UserError: a folder is missing or empty, or a mask is missing or of another size or kind.
+    Raises UserError if a folder is missing or empty, or a mask is missing, of another size or kind than its
+    image, or has a palette although `palette` does not allow it.
     """
     files = list_images(images, f"{split}_images")
     if not masks.is_dir():

@@ -42,10 +42,8 @@ def open_archives(
     Args:
         paths: tars and zips.
         where: what to call them in messages.
-        inside: names of the split's folder if the archives hold all splits; the first one found counts.
-
-    Returns:
-        None if there are no images under `inside`.
+        inside: names of the split's folder if the archives hold all splits; the first one found counts, and
+            without any the result is None.
 
     Raises:
         UserError: an archive is damaged, or the classes of its images are unknown.

@@ -58,15 +58,9 @@ class ClassFolders(SplitImages):
 
 
 def find_split(root: Path, split: str, columns: Columns = Columns()) -> SplitImages | None:  # noqa: B008
-    """The images of a split; None if there is no sign of any.
+    """The images of a split in the data set's folder or single archive; None if there is no sign of any.
 
-    Args:
-        root: the data set's folder, or one archive of it all.
-        split: train, val or test.
-        columns: of Parquet files.
-
-    Raises:
-        UserError: a folder or file of the split's name holds nothing that can be read.
+    Raises UserError if a folder or file of the split's name holds nothing that can be read.
     """
     if root.is_file() and root.suffix.lower() in SUFFIXES:
         return open_archives([root], root, inside=SPLIT_NAMES[split])

@@ -37,15 +37,9 @@ def open_tables(
     where: Path,
     columns: Columns = Columns(),  # noqa: B008
 ) -> "LabelledImages[ParquetSource]":
-    """The images of one split.
+    """The images of one split, in Parquet files that messages call `where`.
 
-    Args:
-        paths: Parquet files, in their order.
-        where: what to call them in messages.
-        columns: which ones to read.
-
-    Raises:
-        UserError: pyarrow is missing, a file is damaged, or its columns do not fit.
+    Raises UserError if pyarrow is missing, a file is damaged, or its columns do not fit.
     """
     parquet = _pyarrow(paths[0])
     groups: list[tuple[int, int, int]] = []  # file, row group, rows

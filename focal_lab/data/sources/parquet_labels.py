@@ -15,16 +15,9 @@ Labels = NDArray[np.int64] | list[str] | int
 
 
 def read_labels(column: Any, name: str, path: Path, names: Sequence[str] | None) -> Labels:
-    """The labels of a file; null or -1 in all rows means that they are secret.
+    """The labels in pyarrow's column `name` of a file; null or -1 in all rows means that they are secret.
 
-    Args:
-        column: pyarrow's, in chunks.
-        name: of the column.
-        path: of the file.
-        names: of the classes, if the file has them.
-
-    Raises:
-        UserError: a row has no label, or one that is not a class.
+    Raises UserError if a row has no label, or one that is not among the classes' `names`.
     """
     import pyarrow as pa
 
