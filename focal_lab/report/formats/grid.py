@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from focal_lab.report.table.claims import overall
-from focal_lab.report.table.model import NOTHING, Answer, Table
+from focal_lab.report.table.records import NOTHING, Answer, Table
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import COLUMNS, Column
 

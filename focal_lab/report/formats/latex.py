@@ -9,8 +9,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from focal_lab.report.formats.grid import METRIC, WORDS, Strip, long_grid, table_grid, table_sections
-from focal_lab.report.table.model import Table
 from focal_lab.report.table.notes import long_notes
+from focal_lab.report.table.records import Table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,8 +15,8 @@ from focal_lab.errors import UserError
 from focal_lab.report.formats.grid import WORDS, Strip, long_grid, table_grid, table_sections
 from focal_lab.report.formats.latex import long_latex, table_latex
 from focal_lab.report.formats.terminal import heading_text, note_text, strips_text
-from focal_lab.report.table.model import Table
 from focal_lab.report.table.notes import long_notes
+from focal_lab.report.table.records import Table
 
 if TYPE_CHECKING:
     import pandas as pd

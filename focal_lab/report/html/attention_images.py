@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from focal_lab.report.table.model import Table, row_name
+from focal_lab.report.table.records import Table, row_name
 
 INSPECT = "inspect"
 INSPECT_FILE = "inspect.json"

@@ -16,7 +16,7 @@ from focal_lab.report.html.sortable import main_table, section_tables, word_cell
 from focal_lab.report.html.svg import InlinePlot, inline_plots
 from focal_lab.report.plots import sweep_plots
 from focal_lab.report.table.claims import overall
-from focal_lab.report.table.model import Table
+from focal_lab.report.table.records import Table
 from focal_lab.sweep.run_folder.outcome import State
 
 if TYPE_CHECKING:

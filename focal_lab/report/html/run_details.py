@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from focal_lab.report.html.sortable import HtmlCell, HtmlHeading, HtmlTable, word_cell
 from focal_lab.report.plots.style import heading
 from focal_lab.report.table.long_table import flatten
-from focal_lab.report.table.model import NOTHING, PlannedRun, Row, Table, row_name, runs_words
+from focal_lab.report.table.records import NOTHING, PlannedRun, Row, Table, row_name, runs_words
 from focal_lab.sweep.run_folder.outcome import Outcome, State, read_outcome
 from focal_lab.sweep.run_folder.result import COSTS
 from focal_lab.sweep.spec.columns import COLUMNS

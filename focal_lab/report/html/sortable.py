@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from focal_lab.report.formats.grid import METRIC, Strip, table_grid, table_sections
 from focal_lab.report.plots.style import heading
-from focal_lab.report.table.model import Table
+from focal_lab.report.table.records import Table
 
 _TONES = {
     "good": ("better", "supported", "finished"),

@@ -14,7 +14,7 @@ from focal_lab.errors import UserError
 from focal_lab.report.html.page import draw_plots, page
 from focal_lab.report.html.svg import InlinePlot
 from focal_lab.report.table.build import build_table
-from focal_lab.report.table.model import Table
+from focal_lab.report.table.records import Table
 from focal_lab.report.table.strict import strict_status
 from focal_lab.sweep.run_folder.layout import FAILURE_FILE, RESULT_FILE
 from focal_lab.sweep.run_folder.outcome import State

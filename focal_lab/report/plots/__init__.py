@@ -10,7 +10,7 @@ from focal_lab.report.plots.effects import effect_plots
 from focal_lab.report.plots.pareto_front import pareto_plots
 from focal_lab.report.plots.plot import Plot
 from focal_lab.report.plots.tradeoff import tradeoff_plots
-from focal_lab.report.table.model import Table
+from focal_lab.report.table.records import Table
 
 FORMATS = ("png", "svg", "pdf")
 

@@ -16,7 +16,7 @@ from focal_lab.report.plots.measured import (
 )
 from focal_lab.report.plots.plot import Plot
 from focal_lab.report.plots.style import INK, MUTED, PAPER, heading, name_rows, new_figure, note, tidy, words
-from focal_lab.report.table.model import Entry, Row, Table, entry_words, row_name
+from focal_lab.report.table.records import Entry, Row, Table, entry_words, row_name
 from focal_lab.sweep.spec.columns import Column
 
 if TYPE_CHECKING:

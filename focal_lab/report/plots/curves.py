@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from focal_lab.report.plots.measured import Network, networks
 from focal_lab.report.plots.plot import Plot
 from focal_lab.report.plots.style import SeriesStyle, heading, new_figure, tidy, words
-from focal_lab.report.table.model import Table
+from focal_lab.report.table.records import Table
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import COLUMNS, MAIN
 from focal_lab.training.history_file import Point, read_history

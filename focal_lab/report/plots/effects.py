@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from focal_lab.report.plots.measured import interval, main_columns, own_rows
 from focal_lab.report.plots.plot import Plot
 from focal_lab.report.plots.style import SERIES, heading, name_rows, new_figure, note, tidy, words
-from focal_lab.report.table.model import Row, Table
+from focal_lab.report.table.records import Row, Table
 from focal_lab.report.table.statistics import LEAST_SEEDS, Sample, sample
 from focal_lab.sweep.spec.columns import Column
 

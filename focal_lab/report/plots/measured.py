@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from focal_lab.report.plots.style import PLAIN, SERIES, SeriesStyle, group_style, series_style
-from focal_lab.report.table.model import Entry, Row, Table, row_name
+from focal_lab.report.table.records import Entry, Row, Table, row_name
 from focal_lab.report.table.statistics import LEAST_SEEDS, Sample
 from focal_lab.sweep.spec.columns import MAIN, Column
 

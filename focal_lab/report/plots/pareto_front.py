@@ -11,7 +11,7 @@ from focal_lab.report.plots.measured import main_columns, networks, own_rows
 from focal_lab.report.plots.plot import Plot
 from focal_lab.report.plots.scatter import Box, Mark, draw_marks, label_marks
 from focal_lab.report.plots.style import INK, MUTED, SERIES, heading, new_figure, series_style, tidy, words
-from focal_lab.report.table.model import Table
+from focal_lab.report.table.records import Table
 from focal_lab.sweep.run_folder.outcome import read_outcome
 from focal_lab.sweep.run_folder.result import COSTS, known_values, objective_values
 from focal_lab.sweep.spec.columns import COLUMNS

@@ -15,7 +15,7 @@ from focal_lab.report.plots.measured import (
 from focal_lab.report.plots.plot import Plot
 from focal_lab.report.plots.scatter import Mark, draw_marks, label_marks
 from focal_lab.report.plots.style import heading, new_figure, tidy, words
-from focal_lab.report.table.model import Entry, Table
+from focal_lab.report.table.records import Entry, Table
 from focal_lab.sweep.spec.columns import Column
 
 if TYPE_CHECKING:

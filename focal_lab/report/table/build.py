@@ -11,9 +11,9 @@ from focal_lab.report.published.layouts import PublishedCell, PublishedTable, fi
 from focal_lab.report.table.claims import claim_answer
 from focal_lab.report.table.comparison import compare_rows, find_baselines
 from focal_lab.report.table.left_out import left_out
-from focal_lab.report.table.model import COUNTED, Entry, PlannedRun, Row, Status, Table
 from focal_lab.report.table.notes import table_notes
 from focal_lab.report.table.origins import describe_data, provenance_of
+from focal_lab.report.table.records import COUNTED, Entry, PlannedRun, Row, Status, Table
 from focal_lab.report.table.reference_rows import with_references
 from focal_lab.report.table.statistics import sample
 from focal_lab.report.table.test_sets import mixed_tests

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from math import fsum
 
-from focal_lab.report.table.model import Answer, ClaimVerdict, Row
+from focal_lab.report.table.records import Answer, ClaimVerdict, Row
 from focal_lab.report.table.statistics import ALPHA, probability_positive, sample
 from focal_lab.report.table.test_sets import conflicting, tests_of
 from focal_lab.sweep.run_folder.result import Result

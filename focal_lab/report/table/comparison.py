@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from focal_lab.report.table.model import Comparison, Row
+from focal_lab.report.table.records import Comparison, Row
 from focal_lab.report.table.statistics import ALPHA, LEAST_SEEDS, Verdict, holm, p_value, sample
 from focal_lab.report.table.test_sets import conflicting, tests_of
 from focal_lab.sweep.run_folder.result import Result

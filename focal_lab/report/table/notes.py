@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from focal_lab.report.table.model import COUNTED, PlannedRun, Row, Table, row_name
+from focal_lab.report.table.records import COUNTED, PlannedRun, Row, Table, row_name
 from focal_lab.report.table.statistics import LEAST_SEEDS
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import PAPER_SIZES, pixels

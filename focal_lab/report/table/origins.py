@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from focal_lab.report.table.long_table import flatten
-from focal_lab.report.table.model import Provenance
+from focal_lab.report.table.records import Provenance
 from focal_lab.sweep.run_folder.result import Result
 from focal_lab.sweep.spec.columns import pixels
 

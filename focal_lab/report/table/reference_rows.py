@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from focal_lab.report.published.layouts import PublishedTable, published_rows, published_values
-from focal_lab.report.table.model import Entry, Row
+from focal_lab.report.table.records import Entry, Row
 from focal_lab.sweep.run_folder.outcome import State
 
 

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Iterable
 from math import isfinite
 
-from focal_lab.report.table.model import COUNTED, Row, Table, row_name, unfinished
 from focal_lab.report.table.notes import incomparable
+from focal_lab.report.table.records import COUNTED, Row, Table, row_name, unfinished
 from focal_lab.sweep.run_folder.outcome import State
 
 

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
-from focal_lab.report.table.model import Row
+from focal_lab.report.table.records import Row
 from focal_lab.sweep.run_folder.result import Result
 
 TestSet = Mapping[str, Any]

@@ -10,7 +10,7 @@ from support.finished_runs import FakePlan, finish, make_plan, run_id
 from focal_lab.report.formats.grid import table_sections
 from focal_lab.report.formats.render import flat_table, table_text
 from focal_lab.report.table.build import build_table
-from focal_lab.report.table.model import Comparison, Table
+from focal_lab.report.table.records import Comparison, Table
 
 TOP1S = {0: (80.0, 81.5, 80.5), 1: (84.0, 86.5, 84.5), 2: (80.5, 81.0, 80.0), 3: (75.0, 77.5, 75.5)}
 
