@@ -68,9 +68,9 @@ def _summarize(options: argparse.Namespace, papers: Sequence[str]) -> PlanSummar
     checked = check_plan(plan, processes, out)
     total = asked.space.trials if asked.space else len(plan.distinct_runs)
     try:
-        places = find_slots(plan.distinct_runs, checked.machine.devices, options.workers, total)
+        slots = find_slots(plan.distinct_runs, checked.machine.devices, options.workers, total)
     except UserError as error:  # a plan for a larger machine is still printed
-        places = DeviceSlots(max(1, min(options.workers or 1, total)), cores())
-        return replace(summarize(asked, checked, places, out, None), obstacle=str(error))
+        slots = DeviceSlots(max(1, min(options.workers or 1, total)), cores())
+        return replace(summarize(asked, checked, slots, out, None), obstacle=str(error))
     measuring = None if options.no_measure else processes
-    return summarize(asked, checked, places, out, measuring, hint=" (--no-measure skips this)")
+    return summarize(asked, checked, slots, out, measuring, hint=" (--no-measure skips this)")

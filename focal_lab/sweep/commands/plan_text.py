@@ -60,8 +60,8 @@ def plan_json(summary: PlanSummary) -> dict[str, Any]:
         "suite": plan.suite,
         "study": plan.study,
         "title": plan.sweep.title,
-        "workers": summary.places.count,
-        "threads": summary.places.threads,
+        "workers": summary.slots.count,
+        "threads": summary.slots.threads,
         "hardware": summary.checked.machine.hardware,
         "to_train": summary.proposals if searched else len(summary.to_train),
         "reused": 0 if searched else len(summary.states) - len(summary.to_train),
@@ -229,13 +229,13 @@ def _totals(summary: PlanSummary) -> Iterable[str]:
             yield f"Its space has {space.trials} combinations, fewer than its {space.search.trials} trials"
     if to_train > unknown:
         rest = f"; {unknown} runs of unknown time not counted" if unknown else ""
-        wall = f"{clock(summary.wall_seconds)}, {summary.places}"
+        wall = f"{clock(summary.wall_seconds)}, {summary.slots}"
         yield f"Training: {clock(summary.seconds)} in all; {wall}{rest}"
         yield from _sources(summary)
     if summary.memory_mb > summary.memory_there_mb:
-        where = "a GPU" if summary.places.names else "this machine"
+        where = "a GPU" if summary.slots.names else "this machine"
         yield (
-            f"Memory: {summary.places.count} at a time need up to {_memory(summary.memory_mb)}, {where} has "
+            f"Memory: {summary.slots.count} at a time need up to {_memory(summary.memory_mb)}, {where} has "
             f"{_memory(summary.memory_there_mb)}; use fewer --workers"
         )
     for reason, cells in summary.absent.items():

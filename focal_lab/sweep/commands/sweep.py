@@ -59,17 +59,17 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
     processes = WarmProcesses(run.config for run in probes.runs)
     checked = check_plan(probes, processes, out)
     total = plan.space.trials if plan.space else len(runs)
-    places = find_slots(probes.distinct_runs, checked.machine.devices, chosen.workers, total)
-    summary = summarize(plan, checked, places, out, processes if budget is not None else None)
+    slots = find_slots(probes.distinct_runs, checked.machine.devices, chosen.workers, total)
+    summary = summarize(plan, checked, slots, out, processes if budget is not None else None)
     summary.refuse_absent()
     if budget is not None:
         summary.check_budget(budget)
     remember(plan, out, options.set)
     write_manifest(out, manifest)
     seconds = summary.estimates.seconds
-    view = SweepView(runs, checked.costs, places.count, total - len(runs), seconds=seconds)
+    view = SweepView(runs, checked.costs, slots.count, total - len(runs), seconds=seconds)
     join = f"; join with focal-lab worker --study {plan.study}" if chosen.storage else ""
-    view.noted(f"{sweep.title}: {total} runs on suite {plan.suite}, {places}{join}", style="bold")
+    view.noted(f"{sweep.title}: {total} runs on suite {plan.suite}, {slots}{join}", style="bold")
     again = command("sweep", *argv)
-    status = execute(runs, manifest, out, queue, places, chosen.rules, processes, view, again)
+    status = execute(runs, manifest, out, queue, slots, chosen.rules, processes, view, again)
     return status, with_proposals(plan, out), out

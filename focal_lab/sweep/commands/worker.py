@@ -44,12 +44,12 @@ def worker_command(argv: list[str]) -> int:
     processes = WarmProcesses(run.config for run in manifest.runs)
     check_here(_to_train(manifest, out), processes)
     total = manifest.space.trials if manifest.space else len(manifest.runs)
-    places = find_slots(manifest.runs, processes.count_devices(), chosen.workers, total)
-    view = SweepView(manifest.runs, {}, places.count, total - len(manifest.runs))
-    view.noted(f"{manifest.title}: joining, {places}", style="bold")
+    slots = find_slots(manifest.runs, processes.count_devices(), chosen.workers, total)
+    view = SweepView(manifest.runs, {}, slots.count, total - len(manifest.runs))
+    view.noted(f"{manifest.title}: joining, {slots}", style="bold")
     again = command("worker", *argv)
     return execute(
-        manifest.runs, manifest, out, queue, places, chosen.rules, processes, view, again, adopt=True
+        manifest.runs, manifest, out, queue, slots, chosen.rules, processes, view, again, adopt=True
     )
 
 

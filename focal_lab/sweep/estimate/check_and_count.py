@@ -133,8 +133,8 @@ def _order(first: Sequence[Run], keys: Sequence[str], missing: set[str]) -> tupl
     if len(first) > _CHECKED_ALL:
         words = ([key] if key in missing else [] for key in keys)
         numbers = covering([(run.config, words) for run, words in zip(first, words, strict=True)])
-    places = {keys[number]: place for place, number in reversed(list(enumerate(numbers)))}
-    counted = frozenset(place for key, place in places.items() if key in missing)
+    first_of = {keys[number]: place for place, number in reversed(list(enumerate(numbers)))}
+    counted = frozenset(place for key, place in first_of.items() if key in missing)
     return Check(tuple(first[number].config for number in numbers), counted), numbers
 
 

@@ -1,6 +1,5 @@
 """Which runs cost the same: as many parameters, or as much time a step. Pure Python, no torch."""
 
-import heapq
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -87,32 +86,21 @@ def classes_given(config: Mapping[str, Any]) -> bool:
 
 
 def covering(configs: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> list[int]:
-    """Indices of configurations that together hold every value of every key that any of them holds.
+    """Indices of configurations that together have every value of every key that any of them has.
 
     Args:
         configs: each with extra words to cover.
     """
-    open_leaves = []
-    for config, words in configs:
-        where = f"{config['model']['class_path']} {config['data']['class_path']}"
-        leaves = {(f"{where} {key}", value) for key, value in _leaves(config, "")}
-        open_leaves.append(leaves | {(word, "") for word in words})
-    # greedy: the one that adds most comes first; earlier counts can only have become smaller
-    heap = [(-len(leaves), number) for number, leaves in enumerate(open_leaves)]
-    heapq.heapify(heap)
     seen: set[tuple[str, str]] = set()
     chosen = []
-    while heap:
-        number = heap[0][1]
-        open_leaves[number] -= seen
-        if not open_leaves[number]:
-            heapq.heappop(heap)
-        elif -len(open_leaves[number]) > heap[0][0]:
-            heapq.heapreplace(heap, (-len(open_leaves[number]), number))
-        else:
-            seen |= open_leaves[number]
+    for number, (config, words) in enumerate(configs):
+        where = f"{config['model']['class_path']} {config['data']['class_path']}"
+        leaves = {(f"{where} {key}", value) for key, value in _leaves(config, "")}
+        leaves |= {(word, "") for word in words}
+        if leaves - seen:
+            seen |= leaves
             chosen.append(number)
-    return sorted(chosen)
+    return chosen
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,7 +59,7 @@ class Estimates:
 def estimate_runs(
     runs: Sequence[Run],
     results: Mapping[str, Result],
-    places: DeviceSlots,
+    slots: DeviceSlots,
     machine: MachineSpecs,
     out: Path,
     processes: WarmProcesses | None = None,
@@ -71,7 +70,7 @@ def estimate_runs(
 
     Args:
         results: run ID -> result, where there is one.
-        places: where runs will be trained; those trained at the same time slow each other down.
+        slots: where runs will be trained; those trained at the same time slow each other down.
         machine: this one.
         out: folder of the runs, where measurements are cached.
         processes: where to measure what is not known; None to measure nothing.
@@ -86,9 +85,7 @@ def estimate_runs(
     finished = _finished_runs(set(examples), results, out, machine.hardware)
     path = out / MEASURED_FILE
     keys = {
-        shape: hash_of([shape, places.count, places.threads, machine.hardware, machine.torch, __version__])[
-            :16
-        ]
+        shape: hash_of([shape, slots.count, slots.threads, machine.hardware, machine.torch, __version__])[:16]
         for shape in examples
     }
     measured = _cached_times(path, keys)
@@ -99,9 +96,9 @@ def estimate_runs(
     }
     found = Estimates()
     if processes is not None and missing:
-        together = f", {places.count} at a time" if places.count > 1 else ""
+        together = f", {slots.count} at a time" if slots.count > 1 else ""
         report(f"measuring a few steps of {len(missing)} kind{'s' * (len(missing) != 1)} of runs{together}")
-        new, problems = _measure_all(missing, places, processes)
+        new, problems = _measure_all(missing, slots, processes)
         add_to_cache(path, {keys[shape]: asdict(times) for shape, times in new.items()})
         measured |= new
         for shape, reason in problems.items():
@@ -184,16 +181,16 @@ def _is_number(value: Any) -> bool:
 
 
 def _measure_all(
-    runs: Mapping[str, Run], places: DeviceSlots, processes: WarmProcesses
+    runs: Mapping[str, Run], slots: DeviceSlots, processes: WarmProcesses
 ) -> tuple[dict[str, StepTimes], dict[str, str]]:
     """Measure a run of each shape, as many at a time as will be trained, repeating runs to fill all slots."""
     found: dict[str, StepTimes] = {}
     problems: dict[str, str] = {}
     shapes = list(runs)
-    for first in range(0, len(shapes), places.count):
-        together = shapes[first : first + places.count]
-        filled = [together[i % len(together)] for i in range(places.count)]
-        answers = _measure([runs[shape] for shape in filled], places, processes)
+    for first in range(0, len(shapes), slots.count):
+        together = shapes[first : first + slots.count]
+        filled = [together[i % len(together)] for i in range(slots.count)]
+        answers = _measure([runs[shape] for shape in filled], slots, processes)
         for shape in together:
             own = [answer for name, answer in zip(filled, answers, strict=True) if name == shape]
             good = [answer for answer in own if isinstance(answer, StepTimes)]
@@ -204,29 +201,27 @@ def _measure_all(
     return found, problems
 
 
-def _measure(runs: Sequence[Run], places: DeviceSlots, processes: WarmProcesses) -> list[StepTimes | str]:
+def _measure(runs: Sequence[Run], slots: DeviceSlots, processes: WarmProcesses) -> list[StepTimes | str]:
     """Measure runs side by side; a string says why one could not be measured."""
-    late = f"took more than {_PATIENCE / 60:.0f} minutes"
-    answers: list[StepTimes | str] = [late] * len(runs)
+    answers: list[StepTimes | str] = []
     with tempfile.TemporaryDirectory(prefix="focal-lab-measure-", ignore_cleanup_errors=True) as folder:
         started = []
         for slot, run in enumerate(runs):
             own = Path(folder) / str(slot)
             own.mkdir()
-            order = Measure(run.config, str(own), places.threads, time.monotonic(), places.devices(slot, run))
+            order = Measure(run.config, str(own), slots.threads, time.monotonic(), slots.devices(slot, run))
             started.append(processes.measure(order))
         until = time.monotonic() + _PATIENCE
-        waiting: dict[Any, int] = {messages: slot for slot, (_, messages) in enumerate(started)}
         try:
-            while waiting and time.monotonic() < until:
-                for ready in wait(list(waiting), timeout=1.0):
-                    slot = waiting.pop(ready)
-                    process, messages = started[slot]
-                    try:
-                        answers[slot] = messages.recv()[1]
-                    except (EOFError, OSError):
-                        process.join(5)
-                        answers[slot] = f"its process crashed (exit status {process.exitcode})"
+            for process, messages in started:
+                if not messages.poll(max(0.0, until - time.monotonic())):
+                    answers.append(f"took more than {_PATIENCE / 60:.0f} minutes")
+                    continue
+                try:
+                    answers.append(messages.recv()[1])
+                except (EOFError, OSError):
+                    process.join(5)
+                    answers.append(f"its process crashed (exit status {process.exitcode})")
         finally:
             for process, messages in started:
                 process.kill()

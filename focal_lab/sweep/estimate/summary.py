@@ -22,7 +22,7 @@ class PlanSummary:
     """A plan, its costs, and the state of its runs.
 
     Attributes:
-        places: where its runs would be trained.
+        slots: where its runs would be trained.
         states: by run ID.
         proposals: of a search, how many are left to train; None for a design. The plan's runs are then
             examples, at the ends of the search's ranges.
@@ -31,7 +31,7 @@ class PlanSummary:
 
     plan: Plan
     checked: CheckedPlan
-    places: DeviceSlots
+    slots: DeviceSlots
     estimates: Estimates
     states: Mapping[str, State]
     proposals: int | None = None
@@ -64,10 +64,10 @@ class PlanSummary:
     def wall_seconds(self) -> float:
         """From the start of the first to the end of the last; runs of unknown time take none."""
         if self.proposals is not None:
-            return -(-self.proposals // self.places.count) * self._typical
+            return -(-self.proposals // self.slots.count) * self._typical
         seconds = self.estimates.seconds
         jobs = (Job(run.id, seconds.get(run.id, 0.0), run.needs) for run in self.to_train)
-        return finish_time(jobs, self.places.count)
+        return finish_time(jobs, self.slots.count)
 
     @property
     def _typical(self) -> float:
@@ -99,14 +99,14 @@ class PlanSummary:
                 key="--budget",
             )
         count = len(self.to_train) if self.proposals is None else self.proposals
-        check_budget(budget, count, self.wall_seconds, self.places.count)
+        check_budget(budget, count, self.wall_seconds, self.slots.count)
 
     @cached_property
     def memory_mb(self) -> float:
         """What runs need at the same time: on one GPU, or on the machine where there is none."""
-        together = self.places.count
-        if self.places.names:
-            together = -(-self.places.count * self.places.each // len(self.places.names))
+        together = self.slots.count
+        if self.slots.names:
+            together = -(-self.slots.count * self.slots.each // len(self.slots.names))
         return sum(sorted((one.memory_mb for one in self.known), reverse=True)[:together])
 
     @property
@@ -130,7 +130,7 @@ class PlanSummary:
 def summarize(
     asked: Plan,
     checked: CheckedPlan,
-    places: DeviceSlots,
+    slots: DeviceSlots,
     out: Path,
     processes: WarmProcesses | None,
     *,
@@ -140,7 +140,7 @@ def summarize(
 
     Args:
         checked: `probe_plan` of the plan, checked.
-        places: where its runs would be trained.
+        slots: where its runs would be trained.
         processes: where to measure what is not known; None to measure nothing.
         hint: printed after the announcement of a measurement.
     """
@@ -155,7 +155,7 @@ def summarize(
     estimates = estimate_runs(
         plan.distinct_runs,
         results if proposals is None else {},
-        places,
+        slots,
         checked.machine,
         out,
         processes,
@@ -163,4 +163,4 @@ def summarize(
         report=lambda text: print(text + hint, file=sys.stderr, flush=True),
     )
     states_by_run = {name: outcome.state for name, outcome in outcomes.items()}
-    return PlanSummary(plan, checked, places, estimates, states_by_run, proposals)
+    return PlanSummary(plan, checked, slots, estimates, states_by_run, proposals)

@@ -115,11 +115,7 @@ def make_runs(
 
 
 def _set(config: dict[str, Any], name: str, value: Any) -> None:
-    """Set a key; mappings on the way to it are copied, because other cells share them.
-
-    Raises:
-        UserError: not a setting, or inside something that is not a mapping.
-    """
+    """Set a key; mappings on the way to it are copied, because other cells share them."""
     *parents, last = current_key(setting_key(name), config).split(".")
     target = config
     for parent in parents:
@@ -178,11 +174,7 @@ class _Network:
 
 @lru_cache(maxsize=1024)
 def _network(preset: str, options: str) -> _Network:
-    """A preset with options, these in JSON.
-
-    Raises:
-        ValueError: an option breaks a rule.
-    """
+    """A preset with options, these in JSON."""
     resolved = preset_options(preset, json.loads(options))
     stages = resolve_stages(resolved)
     return _Network(

@@ -51,7 +51,7 @@ def test_few_configurations_are_all_checked_and_many_are_covered() -> None:
     processes = FakeProcesses()
     check(make_plan(write_sweep()), processes)
     check(many(), processes)
-    assert [len(order.configs) for order in processes.checks] == [2, 30]
+    assert [len(order.configs) for order in processes.checks] == [2, 31]
     assert [len(order.counted) for order in processes.checks] == [2, 0]
 
 

@@ -117,7 +117,7 @@ def test_few_configurations_hold_every_value_of_many() -> None:
     runs = make_plan(write_sweep(factors=factors, seeds=1)).runs
     chosen = covering([(run.config, ()) for run in runs])
     assert len(runs) == 96
-    assert len(chosen) == 8
+    assert len(chosen) == 14
     for key, count in (("lr", 8), ("weight_decay", 6)):
         assert len({runs[i].config["model"]["init_args"][key] for i in chosen}) == count
     assert len({runs[i].cell.labels["window_size"] for i in chosen}) == 2

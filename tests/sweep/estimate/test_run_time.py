@@ -26,13 +26,13 @@ def estimate(
     plan: Plan,
     processes: FakeProcesses | None = None,
     results: dict[str, Result] | None = None,
-    places: DeviceSlots | None = None,
+    slots: DeviceSlots | None = None,
     lines: list[str] | None = None,
 ) -> Estimates:
     return estimate_runs(
         plan.distinct_runs,
         results or {},
-        places or DeviceSlots(1, 2),
+        slots or DeviceSlots(1, 2),
         MACHINE,
         OUT,
         cast(WarmProcesses, processes),
@@ -104,13 +104,13 @@ def test_each_shape_is_measured_once() -> None:
     assert len(lines) == 1
     assert len(again.runs) == 8
     assert len(estimate(make_plan(path)).runs) == 8
-    assert estimate(make_plan(path), places=DeviceSlots(2, 1)).runs == {}
+    assert estimate(make_plan(path), slots=DeviceSlots(2, 1)).runs == {}
 
 
 def test_as_many_are_measured_at_a_time_as_will_be_trained() -> None:
     processes = FakeProcesses()
     factors = {"window_size": [7, 14], "border": ["mask", "wrap"]}
-    found = estimate(make_plan(write_sweep(factors=factors)), processes, places=DeviceSlots(3, 4))
+    found = estimate(make_plan(write_sweep(factors=factors)), processes, slots=DeviceSlots(3, 4))
     shapes = len({str(order.config["model"]) for order in processes.measured})
     assert len(processes.measured) == 3 * -(-shapes // 3)
     assert {order.threads for order in processes.measured} == {4}
@@ -119,7 +119,7 @@ def test_as_many_are_measured_at_a_time_as_will_be_trained() -> None:
 
 def test_each_measurement_has_a_gpu_of_its_own() -> None:
     processes = FakeProcesses()
-    estimate(make_plan(write_sweep()), processes, places=DeviceSlots(2, 1, ("4", "7")))
+    estimate(make_plan(write_sweep()), processes, slots=DeviceSlots(2, 1, ("4", "7")))
     assert [order.devices for order in processes.measured] == ["4", "7"]
 
 
