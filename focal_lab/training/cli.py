@@ -84,7 +84,7 @@ class FocalCLI(LightningCLI):
         else:
             args = current_arguments(args)
             for file in _config_files(args):
-                # stricter than jsonargparse: of a key that stands twice it takes the last
+                # stricter than jsonargparse, which takes the last of duplicate keys
                 current_config(load_yaml(file), file)
         try:
             with _no_command_line():

@@ -1,4 +1,4 @@
-"""Reading YAML so that a mistake is told with its line, and values are what LightningCLI takes them for."""
+"""Reads YAML with line numbers in errors, and values as LightningCLI parses them."""
 
 import re
 from pathlib import Path
@@ -13,16 +13,16 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MERGE, _TIMESTAMP, _FLOAT, _INT = (
     f"tag:yaml.org,2002:{name}" for name in ("merge", "timestamp", "float", "int")
 )
-# More values than this are no configuration: anchors within anchors write them in a few lines.
+# More values than this are not a configuration; nested anchors write them in a few lines.
 _MOST_VALUES = 1_000_000
-# YAML 1.1 takes 1e-3 for a word, LightningCLI for a number
-# YAML 1.1 takes 010 for eight, and 1:30 for ninety; nobody means that (007 is seven either way)
+# YAML 1.1 reads 010 as eight and 1:30 as ninety, which is never meant (007 is seven either way)
 _TRAP = re.compile(r"[-+]?(0[0-7_]*[1-7][0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)$")
+# YAML 1.1 reads 1e-3 as a string, LightningCLI as a number
 _EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
 
 
 class _Loader(_LOADER):  # type: ignore[misc]
-    """A key that stands twice is a mistake, not a choice of the last one; a date is a word."""
+    """Refuses duplicate keys instead of using the last one; reads a date as a string."""
 
     def get_single_node(self) -> Any:
         root = super().get_single_node()
@@ -32,7 +32,7 @@ class _Loader(_LOADER):  # type: ignore[misc]
         return root
 
     def _count(self, node: Any, counts: dict[int, int | None]) -> int:
-        """Values in a node, those of an anchor as often as it is used; looks at each node once."""
+        """Values in a node, those of an anchor as often as it is used; visits each node once."""
         if not isinstance(node, yaml.CollectionNode):
             return 1
         if id(node) in counts:
@@ -64,7 +64,7 @@ class _Loader(_LOADER):  # type: ignore[misc]
             key = self.construct_object(node)
             forms = {("value", plain(key)), ("text", str(key))}
             if forms & seen:
-                _refuse(f"the key {key} stands twice", node)
+                _refuse(f"the key {key} is given twice", node)
             seen |= forms
 
 
@@ -73,7 +73,7 @@ def _refuse(problem: str, node: Any) -> NoReturn:
 
 
 class Written(str):
-    """A plain value as a file has it, such as `on` or `1.50`, and what YAML takes it for."""
+    """A scalar as written in the file, such as `on` or `1.50`, with its parsed value."""
 
     value: Any
 
@@ -90,7 +90,7 @@ class _WrittenLoader(_Loader):
 
 
 def plain(value: Any) -> Any:
-    """What YAML takes a value of `load_written` for; any other value as it is."""
+    """The parsed value of what `load_written` returns; any other value as it is."""
     if isinstance(value, Written):
         return value.value
     if isinstance(value, dict):
@@ -99,7 +99,7 @@ def plain(value: Any) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes the words that the loader would take for numbers."""
+    """Quotes strings that the loader would read as numbers."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -114,13 +114,13 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        UserError: missing, not YAML (with line and column), or no mapping.
+        UserError: missing, not YAML (with line and column), or not a mapping.
     """
     return parse_yaml(_read(path), path)
 
 
 def load_written(path: Path) -> dict[Written, Any]:
-    """`load_yaml` with every plain value, keys included, as a Written."""
+    """`load_yaml` with every scalar, keys included, as a Written."""
     return parse_yaml(_read(path), path, _WrittenLoader)
 
 
@@ -133,7 +133,7 @@ def _read(path: Path) -> str:
 
 
 def parse_yaml(text: str, path: Path | str, loader: type[_Loader] = _Loader) -> dict[Any, Any]:
-    """`load_yaml` of a text already read; `path` is what an error names."""
+    """`load_yaml` of a text; errors name `path`."""
     try:
         value = yaml.load(text, loader)
     except RecursionError as error:

@@ -228,7 +228,7 @@ def test_a_checkpoint_callback_of_the_configuration_replaces_ours(own: dict[str,
         (["--config=list.yaml"], "list.yaml: must be a mapping of keys to values"),
         (
             ["--config", "twice.yaml"],
-            "twice.yaml: is not YAML: line 2, column 1: the key trainer stands twice",
+            "twice.yaml: is not YAML: line 2, column 1: the key trainer is given twice",
         ),
         (["--ckpt_path="], "--ckpt_path: is empty"),
         (["--model.lr=null"], "model.lr: null is not of type float (the default is "),

@@ -16,8 +16,8 @@ LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join(10 * [f'*a{i - 1}']
     [
         ("a: 1\nb: [7, 14\n", "line 3, column 1: did not find expected ',' or ']'"),
         ("a: 1\nb: c: d", "line 2, column 5: mapping values are not allowed"),
-        ("a: 1\nb:\n  c: 1\n  c: 2", "line 4, column 3: the key c stands twice"),
-        ("a: 1\nlist:\n- {on: 1, true: 2}", "line 3, column 11: the key True stands twice"),
+        ("a: 1\nb:\n  c: 1\n  c: 2", "line 4, column 3: the key c is given twice"),
+        ("a: 1\nlist:\n- {on: 1, true: 2}", "line 3, column 11: the key True is given twice"),
         ("a: &x [*x]", "line 1, column 4: an anchor contains itself"),
         ("a: &x\n  <<: *x", "line 1, column 4: an anchor contains itself"),
         (LAUGHS, "line 1, column 1: its anchors stand for more than 1,000,000 values"),

@@ -146,7 +146,7 @@ def test_a_missing_or_malformed_file_is_told() -> None:
     malformed = write("sweeps/bad.yaml", "title: x\nfactors: {a: [7, 14}")
     assert refusal(malformed).startswith("sweeps/bad.yaml: is not YAML: line 2, column 20: ")
     twice = write("sweeps/twice.yaml", "factors: {a: [7]}\nseeds: 3\nseeds: 4")
-    assert refusal(twice) == "sweeps/twice.yaml: is not YAML: line 3, column 1: the key seeds stands twice"
+    assert refusal(twice) == "sweeps/twice.yaml: is not YAML: line 3, column 1: the key seeds is given twice"
 
 
 def test_the_section_of_a_suite_changes_keys_for_that_suite_alone() -> None:
