@@ -10,6 +10,7 @@ from focal_lab.report.html.sortable import HtmlCell, HtmlHeading, HtmlTable, wor
 from focal_lab.report.plots.style import heading
 from focal_lab.report.table.long_table import flatten
 from focal_lab.report.table.records import NOTHING, PlannedRun, Row, Table, row_name, runs_words
+from focal_lab.sweep.run_folder.layout import last_lines
 from focal_lab.sweep.run_folder.outcome import Outcome, State, read_outcome
 from focal_lab.sweep.run_folder.result import COSTS
 from focal_lab.sweep.spec.columns import COLUMNS
@@ -88,8 +89,6 @@ def run_groups(table: Table, plan: "Plan", out: Path) -> list[RunGroup]:
 
 def failed_runs(table: Table, out: Path) -> tuple[list[FailedRun], int]:
     """Runs that failed or whose result is damaged, and how many more there are than are shown."""
-    from focal_lab.sweep.run_folder.layout import last_lines
-
     found: dict[str, FailedRun] = {}
     for row in table.rows:
         for run in row.runs:
