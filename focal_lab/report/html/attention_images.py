@@ -40,7 +40,7 @@ class ImageGroup:
 def attention_images(table: Table, out: Path) -> tuple[list[ImageGroup], int]:
     """The images of each row from `<out>/inspect/<run>/`, and how many there was no room for.
 
-    Its `inspect.json` may list files and captions under `images`; otherwise all PNG files are taken, by name.
+    Its `inspect.json` may list files and captions under `pictures`; otherwise all PNG files are taken, by name.
     """
     found = []
     for row in table.rows:
@@ -72,8 +72,7 @@ def _files(folder: Path) -> Iterator[tuple[Path, str]]:
         record: Any = json.loads((folder / INSPECT_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    record = record if isinstance(record, dict) else {}
-    listed = record.get("images", record.get("pictures"))  # "pictures" in older files
+    listed = record.get("pictures") if isinstance(record, dict) else None
     if not isinstance(listed, list):
         listed = sorted(path.name for path in folder.glob("*.png"))
     for entry in listed:

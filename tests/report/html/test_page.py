@@ -255,7 +255,7 @@ def test_images_of_an_inspected_run_are_in_its_page(out: Path, grid: FakePlan) -
         {"file": "../../elsewhere.png"},
         {"file": 7},
     ]
-    (folder / "inspect.json").write_text(json.dumps({"images": listed}))
+    (folder / "inspect.json").write_text(json.dumps({"pictures": listed}))
     (group,), left_out = attention_images(build_table(grid, out), out)
     assert (group.name, group.run, left_out) == ("Focal-Tiny / 7", run_id(2, 0), 0)
     assert [(one.caption, one.width, one.height) for one in group.images] == [
