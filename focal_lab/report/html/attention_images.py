@@ -40,7 +40,7 @@ class ImageGroup:
 def attention_images(table: Table, out: Path) -> tuple[list[ImageGroup], int]:
     """The images of each row from `<out>/inspect/<run>/`, and how many there was no room for.
 
-    Its `inspect.json` may list files and captions under `pictures`; otherwise all PNG files are taken, by name.
+    Its `inspect.json` may list files and captions under `pictures`; otherwise all PNG files are shown.
     """
     found = []
     for row in table.rows:
