@@ -47,9 +47,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def known_names(word: str, known: Iterable[str]) -> str:
-    """` (did you mean b?)` if a known word is similar, else ` (use a, b or c)`."""
-    known = list(known)
-    return did_you_mean(word, known) or f" (use {one_of(known)})"
+    """` (did you mean b?)` if a known word is similar, else ` (use a, b or c)`; nothing if none is known."""
+    words = list(dict.fromkeys(map(str, known)))
+    return did_you_mean(word, words) or (f" (use {one_of(words)})" if words else "")
 
 
 def _plain(name: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import ROOT
 
 from focal_lab import __version__, cli
 from focal_lab.command_line import CommandParser
@@ -259,7 +260,7 @@ def test_the_help_of_a_command_shows_two_examples_that_it_accepts(
     # some have a description after two spaces, or redirect the output
     examples = re.findall(rf"^  (focal-lab {name}\b.*?)(?:  .*| > .*)?$", printed, re.MULTILINE)
     assert len(examples) >= 2
-    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.chdir(ROOT)
     parsed = _stop_after_parsing(monkeypatch)
     for example in examples:
         with pytest.raises(ParsedError):
@@ -308,7 +309,7 @@ def test_old_spellings_are_accepted_with_a_note(
         "focal-lab: --min_lr is now called --min-lr",
         "focal-lab: --num_training is now called --num-training",
     ]
-    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.chdir(ROOT)
     with pytest.raises(ParsedError):
         cli.fit(["--config", "experiments/digits/classification.yaml", "--dry_run"])
     assert "focal-lab: --dry_run is now called --dry-run\n" in capsys.readouterr().err
@@ -324,3 +325,35 @@ def test_public_names_are_imported_when_they_are_used() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "focal_lab.tasks.classification.task\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggestion"),
+    [
+        (["profile", "focal_tny"], "focal_tiny"),
+        (["profile", "swin_tny_patch4_window7_224"], "swin_tiny_patch4_window7_224"),
+        (["profile", "focal_tiny", "--set", "windw_size=7"], "window_size"),
+        (
+            ["convert", "a.pth", "b.safetensors", "--model", "focal_tiny_patch4_window7_244"],
+            "focal_tiny_patch4_wi",
+        ),
+        (["plan", "windw_size"], "window_size"),
+        (["plan", "window_size", "--suite", "digts"], "digits"),
+        (["plan", "window_size", "--set", "focal_pol=mean"], "focal_pool"),
+        (["plan", "near.yaml"], "Focal-Tiny"),
+    ],
+)
+def test_a_misspelt_name_gets_a_suggestion(
+    arguments: list[str],
+    suggestion: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("experiments", "sweeps"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    sweep = (tmp_path / "sweeps/window_size.yaml").read_text(encoding="utf-8")
+    (tmp_path / "near.yaml").write_text(sweep.replace("Focal-Tiny/7 > ", "Focal-Tny/7 > "), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    assert f"(did you mean {suggestion}" in capsys.readouterr().err

@@ -34,7 +34,7 @@ from focal_lab.backbones.options import (
 from focal_lab.backbones.protocol import FocalNetwork
 from focal_lab.backbones.weights.load_hook import load_pre_hook
 from focal_lab.backbones.weights.set_input_size import resize_model
-from focal_lab.errors import one_of
+from focal_lab.errors import did_you_mean, one_of
 
 register_notrace_module(FocalAttention)  # its layout depends on the map's size, which torch.fx does not know
 
@@ -155,7 +155,10 @@ class FocalTransformer(FocalNetwork):
         super().__init__()
         unknown = [name for name in options if name not in OPTION_NAMES]
         if unknown:
-            raise TypeError(f"{unknown[0]} is not an option of a focal backbone (use {one_of(OPTION_NAMES)})")
+            hint = did_you_mean(unknown[0], OPTION_NAMES)
+            raise TypeError(
+                f"{unknown[0]} is not an option of a focal backbone (use {one_of(OPTION_NAMES)}){hint}"
+            )
         self.register_load_state_dict_pre_hook(load_pre_hook)  # type: ignore[no-untyped-call]
         self.options = make_options(options)
         self.stages_config = resolve_stages(self.options)

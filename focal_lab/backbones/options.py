@@ -11,7 +11,7 @@ from typing import Any
 
 from focal_lab.backbones.coarse_levels import CoarseLevel, coarse_levels, exclude_overlap
 from focal_lab.backbones.coarse_levels import Size as Size
-from focal_lab.errors import one_of
+from focal_lab.errors import did_you_mean, one_of
 
 POOLINGS = ("fc", "mean", "max", "conv")
 BORDERS = ("wrap", "mask")
@@ -154,7 +154,10 @@ def make_options(values: Mapping[str, Any]) -> FocalOptions:
     """
     unknown = [name for name in values if name not in OPTION_NAMES]
     if unknown:
-        raise ValueError(f"{unknown[0]} is not an option of a focal backbone (use {one_of(OPTION_NAMES)})")
+        hint = did_you_mean(unknown[0], OPTION_NAMES)
+        raise ValueError(
+            f"{unknown[0]} is not an option of a focal backbone (use {one_of(OPTION_NAMES)}){hint}"
+        )
     options = FocalOptions(**values)
     resolve_stages(options)
     return options

@@ -19,7 +19,7 @@ from focal_lab.backbones.weights.fit import fit_weights
 from focal_lab.backbones.weights.formats import MICROSOFT_SWIN, TIMM_SWIN, in_our_names
 from focal_lab.backbones.weights.from_swin import swin_to_focal
 from focal_lab.backbones.weights.report import FitReport
-from focal_lab.errors import UserError, one_of
+from focal_lab.errors import UserError, did_you_mean, one_of
 from focal_lab.tasks.timm_weights import load_whole, loading
 from focal_lab.training.checkpoints.read import read_weights
 
@@ -75,8 +75,11 @@ def resolve_name(name: str) -> str:
     """
     full = find_preset(name) or name
     if not timm.is_model(full):
+        short = [preset.partition("_patch")[0] for preset in PRESETS]
+        hint = did_you_mean(name, [*short, *timm.list_models()])
         raise UserError(
-            f"{name!r} is not a backbone (focal ones: {one_of(PRESETS)}; or any name of timm.list_models())",
+            f"{name!r} is not a backbone (focal ones: {one_of(PRESETS)}; or any name of timm.list_models())"
+            f"{hint}",
             key="model.backbone",
         )
     return full

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from focal_lab._version import __version__
 from focal_lab.command_line import CommandParser
-from focal_lab.errors import UserError, did_you_mean, one_of
+from focal_lab.errors import UserError, known_names, one_of
 from focal_lab.utils.atomic_files import atomic_output
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ def _preset(name: str, settings: dict[str, Any]) -> str:
 
     full = find_preset(name)
     if full is None:
-        hint = did_you_mean(name, PRESETS) or f" (use {one_of(PRESETS)})"
-        raise UserError(f"{name!r} is not a focal backbone{hint}", key="--model")
+        raise UserError(f"{name!r} is not a focal backbone{known_names(name, PRESETS)}", key="--model")
     try:
         make_options(PRESETS[full] | settings)
     except ValueError as error:

@@ -5,10 +5,9 @@ import re
 from collections.abc import Sequence
 
 from focal_lab.command_line import CommandParser, add_out
-from focal_lab.errors import UserError, one_of
+from focal_lab.errors import UserError, known_names, one_of
 from focal_lab.sweep.plan.plan import Plan, make_plan, parse_overrides
 from focal_lab.sweep.plan.trainer_settings import refuse_unhonoured
-from focal_lab.sweep.spec.checks import unknown
 from focal_lab.sweep.spec.sweep_file import TASKS, find_sweep
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -37,7 +36,7 @@ def plan_of(options: argparse.Namespace, papers: Sequence[str]) -> Plan:
     paper = plan.sweep.paper
     if paper not in (None, *papers):
         what = f"{paper} is not a published table with a layout"
-        raise UserError(what + unknown(str(paper), papers), file=plan.sweep.path, key="paper")
+        raise UserError(what + known_names(str(paper), papers), file=plan.sweep.path, key="paper")
     refuse_unhonoured(plan, parse_overrides(options.set))
     return plan
 

@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from focal_lab.command_line import CommandParser, add_out
-from focal_lab.errors import UserError
+from focal_lab.errors import UserError, known_names
 from focal_lab.sweep.commands.runs_text import runs_text
 from focal_lab.sweep.housekeeping.cleanup import Waste, find_waste, remove_run, remove_waste, untrained
 from focal_lab.sweep.housekeeping.inventory import Needs, RunEntry, find_runs, read_needs, take_inventory
 from focal_lab.sweep.run_folder.layout import CHECKPOINTS, FAILURE_FILE, is_running, run_folders
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.run_folder.retention import parse_keep
-from focal_lab.sweep.spec.checks import unknown
 from focal_lab.utils.units import many, size
 
 SOME_KEPT = 1
@@ -76,7 +75,7 @@ def runs_command(argv: list[str]) -> int:
 def _of_sweep(entries: Sequence[RunEntry], sweep: str, needs: Needs, out: Path) -> list[RunEntry]:
     known = sorted({name for names in needs.sweeps.values() for name in names})
     if sweep not in known:
-        hint = unknown(sweep, known) or " (no sweep was run there)"
+        hint = known_names(sweep, known) or " (no sweep was run there)"
         raise UserError(f"{sweep!r} is not a sweep in {out}{hint}", key="--sweep")
     return [entry for entry in entries if sweep in entry.sweeps]
 

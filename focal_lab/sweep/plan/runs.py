@@ -10,14 +10,13 @@ from typing import Any
 from focal_lab.backbones.options import OPTION_NAMES, resolve_stages
 from focal_lab.backbones.options import identity as network_identity
 from focal_lab.backbones.presets import find_preset, preset_options
-from focal_lab.errors import UserError, one_of
+from focal_lab.errors import UserError, known_names, one_of
 from focal_lab.sweep.identity.identity_table import RATES
 from focal_lab.sweep.identity.run_ids import IDENTITY_VERSION as IDENTITY_VERSION
 from focal_lab.sweep.identity.run_ids import Identities, seeded_hashes
 from focal_lab.sweep.identity.run_ids import hash_of as hash_of
 from focal_lab.sweep.plan.cells import Cell
 from focal_lab.sweep.plan.settings import current_key, for_task, is_for_one_task, place_of, setting_key
-from focal_lab.sweep.spec.checks import unknown
 from focal_lab.sweep.spec.suite import Suite
 from focal_lab.sweep.spec.sweep_file import Sweep
 
@@ -147,7 +146,7 @@ def _resolve_backbone(
     others = {key: value for key, value in options.items() if key not in OPTION_NAMES}
     for key in others:
         if key not in RATES:
-            hint = unknown(str(key), (*OPTION_NAMES, *RATES))
+            hint = known_names(str(key), (*OPTION_NAMES, *RATES))
             raise UserError(f"{key} is not an option of backbone {preset}{hint}", **place(str(key)))
     try:
         # repr for what JSON cannot write and the options refuse

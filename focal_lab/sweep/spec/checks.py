@@ -1,24 +1,18 @@
 """Checks of values in a sweep file, each raising a UserError with file, dotted key, value and way out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from focal_lab.errors import UserError, did_you_mean, one_of
+from focal_lab.errors import UserError, known_names
 from focal_lab.utils.yaml import plain
-
-
-def unknown(word: str, known: Iterable[str]) -> str:
-    """` (did you mean depth?)`, or ` (use depth or width)` where nothing is near; nothing without choices."""
-    words = list(dict.fromkeys(map(str, known)))
-    return did_you_mean(word, words) or (f" (use {one_of(words)})" if words else "")
 
 
 def check_keys(raw: Mapping[str, Any], allowed: Sequence[str], what: str, path: Path, key: str) -> None:
     """Every key is one of those allowed in a `what`, such as a sweep file."""
     for name in raw:
         if name not in allowed:
-            raise UserError(f"{name} is not a key of {what}{unknown(name, allowed)}", file=path, key=key)
+            raise UserError(f"{name} is not a key of {what}{known_names(name, allowed)}", file=path, key=key)
 
 
 def mapping(value: Any, path: Path, key: str) -> Mapping[Any, Any]:
@@ -43,7 +37,7 @@ def entries(raw: Mapping[str, Any], name: str, path: Path) -> list[tuple[str, An
 def choice(value: Any, allowed: Sequence[str], path: Path | None, key: str) -> str:
     """One of the allowed words."""
     if value not in allowed:
-        raise UserError(f"{value!r} is unknown{unknown(str(value), allowed)}", file=path, key=key)
+        raise UserError(f"{value!r} is unknown{known_names(str(value), allowed)}", file=path, key=key)
     return str(value)
 
 

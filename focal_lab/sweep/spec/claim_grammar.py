@@ -13,8 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from focal_lab.errors import UserError, one_of
-from focal_lab.sweep.spec.checks import unknown
+from focal_lab.errors import UserError, known_names, one_of
 from focal_lab.sweep.spec.columns import MAIN, find_column
 
 _COMPARISON = re.compile(r"\s(>=|<=|>|<)\s")
@@ -95,7 +94,7 @@ def _labels(cell: str, factors: Mapping[str, Sequence[str]]) -> dict[str, str]:
         having = [name for name, labels in factors.items() if part in labels and name not in chosen]
         if not having:
             known = [label for labels in factors.values() for label in labels]
-            why = "twice" if part in known else f"which is not a level{unknown(part, known)}"
+            why = "twice" if part in known else f"which is not a level{known_names(part, known)}"
             raise UserError(f"{cell!r} names {part!r} {why}")
         if len(having) > 1 and len(parts) < len(factors):
             raise UserError(

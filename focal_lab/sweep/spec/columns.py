@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from focal_lab.errors import UserError
-from focal_lab.sweep.spec.checks import unknown
+from focal_lab.errors import UserError, known_names
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ _SIZE_SOURCES = {
 def find_column(key: str) -> Column:
     """The column of that key; raises UserError if there is none."""
     if key not in COLUMNS:
-        raise UserError(f"{key!r} is not a column{unknown(key, COLUMNS)}")
+        raise UserError(f"{key!r} is not a column{known_names(key, COLUMNS)}")
     return COLUMNS[key]
 
 

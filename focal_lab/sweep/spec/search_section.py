@@ -7,8 +7,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
-from focal_lab.errors import UserError, one_of
-from focal_lab.sweep.spec.checks import check_keys, choice, mapping, switch, unknown, whole
+from focal_lab.errors import UserError, known_names, one_of
+from focal_lab.sweep.spec.checks import check_keys, choice, mapping, switch, whole
 from focal_lab.sweep.spec.columns import COLUMNS, MAIN
 
 SAMPLERS = ("tpe", "random")
@@ -164,7 +164,7 @@ def _objectives(raw: Any, path: Path, task: str) -> dict[str, str]:
     for name, direction in objectives.items():
         if name not in allowed:
             what = f"{name} is not an objective of {task}"
-            raise UserError(what + unknown(name, allowed), file=path, key=key)
+            raise UserError(what + known_names(name, allowed), file=path, key=key)
         choice(direction, DIRECTIONS, path, f"{key}.{name}")
     return objectives
 

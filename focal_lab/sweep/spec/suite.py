@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from focal_lab.data.option_names import current_config
-from focal_lab.errors import UserError, did_you_mean, one_of
+from focal_lab.errors import UserError, known_names, one_of
 from focal_lab.utils.yaml import load_yaml
 
 SUITE_FILE = "suite.yaml"
@@ -82,8 +82,7 @@ def find_suite(name: str) -> Suite:
 
 def _no_suite(name: str, why: str) -> UserError:
     there = sorted(path.name for path in EXPERIMENTS.iterdir() if path.is_dir() and _has_experiments(path))
-    hint = did_you_mean(name, there) or f" (use {one_of(there)})"
-    return UserError(f"{name!r} {why}{hint}", key="--suite")
+    return UserError(f"{name!r} {why}{known_names(name, there)}", key="--suite")
 
 
 def _has_experiments(folder: Path) -> bool:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from focal_lab.errors import UserError, did_you_mean, one_of
-from focal_lab.sweep.spec.checks import check_keys, choice, entries, mapping, once, switch, unknown
+from focal_lab.errors import UserError, did_you_mean, known_names, one_of
+from focal_lab.sweep.spec.checks import check_keys, choice, entries, mapping, once, switch
 from focal_lab.sweep.spec.claim_grammar import Expectation, parse_expectation
 from focal_lab.sweep.spec.columns import MAIN, find_column
 from focal_lab.sweep.spec.search_section import SearchSection, load_search
@@ -275,10 +275,10 @@ def _combination(raw: Any, factors: Mapping[str, Sequence[Level]], path: Path, k
     chosen = {}
     for name, value in mapping(raw, path, key).items():
         if name not in factors:
-            raise UserError(f"{name} is not a factor{unknown(str(name), factors)}", file=path, key=key)
+            raise UserError(f"{name} is not a factor{known_names(str(name), factors)}", file=path, key=key)
         label, labels = label_of(value), [level.label for level in factors[name]]
         if label not in labels:
-            hint = unknown(label, labels)
+            hint = known_names(label, labels)
             raise UserError(f"{label} is not a level{hint}", file=path, key=f"{key}.{name}")
         chosen[str(name)] = label
     return chosen

@@ -14,7 +14,7 @@ from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDeco
 from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from torch import Tensor, nn
 
-from focal_lab.errors import UserError, one_of
+from focal_lab.errors import UserError, known_names, one_of
 
 _STAGES = 4
 
@@ -65,7 +65,7 @@ def build_decoder(
         UserError: no such decoder, or an option that it does not take.
     """
     if name not in _BUILDERS:
-        raise UserError(f"{name!r} is not a decoder (use {one_of(_BUILDERS)})", key="model.decoder")
+        raise UserError(f"{name!r} is not a decoder{known_names(name, _BUILDERS)}", key="model.decoder")
     kind, build = _BUILDERS[name]
     known = [option for option in signature(kind).parameters if option not in _OURS]
     for option in options or {}:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from focal_lab.backbones.model import FocalTransformer
 from focal_lab.backbones.options import image_size
 from focal_lab.backbones.presets import PRESETS, find_preset
-from focal_lab.errors import UserError, one_of
+from focal_lab.errors import UserError, known_names
 from focal_lab.tasks.backbone import create_backbone, is_focal
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.classification.task import Classification
@@ -152,7 +152,7 @@ def _load_model(name: str, settings: dict[str, Any], file: Path | None) -> Inspe
     """A backbone alone, with the weights of a file or untrained."""
     full = find_preset(name)
     if full is None:
-        raise UserError(f"{name!r} is not a focal backbone (use {one_of(PRESETS)})", key="--model")
+        raise UserError(f"{name!r} is not a focal backbone{known_names(name, PRESETS)}", key="--model")
     torch.manual_seed(0)  # an untrained network is always the same
     try:
         network = create_backbone(name, settings, num_classes=0)

@@ -21,8 +21,8 @@ _RELEASED = (
 )
 _SEEN = (
     "Sees: height x width, in input pixels, of what one window sees in one block, cut to the image: the "
-    "tokens of the window and its ring (fine), the tokens behind its pooled ones (coarse). Pooled 3x3 of "
-    "7x7 means a region of 3x3 pooled tokens that each summarize 7x7 tokens."
+    "tokens of the window and its ring (fine), the tokens behind its pooled ones (coarse). In the column "
+    "Pooled, 3x3 of 7x7 means a region of 3x3 pooled tokens that each summarize 7x7 tokens."
 )
 _TRAINING = "Training: forward and backward pass, gradients included, without an optimizer."
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning import Trainer
 from lightning.pytorch.tuner import Tuner
+from support import ROOT
 
 from focal_lab import cli
 from focal_lab.data.digits.classification import DigitsClassification
@@ -18,7 +19,7 @@ from focal_lab.errors import UserError
 from focal_lab.tasks.classification.task import Classification
 from focal_lab.tools.find_lr.curve import make_curve, steepest
 
-EXPERIMENT = Path(__file__).parents[2] / "experiments/digits/classification.yaml"
+EXPERIMENT = ROOT / "experiments/digits/classification.yaml"
 TINY = ["--model.backbone_options.embed_dim=8", "--model.backbone_options.depths=[1,1,1,1]"]
 SMALL = ["--data.num_train_images=256", "--data.batch_size=16", "--trainer.accelerator=cpu"]
 

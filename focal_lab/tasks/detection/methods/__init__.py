@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from focal_lab.errors import UserError, one_of
+from focal_lab.errors import UserError, known_names
 from focal_lab.tasks.detection.settings import Settings
 
 
@@ -68,5 +68,7 @@ def most_found(detector: Any) -> tuple[int, str]:
 
 def _module(method: str) -> Any:
     if method not in known_methods():
-        raise UserError(f"{method!r} is not a method (use {one_of(known_methods())})", key="model.method")
+        raise UserError(
+            f"{method!r} is not a method{known_names(method, known_methods())}", key="model.method"
+        )
     return importlib.import_module(f"{__name__}.{method}")
