@@ -50,12 +50,7 @@ def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def rename_options(words: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
-    """Replace old spellings of options by the current ones, with a note on standard error for each.
-
-    Args:
-        words: a command line.
-        renamed: old spelling to current one, such as --min_lr to --min-lr.
-    """
+    """Replace old spellings of options by the current ones, with a note on standard error for each."""
     current = []
     for word in words:
         name, equals, value = word.partition("=")

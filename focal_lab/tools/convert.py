@@ -43,9 +43,6 @@ _PARTS = {
 def main(argv: list[str]) -> int:
     """Convert a file; returns the exit status.
 
-    Args:
-        argv: what follows `focal-lab convert`.
-
     Raises:
         UserError: an option is invalid, the source cannot be read or does not fit, or the target cannot be
             written; no target is left behind.

@@ -32,9 +32,6 @@ examples:
 def main(argv: list[str]) -> int:
     """Export a checkpoint; returns the exit status.
 
-    Args:
-        argv: what follows `focal-lab export`.
-
     Raises:
         UserError: an option is invalid, the checkpoint cannot be used, the format cannot hold the network,
             the outputs differ, or the file cannot be written; no file is left behind.

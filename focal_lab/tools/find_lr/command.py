@@ -129,9 +129,6 @@ class FindLearningRateCLI(RehearsalCLI):
 def main(argv: Sequence[str]) -> int:
     """Suggest a learning rate; returns the exit status.
 
-    Args:
-        argv: what follows `focal-lab find-lr`: its own options and those of `focal-lab fit`.
-
     Raises:
         UserError: an invalid option, anything that fit would refuse, or a curve without a slope.
     """

@@ -28,10 +28,6 @@ def make_curve(rates: Sequence[float], losses: Sequence[float]) -> pd.DataFrame:
 def steepest(curve: pd.DataFrame, ended: str) -> int:
     """The step where the smoothed loss falls fastest over the logarithm of the rate.
 
-    Args:
-        curve: one point per step.
-        ended: why there are no more points, for the message.
-
     Raises:
         UserError: too few points, or a loss that never falls.
     """

@@ -44,9 +44,6 @@ examples:
 def main(argv: list[str]) -> int:
     """Predict images; returns the exit status, 1 if none of them could be read.
 
-    Args:
-        argv: what follows `focal-lab predict`.
-
     Raises:
         UserError: an option is invalid, a checkpoint or image does not exist, or the output cannot be
             written; raised before anything is predicted.

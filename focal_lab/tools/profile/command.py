@@ -33,9 +33,6 @@ examples:
 def main(argv: list[str]) -> int:
     """Print the profile of models; returns the exit status.
 
-    Args:
-        argv: what follows `focal-lab profile`.
-
     Raises:
         UserError: a name, an option or a size is invalid.
     """

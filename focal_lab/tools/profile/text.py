@@ -28,12 +28,7 @@ _TRAINING = "Training: forward and backward pass, gradients included, without an
 
 
 def profile_text(models: Sequence["CountedModel"], *, terminal: bool) -> str:
-    """The tables and what their numbers mean.
-
-    Args:
-        models: in the order of the rows.
-        terminal: colour, and headings folded to the window; a pipe gets neither.
-    """
+    """The tables and what their numbers mean."""
     first = models[0].profile
     doubled = any(_released(model.profile) != _NONE for model in models)
     settings = [f"{name}={value}" for name, value in first["options"].items()]

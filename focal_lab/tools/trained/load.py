@@ -107,11 +107,6 @@ class TrainedTask:
 def open_trained(name: str, out: Path, weights: str = RAW) -> TrainedTask:
     """Open a trained task.
 
-    Args:
-        name: a file, a run's folder or ID.
-        out: folder of the runs.
-        weights: "raw", or "ema" for the moving average that the training kept.
-
     Raises:
         UserError: it does not exist, is damaged or holds weights alone, its weights do not match its options,
             or it has no moving average.
