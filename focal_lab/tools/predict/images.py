@@ -93,7 +93,7 @@ class NamedImages(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         """`Squares` if all images get one size; else the lists of detection and segmentation."""
         return DataLoader(
-            _Files(self.predict_files, self.preprocessing),
+            _ImageFiles(self.predict_files, self.preprocessing),
             batch_size=self.batch_size,
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
@@ -109,7 +109,7 @@ class NamedImages(LightningDataModule):
         return "could not be read, but can now"
 
 
-class _Files(Dataset[tuple[int, Tensor | None]]):
+class _ImageFiles(Dataset[tuple[int, Tensor | None]]):
     """An item is the image's number and the normalized image; None if it cannot be read."""
 
     def __init__(self, files: Sequence[Path], preprocessing: Preprocessing) -> None:
