@@ -3,10 +3,12 @@
 Shape suffixes: B batch (1 where all images share a mask), H W map or canvas height and width, P windows per
 map, Q queries per window, K keys per window over all levels, R keys of one level.
 
-A mask is made by laying out a map of booleans exactly as the attention lays out its tokens.
+A mask is made by laying out a map of booleans exactly as the attention lays out its tokens. Nothing is copied
+from the host, which would fail while a CUDA graph is captured.
 """
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from focal_lab.backbones import geometry
@@ -78,7 +80,8 @@ def _rolled(grid: WindowGrid, device: Device) -> Tensor:
     side_BHW1 = (2 * rows[:, None] + columns)[None, ..., None]
     query_BPQ = _shown(side_BHW1, grid, grid.window, grid.window)
     key_BPR = _shown(geometry.pad_fine(side_BHW1, grid), grid, grid.window, grid.fine_region)
-    ring_R = torch.as_tensor(geometry.ring_positions(grid.window, grid.expand), device=device)
+    own_hw = torch.zeros(grid.window, dtype=torch.bool, device=device)
+    ring_R = F.pad(own_hw, (*[grid.expand[1]] * 2, *[grid.expand[0]] * 2), value=True).flatten()
     return (query_BPQ[..., None] == key_BPR[:, :, None]) | ring_R
 
 
