@@ -70,7 +70,8 @@ class FocalBlock(nn.Module):
         x_BHWC = x_BHWC + self.drop_path1(
             _scale(self.attn(self.norm1(x_BHWC), self.shifted, valid_B2), self.gamma_1)
         )
-        return x_BHWC + self.drop_path2(_scale(self.mlp(self.norm2(x_BHWC)), self.gamma_2))
+        x_BHWC = x_BHWC + self.drop_path2(_scale(self.mlp(self.norm2(x_BHWC)), self.gamma_2))
+        return x_BHWC
 
 
 def _scale(x_BHWC: Tensor, gamma_C: Tensor | None) -> Tensor:

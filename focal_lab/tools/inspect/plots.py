@@ -199,13 +199,11 @@ def _coloured(pixels_HW3: NDArray[np.float32], level: SeenLevel, stride: int) ->
     washed_HW3 = np.repeat((0.5 + 0.5 * grey_HW)[..., None], 3, -1)
     strength_HW = level.heat_NHW.mean(0).numpy() / max(level.highest, 1e-12)
     # each token over its pixels, cut (or padded with zeros) to the image
-    alpha_HW = np.kron(np.sqrt(np.clip(strength_HW, 0, 1)), np.ones((stride, stride), np.float32))[
-        :height, :width
-    ]
-    alpha_HW = np.pad(alpha_HW, ((0, height - alpha_HW.shape[0]), (0, width - alpha_HW.shape[1]))) * 0.95
-    return (
-        washed_HW3 * (1 - alpha_HW[..., None]) + np.array(to_rgb(color_of(level.name))) * alpha_HW[..., None]
-    )
+    tokens_HW: Any = np.sqrt(np.clip(strength_HW, 0, 1))
+    alpha_HW = tokens_HW.repeat(stride, 0).repeat(stride, 1)[:height, :width]
+    alpha_HW = np.pad(alpha_HW, ((0, height - alpha_HW.shape[0]), (0, width - alpha_HW.shape[1])))
+    alpha_HW1 = alpha_HW[..., None] * 0.95
+    return washed_HW3 * (1 - alpha_HW1) + np.array(to_rgb(color_of(level.name))) * alpha_HW1
 
 
 def _show(axes: "Axes", pixels_HW3: Any, view: QueryView, levels: Sequence[SeenLevel]) -> None:

@@ -65,12 +65,12 @@ class InspectedNetwork:
     @property
     def run(self) -> Path | None:
         """Folder of the run that the checkpoint belongs to."""
-        return self.trained and self.trained.run
+        return None if self.trained is None else self.trained.run
 
     @property
     def data(self) -> LightningDataModule | None:
         """The run's data module."""
-        return self.trained and self.trained.data
+        return None if self.trained is None else self.trained.data
 
     def validation_images(self, count: int) -> Iterator[tuple[str, Tensor]]:
         """Name and normalised (C, H, W) of the first images of the run's validation data.
@@ -162,8 +162,9 @@ def _load_model(name: str, settings: dict[str, Any], file: Path | None) -> Inspe
     if file is not None:
         _load_weights(network, name, file)
     changed = {key: value for key, value in settings.items() if PRESETS[full].get(key) != value}
-    crop = network.pretrained_cfg.get("crop_pct", 0.875)  # type: ignore[operator]
-    preprocessing = partial(preprocessing_of, None, image_size(network.options.img_size), crop)
+    cfg: Any = network.pretrained_cfg
+    size = image_size(network.options.img_size)
+    preprocessing = partial(preprocessing_of, None, size, cfg.get("crop_pct", 0.875))
     return InspectedNetwork(full, changed, network.eval(), _unframed, preprocessing, file)
 
 
