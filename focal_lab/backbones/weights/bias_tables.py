@@ -118,7 +118,7 @@ class _Rebuilding:
         self.keep(OWN, table_TN, interpolate.resize_own_table(table_TN, old, new, self.interpolation), why)
         if ring_NQR is None:
             if RING in self.expected and RING not in self.found:
-                self.leave_fresh(RING, "the checkpoint has no ring")
+                self.leave_fresh(RING, "there is no ring to copy")
         elif RING not in self.expected:
             self.drop(RING, ring_NQR, "the model's stage has no ring")
         elif RING in self.errors:
@@ -138,7 +138,7 @@ class _Rebuilding:
         elif old not in map(level_of, self.found):
             for key in self.expected:
                 if level_of(key) == new:
-                    self.leave_fresh(key, "the checkpoint has no such coarse level")
+                    self.leave_fresh(key, "there is no such coarse level to copy")
             return
         for key, value in self.values.items():
             if key.startswith(f"pools.{old}."):

@@ -211,7 +211,7 @@ def test_the_papers_detection_setting_runs_from_a_model_made_for_classification(
     model = narrow()
     warning = resized(model, (800, 1333), focal_windows=(15, 13, 9, 7))
     assert warning[0].startswith("set_input_size: 4 position biases interpolated from region 7 to 15, ")
-    assert warning[0].endswith("; 1 position bias left as initialised (the checkpoint has no ring)")
+    assert warning[0].endswith("; 1 position bias left as initialised (there is no ring to copy)")
     regions = [stage["levels"][0]["region"] for stage in model.effective_config()]
     assert regions == [[15, 15], [13, 13], [9, 9], [7, 7]]
     masked = narrow(img_size=(800, 1333), focal_windows=(15, 13, 9, 7), border="mask")

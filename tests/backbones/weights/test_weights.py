@@ -243,7 +243,7 @@ def test_a_level_that_the_model_lacks_is_dropped_and_one_it_has_more_is_fresh() 
     )
     own = {key: value.clone() for key, value in three.state_dict().items()}
     warning = warned(three.load_state_dict, two.state_dict())
-    why = "left as initialised (the checkpoint has no such coarse level)"
+    why = "left as initialised (there is no such coarse level to copy)"
     assert warning == [f"weights (focal-lab): 6 position biases {why}; 12 pooling weights {why}"]
     for key, value in three.state_dict().items():
         expected = own[key] if "tables.1" in key or "pools.1" in key else two.state_dict()[key]
@@ -271,7 +271,7 @@ def test_a_ring_is_dropped_or_fresh_where_only_one_side_has_it() -> None:
     assert {change.key.split(".")[-1] for change in report.dropped} == {"ring_bias"}
     drawn = with_ring.state_dict()["layers.0.blocks.0.attn.ring_bias"].clone()
     (warning,) = warned(with_ring.load_state_dict, without.state_dict())
-    assert warning.endswith("position biases left as initialised (the checkpoint has no ring)")
+    assert warning.endswith("position biases left as initialised (there is no ring to copy)")
     assert with_ring.state_dict()["layers.0.blocks.0.attn.ring_bias"].equal(drawn)
 
 
