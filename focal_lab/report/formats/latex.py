@@ -82,9 +82,7 @@ def _environment(sentences: Sequence[str], name: str, parts: Sequence[str]) -> s
 def _tabular(strips: Sequence[Strip], *, group_rows: bool = False) -> str:
     """A `tabular`, with the tasks as a first line of headings if there are several.
 
-    Args:
-        strips: the columns.
-        group_rows: print a label of the first column once, and draw a line where it changes.
+    `group_rows`: print a label of the first column once, and draw a line where it changes.
     """
     columns = "".join("l" if strip.kind in WORDS else "r" for strip in strips)
     lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]

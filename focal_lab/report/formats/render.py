@@ -31,13 +31,7 @@ _NOT_FLAT = frozenset({"shown", "pairs", "delta_paper"})
 
 
 def table_text(table: Table, width: int | None = None, *, color: bool = False) -> str:
-    """For reading in a terminal.
-
-    Args:
-        table: what to show.
-        width: columns of the terminal; None: wrap nothing, as for a pipe.
-        color: use ANSI escape codes.
-    """
+    """For a terminal of `width` columns; None: wrap nothing, as for a pipe."""
     text = heading_text(table.full_title, table.claim and f"Claim: {table.claim}", width, color=color)
     text += strips_text(table_grid(table), width, color=color)
     for section in table_sections(table):

@@ -15,13 +15,10 @@ _VERDICTS = {"better": _GREEN, "supported": _GREEN, "worse": _RED, "contradicted
 
 
 def strips_text(strips: Sequence[Strip], width: int | None, *, color: bool) -> str:
-    """The grid with aligned columns.
+    """The grid with aligned columns; `color` is ignored if NO_COLOR is set.
 
-    Args:
-        strips: the columns.
-        width: headings and descriptions of runs are wrapped to fit this; numbers and labels are not, so
-            lines may still be longer. None: wrap nothing.
-        color: use ANSI escape codes, unless NO_COLOR is set.
+    Headings and descriptions of runs are wrapped to fit `width`. Numbers and labels are not, so lines may
+    still be longer. None: wrap nothing.
     """
     columns = [
         TextColumn(

@@ -62,12 +62,9 @@ def recall_sweep(sweep: str | Path, out: str | Path, **options: Any) -> "Plan":
 
 
 def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
-    """The table of a plan, from the runs in `out`; writes nothing.
+    """The table of a plan, from the runs in `out`.
 
-    Args:
-        plan: which runs, in which rows.
-        out: the folder of the runs.
-        command: trains what is missing; None for the plan's own, which has only the options that select runs.
+    `command` trains what is missing; by default the plan's own, which has only the options that select runs.
 
     Raises:
         UserError: the sweep names a published table or a column that does not exist.
@@ -182,7 +179,7 @@ def _entry(
         n=len(values),
         planned=len(runs),
         published=published,
-        status="measured" if values else _status({run.state for run in runs}),
+        status="measured" if values else _status({str(run.state) for run in runs}),
         values=values,
     )
 
@@ -193,15 +190,7 @@ def _value(result: Result, column: Column) -> float | None:
     return value if value is None or column.scale == 1 else round(value * column.scale, 9)
 
 
-def _status(states: set[State]) -> Status:
+def _status(states: set[str]) -> Status:
     """The most severe state of runs without a value."""
-    severe: dict[State, Status] = {
-        State.FAILED: "failed",
-        State.PRUNED: "pruned",
-        State.CORRUPT: "corrupt",
-        State.MISSING: "missing",
-    }
-    return next(
-        (words for state, words in severe.items() if state in states),
-        "not reported" if states else "not planned",
-    )
+    severe: tuple[Status, ...] = ("failed", "pruned", "corrupt", "missing")
+    return next((state for state in severe if state in states), "not reported" if states else "not planned")

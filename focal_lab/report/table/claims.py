@@ -26,13 +26,7 @@ def overall(answers: Sequence[Answer]) -> tuple[ClaimVerdict, float | None]:
 
 
 def claim_answer(rows: Sequence[Row], expectation: Expectation, results: Mapping[str, Result]) -> Answer:
-    """Test one part of a claim.
-
-    Args:
-        rows: of the table.
-        expectation: the part.
-        results: of the finished runs; cells whose runs were tested on different images are not compared.
-    """
+    """Test one part of a claim; cells whose runs were tested on different images are not compared."""
     cells = [
         (weight, [row for row in rows if labels.items() <= row.labels.items()])
         for weight, labels in expectation.terms

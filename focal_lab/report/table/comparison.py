@@ -18,7 +18,7 @@ def find_baselines(rows: Sequence[Row], baseline: Mapping[str, Mapping[str, str]
         baseline: factor -> label -> the baseline's label; empty: the first row is the baseline of all.
 
     Returns:
-        None for rows that are baselines themselves, and where the baseline is not a row of the table.
+        None for baselines, and for rows whose baseline is not in the table.
     """
     own = [index for index, row in enumerate(rows) if not row.reference]
     if not baseline:
@@ -35,12 +35,12 @@ def find_baselines(rows: Sequence[Row], baseline: Mapping[str, Mapping[str, str]
 def compare_rows(
     rows: Sequence[Row], columns: Sequence[Column], results: Mapping[str, Result], *, across_data: bool
 ) -> list[Row]:
-    """Compare every metric of every row with the row's baseline.
+    """Compare every metric, but not parameters and times, of every row with the row's baseline.
 
     Args:
-        rows: of the table; `baseline` and `data` are set.
-        columns: those of a task are compared, parameters and times are not.
-        results: of the finished runs, which say what they were tested on.
+        rows: with `baseline` and `data`.
+        columns: of the table.
+        results: of the finished runs.
         across_data: also compare rows with baselines that have different data.
     """
     changed = [dict(row.entries) for row in rows]

@@ -68,11 +68,7 @@ def _commits(result: Result) -> str:
 
 
 def describe_data(rows: Sequence[Sequence[Result]]) -> list[str]:
-    """Settings of the data that differ between rows, for each row; empty everywhere if all have the same.
-
-    Args:
-        rows: the finished runs of each row.
-    """
+    """Settings of the data that differ between rows, given the finished runs of each; else empty strings."""
     described = []
     for row in rows:
         # the runs of a row and task differ only in their seeds: one of them is enough
