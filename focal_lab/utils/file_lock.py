@@ -60,7 +60,7 @@ class FileLock:
 
 
 def is_locked(path: Path, *, shared: bool = False) -> bool:
-    """Whether a process holds the lock. Writes nothing, so a reader of somebody else's folder may ask.
+    """Whether a process holds the lock. Needs no permission to write.
 
     Args:
         path: file of the lock; need not exist.

@@ -1,1 +1,1 @@
-"""How runs happen: queue, processes, what is told meanwhile. Nothing but `child` imports torch."""
+"""The queue of missing runs, and the executor that trains them in worker processes. Imports no torch."""

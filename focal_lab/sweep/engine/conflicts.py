@@ -12,7 +12,7 @@ from focal_lab.utils.file_lock import FileLock, is_locked
 
 
 def refuse_conflicts(plan: Plan, out: Path) -> None:
-    """Check that the plan replaces no other sweep of the same name.
+    """Refuse a plan that would replace another sweep of the same name.
 
     Raises:
         UserError: the folder has the runs of another file of that name, or a command is training the same

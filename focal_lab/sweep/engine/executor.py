@@ -194,7 +194,7 @@ class Execution:
             self._start(claimed)
 
     def _refill_queue(self) -> None:
-        """Note what other commands have done, release runs of dead ones, and enqueue what is ready."""
+        """Read what other commands have done, end stale trials, and enqueue the runs that are ready."""
         self.queue.end_stale()
         added = [run for name, run in self._find().items() if name not in self._runs] if self._adopt else []
         for run in added:
@@ -370,7 +370,7 @@ class Execution:
             attempt.kill()
         for attempt in self._attempts:
             attempt.close()
-            with suppress(OSError):  # a full disk; the lock shows that nobody trains the run
+            with suppress(OSError):  # a full disk; the lock shows that the run is not being trained
                 self.queue.end(attempt.run.id, RETURNED)
         self._attempts.clear()
         self.queue.close()

@@ -1,4 +1,4 @@
-"""Heartbeats to a shared database, and whether other machines may consider this one dead.
+"""Heartbeats to a shared database, and which runs other machines may take over.
 
 Optuna sends them only inside `study.optimize`.
 """

@@ -7,8 +7,8 @@ It can be lost, and is kept short, because claiming from a long queue is slow.
 import datetime
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class RunQueue:
         storage: URL of a PostgreSQL database; None for a journal file in `out`.
         retries: how often a run that crashed is tried again.
         levels: factor -> labels, which Optuna's own tools show as parameters.
-        grace: seconds after which a silent machine is considered dead.
+        grace: seconds without a heartbeat after which a machine is considered dead.
         rivals: returns the names of other studies that may train a run, too.
 
     Raises:
@@ -127,7 +127,7 @@ class RunQueue:
         """
         if self.down:
             return
-        with suppress_outage(self), FileLock(self.out / f".{JOURNAL}.feed"):
+        with self._tolerate_outage(), FileLock(self.out / f".{JOURNAL}.feed"):
             latest = self._latest()
             waiting = sum(trial.state == TrialState.WAITING for trial in latest.values())
             for run in runs:
@@ -139,10 +139,10 @@ class RunQueue:
                     waiting += 1
 
     def claim(self) -> ClaimedRun | None:
-        """A run that nobody else has; None if none is waiting or the database does not answer."""
+        """A waiting run that no other command has; None if there is none or the database does not answer."""
         if self.down:
             return None
-        with suppress_outage(self):
+        with self._tolerate_outage():
             while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
                 trial = self._study.ask()
                 run = trial.user_attrs.get("run")
@@ -165,7 +165,7 @@ class RunQueue:
             Whether the run should be stopped because others are better.
         """
         if not self.down:
-            with suppress_outage(self), suppress(UpdateFinishedTrialError):
+            with self._tolerate_outage(), suppress(UpdateFinishedTrialError):
                 self._held[run].report(value, step)
         return False
 
@@ -186,9 +186,9 @@ class RunQueue:
         self._write(write)
 
     def end_stale(self) -> None:
-        """End the trials of processes that are gone."""
+        """End the trials of commands that were killed or cut off."""
         if not self.down:
-            with suppress_outage(self):
+            with self._tolerate_outage():
                 self._stale.end({trial.number for trial in self._held.values()})
 
     def ended_elsewhere(self, runs: Iterable[Run]) -> dict[str, tuple[str, str]]:
@@ -196,7 +196,7 @@ class RunQueue:
         found: dict[str, tuple[str, str]] = {}
         if self.down:
             return found
-        with suppress_outage(self):
+        with self._tolerate_outage():
             latest = self._latest()
             for run in runs:
                 trial = latest.get(run.id)
@@ -217,7 +217,7 @@ class RunQueue:
     def helpers(self) -> int:
         """How many runs of the study other commands train now."""
         if not self.down:
-            with suppress_outage(self):
+            with self._tolerate_outage():
                 running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
                 return len(running) - len(self._held)
         return 0
@@ -226,8 +226,10 @@ class RunQueue:
         """Write what could not be written when it happened."""
         while self._pending and not self.down:
             done = False
-            with suppress_outage(self):
-                with suppress(UpdateFinishedTrialError):  # others considered us dead; result.json decides
+            with self._tolerate_outage():
+                with suppress(
+                    UpdateFinishedTrialError
+                ):  # another command ended it as stale; result.json decides
                     self._pending[0]()
                 done = True
             if done:
@@ -237,9 +239,15 @@ class RunQueue:
         """Leave; others find the trials that are still held to be stale after a while."""
         self.heartbeat.stop()
 
-    def rest(self) -> None:
-        """Do not ask the database for a moment."""
-        self._rest_until = time.monotonic() + _REST
+    @contextmanager
+    def _tolerate_outage(self) -> Iterator[None]:
+        """Ignore that a shared database does not answer: it is left alone for a moment, then tried again."""
+        try:
+            yield
+        except Exception as error:
+            if not self.shared or not unreachable(error):
+                raise
+            self._rest_until = time.monotonic() + _REST
 
     def _values(self, metrics: Mapping[str, float]) -> list[float] | None:
         """Values of the study: the main metric of the run's task."""
@@ -323,13 +331,13 @@ class RunQueue:
     def _has_holder(self, run: str, mine: Trial) -> bool:
         """Whether another command holds a trial of this run: the second one steps back.
 
-        Both look after they have claimed, so that never both go on. If both step back, the run is enqueued
+        Both look after they have claimed, so that never both train it. If both step back, the run is enqueued
         again.
         """
         if self._is_running(self._study, run, mine.number):
             return True
         for name in self._rivals(run) if self.shared and self._rivals else ():
-            with suppress(KeyError):  # a plan that nobody has started in this database
+            with suppress(KeyError):  # a plan that was never started in this database
                 rival = optuna.load_study(study_name=name, storage=self._study._storage)
                 optuna.storages.fail_stale_trials(rival)
                 if self._is_running(rival, run, None):
@@ -384,19 +392,3 @@ class RunQueue:
                 file=sys.stderr,
             )
             return create()
-
-
-class suppress_outage:  # noqa: N801  (reads like contextlib.suppress)
-    """Ignores that a database does not answer: the queue rests, and what was to be done is done later."""
-
-    def __init__(self, queue: RunQueue) -> None:
-        self._queue = queue
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if error is None or not self._queue.shared or not unreachable(error):
-            return False
-        self._queue.rest()
-        return True

@@ -23,7 +23,6 @@ from focal_lab.sweep.engine.queue import (
     PRUNED,
     ClaimedRun,
     RunQueue,
-    suppress_outage,
 )
 from focal_lab.sweep.plan.cells import Cell
 from focal_lab.sweep.plan.proposals import Params, Proposals, SearchSpace
@@ -32,7 +31,7 @@ from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.run_folder.result import known_values, objective_values
 from focal_lab.sweep.spec.search_section import Range
 
-# Successive halving: the best third of the runs that reached an epoch goes on to three times as many.
+# Successive halving: the best third of the runs at an epoch is trained for three times as many.
 _REDUCTION = 3
 # Repeated proposals, in a row, after which a space of unknown size is considered exhausted.
 _MOST_REPEATS = 100
@@ -65,7 +64,7 @@ class SearchQueue(RunQueue):
         self.spent = False
         self._useless: set[tuple[str, ...]] = set()  # cells that are impossible, or a run of another cell
         super().__init__(out, space.study, **options)
-        with suppress_outage(self):
+        with self._tolerate_outage():
             self._restore()
 
     @property
@@ -75,10 +74,10 @@ class SearchQueue(RunQueue):
 
     @property
     def exhausted(self) -> bool:
-        """Whether no trial is left to propose, and nobody trains one."""
+        """Whether no trial is left to propose, and none is being trained."""
         if self.down:
             return False
-        with suppress_outage(self):
+        with self._tolerate_outage():
             trials = self._study.get_trials(deepcopy=False)
             active = any(trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in trials)
             return not active and (self.spent or len(self._proposed(trials)) >= self.trials)
@@ -89,7 +88,7 @@ class SearchQueue(RunQueue):
         claimed = super().claim()
         if claimed is not None or self.down:
             return claimed
-        with suppress_outage(self):
+        with self._tolerate_outage():
             trials = self._study.get_trials(deepcopy=False)
             chosen: Params | None = None
             repeats = 0
@@ -119,7 +118,7 @@ class SearchQueue(RunQueue):
         if len(self._search.objectives) > 1:
             return False  # Optuna has no intermediate values of several objectives
         super().report(run, value, step)
-        with suppress_outage(self):
+        with self._tolerate_outage():
             return not self.down and self._held[run].should_prune()
         return False
 

@@ -1,4 +1,4 @@
-"""Ends the trials of processes that are gone, so that others can go on with their runs."""
+"""Ends the trials of commands that were killed or cut off, so that others can train their runs."""
 
 import time
 from contextlib import suppress
@@ -20,10 +20,10 @@ _NAME_SECONDS = 30.0
 
 
 class StaleTrials:
-    """Finds the trials whose holders are gone.
+    """Finds the running trials that nobody holds any more.
 
-    On the machine that trains a run its lock tells: the kernel releases it when the holder exits. For other
-    machines only the database knows, by Optuna's heartbeat and the database's clock.
+    On this machine the run's lock decides: the kernel releases it when the holder exits. For other machines
+    Optuna's heartbeat does, by the database's clock.
     """
 
     def __init__(self, study: optuna.Study, out: Path) -> None:
@@ -51,7 +51,7 @@ class StaleTrials:
 
     @property
     def _name_seconds(self) -> float:
-        """A claim without a machine has no heartbeat yet that could stop: it gets a whole grace period."""
+        """Seconds for a claim without a machine, which has no heartbeat yet that could stop."""
         return float((self._database and self._database.grace_period) or _NAME_SECONDS)
 
     def _is_alive(self, trial: FrozenTrial) -> bool:

@@ -107,12 +107,12 @@ def find_waste(out: Path, needs: Needs, keep: Collection[str] | None) -> Waste:
 
 
 def remove_waste(waste: Waste) -> tuple[Waste, int, list[str]]:
-    """Remove it; returns what is gone, the bytes freed, and why the rest is still there."""
-    gone, freed, kept = Waste(), 0, []
+    """Remove it; returns what was removed, the bytes freed, and why the rest could not be."""
+    done, freed, kept = Waste(), 0, []
     removals: list[tuple[list[Path], list[Path], Callable[[Path], int]]] = [
-        (waste.files, gone.files, _remove_path),
-        (waste.runs, gone.runs, remove_run),
-        (waste.checkpoints, gone.checkpoints, _remove_checkpoint),
+        (waste.files, done.files, _remove_path),
+        (waste.runs, done.runs, remove_run),
+        (waste.checkpoints, done.checkpoints, _remove_checkpoint),
     ]
     for paths, removed, remove in removals:
         for path in paths:
@@ -122,7 +122,7 @@ def remove_waste(waste: Waste) -> tuple[Waste, int, list[str]]:
                 kept.append(str(error))
             else:
                 removed.append(path)
-    return gone, freed, kept
+    return done, freed, kept
 
 
 def _remains_beside(out: Path) -> Iterator[Path]:

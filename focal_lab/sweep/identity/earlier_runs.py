@@ -17,7 +17,7 @@ def earlier_runs(out: Path, identities: Identities) -> dict[str, str]:
     """Run ID -> folder of the run of an earlier version that has it; of several the one that finished first.
 
     Earlier versions did not record the user's code. A run is left out if code or a checkpoint that it starts
-    from was changed after it began.
+    from was changed after it started.
     """
     results = {result.run: result for result in _earlier_results(out)}
     if not results:

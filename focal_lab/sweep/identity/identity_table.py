@@ -1,13 +1,13 @@
-"""Which options are part of a run's identity, as docs/identity.md shows, and how their values are normalised.
+"""Which options are part of a run's identity, and how their values are normalised.
 
-Everything that can change a result is identity. How a run is watched, where it runs, and what prepares the
-same batches faster is not. A change of the code that changes what a configuration computes must raise
-`IDENTITY_VERSION`; renamed classes and options are entered below, so that finished runs keep their IDs.
+The table in docs/identity.md lists them: everything that can change a result is identity; how a run is
+watched, where it runs, and what prepares the same batches faster is not. A change of the code that changes
+what a configuration computes must raise `IDENTITY_VERSION`; renamed classes and options are entered below,
+so that finished runs keep their IDs.
 """
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 # Renamed classes of ours: new -> old name. Their modules do not count.
@@ -23,68 +23,25 @@ ADDED_OPTIONS: dict[tuple[str, str], Any] = {}
 # Moved classes of ours, for configurations of older results: old -> new dotted path.
 MOVED_CLASSES: dict[str, str] = {}
 
-
-@dataclass(frozen=True)
-class IdentityRow:
-    """A row of the table: a key as sweep files write it, whether it is identity, and why."""
-
-    key: str
-    counts: bool
-    why: str
-
-
-_WATCHED, _WRITTEN = "how a run is watched", "where files are written"
-_FASTER = "the same batches, prepared faster"
-_ROWS = (
-    ("seed_everything", True, "the seed"),
-    ("model.class_path, data.class_path", True, "ours by the class's name, others by their dotted path"),
-    ("model.*, data.*", True, "after conversion to the option's type; a default is the same as left out"),
-    ("backbone, backbone_options", True, "as resolved: an option without effect at this size is left out"),
-    ("backbone_options.attention", True, "the same function, but speed and memory are results, too"),
-    ("model.backbone_checkpoint", True, "the content of the file, wherever it is"),
-    (
-        "data.root and other paths",
-        True,
-        "`x`, `./x` and `x/` are one; the data there are not read: see below",
-    ),
-    ("data.num_workers", False, _FASTER),
-    ("data.persistent_workers", False, _FASTER),
-    ("data.pin_memory", False, _FASTER),
-    ("data.prefetch_factor", False, _FASTER),
-    ("trainer.*", True, "what differs from Lightning's default, but for the rows below"),
-    ("trainer.callbacks", True, "in their order, EarlyStopping or StochasticWeightAveraging for example"),
-    ("trainer.callbacks: those that only watch", False, "see below"),
-    ("trainer.devices, trainer.num_nodes", True, "how many: each adds a batch to a step; `auto` is 1"),
-    ("trainer.accelerator", False, "the same function elsewhere; a result names its hardware"),
-    ("trainer.strategy", True, "`auto` and all kinds of `ddp` are the same"),
-    ("trainer.precision", True, "`32` is the default, `16` is `16-mixed`, `bf16` is `bf16-mixed`"),
-    ("trainer.deterministic, trainer.benchmark", True, "other kernels: speed is a result, too"),
-    ("trainer.limit_train_batches, ...", True, "1 is one batch, 1.0 is all of them"),
-    ("trainer.limit_predict_batches", False, "a run does not predict"),
-    ("trainer.logger", False, _WATCHED),
-    ("trainer.log_every_n_steps", False, _WATCHED),
-    ("trainer.enable_progress_bar", False, _WATCHED),
-    ("trainer.enable_model_summary", False, _WATCHED),
-    ("trainer.enable_autolog_hparams", False, _WATCHED),
-    ("trainer.profiler", False, _WATCHED),
-    ("trainer.detect_anomaly", False, "stops a run, or changes nothing"),
-    ("trainer.num_sanity_val_steps", False, "a check before the training, which leaves no trace"),
-    ("trainer.default_root_dir", False, _WRITTEN),
-    ("trainer.model_registry", False, _WRITTEN),
-    ("the user's own code", True, "see below"),
-    ("the run whose backbone this one starts from", True, "by its identity"),
-    ("focal_lab's code, versions, hardware", False, "provenance: `report --strict` refuses to mix them"),
-)
-TABLE = tuple(IdentityRow(*row) for row in _ROWS)
-
-# section -> options that are not identity
+# Options of each section that are not identity; docs/identity.md says why.
 LEFT_OUT = {
-    section: frozenset(
-        row.key.partition(".")[2]
-        for row in TABLE
-        if not row.counts and row.key.startswith(f"{section}.") and ":" not in row.key
-    )
-    for section in ("data", "trainer")
+    "data": frozenset({"num_workers", "persistent_workers", "pin_memory", "prefetch_factor"}),
+    "trainer": frozenset(
+        {
+            "accelerator",
+            "default_root_dir",
+            "detect_anomaly",
+            "enable_autolog_hparams",
+            "enable_model_summary",
+            "enable_progress_bar",
+            "limit_predict_batches",
+            "log_every_n_steps",
+            "logger",
+            "model_registry",
+            "num_sanity_val_steps",
+            "profiler",
+        }
+    ),
 }
 _CALLBACKS = "lightning.pytorch.callbacks"
 ONLY_WATCH = frozenset(
@@ -103,19 +60,19 @@ ONLY_WATCH = frozenset(
 )
 _PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": None, "32-true": None, "64": "64-true"}
 # values that mean the same as Lightning's default
-_MEANS_DEFAULT: dict[str, tuple[Any, ...]] = {
-    "limit_train_batches": (1.0,),
-    "limit_val_batches": (1.0,),
-    "limit_test_batches": (1.0,),
-    "val_check_interval": (1.0,),
-    "gradient_clip_val": (0,),
-    "gradient_clip_algorithm": ("norm",),
-    "enable_checkpointing": (True,),
-    "deterministic": (False,),
-    "benchmark": (False,),
-    "callbacks": ([],),
-    "plugins": ([],),
-    "overfit_batches": (0,),
+_MEANS_DEFAULT: dict[str, Any] = {
+    "limit_train_batches": 1.0,
+    "limit_val_batches": 1.0,
+    "limit_test_batches": 1.0,
+    "val_check_interval": 1.0,
+    "gradient_clip_val": 0,
+    "gradient_clip_algorithm": "norm",
+    "enable_checkpointing": True,
+    "deterministic": False,
+    "benchmark": False,
+    "callbacks": [],
+    "plugins": [],
+    "overfit_batches": 0,
 }
 
 
@@ -193,16 +150,12 @@ def same(one: Any, other: Any) -> bool:
 
 def normal_trainer(options: Mapping[str, Any]) -> dict[str, Any]:
     """Converted options of the trainer, with one value for those that mean the same."""
-    found: dict[str, Any] = {}
-    for key, value in options.items():
-        if key in LEFT_OUT["trainer"]:
-            continue
-        value = _normal(key, value)
-        if value is not None and not any(
-            _equal(key, value, default) for default in _MEANS_DEFAULT.get(key, ())
-        ):
-            found[key] = value
-    return found
+    normal = {key: _normal(key, value) for key, value in options.items() if key not in LEFT_OUT["trainer"]}
+    return {
+        key: value
+        for key, value in normal.items()
+        if value is not None and not (key in _MEANS_DEFAULT and _equal(key, value, _MEANS_DEFAULT[key]))
+    }
 
 
 def _equal(key: str, value: Any, default: Any) -> bool:

@@ -120,8 +120,8 @@ class UserCode:
 
     def _beside(self, module: "_Module") -> Iterator[str]:
         """All modules of a module's package, or of its folder if it is in no package."""
-        package = module.name if module.places else module.name.rpartition(".")[0]
-        folder = module.file.parent if module.file else Path(module.places[0])
+        package = module.name if module.locations else module.name.rpartition(".")[0]
+        folder = module.file.parent if module.file else Path(module.locations[0])
         for path in sorted(folder.rglob("*.py") if package else folder.glob("*.py")):
             parts = path.relative_to(folder).with_suffix("").parts
             if not _INSTALLED.intersection(parts) and all(part.isidentifier() for part in parts):
@@ -138,27 +138,27 @@ class UserCode:
         path: Sequence[str] | None = None
         if parent:
             package = self._find(parent)
-            if package is None or not package.places:
+            if package is None or not package.locations:
                 return None
-            path = package.places
+            path = package.locations
         spec = _spec(name, path if path is not None else self._path, top=not parent)
         if spec is None:
             return None
-        places = tuple(spec.submodule_search_locations or ())
+        locations = tuple(spec.submodule_search_locations or ())
         file = Path(spec.origin) if spec.origin and spec.has_location else None
-        where = file or (Path(places[0]) if places else None)
+        where = file or (Path(locations[0]) if locations else None)
         if where is None or not _is_users(where.resolve()):
             return None
-        return _Module(name, file, places, _digest(file))
+        return _Module(name, file, locations, _digest(file))
 
 
 @dataclass(frozen=True)
 class _Module:
-    """A module of the user's; `places` are where its submodules are, a namespace package has no file."""
+    """A module of the user's; `locations` are where its submodules are, a namespace package has no file."""
 
     name: str
     file: Path | None
-    places: tuple[str, ...]
+    locations: tuple[str, ...]
     digest: str
 
 
@@ -252,7 +252,7 @@ def _prefixes(name: str) -> Iterator[str]:
 
 def _absolute(module: _Module, level: int, name: str) -> str:
     """What `from ..name` means in a module."""
-    package = module.name if module.places else module.name.rpartition(".")[0]
+    package = module.name if module.locations else module.name.rpartition(".")[0]
     parts = package.split(".") if package else []
     base = parts[: len(parts) - (level - 1)]
     return ".".join([*base, *([name] if name else [])])

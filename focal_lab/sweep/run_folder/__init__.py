@@ -1,1 +1,1 @@
-"""What lies under `runs/<id>`: file names, results, checkpoints."""
+"""The folder of a run, `runs/<id>`: file names, configuration, result, checkpoints."""

@@ -1,4 +1,4 @@
-"""Whether a run finished, failed, is corrupt or missing, as its folder says."""
+"""The outcome of a run, read from its folder: finished, pruned, failed, corrupt or missing."""
 
 import re
 from dataclasses import dataclass

@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, get_origin
 
@@ -22,14 +22,6 @@ from focal_lab.utils.file_lock import FileLock
 
 SCHEMA = 1
 COSTS = ("params", "gmacs", "train_seconds", "images_per_second", "peak_memory_mb")
-# fields that results of earlier versions lack
-_LATER: dict[str, Any] = {
-    "validation": {},
-    "evaluated": {},
-    "image_size": [],
-    "image_size_from": "",
-    "tested_on": {},
-}
 
 
 class CorruptRecordError(UserError):
@@ -97,15 +89,13 @@ class Result:
             raise ValueError("is not a JSON object")
         if raw.get("schema") != SCHEMA:
             raise ValueError(f"has schema {raw.get('schema')!r}, this version reads {SCHEMA}")
-        raw = _LATER | raw
-        names = [name for name, _ in _KINDS[cls.__name__]]
-        missing = [name for name in names if name not in raw]
+        missing = [name for name in _REQUIRED if name not in raw]
         if missing:
             raise ValueError(f"lacks {', '.join(missing)}")
         if not isinstance(raw["metrics"], dict) or not all(map(_is_number, raw["metrics"].values())):
             raise ValueError("has metrics that are not numbers")
         _check_types(cls, raw)
-        values = {name: raw[name] for name in names}
+        values = {name: raw[name] for name, _ in _KINDS[cls.__name__] if name in raw}
         return cls(**values | {"config": recorded_config(values["config"])})
 
 
@@ -128,6 +118,7 @@ _KINDS: dict[str, tuple[tuple[str, Any], ...]] = {
     record.__name__: tuple((one.name, get_origin(one.type) or one.type) for one in fields(record))
     for record in (Result, Failure)
 }
+_REQUIRED = [one.name for one in fields(Result) if one.default is MISSING and one.default_factory is MISSING]
 
 
 def known_values(result: Result) -> dict[str, float]:
@@ -183,8 +174,6 @@ def read_failure(folder: Path) -> Failure | None:
     """The failure in a run's folder; None if there is none or it is damaged."""
     try:
         raw = _read_json(folder / FAILURE_FILE)
-        if isinstance(raw, dict):
-            raw = {"pruned": False} | raw  # older files lack it
         _check_types(Failure, raw)
         return Failure(**raw)
     except (FileNotFoundError, TypeError, ValueError):
@@ -254,7 +243,8 @@ def _check_types(record: type[Result] | type[Failure], raw: Any) -> None:
         raise ValueError("is not a JSON object")
     for name, kind in _KINDS[record.__name__]:
         value = raw.get(name)
-        if not (_is_number(value) if kind in (int, float) else isinstance(value, kind)):
+        right = _is_number(value) if kind in (int, float) else isinstance(value, kind)
+        if name in raw and not right:
             raise ValueError(f"has {value!r:.60} as {name}")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What a worker process is told besides the configuration, which it reads from the run's `config.yaml`.
+    """What a worker process needs besides the configuration, which it reads from the run's `config.yaml`.
 
     Attributes:
         folder: the run's.
@@ -32,7 +32,7 @@ class TrainRequest:
 
 
 class SharedLock:
-    """A file lock that a worker process goes on holding when the process that took it is gone."""
+    """A file lock that a worker process keeps when the process that acquired it has exited."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
