@@ -1,11 +1,10 @@
-"""Processes that answer a plan's questions at once, without torch."""
+"""Worker processes that answer a plan's requests at once, without torch."""
 
-from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
-from focal_lab.sweep.worker.survey import Check, MachineSpecs, Measure, StepTimes
+from focal_lab.sweep.worker.protocol import CheckRequest, MachineSpecs, MeasureRequest, StepTimes
 
 MACHINE = MachineSpecs("2 x Abacus", "2.0", 0, 8000.0, None)
 MEASURED = StepTimes(
@@ -25,7 +24,7 @@ MEASURED = StepTimes(
 
 
 class FakeProcess:
-    """One that has said all it has to say."""
+    """One that has sent all its messages."""
 
     exitcode = -9
 
@@ -37,56 +36,49 @@ class FakeProcess:
 
 
 class FakeProcesses:
-    """Answers every order; keeps them.
+    """Answers every request, and keeps it.
 
     Args:
         wrong: number of a configuration -> what is wrong with it.
         failed: why nothing can be measured.
         absent: number of a configuration -> which of its data is not here.
-        dies: whether a measuring process dies without a word.
-
-    Attributes:
-        slowness: what every step takes longer than on a quiet machine.
+        crashes: whether a measuring process exits without a message.
     """
-
-    slowness = 1.0
 
     def __init__(
         self,
         wrong: dict[int, str] | None = None,
         failed: str | None = None,
         *,
-        dies: bool = False,
+        crashes: bool = False,
         absent: dict[int, str] | None = None,
     ) -> None:
-        self.wrong, self.failed, self.dies, self.absent = wrong or {}, failed, dies, absent or {}
-        self.checks: list[Check] = []
-        self.measured: list[Measure] = []
+        self.wrong, self.failed, self.crashes, self.absent = wrong or {}, failed, crashes, absent or {}
+        self.checks: list[CheckRequest] = []
+        self.measured: list[MeasureRequest] = []
 
-    def measure(self, order: Check | Measure) -> tuple[Any, Connection]:
-        """As `WarmProcesses.measure`."""
-        receiver, sender = Pipe()
-        for message in self._answers(order):
-            sender.send(message)
-        sender.close()
-        return FakeProcess(), receiver
-
-    def _answers(self, order: Check | Measure) -> list[tuple[str, Any]]:
-        if isinstance(order, Measure):
-            self.measured.append(order)
-            if self.dies:
-                return []
-            return [("failed", self.failed)] if self.failed else [("measured", self._measured())]
-        self.checks.append(order)
+    def check(self, request: CheckRequest) -> tuple[Any, Connection]:
+        """As `WarmProcesses.check`."""
+        self.checks.append(request)
         counted = [
             ("counted", (number, 1_000_000 + number, 0.5, (28, 28), "options"))
-            for number in sorted(order.counted)
+            for number in sorted(request.counted)
         ]
         wrong = [("wrong", pair) for pair in self.wrong.items()]
         absent = [("absent", pair) for pair in self.absent.items()]
-        return [("machine", MACHINE), *counted, *absent, *wrong, ("checked", None)]
+        return _sent([("machine", MACHINE), *counted, *absent, *wrong, ("checked", None)])
 
-    def _measured(self) -> StepTimes:
-        names = ("start_up", "batch", "val_batch", "epoch_end", "test", "test_batch")
-        scaled: dict[str, Any] = {name: self.slowness * getattr(MEASURED, name) for name in names}
-        return replace(MEASURED, **scaled)
+    def measure(self, request: MeasureRequest) -> tuple[Any, Connection]:
+        """As `WarmProcesses.measure`."""
+        self.measured.append(request)
+        if self.crashes:
+            return _sent([])
+        return _sent([("failed", self.failed)] if self.failed else [("measured", MEASURED)])
+
+
+def _sent(messages: list[tuple[str, Any]]) -> tuple[FakeProcess, Connection]:
+    receiver, sender = Pipe()
+    for message in messages:
+        sender.send(message)
+    sender.close()
+    return FakeProcess(), receiver

@@ -11,7 +11,7 @@ from focal_lab.sweep.estimate.equivalence import classes_given, count_key, cover
 from focal_lab.sweep.plan.plan import Plan
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.worker.processes import WarmProcesses
-from focal_lab.sweep.worker.survey import Check, MachineSpecs
+from focal_lab.sweep.worker.protocol import CheckRequest, MachineSpecs
 from focal_lab.utils.json_cache import add_to_cache, read_cache
 
 COUNTS_FILE = "counts.json"
@@ -65,11 +65,11 @@ def check_plan(plan: Plan, processes: WarmProcesses, out: Path | None = None) ->
     path = out / COUNTS_FILE if out is not None else None
     costs = _cached_costs(path) if path is not None else {}
     missing = {key for key in keys if key not in costs}
-    order, numbers = _order([group[0] for group in groups], keys, missing)
+    request, numbers = _request([group[0] for group in groups], keys, missing)
     found: dict[str, Cost] = {}
     absent: dict[str, str] = {}
     machine: MachineSpecs | None = None
-    for kind, value in _messages(order, processes):
+    for kind, value in _messages(request, processes):
         if kind == "machine":
             machine = value
         elif kind == "counted":
@@ -101,14 +101,14 @@ def check_here(runs: Iterable[Run], processes: WarmProcesses) -> None:
     """
     first = {_data_of(run): run for run in runs}
     cells = [run.cell.name for run in first.values()]
-    order = Check(tuple(run.config for run in first.values()), frozenset())
-    for kind, value in _messages(order, processes) if first else ():
+    request = CheckRequest(tuple(run.config for run in first.values()), frozenset())
+    for kind, value in _messages(request, processes) if first else ():
         if kind in ("absent", "wrong"):
             raise UserError(f"{value[1]}, for {cells[value[0]]}")
 
 
-def _messages(order: Check, processes: WarmProcesses) -> Iterator[tuple[str, Any]]:
-    process, messages = processes.measure(order)
+def _messages(request: CheckRequest, processes: WarmProcesses) -> Iterator[tuple[str, Any]]:
+    process, messages = processes.check(request)
     try:
         while True:
             kind, value = messages.recv()
@@ -127,7 +127,7 @@ def _data_of(run: Run) -> str:
     return repr(run.config["data"])
 
 
-def _order(first: Sequence[Run], keys: Sequence[str], missing: set[str]) -> tuple[Check, list[int]]:
+def _request(first: Sequence[Run], keys: Sequence[str], missing: set[str]) -> tuple[CheckRequest, list[int]]:
     """What to check and count, and which run each configuration belongs to."""
     numbers = list(range(len(first)))
     if len(first) > _CHECKED_ALL:
@@ -135,7 +135,7 @@ def _order(first: Sequence[Run], keys: Sequence[str], missing: set[str]) -> tupl
         numbers = covering([(run.config, words) for run, words in zip(first, words, strict=True)])
     first_of = {keys[number]: place for place, number in reversed(list(enumerate(numbers)))}
     counted = frozenset(place for key, place in first_of.items() if key in missing)
-    return Check(tuple(first[number].config for number in numbers), counted), numbers
+    return CheckRequest(tuple(first[number].config for number in numbers), counted), numbers
 
 
 def _cached_costs(path: Path) -> dict[str, Cost]:

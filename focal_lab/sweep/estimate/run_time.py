@@ -18,7 +18,7 @@ from focal_lab.sweep.run_folder.layout import run_folders
 from focal_lab.sweep.run_folder.outcome import read_outcome
 from focal_lab.sweep.run_folder.result import Result
 from focal_lab.sweep.worker.processes import WarmProcesses
-from focal_lab.sweep.worker.survey import MachineSpecs, Measure, StepTimes
+from focal_lab.sweep.worker.protocol import MachineSpecs, MeasureRequest, StepTimes
 from focal_lab.utils.json_cache import add_to_cache, read_cache
 
 MEASURED_FILE = "measured.json"
@@ -209,8 +209,10 @@ def _measure(runs: Sequence[Run], slots: DeviceSlots, processes: WarmProcesses) 
         for slot, run in enumerate(runs):
             own = Path(folder) / str(slot)
             own.mkdir()
-            order = Measure(run.config, str(own), slots.threads, time.monotonic(), slots.devices(slot, run))
-            started.append(processes.measure(order))
+            request = MeasureRequest(
+                run.config, str(own), slots.threads, time.monotonic(), slots.devices(slot, run)
+            )
+            started.append(processes.measure(request))
         until = time.monotonic() + _PATIENCE
         try:
             for process, messages in started:

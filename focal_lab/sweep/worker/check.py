@@ -11,21 +11,21 @@ import torch
 
 from focal_lab.errors import UserError
 from focal_lab.sweep.run_folder.provenance import hardware
-from focal_lab.sweep.worker.survey import Check, MachineSpecs
+from focal_lab.sweep.worker.protocol import CheckRequest, MachineSpecs
 from focal_lab.training.cli import check_config
 from focal_lab.training.cost import build_unweighted, count_config, find_class
 
 _MEGABYTE = 2**20
 
 
-def check_configs(order: Check, connection: Connection) -> None:
-    """Check and count what was asked for; the messages are those of `Check`."""
+def check_configs(request: CheckRequest, connection: Connection) -> None:
+    """Check and count configurations; the messages are those of `CheckRequest`."""
     torch.set_num_threads(1)
     connection.send(("machine", _machine()))
     absent: dict[str, str | None] = {}
-    for number, config in enumerate(order.configs):
+    for number, config in enumerate(request.configs):
         try:
-            if number in order.counted:
+            if number in request.counted:
                 counted = count_config(config)
                 size, source = counted.evaluated.size, counted.evaluated.source
                 connection.send(("counted", (number, counted.params, counted.gmacs, size, source)))

@@ -16,8 +16,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from focal_lab.errors import UserError
 from focal_lab.sweep.run_folder.layout import log_file
-from focal_lab.sweep.worker.check import check_configs
-from focal_lab.sweep.worker.survey import Check, Measure, StepTimes
+from focal_lab.sweep.worker.protocol import MeasureRequest, StepTimes
 from focal_lab.sweep.worker.train import redirect_output
 from focal_lab.training.cost import count_config
 from focal_lab.training.fit import build, peak_memory_mb
@@ -28,20 +27,17 @@ _SECONDS, _LEAST_BATCHES, _SLOW_SECONDS = 3.0, 3, 60.0
 _VAL_BATCHES, _TEST_BATCHES = 4, 3
 
 
-def survey_child(order: Check | Measure, connection: Connection) -> None:
-    """Do what was asked; messages are described in `survey`."""
-    if isinstance(order, Check):
-        check_configs(order, connection)
-        return
-    folder = Path(order.folder)
+def measure_run(request: MeasureRequest, connection: Connection) -> None:
+    """Measure a configuration; the messages are those of `MeasureRequest`."""
+    folder = Path(request.folder)
     redirect_output(log_file(folder))
-    torch.set_num_threads(order.threads)
+    torch.set_num_threads(request.threads)
     keep_freed_memory()
-    if order.devices is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = order.devices
+    if request.devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = request.devices
     try:
-        count_config(order.config)  # as a run does
-        connection.send(("measured", _measure(order, folder)))
+        count_config(request.config)  # as a run does
+        connection.send(("measured", _measure(request, folder)))
     except BaseException as error:
         traceback.print_exc()
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
@@ -49,10 +45,10 @@ def survey_child(order: Check | Measure, connection: Connection) -> None:
         raise SystemExit(1) from error
 
 
-def _measure(order: Measure, folder: Path) -> StepTimes:
+def _measure(request: MeasureRequest, folder: Path) -> StepTimes:
     """Fit and test as a run does, but for some batches only."""
-    asked = dict(order.config.get("trainer") or {})
-    cli = build(dict(order.config) | {"trainer": shortened(asked)}, folder)
+    asked = dict(request.config.get("trainer") or {})
+    cli = build(dict(request.config) | {"trainer": shortened(asked)}, folder)
     trainer: Any = cli.trainer
     clock = Clock()
     trainer.callbacks.append(clock)
@@ -66,7 +62,7 @@ def _measure(order: Measure, folder: Path) -> StepTimes:
         clock,
         trainer,
         asked,
-        start_up=clock.first - order.begun + clock.slow_start,
+        start_up=clock.first - request.asked + clock.slow_start,
         test=without_batches(test, clock.test),
         test_batch=typical(clock.test),
         test_batches=count_batches(trainer.test_dataloaders, asked.get("limit_test_batches")),

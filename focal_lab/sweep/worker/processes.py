@@ -14,7 +14,7 @@ from multiprocessing.context import ForkServerProcess
 from pkgutil import resolve_name
 from typing import Any
 
-from focal_lab.sweep.worker.protocol import TrainRequest
+from focal_lab.sweep.worker.protocol import CheckRequest, MeasureRequest, TrainRequest
 from focal_lab.sweep.worker.signals import join_fork_server
 
 # what the fork server is to load, as JSON; see `server`
@@ -43,9 +43,13 @@ class WarmProcesses:
         """Start a process of a run; see `train.train_run` for the messages of the connection."""
         return self._start("train:train_run", request)
 
-    def measure(self, request: Any) -> tuple[ForkServerProcess, Connection]:
-        """Start checking configurations, or measuring one; see `survey` for requests and messages."""
-        return self._start("measure:survey_child", request)
+    def check(self, request: CheckRequest) -> tuple[ForkServerProcess, Connection]:
+        """Start checking configurations; see `CheckRequest` for the messages of the connection."""
+        return self._start("check:check_configs", request)
+
+    def measure(self, request: MeasureRequest) -> tuple[ForkServerProcess, Connection]:
+        """Start measuring a configuration; see `MeasureRequest` for the messages of the connection."""
+        return self._start("measure:measure_run", request)
 
     def convert(self, owners: Sequence[str], questions: Sequence[tuple[str, str, Any]]) -> Any:
         """What `convert.convert_all` returns.

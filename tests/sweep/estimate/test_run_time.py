@@ -128,7 +128,7 @@ def test_a_failed_measurement_is_reported_once_a_reason() -> None:
     found = estimate(plan, FakeProcesses(failed="data.root: no such folder"))
     assert found.runs == {}
     assert [run.cell.name for run in found.problems["data.root: no such folder"]] == ["7", "14"]
-    dead = estimate(plan, FakeProcesses(dies=True))
+    dead = estimate(plan, FakeProcesses(crashes=True))
     assert list(dead.problems) == ["its process crashed (exit status -9)"]
 
 

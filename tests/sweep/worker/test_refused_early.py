@@ -9,7 +9,7 @@ from focal_lab.data.detection.coco import CocoDataModule
 from focal_lab.data.digits.classification import DigitsClassification
 from focal_lab.errors import UserError
 from focal_lab.sweep.worker.check import absent_data, check_configs, refuse_impossible
-from focal_lab.sweep.worker.survey import Check
+from focal_lab.sweep.worker.protocol import CheckRequest
 
 
 def configuration(**changes: Any) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def test_what_the_users_own_data_refuse_is_one_line(part: str, change: dict[str,
     config = configuration() | {"data": {"class_path": f"{__name__}.Own", "init_args": {}}}
     config[part]["init_args"] |= change
     heard = Heard()
-    check_configs(Check((config,), frozenset({0})), cast(Any, heard))
+    check_configs(CheckRequest((config,), frozenset({0})), cast(Any, heard))
     (wrong,) = [value for kind, value in heard if kind == "wrong"]
     assert wrong[0] == 0
     assert wrong[1].startswith(message)
