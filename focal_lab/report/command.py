@@ -54,13 +54,17 @@ def _report(options: argparse.Namespace) -> int:
         _emit(LONG_FORMATS, runs_table(out), options)
         return 0
     plan = _plan(options)
+    table = build_table(plan, out)
     if options.plots is not None:
-        _write_plots(plan, out, options.plots)
+        from focal_lab.report.html.page import objectives_of
+        from focal_lab.report.plots import save_plots
+
+        written = save_plots(table, out, options.plots, objectives=objectives_of(plan))
+        print(f"{len(written)} files with plots in {options.plots}", file=sys.stderr)
     if options.format == "html":
         from focal_lab.report.html.write_page import write_page
 
         return write_page(lambda: _plan(options), out, options)
-    table = build_table(plan, out)
     if options.long or options.format in ("csv", "parquet"):  # which have no notes
         for sentence in (*left_out(plan, out), *table.provenance.mixed_tests):
             print(f"focal-lab: {sentence}", file=sys.stderr)
@@ -69,15 +73,6 @@ def _report(options: argparse.Namespace) -> int:
     else:
         _emit(TABLE_FORMATS, table, options)
     return strict_status(table) if options.strict else 0
-
-
-def _write_plots(plan: "Plan", out: Path, folder: Path) -> None:
-    from focal_lab.report.html.page import objectives_of
-    from focal_lab.report.plots import save_plots
-    from focal_lab.report.table.build import build_table
-
-    written = save_plots(build_table(plan, out), out, folder, objectives=objectives_of(plan))
-    print(f"{len(written)} files with plots in {folder}", file=sys.stderr)
 
 
 def print_table(plan: "Plan", out: Path, file: TextIO | None = None, trained_by: str | None = None) -> None:

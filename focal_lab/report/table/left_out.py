@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from focal_lab.errors import UserError
+from focal_lab.report.table.long_table import flatten
 from focal_lab.sweep.plan.manifest import all_manifests, read_manifest, seedless
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
 
@@ -125,11 +126,7 @@ def _differing_keys(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple
     return tuple(name for name in {*mine, *theirs} if repr(mine.get(name)) != repr(theirs.get(name)))
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of an identity under the names that a sweep file has for them."""
-    found: dict[str, Any] = {}
-    for key, part in value.items():
-        if prefix or key not in _NOT_SETTINGS:
-            name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else str(key)
-            found |= _flat(part, name) if isinstance(part, Mapping) else {name: part}
-    return found
+    settings = [flatten(part, key) for key, part in identity.items() if key not in _NOT_SETTINGS]
+    return {name.replace(".init_args.", "."): leaf for part in settings for name, leaf in part.items()}
