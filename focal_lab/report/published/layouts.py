@@ -70,31 +70,28 @@ def find_layout(paper: str) -> PublishedTable:
 
 
 def published_values(layout: PublishedTable, labels: Mapping[str, str]) -> PublishedCell | None:
-    """What the paper prints for a cell; None if the table has no row for it.
+    """What the paper prints for a cell with these labels; None if the table has no row for it.
 
     A sweep that varies more, or fewer, factors than the published table has no counterpart there: the paper's
     number belongs to one unknown level of the other factor.
-
-    Args:
-        layout: the table to look in.
-        labels: factor -> level label of the cell.
     """
     if labels.keys() != layout.factors.keys():
         return None
-    wanted = {name: _paper_word(layout, factor, labels[factor]) for factor, name in layout.factors.items()}
-    wanted |= {name: _word(value) for name, value in layout.where.items()}
-    wanted.pop("", None)
-    for place, row in enumerate(published(layout.key)):
-        for group, (factor, label, fields) in enumerate(layout.groups()):
-            if _word(label) == _word(labels.get(factor, "")) and all(
-                _word(row[name]) == word for name, word in wanted.items()
-            ):
-                return PublishedCell((place, group), _numbers(row, fields))
+    wanted = {
+        factor: _word(layout.aliases.get(factor, {}).get(_word(label), label))
+        for factor, label in labels.items()
+    }
+    for names, cell in published_rows(layout):
+        if {factor: _word(name) for factor, name in names.items()} == wanted:
+            return cell
     return None
 
 
 def published_rows(layout: PublishedTable) -> Iterator[tuple[dict[str, str], PublishedCell]]:
-    """Every cell of the published table with the labels that the paper gives it, in the paper's order."""
+    """Every cell of the published table with the paper's labels, in the paper's order.
+
+    Labels of rows that a sweep could not measure have the method added.
+    """
     for place, row in enumerate(published(layout.key)):
         for group, (_, name, fields) in enumerate(layout.groups()):
             labels = {
@@ -115,10 +112,6 @@ def _numbers(row: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, flo
         if value is not None:
             found[key] = float(value)
     return found
-
-
-def _paper_word(layout: PublishedTable, factor: str, label: str) -> str:
-    return _word(layout.aliases.get(factor, {}).get(_word(label), label))
 
 
 def _word(value: Any) -> str:
