@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -30,7 +31,7 @@ configuration are not needed. No code in a checkpoint is executed.
 
 classification writes a CSV table, one row per class, to --output or else to stdout. detection writes COCO's
 result file and drawn images, segmentation masks and coloured images, to the folder --output or else
-predictions/. An image that cannot be read is reported and skipped; the exit status is 1 if all are.
+predictions/. An image that cannot be read is reported and skipped; if none can, the exit status is 1.
 
 With --config EXPERIMENT --ckpt_path CHECKPOINT instead, it predicts the data of an experiment, on any number
 of devices; the options are those of `focal-lab test`.
@@ -179,6 +180,7 @@ def _predict(
             enable_model_summary=False,
             default_root_dir=folder,
         )
+        begun = time.perf_counter()
         try:
             trainer.predict(module, datamodule=images, return_predictions=False)
         except SystemExit as error:  # Lightning turns Ctrl-C into the exit status 1
@@ -189,6 +191,7 @@ def _predict(
             if error.filename is None:
                 raise
             raise UserError(f"cannot be written: {error.strerror}", file=error.filename) from error
+    timer.seconds = time.perf_counter() - begun
     writers = [one for one in trainer.callbacks if isinstance(one, WritePictures)]  # type: ignore[attr-defined]
     return timer, [note for writer in writers for note in writer.notes()]
 

@@ -4,7 +4,6 @@ Shape suffixes: B batch, C channels, H W image, K classes.
 """
 
 import csv
-import time
 from typing import Any, TextIO
 
 from lightning import Callback, LightningModule
@@ -76,12 +75,7 @@ class PredictionTimer(Callback):
 
     def __init__(self) -> None:
         self.read: set[int] = set()
-        self.network_seconds = 0.0
-        self._start, self._batch_start = time.perf_counter(), 0.0
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._start
+        self.network_seconds = self.seconds = self._batch_start = 0.0
 
     def on_predict_batch_start(self, *_: Any) -> None:
         self._batch_start = now()
