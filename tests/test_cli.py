@@ -50,7 +50,7 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["repot"], "'repot' is not a subcommand (did you mean report?)"),
         (["xyz"], f"'xyz' is not a subcommand (use {one_of(cli.SUBCOMMANDS)})"),
@@ -73,13 +73,13 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
     ],
 )
 def test_what_is_not_on_the_command_line_of_a_subcommand_is_refused_in_one_line(
-    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     (line,) = printed.err.splitlines()
-    assert line.startswith(f"focal-lab: {told}")
+    assert line.startswith(f"focal-lab: {message}")
 
 
 def test_no_parser_takes_abbreviations(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,7 @@ def test_characters_that_an_output_lacks_are_replaced(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("redirected", "status", "told"),
+    ("redirected", "status", "message"),
     [
         (">&- <&-", 0, ""),
         (
@@ -183,14 +183,14 @@ def test_characters_that_an_output_lacks_are_replaced(monkeypatch: pytest.Monkey
         ),
     ],
 )
-def test_an_output_that_is_closed_or_full_is_no_traceback(redirected: str, status: int, told: str) -> None:
+def test_an_output_that_is_closed_or_full_is_no_traceback(redirected: str, status: int, message: str) -> None:
     code = (
         "import sys; from focal_lab import cli; cli.SUBCOMMANDS['report'] = "
         "(lambda argv: print('x', sys.stdout.isatty()) or 0, ''); sys.exit(cli.main(['report']))"
     )
     command = f'{sys.executable} -c "{code}" {redirected}'
     done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, done.stderr) == (status, told)
+    assert (done.returncode, done.stderr) == (status, message)
 
 
 def test_a_module_in_the_working_directory_hides_none_of_pythons(tmp_path: Path) -> None:

@@ -91,5 +91,5 @@ def test_the_sweep_of_the_readme_can_be_planned(tmp_path: Path) -> None:
 
 
 def test_every_sweep_is_listed_in_the_readme() -> None:
-    told = README.read_text(encoding="utf-8")
-    assert all(f"`sweeps/{path.name}`" in told for path in Path("sweeps").glob("*.yaml"))
+    readme = README.read_text(encoding="utf-8")
+    assert all(f"`sweeps/{path.name}`" in readme for path in Path("sweeps").glob("*.yaml"))

@@ -98,7 +98,7 @@ def test_resized_dropped_and_new_parameters_are_listed(capsys: pytest.CaptureFix
     arguments = ["--model", "focal_micro", "--set", "window_size=14", "--set", "img_size=56"]
     arguments += ["--num-classes", "7", "--interpolation", "bilinear"]
     assert main(["convert", "source.pth", "out.safetensors", *arguments]) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for line in (
         "2  (1, 49, 120) -> (1, 196, 204): window 7 to 14",
         "2  (2, 49, 120): the model's stage has no ring",
@@ -106,7 +106,7 @@ def test_resized_dropped_and_new_parameters_are_listed(capsys: pytest.CaptureFix
         "2  (1, 9): the model's stage has fewer coarse levels",
         "1  (5, 128) -> (7, 128): its head has 5 classes",
     ):
-        assert line in told, line
+        assert line in printed, line
     assert main(["convert", "source.pth", "all.safetensors", "--verbose", *arguments]) == 0
     lines = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
     expected = timm.create_model(MICRO, num_classes=7, window_size=14, img_size=56).state_dict()
@@ -169,7 +169,7 @@ def test_swin_goes_both_ways_with_identical_logits() -> None:
             parts[1] = str(int(parts[1]) - 1)
         microsoft[".".join(parts).replace("head.fc", "head")] = value
     torch.save({"model": microsoft}, "microsoft.pth")
-    picture = torch.randn(1, 3, 224, 224)
+    image = torch.randn(1, 3, 224, 224)
     for source in ("timm", "microsoft"):
         target = f"{source}.safetensors"
         assert main(["convert", f"{source}.pth", target, "--model", "focal_swin_tiny", *SWIN_SET]) == 0
@@ -178,8 +178,8 @@ def test_swin_goes_both_ways_with_identical_logits() -> None:
             "focal_swin_tiny_patch4_window7_224", checkpoint_path=target, **options
         ).eval()
         with torch.no_grad():
-            assert again(picture).equal(swin(picture))
-            torch.testing.assert_close(ours(picture), swin(picture), rtol=1e-4, atol=1e-4)
+            assert again(image).equal(swin(image))
+            torch.testing.assert_close(ours(image), swin(image), rtol=1e-4, atol=1e-4)
 
 
 def test_a_focal_model_is_initialized_from_swin(capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,8 +188,8 @@ def test_a_focal_model_is_initialized_from_swin(capsys: pytest.CaptureFixture[st
     arguments = ["swin.pth", "out.safetensors", "--model", "focal_tiny", *SWIN_SET]
     assert refused(capsys, *arguments).endswith("(these are Swin's weights: add --from-swin)")
     assert main(["convert", *arguments, "--from-swin"]) == 0
-    told = capsys.readouterr().out
-    assert "1  (48, 96) -> (48, 24, 2, 2): patch merging and its norm's scale and shift" in told
+    printed = capsys.readouterr().out
+    assert "1  (48, 96) -> (48, 24, 2, 2): patch merging and its norm's scale and shift" in printed
     model = timm.create_model("focal_tiny_patch4_window7_224", checkpoint_path="out.safetensors", **SWIN)
     assert model.layers[0].blocks[0].attn.qkv.weight.equal(swin.layers[0].blocks[0].attn.qkv.weight)
     assert model.layers[0].blocks[0].attn.ring_bias.abs().max() > 0

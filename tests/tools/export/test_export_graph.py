@@ -39,11 +39,11 @@ def test_onnxruntime_computes_a_classification_on_any_batch_and_reads_the_metada
         (found,) = session.run(["logits"], {"pictures": noise(count, 28).numpy()})
         with torch.no_grad():
             torch.testing.assert_close(torch.from_numpy(found), module(noise(count, 28)), rtol=0, atol=1e-5)
-    told = session.get_modelmeta().custom_metadata_map
-    assert json.loads(told["classes"]) == [str(digit) for digit in range(10)]
-    assert json.loads(told["mean"]) == [0.164] * 3
-    assert json.loads(told["input_size"]) == [3, 28, 28]
-    assert (told["task"], told["weights"], told["batch"]) == ("classification", "raw", "any")
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["classes"]) == [str(digit) for digit in range(10)]
+    assert json.loads(metadata["mean"]) == [0.164] * 3
+    assert json.loads(metadata["input_size"]) == [3, 28, 28]
+    assert (metadata["task"], metadata["weights"], metadata["batch"]) == ("classification", "raw", "any")
     assert onnx.load("resnet.onnx").opset_import[0].version == 20
 
 
@@ -52,21 +52,21 @@ def test_torch_alone_runs_a_focal_network(project: Path) -> None:
     assert export(project / "focal", "--to", "torch_export") == 0
     script = """
         import json, sys, torch
-        told = {"focal_lab.json": ""}
-        network = torch.export.load("focal.pt2", extra_files=told).module()
-        pictures = torch.load("pictures.pt", weights_only=True)
-        torch.save([network(part) for part in pictures], "logits.pt")
-        assert json.loads(told["focal_lab.json"])["backbone"] == "focal_micro_patch2_window7_28"
+        metadata = {"focal_lab.json": ""}
+        network = torch.export.load("focal.pt2", extra_files=metadata).module()
+        images = torch.load("images.pt", weights_only=True)
+        torch.save([network(part) for part in images], "logits.pt")
+        assert json.loads(metadata["focal_lab.json"])["backbone"] == "focal_micro_patch2_window7_28"
         assert not {"focal_lab", "timm", "lightning"} & set(sys.modules)
     """
-    pictures = [noise(1, 28), noise(3, 28)]
-    torch.save(pictures, "pictures.pt")
+    images = [noise(1, 28), noise(3, 28)]
+    torch.save(images, "images.pt")
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     module = open_trained(str(project / "focal"), Path("runs")).module
-    for found, part in zip(torch.load("logits.pt", weights_only=True), pictures, strict=True):
+    for found, part in zip(torch.load("logits.pt", weights_only=True), images, strict=True):
         with torch.no_grad():
             torch.testing.assert_close(found, module(part), rtol=0, atol=1e-5)
 

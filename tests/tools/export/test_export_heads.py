@@ -27,11 +27,11 @@ def test_a_segmentation_gives_logits_of_every_pixel(project: Path) -> None:
     assert export(project / "pixels", *argv) == 0
     network = torch.export.load("pixels.pt2").module()
     module = open_trained(str(project / "pixels"), Path("runs")).module
-    pictures = noise(3, 64)[:, :, :32]
+    images = noise(3, 64)[:, :, :32]
     with torch.no_grad():
-        found = network(pictures)
+        found = network(images)
         assert found.shape == (3, 11, 32, 64)
-        assert found.argmax(1).equal(torch.stack(module(list(pictures))))
+        assert found.argmax(1).equal(torch.stack(module(list(images))))
 
 
 def test_suppression_of_a_retinanets_exported_boxes_gives_the_modules_detections(
@@ -43,16 +43,16 @@ def test_suppression_of_a_retinanets_exported_boxes_gives_the_modules_detections
     torch.save(state, "retinanet.ckpt")
     assert export("retinanet.ckpt", "--to", "torch_export", "--batch", 2) == 0
     assert "non-maximum suppression" in capsys.readouterr().out
-    told = {"focal_lab.json": ""}
-    network = torch.export.load("retinanet.pt2", extra_files=told).module()
-    known = json.loads(told["focal_lab.json"])
+    metadata = {"focal_lab.json": ""}
+    network = torch.export.load("retinanet.pt2", extra_files=metadata).module()
+    known = json.loads(metadata["focal_lab.json"])
     trained = open_trained("retinanet.ckpt", Path("runs"))
     detector = trained.module.model
     detector.score_thresh, detector.topk_candidates = 0.0, 10**6  # type: ignore[assignment]
-    pictures = noise(2, 64)
+    images = noise(2, 64)
     with torch.no_grad():
-        boxes_all, scores_all = network(pictures)
-        expected = trained.module(list(pictures))
+        boxes_all, scores_all = network(images)
+        expected = trained.module(list(images))
     assert (known["nms_thresh"], known["detections_per_img"]) == (0.5, 100)
     for boxes, scores, answer in zip(boxes_all, scores_all, expected, strict=True):
         where, labels = (scores > 0).nonzero(as_tuple=True)

@@ -30,7 +30,7 @@ MISTAKES = {
     "another file": (["notes.ckpt", *TIMM], "notes.ckpt: cannot be read as weights"),
     "no average": (["classes", *TIMM, "--weights", "ema"], "--weights: "),
     "half a batch": (["classes", *ONNX, "--batch", "0.5"], "--batch: '0.5' is not a batch size"),
-    "no picture": (["classes", *ONNX, "--batch", "0"], "--batch: '0' is not a batch size"),
+    "no image": (["classes", *ONNX, "--batch", "0"], "--batch: '0' is not a batch size"),
     "no size": (["classes", *ONNX, "--image-size", "0", "28"], "--image-size: 0 28: use 1 or more"),
     "an odd size": (
         ["pixels", *ONNX, "--image-size", "60", "64"],

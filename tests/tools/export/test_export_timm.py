@@ -76,8 +76,8 @@ def test_timm_loads_it_as_from_the_hub(project: Path) -> None:
     script = """
         import focal_lab, timm, torch
         model = timm.create_model("hf-hub:someone/digits", pretrained=True, cache_dir="cache").eval()
-        pictures = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(0))
-        torch.save(model(pictures).detach(), "logits.pt")
+        images = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+        torch.save(model(images).detach(), "logits.pt")
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],

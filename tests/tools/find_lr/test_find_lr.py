@@ -48,37 +48,37 @@ def rows(path: str) -> list[dict[str, float]]:
 def test_it_suggests_a_rate_and_leaves_only_the_files_that_were_asked_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    told = find(capsys, "--num-training=40", "--csv=curve.csv", "--png=curve.png")
+    printed = find(capsys, "--num-training=40", "--csv=curve.csv", "--png=curve.png")
     assert sorted(path.name for path in Path().iterdir()) == ["curve.csv", "curve.png"]
     assert Path("curve.png").read_bytes().startswith(b"\x89PNG")
     points = rows("curve.csv")
     planned = np.geomspace(1e-6, 1.0, 40).tolist()
     assert [point["lr"] for point in points] == pytest.approx(planned[: len(points)])
-    suggested = float(told.partition("--model.lr=")[2].split()[0])
+    suggested = float(printed.partition("--model.lr=")[2].split()[0])
     assert any(suggested == pytest.approx(rate, rel=0.05) for rate in planned[10:-1])
-    assert "(the configuration has 0.003)" in told
-    assert "of 16 images" in told
+    assert "(the configuration has 0.003)" in printed
+    assert "of 16 images" in printed
 
 
 def test_a_step_has_the_images_of_all_devices_and_the_mean_of_their_losses(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    told = find(capsys, "--num-training=21", "--max-lr=1e-5", "--trainer.devices=3", "--csv=curve.csv")
-    assert "21 steps of 48 images" in told
+    printed = find(capsys, "--num-training=21", "--max-lr=1e-5", "--trainer.devices=3", "--csv=curve.csv")
+    assert "21 steps of 48 images" in printed
     assert len(rows("curve.csv")) == 21
 
 
 def test_rates_are_those_of_model_lr_where_the_recipe_scales_them(capsys: pytest.CaptureFixture[str]) -> None:
-    told = find(
+    printed = find(
         capsys, "--num-training=21", "--max-lr=1e-2", "--model.total_batch_size=32", "--data.batch_size=8"
     )
-    assert "of 32 images" in told
+    assert "of 32 images" in printed
 
 
 def test_a_search_that_starts_too_high_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    told = find(capsys, "--min-lr=1e28", "--max-lr=1e30", "--csv=curve.csv", status=2)
-    assert "no loss is finite" in told or "finite losses are too few" in told
-    assert "use a smaller --min-lr" in told
+    printed = find(capsys, "--min-lr=1e28", "--max-lr=1e30", "--csv=curve.csv", status=2)
+    assert "no loss is finite" in printed or "finite losses are too few" in printed
+    assert "use a smaller --min-lr" in printed
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder but for pictures, one of which is damaged."""
+    """An empty working folder with images, one of which is damaged."""
     monkeypatch.chdir(tmp_path)
     save_pictures(Path("photos"), "b.png", "a.jpg", "damaged.png")
     save_pictures(Path("photos/more"), "7.png", size=(60, 64))
@@ -105,10 +105,10 @@ def test_it_has_the_columns_and_values_of_lightnings_predict(
     known = open_trained(str(project / "classes"), Path("runs"))
     assert known.data is not None
     known.data.setup("predict")
-    pictures = known.data.dataset("test").images  # type: ignore[attr-defined]
+    images = known.data.dataset("test").images  # type: ignore[attr-defined]
     Path("same").mkdir()
-    for number, picture_chw in enumerate(pictures):
-        Image.fromarray(picture_chw.permute(1, 2, 0).numpy()).save(f"same/{number}.png")
+    for number, image_CHW in enumerate(images):
+        Image.fromarray(image_CHW.permute(1, 2, 0).numpy()).save(f"same/{number}.png")
     capsys.readouterr()
     assert predict(project / "classes", "same") == 0
     new = rows_of(capsys.readouterr().out)
@@ -198,7 +198,7 @@ MISTAKES = {
     "no such checkpoint": (["missing.ckpt", "photos"], "missing.ckpt: there is no such file or folder"),
     "weights alone": (["weights.pth", "photos"], "weights.pth: holds weights alone"),
     "another file": (["notes.ckpt", "photos"], "notes.ckpt: cannot be read as weights"),
-    "no such picture": (["classes", "cat.jpg"], "cat.jpg: there is no such image or folder"),
+    "no such image": (["classes", "cat.jpg"], "cat.jpg: there is no such image or folder"),
     "an empty folder": (["classes", "empty"], "empty: has no images (.jpg"),
     "a pattern of nothing": (["classes", "*.jpg"], "*.jpg: matches no image"),
     "too many classes": (["classes", "photos", "--top", "11"], "--top: 11 is more than the 10 classes"),
@@ -282,8 +282,10 @@ def test_a_detectors_objects_are_drawn_from_the_score_that_is_asked_for(project:
 def test_how_many_objects_are_not_drawn_is_printed(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert predict(project / "boxes", "photos", "--min-score", 1, "--output", "found") == 0
     results = json.loads(Path("found/predictions.json").read_text(encoding="utf-8"))
-    told = f"; {len(results)} of {len(results)} objects are not drawn: their score is below 1 (--min-score; "
-    assert told in capsys.readouterr().err
+    message = (
+        f"; {len(results)} of {len(results)} objects are not drawn: their score is below 1 (--min-score; "
+    )
+    assert message in capsys.readouterr().err
     assert predict(project / "boxes", "photos", "--min-score", 0, "--output", "all") == 0
     assert "not drawn" not in capsys.readouterr().err
 
@@ -316,8 +318,10 @@ def test_what_a_pattern_matches_and_is_not_read_is_named(project: Path) -> None:
     for name in ("photos/Thumbs.db", "photos/x.heic", "__MACOSX/x.png"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_bytes(b"junk")
-    told = r"photos/\*: not read: 1 \.heic files \(photos/x\.heic\), 1 folders .*, 1 hidden or system files"
-    with pytest.warns(UserWarning, match=told):
+    message = (
+        r"photos/\*: not read: 1 \.heic files \(photos/x\.heic\), 1 folders .*, 1 hidden or system files"
+    )
+    with pytest.warns(UserWarning, match=message):
         found = find_images(["photos/*"])
     assert [file.name for file in found] == ["a.jpg", "b.png", "damaged.png"]
     with pytest.warns(UserWarning, match="1 hidden or system files .__MACOSX/x.png"):

@@ -42,21 +42,21 @@ def test_table_7_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("decoder", ["fpn", "segformer", "deeplabv3plus"])
 def test_other_decoders_are_counted(decoder: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SEGMENTATION, "focal_micro", "--decoder", decoder, "--image-size", "64"]) == 0
-    told = capsys.readouterr().out
-    assert decoder in told
-    assert "64 x 64 px, 150 classes" in told
+    printed = capsys.readouterr().out
+    assert decoder in printed
+    assert "64 x 64 px, 150 classes" in printed
 
 
 def test_options_and_size_reach_the_backbone(capsys: pytest.CaptureFixture[str]) -> None:
     argv = [*DETECTION, "fcos", "focal_tiny", "--set", "focal_levels=1", "--image-size", "256", "320"]
     assert main(argv) == 0
-    told = capsys.readouterr().out
-    assert "256 x 320 px, 80 classes" in told
-    assert "fcos" in told
+    printed = capsys.readouterr().out
+    assert "256 x 320 px, 80 classes" in printed
+    assert "fcos" in printed
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "message"),
     [
         (["profile", "--method", "fcos", "focal_tiny"], "--method: --task detection and --method"),
         (["profile", "--task", "detection", "focal_tiny"], "--method: --task detection and --method"),
@@ -69,8 +69,8 @@ def test_options_and_size_reach_the_backbone(capsys: pytest.CaptureFixture[str])
         ([*DETECTION, "fcos", "focal_tiny", "--rounds", "3"], "--rounds: is about measuring"),
     ],
 )
-def test_mistakes_are_one_line(argv: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_one_line(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 2
     error = capsys.readouterr().err
-    assert told in error
+    assert message in error
     assert error.count("\n") == 1

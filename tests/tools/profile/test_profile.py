@@ -139,7 +139,7 @@ def test_a_focal_model_is_built_for_the_given_size(profile: Any, given: Any, siz
 
 def test_other_models_take_the_size_where_they_can_and_run_at_any_size_where_not(profile: Any) -> None:
     usual = profile(SWIN, "resnet50")
-    # timm's Swin refuses pictures of another size than it was built for
+    # timm's Swin refuses images of a size that it was not built for
     wide = profile(SWIN, "resnet50", "--image-size", "224", "448")
     for counted, doubled in zip(usual, wide, strict=True):
         assert doubled["gmacs"] == pytest.approx(2 * counted["gmacs"], rel=0.005)
