@@ -353,7 +353,7 @@ def test_a_misspelt_name_gets_a_suggestion(
     for name in ("experiments", "sweeps"):
         (tmp_path / name).symlink_to(ROOT / name)
     sweep = (tmp_path / "sweeps/window_size.yaml").read_text(encoding="utf-8")
-    (tmp_path / "near.yaml").write_text(sweep.replace("Focal-Tiny/7 > ", "Focal-Tny/7 > "), encoding="utf-8")
+    (tmp_path / "near.yaml").write_text(sweep.replace("Focal-Tiny/7 >=", "Focal-Tny/7 >="), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     assert cli.main(arguments) == 2
     assert f"(did you mean {suggestion}" in capsys.readouterr().err
