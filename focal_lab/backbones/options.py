@@ -5,6 +5,7 @@ alone decides what is computed: windows cut to the map, expansion and shift swit
 The network is built from its result, `effective_config` reports it, and run IDs are hashes of it.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -142,7 +143,7 @@ class StageConfig:
         for level in described["levels"]:
             if not level["hidden"]:
                 del level["hidden"]
-        plain: dict[str, Any] = _plain(described)
+        plain: dict[str, Any] = json.loads(json.dumps(described))  # tuples become lists
         return plain | {"keys_per_window": self.keys_per_window}
 
 
@@ -354,12 +355,3 @@ def _integers(name: str, value: Any, count: int | None, least: int) -> tuple[int
         if isinstance(entry, bool) or not isinstance(entry, int) or entry < least:
             raise ValueError(f"{name}: {entry!r} is not an integer of at least {least}")
     return values
-
-
-def _plain(value: Any) -> Any:
-    """Tuples to lists, all the way down."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(entry) for entry in value]
-    return value
