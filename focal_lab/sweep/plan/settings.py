@@ -69,7 +69,9 @@ def path_of(name: str, task: str) -> tuple[str, ...]:
         path = tuple(part for part in setting_key(own or "").split(".") if part != "init_args")
     except UserError:  # is reported where it is set
         return ()
-    return (path[0], RENAMED[path[1]]) if path[0] == "data" and path[1] in RENAMED else path
+    if path[:1] != ("data",) or len(path) == 1:
+        return path
+    return (path[0], RENAMED.get(path[1], path[1]), *path[2:])
 
 
 def place_of(
