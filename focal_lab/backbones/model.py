@@ -29,7 +29,6 @@ from focal_lab.backbones.options import (
     StageConfig,
     cuts_odd_maps,
     make_options,
-    resolve_stages,
 )
 from focal_lab.backbones.protocol import FocalNetwork
 from focal_lab.backbones.weights.load_hook import load_pre_hook
@@ -162,7 +161,7 @@ class FocalTransformer(FocalNetwork):
             )
         self.register_load_state_dict_pre_hook(load_pre_hook)  # type: ignore[no-untyped-call]
         self.options = make_options(options)
-        self.stages_config = resolve_stages(self.options)
+        self.stages_config = self.options.stages
         self.in_chans = self.options.in_chans
         self.num_classes, self.global_pool = num_classes, global_pool
         self.num_features = self.head_hidden_size = self.stages_config[-1].dim

@@ -8,6 +8,7 @@ The network is built from its result, `effective_config` reports it, and run IDs
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from focal_lab.backbones.coarse_levels import CoarseLevel, coarse_levels, exclude_overlap
@@ -92,6 +93,11 @@ class FocalOptions:
     drop_path_rate: float = 0.0
     attention: str = "fast"
 
+    @cached_property
+    def stages(self) -> tuple["StageConfig", ...]:
+        """`resolve_stages` of these options, which are resolved once."""
+        return resolve_stages(self)
+
 
 OPTION_NAMES = tuple(entry.name for entry in fields(FocalOptions))
 
@@ -160,7 +166,7 @@ def make_options(values: Mapping[str, Any]) -> FocalOptions:
             f"{unknown[0]} is not an option of a focal backbone (use {one_of(OPTION_NAMES)}){hint}"
         )
     options = FocalOptions(**values)
-    resolve_stages(options)
+    _ = options.stages  # raises
     return options
 
 
@@ -214,7 +220,7 @@ def identity(options: FocalOptions) -> dict[str, Any]:
     Options without effect at this size are left out or neutral: the focal window of a stage without coarse
     levels, a shift that no block has, the border rule where nothing extends beyond the map.
     """
-    stages = resolve_stages(options)
+    stages = options.stages
     pooled = any(stage.levels for stage in stages)
     found: dict[str, Any] = {
         "architecture": "focal",

@@ -12,7 +12,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor
 
-from focal_lab.backbones.options import FocalOptions, image_size, resolve_stages
+from focal_lab.backbones.options import FocalOptions, image_size
 from focal_lab.backbones.presets import PRESETS, preset_options
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def _cfg(name: str) -> dict[str, Any]:
         "url": "",
         "num_classes": 1000,
         "input_size": (3, height, width),
-        "pool_size": resolve_stages(options)[-1].map_size,
+        "pool_size": options.stages[-1].map_size,
         "crop_pct": 0.875,
         "interpolation": "bicubic",
         "mean": IMAGENET_DEFAULT_MEAN,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from focal_lab.backbones.options import FocalOptions, StageConfig, resolve_stages
+from focal_lab.backbones.options import FocalOptions, StageConfig
 from focal_lab.backbones.weights import interpolate
 from focal_lab.backbones.weights.formats import OWN, PER_QUERY, PER_WINDOW, RING, Shape, level_of
 from focal_lab.backbones.weights.report import Change, FitReport
@@ -42,7 +42,7 @@ def level_numbers(stage: StageConfig, options: FocalOptions) -> list[int]:
 
     `level_overlap="exclude"` can switch levels off.
     """
-    every = resolve_stages(replace(options, level_overlap="keep"))[stage.stage - 1].levels
+    every = replace(options, level_overlap="keep").stages[stage.stage - 1].levels
     sizes = [(level.pool_size, level.region) for level in every]
     return [sizes.index((level.pool_size, level.region)) for level in stage.levels]
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from focal_lab.backbones.attention.layer import FocalAttention, make_attention
-from focal_lab.backbones.options import FocalOptions, StageConfig, image_size, resolve_stages
+from focal_lab.backbones.options import FocalOptions, StageConfig, image_size
 from focal_lab.backbones.protocol import FocalNetwork
 from focal_lab.backbones.weights.bias_tables import level_numbers, rebuild_attention
 from focal_lab.backbones.weights.formats import OWN, is_positional
@@ -23,7 +23,7 @@ def resize_model(model: FocalNetwork, changed: dict[str, Any], interpolation: st
         ValueError: an option breaks a rule.
     """
     options = replace(model.options, **changed)
-    stages = resolve_stages(options)
+    stages = options.stages
     report = FitReport("the model's own")
     resized = []
     for layer, stage in zip(model.layers, stages, strict=False):

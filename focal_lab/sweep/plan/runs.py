@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from focal_lab.backbones.options import OPTION_NAMES, resolve_stages
+from focal_lab.backbones.options import OPTION_NAMES
 from focal_lab.backbones.options import identity as network_identity
 from focal_lab.backbones.presets import find_preset, preset_options
 from focal_lab.errors import UserError, known_names, one_of
@@ -175,7 +175,7 @@ class _Network:
 def _network(preset: str, options: str) -> _Network:
     """A preset with options, these in JSON."""
     resolved = preset_options(preset, json.loads(options))
-    stages = resolve_stages(resolved)
+    stages = resolved.stages
     return _Network(
         resolved.img_size,
         stages[0].map_size,
