@@ -100,7 +100,7 @@ def test_ids_may_be_cut_short_but_not_be_ambiguous(swept: Plan, action: list[str
         runs_command([*action, "0ld"])
     with pytest.raises(UserError, match="there is no run zzz in runs"):
         runs_command([*action, "zzz"])
-    with pytest.raises(UserError, match="name runs, or say --failed"):
+    with pytest.raises(UserError, match="name runs, or use --failed"):
         runs_command(action)
 
 
@@ -215,7 +215,7 @@ def test_nothing_is_removed_while_it_cannot_be_read_what_a_sweep_needs(swept: Pl
     path = OUT / damaged if damaged.endswith("json") else OUT / damaged / f"{swept.study}.json"
     path.write_text("{half")
     for action in (["gc"], ["gc", "--dry-run"], ["rm", "0ld0"]):
-        with pytest.raises(UserError, match=r"json: is damaged; start the sweep once more"):
+        with pytest.raises(UserError, match=r"json: is damaged; run the sweep again"):
             runs_command(action)
     assert (OUT / "0ld00000000").exists()
     assert runs_command([]) == 0  # looking does no harm
