@@ -239,7 +239,7 @@ def test_a_worker_is_told_which_studies_there_are() -> None:
     write_manifest(out, manifest_of(other))
     with pytest.raises(UserError, match="is the beginning of several studies"):
         find_study(out, "small")
-    with pytest.raises(UserError, match=f"no study in runs .use {min(plan.study, other.study)}"):
+    with pytest.raises(UserError, match=f"not a study in runs .use {min(plan.study, other.study)}"):
         find_study(out, "large")
 
 
