@@ -9,8 +9,7 @@ import torch
 from support.attention_cases import one_stage
 from torch import Tensor
 
-from focal_lab.backbones import geometry
-from focal_lab.backbones import masks as visibility
+from focal_lab.backbones import geometry, masks
 from focal_lab.backbones.coarse_levels import CoarseLevel, Size
 from focal_lab.backbones.geometry import WindowGrid
 
@@ -31,7 +30,7 @@ def number(row: int, column: int) -> float:
 def allowed_of(grid: WindowGrid, queries: int) -> np.ndarray:
     """(P, Q, K)."""
     keys = math.prod(grid.fine_region) + sum(level.keys for level in grid.levels)
-    allowed = visibility.allowed_keys(grid)
+    allowed = masks.allowed_keys(grid)
     shape = (math.prod(grid.windows), queries, keys)
     return np.broadcast_to(np.ones((1, 1, 1), bool) if allowed is None else allowed[0].numpy(), shape)
 
@@ -268,6 +267,6 @@ def test_the_ring_is_the_frame_around_the_window() -> None:
 
 def test_no_mask_is_made_where_every_key_exists() -> None:
     wrapped = one_stage((10, 10), focal_levels=1)
-    assert visibility.allowed_keys(geometry.lay_windows(wrapped, (10, 10), False, "wrap")) is None
+    assert masks.allowed_keys(geometry.lay_windows(wrapped, (10, 10), False, "wrap")) is None
     whole = one_stage((10, 10), focal_levels=1, expand_sizes=0)
-    assert visibility.allowed_keys(geometry.lay_windows(whole, (10, 10), False, "mask")) is None
+    assert masks.allowed_keys(geometry.lay_windows(whole, (10, 10), False, "mask")) is None

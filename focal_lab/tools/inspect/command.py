@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
                 raise UserError("does not go with --sweep, which inspects its own runs", key=name)
         from focal_lab.tools.inspect.sweep import inspect_sweep
 
-        return inspect_sweep(options)
+        return inspect_sweep(options, options.num_images or IMAGES)
     for name, value in {"--suite": options.suite, "--seeds": options.seeds, "--tasks": options.tasks}.items():
         if value is not None:
             raise UserError(f"selects runs of a sweep: add --sweep SWEEP, or leave {name} out", key=name)

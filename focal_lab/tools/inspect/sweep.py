@@ -13,14 +13,13 @@ from focal_lab.sweep.plan.plan import with_proposals
 from focal_lab.sweep.plan.recall import recall_plan
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.spec.sweep_file import find_sweep
-from focal_lab.tools.inspect.command import IMAGES
 
 if TYPE_CHECKING:
     from focal_lab.sweep.plan.plan import Plan
     from focal_lab.sweep.plan.runs import Run
 
 
-def inspect_sweep(options: argparse.Namespace) -> int:
+def inspect_sweep(options: argparse.Namespace, num_images: int) -> int:
     """Inspect the first finished run of each cell, in the plan's order; returns the exit status.
 
     A cell whose network is not focal, or lacks a requested block, is reported on stderr and skipped; the
@@ -55,7 +54,7 @@ def inspect_sweep(options: argparse.Namespace) -> int:
         "query": options.query and list(options.query),
         "block": options.block,
         "head": options.head,
-        "pictures": options.num_images or IMAGES,
+        "pictures": num_images,
     }
     records, failed = [], False
     for name, run in chosen:

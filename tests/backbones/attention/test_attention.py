@@ -20,8 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from focal_lab.backbones import geometry
-from focal_lab.backbones.attention import fused as attention_kernels
-from focal_lab.backbones.attention import layer as attention
+from focal_lab.backbones.attention import fused, layer
 from focal_lab.backbones.attention.fused import attend, attend_at_once
 from focal_lab.backbones.attention.key_maps import AttentionLayout
 from focal_lab.backbones.attention.layer import FocalAttention, count_released_ring_keys
@@ -66,7 +65,7 @@ def test_attention_at_once_equals_the_reference_with_all_gradients(
     module, size = make_case(pool, border, shifted, levels, expand)
     x_BHWC = random_map(module, size)
     expected = outcome(reference_of(module), x_BHWC, shifted)
-    monkeypatch.setattr(attention, "attend", attend_at_once)
+    monkeypatch.setattr(layer, "attend", attend_at_once)
     assert_equal_outcomes(outcome(module, x_BHWC, shifted), expected)
 
 
@@ -84,7 +83,7 @@ def test_fast_attention_equals_the_reference_with_the_options_of_the_papers_text
     )
     assert any(level.hidden for level in module.stage.levels) == (overlap == "exclude")
     x_BHWC = random_map(module, size)
-    monkeypatch.setattr(attention, "attend", fast)
+    monkeypatch.setattr(layer, "attend", fast)
     for shifted in (False, True):
         expected = outcome(reference_of(module), x_BHWC, shifted)
         assert len(expected) == 2 + len(list(module.parameters()))
@@ -283,7 +282,7 @@ def test_a_gpu_computes_what_the_cpu_computes(border: str) -> None:
 
 def test_devices_other_than_the_cpu_take_torchs_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     used = []
-    monkeypatch.setattr(attention_kernels, "attend_at_once", lambda x, *rest: used.append(x.device.type) or x)
+    monkeypatch.setattr(fused, "attend_at_once", lambda x, *rest: used.append(x.device.type) or x)
     module = make_attention((4, 4), border="mask", focal_levels=1, expand_sizes=0)
     layout = AttentionLayout(geometry.lay_windows(module.stage, (4, 4), False, "mask"), 2, 1.0)
     bias_NQK = torch.empty(2, 16, 16, device="meta")

@@ -11,8 +11,7 @@ import torch
 from support.attention_cases import assert_equal_outcomes, make_attention, outcome, random_map, reference_of
 from torch import Tensor, nn
 
-from focal_lab.backbones.attention import fused as attention_kernels
-from focal_lab.backbones.attention import layer as attention
+from focal_lab.backbones.attention import fused, layer
 from focal_lab.backbones.attention.fused import attend_at_once
 
 MICRO = "focal_micro_patch2_window7_28"
@@ -61,11 +60,9 @@ def test_keys_gathered_at_once_are_gathered_again_instead_of_kept(
     x_BHWC = random_map(module, (9, 13)).requires_grad_()
     expected = torch.autograd.grad(module(x_BHWC, True).square().sum(), x_BHWC)[0]
     calls = []
-    original = attention_kernels.gather_keys
-    monkeypatch.setattr(
-        attention_kernels, "gather_keys", lambda *args: calls.append(args[2]) or original(*args)
-    )
-    monkeypatch.setattr(attention, "attend", attend_at_once)
+    original = fused.gather_keys
+    monkeypatch.setattr(fused, "gather_keys", lambda *args: calls.append(args[2]) or original(*args))
+    monkeypatch.setattr(layer, "attend", attend_at_once)
     out_BHWC = module(x_BHWC, True)
     assert calls == [0, 1]
     found = torch.autograd.grad(out_BHWC.square().sum(), x_BHWC)[0]
@@ -80,15 +77,15 @@ def test_checkpointing_sees_the_keys_that_our_own_hooks_would_gather_again(
     for bias in module.position_biases():
         bias.requires_grad_(False)
     gathered: list[int] = []
-    original = attention_kernels.gather_keys
+    original = fused.gather_keys
 
     def gather(*arguments: Any) -> Tensor:
         keys = original(*arguments)
         gathered.append(keys.data_ptr())
         return keys
 
-    monkeypatch.setattr(attention_kernels, "gather_keys", gather)
-    monkeypatch.setattr(attention, "attend", attend_at_once)
+    monkeypatch.setattr(fused, "gather_keys", gather)
+    monkeypatch.setattr(layer, "attend", attend_at_once)
     seen: list[int] = []
     x_BHWC = random_map(module, (9, 13)).requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(lambda t: seen.append(t.data_ptr()) or t, lambda t: t):
@@ -124,7 +121,7 @@ def test_a_gpu_keeps_no_gathered_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     kept()  # masks and workspaces
     gathered = 2 * x_BHWC.numel() * 4 * module.stage.keys / 49
     fewer = kept()
-    monkeypatch.setattr(attention_kernels, "_gathered_again", lambda *_: nullcontext())
+    monkeypatch.setattr(fused, "_gathered_again", lambda *_: nullcontext())
     map_of_qkv = 3 * x_BHWC.numel() * 4  # kept instead, to gather from
     assert kept() - fewer > 0.9 * (gathered - map_of_qkv)
 
@@ -241,6 +238,6 @@ def test_attention_of_a_large_batch_with_small_windows_equals_the_reference() ->
 def test_few_windows_are_attended_to_as_in_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     module = make_attention((10, 10), border="mask", use_shift=True)
     x_BHWC = random_map(module, (10, 10))
-    monkeypatch.setattr(attention_kernels, "FEW_WINDOWS", 4)
-    monkeypatch.setattr(attention_kernels, "attend_chunked", None)
+    monkeypatch.setattr(fused, "FEW_WINDOWS", 4)
+    monkeypatch.setattr(fused, "attend_chunked", None)
     assert_equal_outcomes(outcome(module, x_BHWC, False), outcome(reference_of(module), x_BHWC, False))

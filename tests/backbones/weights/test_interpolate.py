@@ -14,9 +14,9 @@ from torch import Tensor, nn
 import focal_lab  # noqa: F401
 from focal_lab.backbones import geometry
 from focal_lab.backbones.model import FocalTransformer
-from focal_lab.backbones.weights import interpolate as resizing
+from focal_lab.backbones.weights import interpolate
 
-BOTH = pytest.mark.parametrize("interpolation", resizing.INTERPOLATIONS)
+BOTH = pytest.mark.parametrize("interpolation", interpolate.INTERPOLATIONS)
 TINY = "focal_tiny_patch4_window7_224"
 NARROW = {"embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (3, 3, 6, 6), "num_classes": 5}
 
@@ -40,14 +40,14 @@ def resized(model: FocalTransformer, *arguments: Any, **options: Any) -> list[st
 def test_an_image_is_resampled_as_by_torch(interpolation: str, size: tuple[int, int]) -> None:
     image = torch.randn(3, 13, 9)
     expected = F.interpolate(image[None], size=size, mode=interpolation, align_corners=False)[0]
-    torch.testing.assert_close(resizing.resize_image(image, size, interpolation), expected)
+    torch.testing.assert_close(interpolate.resize_image(image, size, interpolation), expected)
 
 
 def test_swins_table_is_resampled_as_by_timm() -> None:
     for old, new in ((7, 14), (12, 7), (7, 8)):
         table = torch.randn((2 * old - 1) ** 2, 4)
         expected = resize_rel_pos_bias_table_simple(table, (new, new), ((2 * new - 1) ** 2, 4))
-        ours = resizing.resize_own_table(table, (old, old), (new, new), "bicubic")
+        ours = interpolate.resize_own_table(table, (old, old), (new, new), "bicubic")
         torch.testing.assert_close(ours, expected)
 
 
@@ -55,10 +55,10 @@ def test_swins_table_is_resampled_as_by_timm() -> None:
 def test_what_keeps_its_size_is_the_same_tensor(interpolation: str) -> None:
     own, ring = torch.randn(169, 2), torch.randn(2, 49, 120)
     table, pool = torch.randn(2, 169), torch.randn(1, 49)
-    assert resizing.resize_own_table(own, (7, 7), (7, 7), interpolation) is own
-    assert resizing.resize_ring(ring, own, (7, 7), (3, 3), (7, 7), (3, 3), interpolation) is ring
-    assert resizing.resize_coarse_table(table, (13, 13), (13, 13), interpolation) is table
-    assert resizing.resize_pooling(pool, (7, 7), (7, 7), interpolation) is pool
+    assert interpolate.resize_own_table(own, (7, 7), (7, 7), interpolation) is own
+    assert interpolate.resize_ring(ring, own, (7, 7), (3, 3), (7, 7), (3, 3), interpolation) is ring
+    assert interpolate.resize_coarse_table(table, (13, 13), (13, 13), interpolation) is table
+    assert interpolate.resize_pooling(pool, (7, 7), (7, 7), interpolation) is pool
 
 
 @BOTH
@@ -68,9 +68,9 @@ def test_constant_biases_stay_constant(
 ) -> None:
     own, ring = torch.full((169, 2), 0.7), torch.full((2, 49, 120), 0.7)
     for table in (
-        resizing.resize_own_table(own, (7, 7), window, interpolation),
-        resizing.resize_ring(ring, own, (7, 7), (3, 3), window, expand, interpolation),
-        resizing.resize_coarse_table(torch.full((2, 169), 0.7), (13, 13), (20, 11), interpolation),
+        interpolate.resize_own_table(own, (7, 7), window, interpolation),
+        interpolate.resize_ring(ring, own, (7, 7), (3, 3), window, expand, interpolation),
+        interpolate.resize_coarse_table(torch.full((2, 169), 0.7), (13, 13), (20, 11), interpolation),
     ):
         torch.testing.assert_close(table, torch.full_like(table, 0.7))
 
@@ -90,11 +90,11 @@ def linear_fields(window: int, expand: int) -> tuple[Tensor, Tensor]:
 def test_biases_linear_in_the_distance_stay_so_inside() -> None:
     own, ring = linear_fields(7, 3)
     _, expected_ring = linear_fields(14, 6)
-    new_own = resizing.resize_own_table(own, (7, 7), (14, 14), "bilinear").view(27, 27)
+    new_own = interpolate.resize_own_table(own, (7, 7), (14, 14), "bilinear").view(27, 27)
     # the table has 13 and 27 rows for 7 and 14 windows: its slope is that of the image
     slope = (new_own[2:-2] - new_own[1:-3])[:, 2:-2]
     torch.testing.assert_close(slope, torch.full_like(slope, 13 / 27 / 7))
-    new_ring = resizing.resize_ring(ring, own, (7, 7), (3, 3), (14, 14), (6, 6), "bilinear")
+    new_ring = interpolate.resize_ring(ring, own, (7, 7), (3, 3), (14, 14), (6, 6), "bilinear")
     inner_queries = torch.zeros(14, 14, dtype=torch.bool)
     inner_queries[1:-1, 1:-1] = True  # beyond the outermost centres the edge's value goes on
     frame = torch.zeros(26, 26, dtype=torch.bool)
@@ -115,14 +115,14 @@ def test_a_frame_that_grows_in_proportion_is_resampled_as_one_image(interpolatio
     keys = F.interpolate(frame.view(1, 16, 8, 8), (16, 16), mode=interpolation)
     queries = keys.view(4, 4, 256).permute(2, 0, 1)[None]
     expected = F.interpolate(queries, (8, 8), mode=interpolation)[0].flatten(1).t()
-    ours = resizing.resize_ring(ring, own, (4, 4), (2, 2), (8, 8), (4, 4), interpolation)
+    ours = interpolate.resize_ring(ring, own, (4, 4), (2, 2), (8, 8), (4, 4), interpolation)
     torch.testing.assert_close(ours[0], expected[:, torch.as_tensor(geometry.ring_positions((8, 8), (4, 4)))])
 
 
 @BOTH
 def test_a_narrower_ring_loses_its_outer_keys_and_changes_nothing_else(interpolation: str) -> None:
     own, ring = torch.randn(169, 2), torch.randn(2, 49, 120)
-    narrower = resizing.resize_ring(ring, own, (7, 7), (3, 3), (7, 7), (1, 1), interpolation)
+    narrower = interpolate.resize_ring(ring, own, (7, 7), (3, 3), (7, 7), (1, 1), interpolation)
     frame = torch.full((2, 49, 169), torch.nan)
     frame[:, :, torch.as_tensor(geometry.ring_positions((7, 7), (3, 3)))] = ring
     inner = frame.view(2, 49, 13, 13)[:, :, 2:-2, 2:-2].flatten(2)
@@ -134,7 +134,7 @@ def test_a_narrower_ring_loses_its_outer_keys_and_changes_nothing_else(interpola
 def test_a_constant_map_is_pooled_to_the_same_token(interpolation: str, shape: tuple[int, ...]) -> None:
     weight = torch.full(shape, 1 / 49)
     for size in ((14, 14), (3, 3), (4, 6)):
-        new = resizing.resize_pooling(weight, (7, 7), size, interpolation)
+        new = interpolate.resize_pooling(weight, (7, 7), size, interpolation)
         assert new.numel() == weight.numel() // 49 * size[0] * size[1]
         torch.testing.assert_close(new, torch.full_like(new, 1 / (size[0] * size[1])))
 
@@ -142,15 +142,15 @@ def test_a_constant_map_is_pooled_to_the_same_token(interpolation: str, shape: t
 def test_the_average_over_queries_is_the_mean_of_what_the_queries_saw() -> None:
     table = torch.randn(3, 11 * 11)
     seen_NQK = table[:, torch.as_tensor(geometry.coarse_position_index((7, 7), (5, 5)))]
-    averaged = resizing.average_over_queries(table, (7, 7), (5, 5))
+    averaged = interpolate.average_over_queries(table, (7, 7), (5, 5))
     torch.testing.assert_close(averaged, seen_NQK.mean(1))
 
 
 def test_half_precision_is_computed_in_single_and_returned_in_half() -> None:
     table = torch.randn(169, 2).half()
-    new = resizing.resize_own_table(table, (7, 7), (14, 14), "bicubic")
+    new = interpolate.resize_own_table(table, (7, 7), (14, 14), "bicubic")
     assert new.dtype == torch.float16
-    assert new.equal(resizing.resize_own_table(table.float(), (7, 7), (14, 14), "bicubic").half())
+    assert new.equal(interpolate.resize_own_table(table.float(), (7, 7), (14, 14), "bicubic").half())
 
 
 def test_an_unknown_interpolation_is_refused() -> None:
