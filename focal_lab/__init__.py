@@ -25,6 +25,7 @@ _MODULES = {
     **dict.fromkeys(("ImageFolderDataModule", "CifarDataModule", "FashionMnistDataModule"), "data"),
     **dict.fromkeys(("CocoDataModule", "SegmentationFolder", "Ade20kDataModule"), "data"),
     **dict.fromkeys(("DigitsClassification", "DigitsDetection", "DigitsSegmentation"), "data"),
+    **dict.fromkeys(("runs_table", "sweep_table"), "report"),
     "UserError": "errors",
     "load_sweep": "sweep.spec.sweep_file",
     "make_plan": "sweep.plan.plan",
