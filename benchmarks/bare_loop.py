@@ -27,7 +27,7 @@ from timing import hardware, markdown
 
 from focal_lab.training.callbacks import reseed
 from focal_lab.training.cli import FocalCLI
-from focal_lab.training.exact_resume import _rng_state, _set_rng_state
+from focal_lab.training.exact_resume import rng_state, set_rng_state
 from focal_lab.training.malloc import keep_freed_memory
 
 EXPERIMENT = "experiments/digits/classification.yaml"
@@ -136,10 +136,10 @@ class TakeTurns(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._close_epoch()
-        before = _rng_state()
+        before = rng_state()
         reseed(self.seed, trainer)
-        self._rng = [_rng_state() for _ in self.loops]
-        _set_rng_state(before)
+        self._rng = [rng_state() for _ in self.loops]
+        set_rng_state(before)
         self._mark = self._now()
         self._turn(BareLoop.begin_epoch)
 
@@ -169,14 +169,14 @@ class TakeTurns(Callback):
     def _turn(self, part: Callable[[BareLoop], None]) -> None:
         """The time since the last turn was fit's; then each bare loop, with random numbers of its own."""
         self._spent[0] = self._spent[0] + self._now() - self._mark
-        lightnings = _rng_state()
+        lightnings = rng_state()
         for i, loop in enumerate(self.loops):
-            _set_rng_state(self._rng[i])
+            set_rng_state(self._rng[i])
             begun = self._now()
             part(loop)
             self._spent[i + 1] = self._spent[i + 1] + self._now() - begun
-            self._rng[i] = _rng_state()
-        _set_rng_state(lightnings)
+            self._rng[i] = rng_state()
+        set_rng_state(lightnings)
         self._mark = self._now()
 
     def _close_epoch(self) -> None:

@@ -20,7 +20,6 @@ SLOW = (
     "training/test_many_devices.py",
     "training/test_processes.py",
     "training/test_slurm_requeue.py",
-    "training/test_fsdp.py",
     "training/test_two_processes_evaluate.py",
 )
 

@@ -19,7 +19,8 @@ from focal_lab.data.classification.data_module import ClassificationDataModule
 from focal_lab.data.sources.base import ArraySource
 from focal_lab.tasks.features import Features
 from focal_lab.training.cli import check_config
-from focal_lab.training.cost import build_unweighted, configured_size, find_class
+from focal_lab.training.cost import build_unweighted, configured_size
+from focal_lab.utils.lazy_imports import find_class
 
 EXPERIMENTS = [
     path.relative_to(ROOT)

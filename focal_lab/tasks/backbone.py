@@ -1,4 +1,4 @@
-"""Any timm model by name and options, with errors that speak to the person who wrote the configuration."""
+"""Any timm model by name and options, with errors that name the option of the configuration."""
 
 import textwrap
 import warnings
@@ -21,7 +21,9 @@ from focal_lab.backbones.weights.from_swin import swin_to_focal
 from focal_lab.backbones.weights.report import FitReport
 from focal_lab.errors import UserError, did_you_mean, one_of
 from focal_lab.tasks.timm_weights import load_whole, loading
-from focal_lab.training.checkpoints.read import read_weights
+from focal_lab.tasks.weights_file import read_weights
+
+_CHECKPOINT = "model.backbone_checkpoint"
 
 
 def create_backbone(
@@ -32,10 +34,10 @@ def create_backbone(
     Args:
         name: a timm model name; `focal_tiny` is short for `focal_tiny_patch4_window7_224`.
         options: keyword arguments of the model.
-        checkpoint: file of weights to start from. A focal model takes all that `focal-lab convert` takes,
-            Swin's among them, and tells by a warning what it had to resize, drop or leave fresh: a head of
-            other classes, for one. Another model takes checkpoints of ours, its own and those that timm
-            translates for it, whole: only a head of other classes is left fresh.
+        checkpoint: file of weights to start from. A focal model accepts everything that `focal-lab convert`
+            does, including Swin's, and warns about what it resized, dropped or left as initialised, such as a
+            head of other classes. Any other model accepts our checkpoints, its own and those that timm
+            converts for it, complete except for a head of other classes.
         kwargs: what the task adds (`num_classes`, `features_only`, ...).
 
     Raises:
@@ -50,8 +52,8 @@ def create_backbone(
             raise UserError(str(error), key="model.backbone_options") from error
     if checkpoint is not None and not Path(checkpoint).is_file():
         what = "is not a file" if Path(checkpoint).exists() else "does not exist"
-        raise UserError(f"{checkpoint}: {what}", key="model.backbone_checkpoint")
-    start = _starting_from(full, checkpoint) if checkpoint is not None and full not in PRESETS else None
+        raise UserError(f"{checkpoint}: {what}", key=_CHECKPOINT)
+    start = _timm_loader(full, checkpoint) if checkpoint is not None and full not in PRESETS else None
     if start is not None:
         options["pretrained"] = True  # or timm would not ask for weights
     try:
@@ -60,18 +62,18 @@ def create_backbone(
     except UserError:
         raise
     except Exception as error:
-        # timm's models refuse options by asserts, KeyErrors and whatever the wrong value runs into
+        # timm's models refuse options by asserts, KeyErrors and whatever the wrong value causes
         raise UserError(f"{full}: {_reason(error)}", key="model.backbone_options") from error
     if checkpoint is not None and start is None:
-        _start_from(model, full, checkpoint)
+        _load_focal(model, full, checkpoint)
     return model
 
 
 def resolve_name(name: str) -> str:
-    """The registered name behind `name`.
+    """The registered name of a backbone.
 
     Raises:
-        UserError: timm knows no such model.
+        UserError: timm has no such model.
     """
     full = find_preset(name) or name
     if not timm.is_model(full):
@@ -90,8 +92,8 @@ def is_focal(name: str) -> bool:
     return find_preset(name) is not None
 
 
-def _start_from(model: nn.Module, name: str, checkpoint: str) -> None:
-    """Load weights of any format into a focal model, from a file of which nothing is executed."""
+def _load_focal(model: nn.Module, name: str, checkpoint: str) -> None:
+    """Load weights of any format into a focal model; nothing in the file is executed."""
     network = model if isinstance(model, FocalTransformer) else model.model  # features_only wraps it
     assert isinstance(network, FocalTransformer)
     with _refusing(name, checkpoint):
@@ -101,8 +103,8 @@ def _start_from(model: nn.Module, name: str, checkpoint: str) -> None:
             warnings.warn(f"{checkpoint} ({report.origin}): {report.summary()}", stacklevel=3)
 
 
-def _starting_from(name: str, checkpoint: str) -> Callable[..., None]:
-    """What fills another model of timm's, before that wraps it for its maps."""
+def _timm_loader(name: str, checkpoint: str) -> Callable[..., None]:
+    """A replacement of timm's `load_pretrained`, called before timm wraps the network for its maps."""
 
     def load(model: Any, *_: Any, filter_fn: Any = None, num_classes: int, in_chans: int, **__: Any) -> None:
         with _refusing(name, checkpoint):
@@ -119,26 +121,23 @@ def _starting_from(name: str, checkpoint: str) -> Callable[..., None]:
 
 @contextmanager
 def _refusing(name: str, checkpoint: str) -> Iterator[None]:
-    """Name the option in whatever is wrong with the file."""
+    """Add the option to errors about the file."""
     try:
         yield
     except UserError as error:
-        raise UserError(str(error), key="model.backbone_checkpoint") from error
-    except Exception as error:
-        # timm's models refuse weights by whatever the wrong value runs into
-        raise UserError(
-            f"{checkpoint}: does not fit {name}: {_reason(error)}", key="model.backbone_checkpoint"
-        ) from error
+        raise UserError(str(error), key=_CHECKPOINT) from error
+    except Exception as error:  # whatever the wrong weights cause in timm's models
+        raise UserError(f"{checkpoint}: does not fit {name}: {_reason(error)}", key=_CHECKPOINT) from error
 
 
 def _fitted(weights: dict[str, Tensor], network: FocalTransformer) -> tuple[dict[str, Tensor], FitReport]:
-    """Weights for a network; Swin's for one that downsamples otherwise, as the paper began Focal-Large."""
+    """Weights for a network; Swin's for one with other downsampling, as the paper's Focal-Large starts."""
     if network.options.downsample == "conv" and in_our_names(weights).origin in (MICROSOFT_SWIN, TIMM_SWIN):
         return swin_to_focal(weights, network)
     return fit_weights(weights, network, transfer=True)
 
 
 def _reason(error: Exception) -> str:
-    """One line; the exception's name where it says nothing, as a bare assertion does."""
-    told = textwrap.shorten(str(error), 600, placeholder=" ...")
-    return told if len(told) > 10 else f"{type(error).__name__} {told}".rstrip()
+    """One line; with the exception's name if the message is empty or short, as a bare assertion's."""
+    message = textwrap.shorten(str(error), 600, placeholder=" ...")
+    return message if len(message) > 10 else f"{type(error).__name__} {message}".rstrip()

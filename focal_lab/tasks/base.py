@@ -1,11 +1,11 @@
-"""What the three tasks share."""
+"""The base class of the three tasks."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
@@ -13,21 +13,11 @@ from focal_lab.backbones.counting import count_parameters
 from focal_lab.backbones.options import Size
 from focal_lab.data.classification.class_names import differing
 from focal_lab.errors import UserError, one_of
+from focal_lab.tasks.accumulation import accumulate
 from focal_lab.tasks.class_count import check_count
 from focal_lab.tasks.class_names import Classes
 from focal_lab.tasks.evaluation_size import evaluation_size
 from focal_lab.tasks.optimizer import Recipe, Schedule
-from focal_lab.training.accumulation import accumulate
-from focal_lab.training.fsdp import Sharded, check_sharded
-from focal_lab.training.resumed_options import (
-    STEP,
-    changes,
-    check_place,
-    check_what_is_left,
-    keep_patience,
-    regroup,
-    trainer_options,
-)
 
 _CLASSES = "focal_lab_classes"
 EVALUATED_AT = "focal_lab_evaluated_at"
@@ -35,40 +25,20 @@ _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 def tests_on_validation(data: Any) -> bool:
-    """Whether a data module tests on the images that it validates on, by which the best epoch is chosen."""
+    """Whether a data module tests on its validation images, by which the best epoch is chosen."""
     return bool(getattr(data, "tests_on_validation", False))
 
 
-def _check_precision(precision: str) -> None:
-    if precision not in _PRECISIONS:
-        raise UserError(
-            f"{precision} is not supported: weights and images are float32 (use {one_of(_PRECISIONS)})",
-            key="trainer.precision",
-        )
-
-
-def _check_channels(options: Mapping[str, Any], data: Any) -> None:
-    """Hold the network's input against the images, where the data says how many channels they have."""
-    needed = (options.get("backbone_options") or {}).get("in_chans", 3)
-    given = getattr(data, "channels", None)
-    if given is not None and needed != given:
-        raise UserError(
-            f"in_chans {needed} is not {given}, the channels of the images of {type(data).__name__}",
-            key="model.backbone_options",
-        )
-
-
 class Task(LightningModule):
-    """A network with its recipe, which knows what its classes are called.
+    """A network with its training recipe and the names of its classes.
 
     A task has the hyperparameters `backbone` and `num_classes`.
 
     Attributes:
-        monitor: the metric that the best checkpoint is chosen by.
-        monitor_mode: whether much of it is good, "max", or little, "min".
-        model: everything that is learned.
-        recipe: how it is learned.
-        lr_factor: what its learning rates are multiplied by, for the pictures of a step on these devices.
+        monitor: the metric that the best checkpoint is chosen by, and `monitor_mode`, "max" or "min".
+        model: everything that is trained.
+        recipe: optimizer and schedule.
+        lr_factor: factor on the recipe's learning rates for the images per step on these devices.
         classes: names of the classes, empty until a data module with names was attached.
     """
 
@@ -86,22 +56,20 @@ class Task(LightningModule):
 
     @property
     def attached_data(self) -> Any:
-        """The trainer's data module; None where there is none."""
+        """The trainer's data module, or None."""
         return getattr(self._trainer, "datamodule", None)
 
     def setup(self, stage: str) -> None:
-        """Hold the model against the data before anything is computed.
+        """Check the model against data and trainer before anything is computed.
 
         Raises:
-            UserError: the data has not as many classes as the model, or its weights cannot be divided as is
-                asked.
+            UserError: the data's classes or channels are not the model's, or the trainer has a precision or
+                strategy that would give other numbers.
         """
-        if stage == "fit":
-            check_sharded(self.trainer.strategy, self.hparams)
-        _check_precision(self.trainer.precision)
         data = self.attached_data
+        _check_trainer(self.trainer, self.recipe, self.hparams, stage)
         _check_channels(self.hparams, data)
-        # what is only predicted needs no labels, and its data may know no classes
+        # prediction needs no labels, and its data may have no classes
         if data is None or stage == "predict":
             return
         if stage == "fit":
@@ -114,7 +82,7 @@ class Task(LightningModule):
         check_count(self.hparams["num_classes"], data)
 
     def _accumulate(self) -> None:
-        """Reach the recipe's pictures a step on the devices that there are, and say so."""
+        """Accumulate gradients to the recipe's images per step, and report how."""
         wanted = self.hparams.get("total_batch_size")
         if wanted is None:
             return
@@ -123,57 +91,32 @@ class Task(LightningModule):
         self.lr_factor = step.lr_factor
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Names of the classes and size go with the weights: to predict or export, no data are needed."""
+        """Add class names and input size, so that prediction and export need no data."""
         checkpoint[_CLASSES] = self.classes.as_dict()
         if self._evaluated_at is not None:
             checkpoint[EVALUATED_AT] = list(self._evaluated_at)
-        if self._trainer is not None:
-            checkpoint[STEP] = self._options()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the names; a training that is resumed applies the options that it is given now.
+        """Restore the class names.
 
         Raises:
-            UserError: the attached data has other classes, whose labels would mean something else; or the
-                training cannot be resumed with these options.
+            UserError: the attached data has other classes, whose labels would mean something else.
         """
         self.classes = Classes(**checkpoint.get(_CLASSES, {}))
-        data = self.attached_data
-        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            self._resume(checkpoint)
-        if data is None or self.trainer.predicting:
-            return
-        self._compare_classes(data)
+        if self.attached_data is not None and not self.trainer.predicting:
+            self._compare_classes(self.attached_data)
 
     def _compare_classes(self, data: Any) -> None:
-        """Labels mean the same in the data as they did in training."""
+        """Check that labels mean the same in the data as they did in training."""
         others = Classes.of(data)
         if not (self.classes.names and others.names):
             return
         difference = differing(self.classes.listed, others.listed, ("in training", "in the data"))
         if difference:
-            raise UserError(f"the classes are others: {difference}", key="--ckpt_path")
-
-    def _options(self) -> dict[str, Any]:
-        return trainer_options(self.trainer, getattr(self.attached_data, "batch_size", None))
-
-    def _resume(self, checkpoint: dict[str, Any]) -> None:
-        finished = check_what_is_left(checkpoint, self.trainer)
-        changed = changes(checkpoint, self, self.attached_data, self._options())
-        if finished:
-            rank_zero_warn(f"--ckpt_path: {finished}")
-        elif changed:
-            rank_zero_warn(
-                f"--ckpt_path: {', '.join(changed)}: the training goes on, but not as it would have: what is "
-                "given now applies, and the learning rates follow the new schedule"
-            )
-        check_place(checkpoint, self._options())
-        keep_patience(checkpoint, self.trainer)
-        if not isinstance(self.trainer.strategy, Sharded):  # which refuses other groups
-            regroup(checkpoint, self.recipe, self.model)
+            raise UserError(f"the classes differ: {difference}", key="--ckpt_path")
 
     def on_test_start(self) -> None:
-        """Say so where the images that are tested have chosen the checkpoint."""
+        """Warn where the tested images have chosen the checkpoint."""
         checkpoint = self.trainer.ckpt_path
         if checkpoint and Path(checkpoint).name == "best.ckpt" and tests_on_validation(self.attached_data):
             rank_zero_warn(
@@ -182,67 +125,78 @@ class Task(LightningModule):
             )
 
     def on_train_start(self) -> None:
-        """Find the place in the schedule; Lightning has counted the epochs of a checkpoint by now."""
-        self._say_incomplete_step()
-        loop = self.trainer.fit_loop
-        epochs: Any = loop.epoch_progress.current
-        begun = epochs.ready > epochs.processed
-        batches = loop.epoch_loop.batch_progress.current.ready if begun else 0
-        for config in self.trainer.lr_scheduler_configs:
-            if isinstance(config.scheduler, Schedule):
-                config.scheduler.resume(
-                    self.global_step, epochs.processed, batches, self.trainer.accumulate_grad_batches
-                )
-
-    def _say_incomplete_step(self) -> None:
-        """Lightning steps at an epoch's end, too, and divides by the whole group all the same."""
-        batches, group = self.trainer.num_training_batches, self.trainer.accumulate_grad_batches
+        """Find the position in the schedule, now that Lightning has restored the epoch counters."""
+        trainer = self.trainer
+        batches, group = trainer.num_training_batches, trainer.accumulate_grad_batches
         if group > 1 and batches != float("inf") and batches % group:
+            # Lightning steps at an epoch's end, too, and still divides by the whole group
             rank_zero_info(
                 f"{int(batches)} batches an epoch are not a multiple of the {group} that are accumulated: "
-                f"the last step of each epoch is of {int(batches) % group}, its gradient that much smaller"
+                f"the last step of each epoch has {int(batches) % group}, and a gradient as much smaller"
             )
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Any,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """The norm of gradients that are divided among devices is known to their strategy alone."""
-        strategy = self.trainer.strategy
-        if isinstance(strategy, Sharded) and gradient_clip_val and gradient_clip_algorithm != "value":
-            strategy.clip_gradients(gradient_clip_val)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        epochs: Any = trainer.fit_loop.epoch_progress.current
+        started = epochs.ready > epochs.processed
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready if started else 0
+        for config in trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, Schedule):
+                config.scheduler.resume(self.global_step, epochs.processed, done, group)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """timm's schedulers want to be told the step."""
+        """timm's schedulers need the step number."""
         scheduler.step_update(num_updates=self.global_step)
 
     def network_size(self, image: Size) -> Size:
-        """What evaluation feeds to the network for an image of that size: resized, cut, padded."""
+        """The network's input in evaluation for an image of that size: resized, cut, padded."""
         raise NotImplementedError
 
     def usual_size(self) -> Size:
-        """The network's input where nobody knows how large images are: the papers', or the backbone's own."""
+        """The network's input where the images' size is unknown: the papers', or the backbone's own."""
         raise NotImplementedError
 
     def gmacs(self, size: Size) -> float:
-        """Billions of multiply-accumulates for one picture of (height, width) pixels."""
+        """Billions of multiply-accumulates for one image of (height, width) pixels."""
         raise NotImplementedError
 
     def count(self, size: Size) -> tuple[int, float]:
-        """Parameters, and billions of multiply-accumulates for one picture of (height, width) pixels.
+        """Parameters, and billions of multiply-accumulates for one image of (height, width) pixels.
 
         Raises:
-            UserError: the backbone does not take pictures of this size.
+            UserError: the backbone does not accept images of this size.
         """
         try:
             return count_parameters(self.model), self.gmacs(size)
         except (AssertionError, RuntimeError, ValueError) as error:
             height, width = size
             raise UserError(
-                f"{self.hparams['backbone']} does not take pictures of {height} x {width} px: {error}",
+                f"{self.hparams['backbone']} does not take images of {height} x {width} px: {error}",
                 key="model.backbone",
             ) from error
+
+
+def _check_trainer(trainer: Any, recipe: Recipe, hyperparameters: Mapping[str, Any], stage: str) -> None:
+    if trainer.precision not in _PRECISIONS:
+        raise UserError(
+            f"{trainer.precision} is not supported: weights and images are float32 "
+            f"(use {one_of(_PRECISIONS)})",
+            key="trainer.precision",
+        )
+    if stage != "fit" or not isinstance(trainer.strategy, FSDPStrategy):
+        return
+    averaged = hyperparameters.get("ema_decay") is not None
+    if recipe.weight_decay or averaged:
+        raise UserError(
+            "shards have one dimension, so that fsdp would decay no weights and average none (use ddp, which "
+            "is enough for 200 M weights, or model.weight_decay=0 and no model.ema_decay)",
+            key="trainer.strategy",
+        )
+
+
+def _check_channels(options: Mapping[str, Any], data: Any) -> None:
+    """Check the network's input channels, where the data has an attribute `channels`."""
+    needed = (options.get("backbone_options") or {}).get("in_chans", 3)
+    given = getattr(data, "channels", None)
+    if given is not None and needed != given:
+        raise UserError(
+            f"in_chans {needed} is not {given}, the channels of the images of {type(data).__name__}",
+            key="model.backbone_options",
+        )

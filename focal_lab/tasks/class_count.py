@@ -1,11 +1,11 @@
-"""How many classes a network has: as many as its data, unless the configuration gives a number."""
+"""The number of classes of a network: that of its data, unless the configuration gives a number."""
 
 from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from focal_lab.data.classification.class_names import shortened
 from focal_lab.errors import UserError
-from focal_lab.training.dotted_path import find_class
+from focal_lab.utils.lazy_imports import find_class
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,21 +14,21 @@ _KEY = "model.num_classes"
 
 
 def fill_in(model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    """Ask the data for the number where the model's options have `num_classes: null`; it is written there.
+    """Replace `num_classes: null` in the model's options by the data's number.
 
     Args:
-        model: class_path and init_args of a configuration.
-        data: the same of its data. It is made once for this, and lists its files.
+        model: class_path and init_args in a configuration.
+        data: the same of its data, which is instantiated once for this and lists its files.
 
     Raises:
-        UserError: the data does not say, or cannot be made or read.
+        UserError: the data has no number of classes, or cannot be instantiated or read.
     """
     options: MutableMapping[str, Any] = model.get("init_args") or {}
     if options.get("num_classes", 0) is not None:
         return
-    made = dict(data.get("init_args") or {}) | dict(data.get("dict_kwargs") or {})
+    arguments = dict(data.get("init_args") or {}) | dict(data.get("dict_kwargs") or {})
     try:
-        classes = getattr(find_class(data["class_path"])(**made), "num_classes", None)
+        classes = getattr(find_class(data["class_path"])(**arguments), "num_classes", None)
     except (TypeError, KeyError) as error:
         raise UserError(f"is not given, and the data cannot be asked: {error} (set it)", key=_KEY) from error
     options["num_classes"] = known(classes)
@@ -38,7 +38,7 @@ def known(num_classes: int | None) -> int:
     """The number.
 
     Raises:
-        UserError: there is none.
+        UserError: it is None.
     """
     if num_classes is None:
         raise UserError(
@@ -69,10 +69,10 @@ def check_count(num_classes: int, data: Any) -> None:
 
 
 def check_labels(labels: "Tensor", num_classes: int, image: int, ignored: int | None = None) -> None:
-    """Refuse labels of a data module of the user's that the network has no output for.
+    """Refuse labels for which the network has no output.
 
     Args:
-        labels: of an image, in any shape, in the memory of the processor.
+        labels: of an image, in any shape, on the CPU.
         num_classes: of the network.
         image: its number, for the message.
         ignored: the label that does not count.

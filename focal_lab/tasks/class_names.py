@@ -1,4 +1,4 @@
-"""What the classes of a data set are called."""
+"""Names and category ids of a data set's classes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Classes:
-    """Names and annotation files' category ids of the classes, in the order of the labels.
+    """Names of the classes and their category ids in annotation files, in the order of the labels.
 
     Attributes:
-        names: empty where they are not known; then a class is called by its number.
+        names: empty where they are unknown; a class is then called by its number.
         category_ids: empty where the label itself is the id.
     """
 
@@ -19,29 +19,28 @@ class Classes:
     @classmethod
     def of(cls, data: Any) -> "Classes":
         """Those of a data module."""
-        names, numbers = getattr(data, "class_names", None), getattr(data, "category_ids", None)
-        return cls(tuple(names or ()), tuple(numbers or ()))
+        return cls(getattr(data, "class_names", None) or (), getattr(data, "category_ids", None) or ())
 
     def __post_init__(self) -> None:
-        # a checkpoint may give lists back
+        # a checkpoint may return lists
         object.__setattr__(self, "names", tuple(self.names))
         object.__setattr__(self, "category_ids", tuple(self.category_ids))
 
     def name(self, label: int) -> str:
-        """What to call a class."""
+        """The name of a class."""
         return self.names[label] if label < len(self.names) else str(label)
 
     def category_id(self, label: int) -> int:
-        """Its id in an annotation file."""
+        """The id of a class in an annotation file."""
         return self.category_ids[label] if label < len(self.category_ids) else label
 
     @property
     def listed(self) -> list[str]:
-        """Id, where there is one, and name of each class."""
+        """Id, if there is one, and name of each class."""
         if not self.category_ids:
             return list(self.names)
         return [f"{number} {name}" for number, name in zip(self.category_ids, self.names, strict=True)]
 
     def as_dict(self) -> dict[str, Any]:
-        """For a checkpoint; the keyword arguments that make it again."""
+        """The keyword arguments of an equal instance, for a checkpoint."""
         return {"names": self.names, "category_ids": self.category_ids}

@@ -1,4 +1,4 @@
-"""An exponential moving average of a network's weights (timm's), judged apart from the weights themselves."""
+"""An exponential moving average of a network's weights (timm's), evaluated beside the weights themselves."""
 
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -6,13 +6,14 @@ from torch import nn
 from focal_lab.errors import UserError
 
 PREFIX = "ema_"  # of the average's metrics: val/ema_top1
+AVERAGE = "ema.module."  # of its weights in a task's state dict
 
 
 def average_of(model: nn.Module, decay: float | None, warmup: bool) -> ModelEmaV3 | None:
-    """The average, which begins as a copy and is replaced by the weights at the first update.
+    """The average, which starts as a copy and is replaced by the weights at the first update.
 
     Args:
-        model: what is trained.
+        model: the trained network.
         decay: share of the old average that a step keeps; None for no average.
         warmup: whether the decay grows to that from 0, for trainings of few steps.
 
@@ -23,7 +24,7 @@ def average_of(model: nn.Module, decay: float | None, warmup: bool) -> ModelEmaV
         return None
     if not 0 < decay < 1:
         raise UserError(f"{decay} is not in (0, 1); 0.9999 is usual", key="model.ema_decay")
-    if next(model.parameters()).is_meta:  # only counted; timm's class wants random numbers of a real device
+    if next(model.parameters()).is_meta:  # only counted; timm's class needs random numbers of a real device
         return None
     average = ModelEmaV3(model, decay=decay, use_warmup=warmup)
     average.requires_grad_(False)  # DDP would wait for their gradients

@@ -1,4 +1,4 @@
-"""The size at which a network is evaluated: what costs, export, dry run, inspection and checkpoints go by."""
+"""The size at which a network is evaluated, used by costs, export, dry run, inspection and checkpoints."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,69 +16,60 @@ from focal_lab.errors import UserError
 if TYPE_CHECKING:
     from focal_lab.tasks.base import Task
 
-Source = Literal["options", "images", "assumed"]
-# Any image does to see what a transform makes of it.
-_PROBE = (256, 256)
+_PROBE = (256, 256)  # any image shows the size that a transform produces
 
 
 @dataclass(frozen=True)
 class EvaluationSize:
-    """What an evaluation feeds to the network for one image.
+    """The network's input for one image in evaluation.
 
     Attributes:
         size: height and width in px; with padding, and of one window where an image is cut into windows.
-        source: "options" where the configuration says it, "images" where it is that of most images, and
-            "assumed" where neither is known: the papers' size, or the one that the backbone is made for.
+        source: "options" if the configuration gives it, "images" if it is that of most images, and "assumed"
+            if neither is known: the papers' size, or the backbone's default.
     """
 
     size: Size
-    source: Source
+    source: Literal["options", "images", "assumed"]
 
     @property
     def known(self) -> bool:
-        """Whether anything says so."""
+        """Whether it comes from the configuration or the images."""
         return self.source != "assumed"
 
 
 def evaluation_size(module: "Task", data: LightningDataModule | None) -> EvaluationSize:
-    """At what size a task evaluates data.
+    """The size at which a task evaluates data.
 
-    The task makes the network's input of an image: it resizes, cuts out windows, and pads. The images' size
-    is what the data's `eval_transform` makes of any, or its option `image_size`. Data whose images have sizes
-    of their own have a method `evaluation_image_sizes`; the input that most of them become counts.
+    The images' size is the output of the data's `eval_transform`, or its option `image_size`. Data whose
+    images differ in size have a method `evaluation_image_sizes`; the most frequent network input counts. The
+    task resizes, cuts windows and pads.
 
     Args:
         module: the task; its weights do not matter.
-        data: what it is evaluated on, not necessarily set up; None if nobody knows.
+        data: not necessarily set up; None if unknown.
     """
-    said = _said_by(data)
-    if said is not None:
-        return EvaluationSize(module.network_size(said), "options")
-    sizes = _image_sizes(data)
+    given = _given_size(data)
+    if given is not None:
+        return EvaluationSize(module.network_size(given), "options")
+    look: Callable[[], Sequence[Size]] = getattr(data, "evaluation_image_sizes", list)
+    sizes: Sequence[Size] = []
+    with suppress(UserError):  # missing images are reported elsewhere
+        sizes = look()
     if not sizes:
         return EvaluationSize(module.usual_size(), "assumed")
-    # of equally frequent ones the first
     ((size, _),) = Counter(module.network_size(size) for size in sizes).most_common(1)
     return EvaluationSize(size, "images")
 
 
-def _said_by(data: LightningDataModule | None) -> Size | None:
-    """The size of the images that the task gets, as far as options decide it."""
+def _given_size(data: LightningDataModule | None) -> Size | None:
+    """The size of the task's images, if options determine it."""
     transform = getattr(data, "eval_transform", None)
     if transform is not None:
-        with suppress(Exception):  # a user's own may take something else than an image
+        with suppress(Exception):  # a user's own may not accept an image
             shown: Tensor = transform(Image.new("RGB", _PROBE))
             return shown.shape[-2], shown.shape[-1]
     if data is None or hasattr(data, "evaluation_image_sizes"):
         return getattr(data, "counted_image_size", None)
     size = data.hparams.get("image_size")
     return None if size is None else image_size(size)
-
-
-def _image_sizes(data: LightningDataModule | None) -> Sequence[Size]:
-    """The sizes of the images themselves; none where they are not there, which others complain of."""
-    look: Callable[[], Sequence[Size]] = getattr(data, "evaluation_image_sizes", list)
-    try:
-        return look()
-    except UserError:
-        return []

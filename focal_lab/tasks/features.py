@@ -1,4 +1,4 @@
-"""The maps of any timm backbone, for heads that need several resolutions.
+"""Feature maps of any timm backbone, for heads that need several resolutions.
 
 Shape suffixes: B batch, C channels, H W map.
 """
@@ -23,12 +23,12 @@ class Features(nn.Module):
         options: options of that model; a focal one gets border="mask" unless they say otherwise.
         checkpoint: file of weights to start from.
         stages: how many maps, counted from the last.
-        extent: what of a padded batch is picture.
-        norm: a layer norm on each map, as in Swin's detectors; None for those backbones whose maps have their
-            channels last, which are not normalised after a stage.
+        extent: the images' part of a padded batch.
+        norm: a layer norm on each map, as in Swin's detectors; None for one if the backbone's maps are
+            channels-last, because these are not normalised after a stage.
 
     Raises:
-        UserError: no such backbone, option or file, or one without maps of several resolutions.
+        UserError: no such backbone, option or file, or a backbone without maps of several resolutions.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Features(nn.Module):
             self.strides = described.reduction()[-stages:]
         if any(fine * 2 != coarse for fine, coarse in zip(self.strides, self.strides[1:], strict=False)):
             raise UserError(
-                f"{backbone}: maps at strides {self.strides} are no pyramid, each half the one before",
+                f"{backbone}: maps at strides {self.strides} are not a pyramid, each half the previous one",
                 key="model.backbone",
             )
         self.model, self.is_focal = model, is_focal(backbone)
@@ -74,24 +74,23 @@ class Features(nn.Module):
 
     @property
     def divisor(self) -> int:
-        """What height and width of the frame are multiples of."""
+        """Height and width of the frame are multiples of it."""
         return max(32, self.strides[-1])
 
     def forward(self, images_BCHW: Tensor) -> list[Tensor]:
-        """Normalised pictures in a frame to maps (B, C, H, W)."""
+        """Normalised images in a frame to maps (B, C, H, W)."""
         maps = self._focal_maps(images_BCHW) if self.is_focal else self.model(images_BCHW)
-        made = []
+        normalised = []
         for norm, x in zip(self.norms, maps[-len(self.channels) :], strict=True):
             if not isinstance(norm, nn.Identity):
-                x = norm(x if self.channels_last else x.permute(0, 2, 3, 1))
-                x = x.permute(0, 3, 1, 2)
+                x = norm(x if self.channels_last else x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             elif self.channels_last:
                 x = x.permute(0, 3, 1, 2)
-            made.append(self.extent.clear(x))
-        return made
+            normalised.append(self.extent.clear(x))
+        return normalised
 
     def _focal_maps(self, images_BCHW: Tensor) -> list[Tensor]:
-        """Maps (B, H, W, C) of our own backbone, which can be told what of the frame is picture."""
+        """Maps (B, H, W, C) of our backbone, which takes the images' sizes within the frame."""
         model: Any = self.model
         valid_B2 = None
         if self.extent.padded and model.options.border == "mask":
@@ -103,7 +102,7 @@ class Features(nn.Module):
 
 
 def _of_any_size(backbone: str, options: dict[str, Any], checkpoint: str | None) -> nn.Module:
-    """timm's Swins insist on one picture size unless told otherwise; other models do not know the option."""
+    """timm's Swins need strict_img_size=False to accept any size; other models do not have the option."""
     try:
         return create_backbone(
             backbone, {"strict_img_size": False} | options, checkpoint=checkpoint, features_only=True

@@ -1,4 +1,4 @@
-"""Parts of a network that are not trained: the first stages, or all but the classifier."""
+"""Freezes parts of a network: the first stages, or all but the classifier."""
 
 from typing import Any, Literal
 
@@ -11,13 +11,13 @@ Frozen = int | Literal["backbone"]
 
 
 def freeze(model: nn.Module, frozen: Frozen) -> None:
-    """Take weights out of training.
+    """Exclude weights from training.
 
     Args:
-        model: a classifier of timm's.
-        frozen: how many stages, after the patch embedding or stem, which is frozen with them; 0 freezes that
-            alone. A model without stages, such as a ViT, counts its blocks. "backbone" leaves the classifier
-            to be trained: a linear probe.
+        model: a timm classifier.
+        frozen: the number of stages after the patch embedding or stem, which is frozen with them; 0 freezes
+            that alone. Of a model without stages, such as a ViT, the number of blocks. "backbone" leaves only
+            the classifier to train: a linear probe.
 
     Raises:
         UserError: the model has no such parts, or nothing would be left to train.
@@ -31,7 +31,7 @@ def freeze(model: nn.Module, frozen: Frozen) -> None:
 
 
 def evaluate_frozen(module: nn.Module) -> None:
-    """Frozen parts behave as in evaluation: no drop path, and no statistics of batch norms that move."""
+    """Put frozen parts in evaluation mode: no drop path, and no updates of batch norm statistics."""
     parameters = list(module.parameters())
     if parameters and not any(parameter.requires_grad for parameter in parameters):
         module.eval()
@@ -41,10 +41,10 @@ def evaluate_frozen(module: nn.Module) -> None:
 
 
 def _all_but_classifier(model: Any) -> set[str]:
-    learned = {id(parameter) for parameter in model.get_classifier().parameters()}
-    if not learned:
+    trained = {id(parameter) for parameter in model.get_classifier().parameters()}
+    if not trained:
         raise UserError("backbone: the model has no classifier to train", key="model.frozen")
-    return {name for name, parameter in model.named_parameters() if id(parameter) not in learned}
+    return {name for name, parameter in model.named_parameters() if id(parameter) not in trained}
 
 
 def _first_stages(model: Any, count: int) -> set[str]:
@@ -52,8 +52,7 @@ def _first_stages(model: Any, count: int) -> set[str]:
     if count < 0:
         raise UserError(f"{count} is less than 0", key="model.frozen")
     groups: dict[int, list[str]] = group_parameters(model, model.group_matcher(coarse=True))
-    # the last group is what follows the stages: norm and head
-    stages = len(groups) - 2
+    stages = len(groups) - 2  # the first group is the stem, the last one what follows the stages
     if count > stages:
         raise UserError(f"{count} is more than the {stages} stages of the model", key="model.frozen")
     return {name for group in sorted(groups)[: count + 1] for name in groups[group]}

@@ -1,6 +1,7 @@
-"""Optimizer and learning rate that all tasks share, made by timm."""
+"""Optimizer and learning rate schedule of all tasks, made by timm."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -14,22 +15,32 @@ from focal_lab.backbones.model import FocalTransformer
 from focal_lab.errors import UserError
 
 
+def check_options(rules: Mapping[str, tuple[Any, bool, str]]) -> None:
+    """Check options of the model, each with its value, whether that is valid, and the rule in words.
+
+    Raises:
+        UserError: one is invalid.
+    """
+    for name, (value, valid, rule) in rules.items():
+        if not valid:
+            raise UserError(f"{value} is not {rule}", key=f"model.{name}")
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """AdamW with linear warmup and then cosine decay or steps, stepped after every batch.
+    """AdamW with linear warmup and then cosine, polynomial or step decay, updated after every batch.
 
     Attributes:
         lr: highest learning rate.
-        weight_decay: decay of all weights but norms, biases and the position tables.
+        weight_decay: decay of all weights but norms, biases and position tables.
         betas: AdamW's.
-        layer_decay: factor on the learning rate from one layer to the one before it; None for none.
-        warmup_epochs: epochs of linear warmup, fractions allowed.
+        layer_decay: factor on the learning rate from one layer to the previous one.
+        warmup_epochs: epochs of linear warmup, may be fractional.
         warmup_lr: learning rate at the start of the warmup.
         min_lr: learning rate at the end.
-        milestones: epochs after which the rate falls to a tenth, instead of the cosine.
+        milestones: epochs after which the rate drops to a tenth, instead of the cosine.
         warmup_steps: optimizer steps of warmup, instead of epochs.
-        decay_biases: whether biases are decayed like weights, as in Swin's detectors; it goes without layer
-            decay.
+        decay_biases: whether biases are decayed like weights, as in Swin's detectors; not with layer decay.
         power: exponent of a polynomial decay, instead of the cosine.
 
     Raises:
@@ -49,6 +60,7 @@ class Recipe:
     power: float | None = None
 
     def __post_init__(self) -> None:
+        rising = all(first < second for first, second in pairwise((0.0, *self.milestones)))
         rules = {
             "lr": (0 < self.lr < math.inf, "positive"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
@@ -57,16 +69,11 @@ class Recipe:
             "warmup_epochs": (0 <= self.warmup_epochs < math.inf, "0 or more"),
             "warmup_lr": (0 <= self.warmup_lr < math.inf, "0 or more"),
             "min_lr": (self.min_lr >= 0, "0 or more"),
-            "milestones": (
-                all(first < second for first, second in pairwise((0.0, *self.milestones))),
-                "a rising list of epochs",
-            ),
+            "milestones": (rising, "a rising list of epochs"),
             "power": (self.power is None or 0 < self.power < math.inf, "positive"),
             "warmup_steps": (self.warmup_steps is None or self.warmup_steps >= 0, "0 or more"),
         }
-        for name, (kept, rule) in rules.items():
-            if not kept:
-                raise UserError(f"{getattr(self, name)} is not {rule}", key=f"model.{name}")
+        check_options({name: (getattr(self, name), *rule) for name, rule in rules.items()})
         if self.min_lr > self.lr and not self.milestones:
             raise UserError(
                 f"{self.min_lr} is above model.lr, {self.lr}: the rate would rise to it; lower min_lr",
@@ -82,7 +89,7 @@ class Recipe:
         )
 
     def optimizer(self, model: nn.Module, fused: bool) -> Optimizer:
-        """AdamW over parameters with and without decay; `no_weight_decay` of a model names tables without."""
+        """AdamW over parameters with and without decay; a model's `no_weight_decay` names tables without."""
         if self.decay_biases:
             assert self.layer_decay is None
             groups = _groups(model, self.weight_decay)
@@ -104,15 +111,15 @@ class Recipe:
         Raises:
             UserError: the warmup is as long as the training.
         """
-        warmup_steps = round(self.warmup_epochs * steps_per_epoch)
-        if self.warmup_steps is not None:
-            warmup_steps = self.warmup_steps
+        option, length = "warmup_steps", f"{self.warmup_steps}"
+        warmup_steps = self.warmup_steps
+        if warmup_steps is None:
+            warmup_steps = round(self.warmup_epochs * steps_per_epoch)
+            option, length = "warmup_epochs", f"{self.warmup_epochs} epochs are {warmup_steps} steps"
         if warmup_steps >= total_steps:
-            told = f"{self.warmup_epochs} epochs are {warmup_steps} steps"
             raise UserError(
-                f"{told if self.warmup_steps is None else warmup_steps}, but the training has only "
-                f"{total_steps}; shorten the warmup or train longer",
-                key="model.warmup_epochs" if self.warmup_steps is None else "model.warmup_steps",
+                f"{length}, but the training has only {total_steps}; shorten the warmup or train longer",
+                key=f"model.{option}",
             )
         warmup: dict[str, Any] = {
             "warmup_t": warmup_steps,
@@ -121,14 +128,13 @@ class Recipe:
             "t_in_epochs": False,
         }
         if self.milestones:
-            # timm lets the rate fall a step before the one that is named
+            # timm drops the rate a step before the one that is given
             steps = [round(epoch * steps_per_epoch) + 1 for epoch in self.milestones]
             return MultiStepLRScheduler(optimizer, decay_t=steps, decay_rate=0.1, **warmup)
+        length_and_end: dict[str, Any] = {"t_initial": total_steps, "lr_min": self.min_lr}
         if self.power is not None:
-            return PolyLRScheduler(
-                optimizer, t_initial=total_steps, power=self.power, lr_min=self.min_lr, **warmup
-            )
-        return CosineLRScheduler(optimizer, t_initial=total_steps, lr_min=self.min_lr, **warmup)
+            return PolyLRScheduler(optimizer, power=self.power, **length_and_end, **warmup)
+        return CosineLRScheduler(optimizer, **length_and_end, **warmup)
 
     def configure(self, trainer: Any, model: nn.Module) -> dict[str, Any]:
         """What `configure_optimizers` returns: the optimizer, and its schedule over the trainer's steps.
@@ -142,27 +148,28 @@ class Recipe:
                 f"a cosine needs a number of steps, not {total}; set max_epochs or max_steps",
                 key="trainer.max_epochs",
             )
-        # not total / max_epochs: max_steps may end the training earlier, and then the data are not loaded yet
+        # not total / max_epochs: max_steps may end the training earlier, and then no data is loaded yet
         trainer.fit_loop.setup_data()
         batches = trainer.num_training_batches
         per_epoch = total if math.isinf(batches) else -(-batches // trainer.accumulate_grad_batches)
         optimizer = self.optimizer(model, fused=not trainer.precision.endswith("-mixed"))
-        made = self.scheduler(optimizer, int(total), per_epoch)
-        counts_steps = total == trainer.max_steps and not self.milestones
-        scheduler = Schedule(made, None if counts_steps or math.isinf(batches) else per_epoch)
+        by_steps = total == trainer.max_steps and not self.milestones
+        scheduler = Schedule(
+            self.scheduler(optimizer, int(total), per_epoch),
+            None if by_steps or math.isinf(batches) else per_epoch,
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 class Schedule:
-    """One of timm's schedules, which a resumed training has as its own recipe and length make it.
+    """A timm schedule that follows the current recipe and length after a resume.
 
-    Lightning would restore that of the checkpoint, made for another length or other rates. Here a checkpoint
-    only gives the place: as many epochs lie behind as in the training before, whatever an epoch's steps are
-    now.
+    Lightning would restore the checkpoint's, made for another length or other rates. Here a checkpoint only
+    gives the position, in epochs, however many steps an epoch has now.
 
     Args:
         made: timm's.
-        per_epoch: optimizer steps of an epoch; None for a training that a number of steps ends, not epochs.
+        per_epoch: optimizer steps of an epoch; None for a training whose length is given in steps.
     """
 
     def __init__(self, made: Any, per_epoch: int | None) -> None:
@@ -173,43 +180,43 @@ class Schedule:
             for group in self.optimizer.param_groups
         ]
         self._ahead = 0  # of the optimizer's steps, where an epoch had more or fewer of them
-        self._noted: dict[str, Any] | None = None
+        self._saved: dict[str, Any] | None = None
 
     def step(self, *_: Any) -> None:
-        """Only steps are counted."""
+        """Does nothing: the schedule follows optimizer steps."""
 
     def step_update(self, num_updates: int) -> None:
-        """Set the rates that follow on an optimizer step."""
+        """Set the learning rates after an optimizer step."""
         self.made.step_update(num_updates=num_updates + self._ahead)
 
     def state_dict(self) -> dict[str, Any]:
-        """The place, not the rates."""
+        """The position, without the rates."""
         return {"ahead": self._ahead, "per_epoch": self.per_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the place; the optimizer's options, restored before, are this recipe's again."""
-        self._noted = state_dict
+        """Take the position, and give the optimizer, restored before, this recipe's options again."""
+        self._saved = state_dict
         for group, options in zip(self.optimizer.param_groups, self._options, strict=True):
             group.update(options)
 
     def resume(self, step: int, epochs: int, batches: int, accumulated: int) -> None:
-        """Set the rates of a training that is resumed; without a checkpoint nothing happens.
+        """Set the rates of a resumed training; without a checkpoint nothing happens.
 
         Args:
             step: optimizer steps so far.
-            epochs: whole epochs so far.
-            batches: those of the epoch that has begun.
-            accumulated: batches of a step.
+            epochs: finished epochs.
+            batches: of the unfinished epoch.
+            accumulated: batches per step.
         """
-        if self._noted is None or step == 0:
+        if self._saved is None or step == 0:
             return
         if self.per_epoch is None:
             self._ahead = 0
-        elif self._noted.get("per_epoch") == self.per_epoch:
-            self._ahead = self._noted["ahead"]
+        elif self._saved.get("per_epoch") == self.per_epoch:
+            self._ahead = self._saved["ahead"]
         else:
             self._ahead = epochs * self.per_epoch + -(-batches // accumulated) - step
-        self._noted = None
+        self._saved = None
         self.step_update(step)
 
 
@@ -219,14 +226,14 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     for module in model.modules():
         if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.modules.batchnorm._NormBase):
             spared |= {id(parameter) for parameter in module.parameters()}
-        elif isinstance(module, FocalTransformer):
+            continue
+        tables = {"relative_position_bias_table", "absolute_pos_embed"}
+        focal = isinstance(module, FocalTransformer)
+        if focal:
             tables = module.no_weight_decay()
-            spared |= {id(p) for name, p in module.named_parameters() if name in tables}
-        else:
-            tables = {"relative_position_bias_table", "absolute_pos_embed"}
-            spared |= {id(p) for name, p in module.named_parameters(recurse=False) if name in tables}
-    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        spared |= {id(p) for name, p in module.named_parameters(recurse=focal) if name in tables}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
-        {"params": [p for p in learned if id(p) not in spared], "weight_decay": weight_decay},
-        {"params": [p for p in learned if id(p) in spared], "weight_decay": 0.0},
+        {"params": [p for p in trained if id(p) not in spared], "weight_decay": weight_decay},
+        {"params": [p for p in trained if id(p) in spared], "weight_decay": 0.0},
     ]

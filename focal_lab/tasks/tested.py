@@ -1,4 +1,4 @@
-"""Which images a test has evaluated: counted as they come, and named by the data module."""
+"""Which images a test evaluated: counted as they come, and described by the data module."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,44 +17,40 @@ from focal_lab.tasks.class_names import Classes
 
 
 class CountTested(Callback):
-    """Counts the images of a test over all processes; those that were left out, or filled up, do not count.
+    """Counts the images of a test over all processes, without padding and unreadable ones.
 
     Attributes:
-        count: how many different ones were evaluated, None before. Images without an `image_id` count as
-            often as they come.
+        count: how many different images were evaluated, None before. Images without an `image_id` count each
+            time they come.
     """
 
     def __init__(self) -> None:
         self.count: int | None = None
-        self._judged: list[Tensor] = []
+        self._counts: list[Tensor] = []
         self._ids: list[Tensor] = []
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.count, self._judged, self._ids = None, [], []
+        self.count, self._counts, self._ids = None, [], []
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        truths = batch[1] if isinstance(batch, list | tuple) and len(batch) > 1 else None
-        if isinstance(truths, Tensor):
-            self._judged.append((truths >= 0).sum())  # no waiting for the device
-        elif isinstance(truths, list) and all(isinstance(one, dict) and "image_id" in one for one in truths):
-            self._ids += [one["image_id"].reshape(1) for one in truths]
+        targets = batch[1] if isinstance(batch, list | tuple) and len(batch) > 1 else None
+        if isinstance(targets, Tensor):
+            self._counts.append((targets >= 0).sum())  # without synchronising with the device
+        elif isinstance(targets, list) and all(
+            isinstance(one, dict) and "image_id" in one for one in targets
+        ):
+            self._ids += [one["image_id"].reshape(1) for one in targets]
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        judged = int(torch.stack(self._judged).sum()) if self._judged else 0
+        count = int(torch.stack(self._counts).sum()) if self._counts else 0
         ids = torch.cat(self._ids).tolist() if self._ids else []
-        found: list[Any] = [(judged, ids)] * trainer.world_size
+        found: list[Any] = [(count, ids)] * trainer.world_size
         if trainer.world_size > 1 and dist.is_available() and dist.is_initialized():
-            dist.all_gather_object(found, (judged, ids))
+            dist.all_gather_object(found, (count, ids))
         total = sum(count for count, _ in found) + len({one for _, part in found for one in part})
-        self._judged, self._ids = [], []
+        self._counts, self._ids = [], []
         self.count = total or None
         listed = _length(trainer)
         if listed is not None and total > listed:
@@ -65,43 +61,41 @@ class CountTested(Callback):
 
 
 def refuse_repeated(ids: Sequence[Tensor], split: str) -> None:
-    """Images count once by their `image_id`; those that share one would be left out.
+    """Check that images have different `image_id`s: those that share one would count once.
 
     Args:
-        ids: what this process has evaluated. (Of a sampler that repeats images each process gets another.)
+        ids: of this process's images. (A sampler that repeats images gives each process other ones.)
         split: val or test.
 
     Raises:
-        UserError: two have the same.
+        UserError: two images have the same.
     """
     numbers = torch.cat(list(ids)).tolist() if ids else []
-    often = Counter(numbers)
-    if len(often) < len(numbers):
-        number = next(number for number in numbers if often[number] > 1)
+    ((number, count),) = Counter(numbers).most_common(1) or ((0, 0),)
+    if count > 1:
         raise UserError(
-            f"{often[number]} images of {split} have the image_id {number}, and only one of them would count "
+            f"{count} images of {split} have the image_id {number}, and only one of them would count "
             "(give each image its own number)",
             key="data",
         )
 
 
 def describe_test_set(trainer: Trainer, data: Any, count: int | None) -> dict[str, Any]:
-    """What a result says of the images that it was tested on.
+    """What a result records about the images it was tested on.
 
     Args:
         trainer: has run the test.
-        data: its data module. `test_images()` gives name and labels of each image; one of the user's own may
-            have none.
+        data: its data module; `test_images()`, if it has that method, gives name and labels of each image.
         count: how many images were evaluated.
 
     Returns:
         `count`, and the digests of `focal_lab.data.test_set`, as far as they are known.
     """
     found: dict[str, Any] = {} if count is None else {"count": count}
-    classes = Classes.of(data).names
     images = getattr(data, "test_images", None)
-    listed = islice(images(), _looked_at(trainer)) if images is not None else ()
-    known = digests(((str(name), str(label)) for name, label in listed), [str(name) for name in classes])
+    listed = islice(images(), _evaluated(trainer)) if images is not None else ()
+    names = [str(name) for name in Classes.of(data).names]
+    known = digests(((str(name), str(label)) for name, label in listed), names)
     if images is None:
         known = {key: value for key, value in known.items() if key.startswith("class")}
     return found | known
@@ -115,8 +109,8 @@ def _length(trainer: Trainer) -> int | None:
         return None
 
 
-def _looked_at(trainer: Trainer) -> int | None:
-    """How many images the test has taken from the beginning of its list; None for all."""
+def _evaluated(trainer: Trainer) -> int | None:
+    """How many images from the start of its list the test evaluated; None for all."""
     batches = trainer.num_test_batches
     loader: Any = trainer.test_dataloaders
     size = getattr(loader, "batch_size", None)

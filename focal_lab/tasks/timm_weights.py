@@ -1,7 +1,7 @@
-"""Weights from a file for any of timm's models, every one of them or none.
+"""Loads weights from a file into any timm model, completely or not at all.
 
-timm loads into the whole network and wraps that for its maps (`features_only`) afterwards. Here timm calls us
-at that moment, so that names, original formats and position tables are what they are for a classifier.
+timm loads into the whole network before wrapping it for its maps (`features_only`). It calls us at that
+moment, so that names, original formats and position tables are those of a classifier.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,20 +12,17 @@ from timm.models import _builder, adapt_input_conv
 from timm.models._input import get_model_traits
 from torch import Tensor, nn
 
-# what training scripts, DDP and torch.compile put before a network's names
+from focal_lab.tasks.weights_file import first_few
+
+# prefixes of training scripts, DDP and torch.compile
 _WRAPPERS = ("model.", "module.", "_orig_mod.")
-_NAMED = 3
 
 Filter = Callable[..., dict[str, Tensor]]
 
 
 @contextmanager
 def loading(load: Callable[..., None]) -> Iterator[None]:
-    """Within it timm lets `load` fill each network that is made with pretrained=True.
-
-    Args:
-        load: gets the whole network and, by name, what timm's `load_pretrained` gets.
-    """
+    """Let `load` replace timm's `load_pretrained`, whose arguments it gets, within the context."""
     before = _builder.load_pretrained
     _builder.load_pretrained = load
     try:
@@ -42,28 +39,28 @@ def load_whole(
     in_chans: int,
     headless: bool,
 ) -> list[str]:
-    """Load weights by name; what had to be changed or left as initialised, for a warning.
+    """Load weights by name; returns what was changed or left as initialised, for a warning.
 
     Args:
-        model: a network of timm's.
-        weights: by any names that it or its original code gives them, behind a common prefix.
-        translate: timm's filter of this network; None for none.
+        model: a timm network.
+        weights: by the names of the network or its original code, with any common prefix.
+        translate: timm's filter of this network, if there is one.
         in_chans: channels of the network's images.
-        headless: whether the classifier is not used.
+        headless: whether the classifier is unused.
 
     Raises:
-        ValueError: a weight is missing, too many or of another shape, the classifier's excepted.
+        ValueError: a weight other than the classifier's is missing, unexpected or of another shape.
     """
     own = model.state_dict()
     state = _without_prefix(weights, own)
     if translate is not None:
         try:
             state = dict(translate(state, model))
-        except TypeError:  # an older one knows no model
+        except TypeError:  # older ones do not take the model
             state = dict(translate(state))
     notes = _adapt_input(model, state, in_chans)
     heads = _names(model, "classifier")
-    headless = headless or not any(_belongs(name, heads) for name in own)  # some are made for maps alone
+    headless = headless or not any(_belongs(name, heads) for name in own)  # some are built for maps only
     for head in heads:
         fresh = [name for name in own if _belongs(name, (head,))]
         if any(name not in state or state[name].shape != own[name].shape for name in fresh):
@@ -80,7 +77,7 @@ def load_whole(
         dropped = dict.fromkeys(name.partition(".")[0] for name in beyond if not _belongs(name, heads))
         if dropped:
             notes.append(f"{', '.join(dropped)} dropped (the model ends before it)")
-        # what a classifier stands in may be there without it, such as a norm
+        # parts around a classifier may exist without it, such as a norm
         beyond += [name for name in state if _belongs(name, heads) and name not in own]
         state = {name: value for name, value in state.items() if name not in beyond}
     _check(state, own)
@@ -93,7 +90,7 @@ def _belongs(name: str, modules: tuple[str, ...]) -> bool:
 
 
 def _without_prefix(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The network's weights alone, under its own names."""
+    """The network's weights under its own names."""
     anchor = next(iter(own))
     prefixes = [name.removesuffix(anchor) for name in weights if f".{name}".endswith(f".{anchor}")]
     prefix = min(prefixes, key=len, default=None)
@@ -112,7 +109,7 @@ def _adapt_input(model: nn.Module, state: dict[str, Tensor], channels: int) -> l
         if weight is None or weight.ndim != 4:
             continue
         needed = model.get_parameter(f"{name}.weight").shape
-        theirs, rest = divmod(weight.shape[1] * channels, needed[1])  # some stems fold space into channels
+        theirs, rest = divmod(weight.shape[1] * channels, needed[1])  # some stems fold pixels into channels
         if theirs != channels and not rest and weight.shape[0] == needed[0]:
             state[f"{name}.weight"] = adapt_input_conv(channels, weight, theirs)
             notes.append(f"{name} converted from {theirs} to {channels} channels")
@@ -120,7 +117,7 @@ def _adapt_input(model: nn.Module, state: dict[str, Tensor], channels: int) -> l
 
 
 def _names(model: Any, part: str) -> tuple[str, ...]:
-    """What timm calls a part of a network, such as its classifiers."""
+    """timm's names of a part of a network, such as its classifiers."""
     names = get_model_traits(model).get(part, model.pretrained_cfg.get(part)) or ()
     return (names,) if isinstance(names, str) else tuple(names)
 
@@ -135,13 +132,10 @@ def _check(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     faults = []
     for word, names in (("lacks", own.keys() - state.keys()), ("has also", state.keys() - own.keys())):
         if names:
-            ordered = [name for name in (*own, *state) if name in names]
-            more = f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else ""
-            faults.append(f"{word} {', '.join(ordered[:_NAMED])}{more}")
+            faults.append(f"{word} {first_few([name for name in (*own, *state) if name in names])}")
     for name in own.keys() & state.keys():
         if own[name].shape != state[name].shape:
             theirs, ours = tuple(state[name].shape), tuple(own[name].shape)
             faults.append(f"{name} has the shape {theirs} there and {ours} here")
     if faults:
-        left = len(faults) - _NAMED
-        raise ValueError("; ".join(faults[:_NAMED]) + (f" and {left} more" if left > 0 else ""))
+        raise ValueError(first_few(faults, "; "))

@@ -124,7 +124,7 @@ def _convert(arguments: argparse.Namespace, source: Path, target: Path) -> tuple
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    from focal_lab.training.checkpoints.read import read_weights
+    from focal_lab.tasks.weights_file import read_weights
 
     weights = read_weights(source)
     classes = _classes(weights) if arguments.num_classes is None else arguments.num_classes

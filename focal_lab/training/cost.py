@@ -1,4 +1,4 @@
-"""What a configuration costs, without building its weights: parameters and multiply-accumulates."""
+"""Parameters and multiply-accumulates of a configuration, without allocating its weights."""
 
 import inspect
 from collections.abc import Mapping
@@ -13,18 +13,12 @@ from focal_lab.tasks.base import Task
 from focal_lab.tasks.class_count import check_count, fill_in
 from focal_lab.tasks.evaluation_size import EvaluationSize, evaluation_size
 from focal_lab.training.cli import check_config
-from focal_lab.training.dotted_path import find_class as find_class
+from focal_lab.utils.lazy_imports import find_class
 
 
 @dataclass(frozen=True)
 class Counted:
-    """What was counted of a configuration's network.
-
-    Attributes:
-        params: learned numbers.
-        gmacs: billions of multiply-accumulates for one input of the size at which it is evaluated.
-        evaluated: that size.
-    """
+    """Trained parameters, billions of multiply-accumulates for one input, and the size of that input."""
 
     params: int
     gmacs: float
@@ -32,13 +26,10 @@ class Counted:
 
 
 def count_config(config: Mapping[str, Any]) -> Counted:
-    """Check a run's configuration and count its model at the size at which it is evaluated.
-
-    Args:
-        config: LightningCLI configuration of a run.
+    """Check a run's LightningCLI configuration and count its model at the size at which it is evaluated.
 
     Raises:
-        UserError: a key or value that the classes do not take, or a backbone that cannot be built.
+        UserError: a key or value that the classes do not accept, or a backbone that cannot be built.
     """
     parsed = check_config(config)
     module = _unweighted(parsed)
@@ -51,7 +42,7 @@ def build_unweighted(config: Mapping[str, Any]) -> Any:
     """Check a run's configuration and build its task on the meta device, where weights take no memory.
 
     Raises:
-        UserError: a key or value that the classes do not take, or a backbone that cannot be built.
+        UserError: a key or value that the classes do not accept, or a backbone that cannot be built.
     """
     return _unweighted(check_config(config))
 
@@ -64,21 +55,19 @@ def _unweighted(parsed: Mapping[str, Any]) -> Any:
         built = find_class(model["class_path"])(**init_args)
     data = find_class(parsed["data"]["class_path"]) if parsed.get("data") else None
     if isinstance(built, Task) and isinstance(getattr(data, "num_classes", None), int):
-        check_count(
-            built.hparams["num_classes"], data
-        )  # such data have the same classes whatever their options
+        check_count(built.hparams["num_classes"], data)  # the same classes whatever the data's options
     return built
 
 
 def configured_size(module: Task, data: Mapping[str, Any]) -> EvaluationSize:
-    """At what size a configuration evaluates.
+    """The size at which a configuration evaluates.
 
     Args:
         module: the configuration's task.
         data: the part `data` of a parsed LightningCLI configuration.
 
     Raises:
-        UserError: the data neither says its images' size nor has images to look at.
+        UserError: the data neither gives its images' size nor has images to measure.
     """
     kind = find_class(data["class_path"])
     arguments = {**(data.get("init_args") or {}), **(data.get("dict_kwargs") or {})}
@@ -86,12 +75,12 @@ def configured_size(module: Task, data: Mapping[str, Any]) -> EvaluationSize:
         return evaluation_size(module, kind(**arguments))
     size = arguments.get("image_size") or _default_size(kind)
     if size is None:
-        raise UserError(f"{data['class_path']} does not say its image_size", key="data.init_args.image_size")
+        raise UserError(f"{data['class_path']} has no image_size", key="data.init_args.image_size")
     return EvaluationSize(module.network_size(image_size(size)), "options")
 
 
 def _default_size(kind: Any) -> Any:
-    """The default of the option `image_size`; a class may leave to its base what it does not name."""
+    """The default of the option `image_size`, of the class or the first base that has the option."""
     found = (inspect.signature(base).parameters.get("image_size") for base in inspect.getmro(kind)[:-1])
     parameter = next((one for one in found if one is not None), None)
     return None if parameter is None or parameter.default is parameter.empty else parameter.default

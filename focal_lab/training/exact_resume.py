@@ -1,8 +1,7 @@
-"""A training resumed from any checkpoint draws and sees what the undisturbed one would have.
+"""Exact resume: a training resumed from any checkpoint draws and sees what the uninterrupted one would have.
 
-Lightning restores weights, optimizer, schedule and counters, but begins the data of an interrupted epoch
-anew (PITFALLS) and knows nothing of random numbers. Here are the missing parts. They lean on Lightning's
-loops as they are in 2.6.
+Lightning restores weights, optimizer, schedule and counters, but restarts the data of an interrupted epoch
+(PITFALLS) and does not save random states. The missing parts depend on Lightning's loops as of 2.6.
 """
 
 import random
@@ -17,21 +16,21 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from focal_lab.tasks.base import Task
 from focal_lab.training.callbacks import reseed
-from focal_lab.training.resumed_options import MID_EPOCH, changes
+from focal_lab.training.resumed_options import MID_EPOCH, STEP, apply_options, changes, trainer_options
 
 _VAL_PROGRESS = "epoch_loop.val_loop.batch_progress"
 
 
 class ExactResume(Callback):
-    """Makes every epoch's data anew from (seed, epoch), and finds the place in an interrupted epoch again.
+    """Derives every epoch's data from (seed, epoch), and restores the position in an interrupted epoch.
 
-    Goes behind ReseedEachEpoch of the same seed. A loader's processes are replaced at every epoch, even
-    persistent ones: their random numbers would tell of the epochs before.
+    Must follow ReseedEachEpoch of the same seed. Loader processes are replaced at every epoch, even
+    persistent ones, whose random states depend on earlier epochs.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._epoch_data: dict[str, Any] = {}  # the data module as it was when the epoch's iterator was made
+        self._epoch_data: dict[str, Any] = {}  # the data module's state when the epoch's iterator was made
         self._validation_rng: dict[str, Any] | None = None
         self._resumed: dict[str, Any] | None = None
 
@@ -43,17 +42,24 @@ class ExactResume(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Lightning has restored the data module by now, and makes the first iterator later."""
-        if trainer.state.fn == TrainerFn.FITTING:
-            self._epoch_data, self._resumed = _data_state(trainer), checkpoint.get(MID_EPOCH)
-            if not isinstance(pl_module, Task):  # which applies what is given
-                _warn_of_what_is_kept(checkpoint, trainer, pl_module)
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        self._epoch_data, self._resumed = _data_state(trainer), checkpoint.get(MID_EPOCH)
+        data = getattr(trainer, "datamodule", None)
+        changed = changes(checkpoint, pl_module, data, trainer_options(trainer))
+        if isinstance(pl_module, Task):
+            apply_options(checkpoint, pl_module, trainer, changed)
+        elif changed:
+            rank_zero_warn(
+                f"--ckpt_path: {', '.join(changed)}: optimizer and schedule keep the checkpoint's options"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loop = trainer.fit_loop
         if loop.restarted_on_epoch_end:
-            _begin_next_epoch(trainer)
+            _start_next_epoch(trainer)
         elif loop.restarted_mid_epoch and self._resumed is not None:
-            self._find_place(trainer, self._resumed)
+            self._restore_position(trainer, self._resumed)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loop = trainer.fit_loop
@@ -69,22 +75,23 @@ class ExactResume(Callback):
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         if self._resumed is not None and self._resumed["validating"]:
-            # the same validation once more: its loader has drawn already
-            _set_rng_state_of(trainer, self._resumed["rng"])
+            # the same validation again: its loader has drawn already
+            _restore_rng(trainer, self._resumed["rng"])
             self._resumed = None
             total: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total
             total.ready = total.started = total.completed  # see `_as_if_in_first_step`
-        self._validation_rng = _rng_state()
+        self._validation_rng = rng_state()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Say where in the epoch it is; at an epoch's end there is nothing to say."""
+        """Save the trainer's options, and the position in the epoch, unless the epoch has ended."""
+        checkpoint[STEP] = trainer_options(trainer)
         epochs: Any = trainer.fit_loop.epoch_progress.current
         if trainer.state.fn != TrainerFn.FITTING or epochs.processed == epochs.ready:
             return
         done: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-        rng = _rng_state()
+        rng = rng_state()
         batches = trainer.fit_loop.epoch_loop.val_loop.batch_progress
         validating = trainer.validating and batches.current.completed < batches.current.ready
         if validating:
@@ -93,19 +100,19 @@ class ExactResume(Callback):
             _as_if_in_first_step(checkpoint["loops"]["fit_loop"][_VAL_PROGRESS])
         checkpoint[MID_EPOCH] = {
             "data": self._epoch_data,
-            "rng": _from_all(trainer, rng),
+            "rng": _gather(trainer, rng),
             "validating": validating,
             "ended": done.ready >= trainer.num_training_batches,
         }
 
-    def _find_place(self, trainer: Trainer, resumed: dict[str, Any]) -> None:
+    def _restore_position(self, trainer: Trainer, resumed: dict[str, Any]) -> None:
         loop = trainer.fit_loop
         done: Any = loop.epoch_loop.batch_progress.current
-        if resumed.get("ended") and done.ready < trainer.num_training_batches:  # of a smaller size
+        if resumed.get("ended") and done.ready < trainer.num_training_batches:  # with another batch size
             done.ready = done.started = done.processed = done.completed = int(trainer.num_training_batches)
         batches_done = done.ready
         if batches_done >= trainer.num_training_batches:
-            # only validation is missing: the next epoch's order follows on this one's
+            # only validation is missing: the next epoch's order follows from this one's
             _restore_data(trainer, self._epoch_data)
         else:
             reseed(self.seed, trainer)
@@ -113,7 +120,7 @@ class ExactResume(Callback):
             batches: Any = loop._data_fetcher
             for _ in range(batches_done):  # Lightning counts them itself
                 next(batches.iterator)
-        _set_rng_state_of(trainer, resumed["rng"])
+        _restore_rng(trainer, resumed["rng"])
 
     def _make_iterator(self, trainer: Trainer, data: dict[str, Any]) -> None:
         loop = trainer.fit_loop
@@ -128,20 +135,11 @@ class ExactResume(Callback):
         iter(loop._data_fetcher)
 
 
-def _warn_of_what_is_kept(checkpoint: dict[str, Any], trainer: Trainer, module: LightningModule) -> None:
-    data = getattr(trainer, "datamodule", None)
-    changed = changes(checkpoint, module, data, {})
-    if changed:
-        rank_zero_warn(
-            f"--ckpt_path: {', '.join(changed)}: the optimizer and its schedule keep the checkpoint's options"
-        )
+def _start_next_epoch(trainer: Trainer) -> None:
+    """Continue after an epoch's end.
 
-
-def _begin_next_epoch(trainer: Trainer) -> None:
-    """Go on behind an epoch's end.
-
-    With `max_steps` Lightning takes such a checkpoint for an interrupted epoch, ends that once more and
-    counts it twice.
+    With `max_steps` Lightning mistakes such a checkpoint for an interrupted epoch, ends it again and counts
+    it twice.
     """
     loop = trainer.fit_loop
     loop.epoch_progress.increment_completed()
@@ -152,15 +150,11 @@ def _begin_next_epoch(trainer: Trainer) -> None:
 
 
 def _as_if_in_first_step(progress: dict[str, Any]) -> None:
-    """What Lightning takes for a validation to be run again: inside a step; here before it, in its first."""
+    """Make Lightning run the validation again, which it does only for one interrupted within a step."""
     total = progress["total"]["ready"] - progress["current"]["ready"]
     for name, before in {"total": total, "current": 0}.items():
-        progress[name] = {
-            "ready": before + 1,
-            "started": before + 1,
-            "processed": before,
-            "completed": before,
-        }
+        counts = dict.fromkeys(("processed", "completed"), before)
+        progress[name] = {"ready": before + 1, "started": before + 1} | counts
     progress["is_last_batch"] = False
 
 
@@ -174,7 +168,8 @@ def _restore_data(trainer: Trainer, state: dict[str, Any]) -> None:
         trainer.datamodule.load_state_dict(state)  # type: ignore[attr-defined]
 
 
-def _from_all(trainer: Trainer, value: dict[str, Any]) -> list[Any]:
+def _gather(trainer: Trainer, value: dict[str, Any]) -> list[Any]:
+    """The values of all processes."""
     if trainer.world_size == 1:
         return [value]
     values: list[Any] = [None] * trainer.world_size
@@ -182,8 +177,8 @@ def _from_all(trainer: Trainer, value: dict[str, Any]) -> list[Any]:
     return values
 
 
-def _rng_state() -> dict[str, Any]:
-    """All that is drawn from, as plain values and tensors: checkpoints are read with `weights_only`."""
+def rng_state() -> dict[str, Any]:
+    """All random states as plain values and tensors, because checkpoints are read with `weights_only`."""
     version, numbers, gauss = random.getstate()
     name, keys, *rest = np.random.get_state(legacy=True)
     return {
@@ -194,13 +189,14 @@ def _rng_state() -> dict[str, Any]:
     }
 
 
-def _set_rng_state_of(trainer: Trainer, states: list[dict[str, Any]]) -> None:
-    """This process's state among those of all; with another number of processes nothing can be exact."""
+def _restore_rng(trainer: Trainer, states: list[dict[str, Any]]) -> None:
+    """Restore this process's state; with another number of processes no resume is exact."""
     if len(states) == trainer.world_size:
-        _set_rng_state(states[trainer.global_rank])
+        set_rng_state(states[trainer.global_rank])
 
 
-def _set_rng_state(state: dict[str, Any]) -> None:
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Restore what `rng_state` returned."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, *rest = state["numpy"]

@@ -1,7 +1,6 @@
-"""Keeps the curves of a training, whatever interrupts it."""
+"""The callback that writes a training's curves."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +8,16 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from focal_lab.training.callbacks import highest_lr, loss_of
 from focal_lab.training.history_file import Point, write_history
 
 
 class History(Callback):
-    """Writes `history.json` after every validation.
+    """Writes `history.json` to `folder` after every validation.
 
-    The points are part of every checkpoint: a training that goes on from one goes on with its curves. It
-    must come before the callbacks that write checkpoints. The loss is summed up on its device; nothing waits
-    for it before the end of an epoch.
-
-    Args:
-        folder: the run's.
+    The points are in every checkpoint, so that a resumed training continues its curves; it must precede the
+    callbacks that write checkpoints. The loss is summed on its device, without synchronising before the end
+    of an epoch.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,21 +29,19 @@ class History(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Sum up the loss."""
-        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if isinstance(loss, Tensor):
+        loss = loss_of(outputs)
+        if loss is not None:
             exact = torch.float32 if loss.device.type == "mps" else torch.float64
             self._losses = self._losses + loss.detach().to(exact)
             self._count += 1
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """One more point."""
         if trainer.sanity_checking:
             return
         values = {"train/loss": float(self._losses) / self._count} if self._count else {}
         values |= {name: float(value) for name, value in trainer.callback_metrics.items() if "val/" in name}
         if trainer.optimizers:
-            values["lr"] = float(max(group["lr"] for group in trainer.optimizers[0].param_groups))
+            values["lr"] = highest_lr(trainer)
         self._losses, self._count = 0.0, 0
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         batches = trainer.num_training_batches
@@ -56,11 +51,9 @@ class History(Callback):
             write_history(self.folder, self.points)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers, as checkpoints want them."""
         points = [[point.epoch, point.step, point.values] for point in self.points]
         return {"points": points, "losses": float(self._losses), "count": self._count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
         self.points = [Point(epoch, step, dict(values)) for epoch, step, values in state_dict["points"]]
         self._losses, self._count = state_dict["losses"], state_dict["count"]

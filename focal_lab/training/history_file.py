@@ -1,4 +1,4 @@
-"""The curves of a run: `history.json`, one point a validation. Standard library only: reports read it."""
+"""`history.json`: a run's curves, one point per validation. Standard library only: reports read it."""
 
 import json
 import math
@@ -14,13 +14,13 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Point:
-    """What was known after a validation.
+    """The state after a validation.
 
     Attributes:
-        epoch: epochs trained so far; a fraction where validation comes more often.
+        epoch: epochs trained so far; a fraction where validation is more frequent.
         step: optimizer steps so far.
-        values: `train/loss` (mean since the point before), `lr`, and what validation logged (`val/top1`);
-            what was no finite number is not there.
+        values: `train/loss` (mean since the previous point), `lr` and the validation's metrics (`val/top1`);
+            without those that are not finite.
     """
 
     epoch: float
@@ -29,7 +29,7 @@ class Point:
 
 
 def write_history(folder: Path, points: Sequence[Point]) -> None:
-    """Write all points so that a reader sees all of them or what was there before.
+    """Replace the file atomically.
 
     Raises:
         OSError: the disk is full or the folder is not writable.
@@ -40,7 +40,7 @@ def write_history(folder: Path, points: Sequence[Point]) -> None:
 
 
 def read_history(folder: Path) -> list[Point]:
-    """The points of a run, in order; none where there is no such file, or none that can be read."""
+    """The points of a run, in order; none if there is no readable file."""
     try:
         raw = json.loads((folder / HISTORY_FILE).read_text(encoding="utf-8"))
         points = raw["points"] if raw["schema"] == SCHEMA else []

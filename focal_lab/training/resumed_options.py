@@ -1,23 +1,25 @@
-"""What a resumed training is given otherwise than its checkpoint has it: named, and applied.
+"""Options of a resumed training that differ from its checkpoint's: reported, and applied.
 
-The configuration counts as it is given now. Lightning would restore the optimizer's hyperparameters and the
-schedule with their state, and with them the rates of a training of another length.
+The configuration given now applies. Lightning would restore the optimizer's hyperparameters and the schedule
+with their state, and with them the learning rates of a training of another length.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from focal_lab.data.option_names import current_options
 from focal_lab.errors import UserError
+from focal_lab.tasks.base import Task
 from focal_lab.tasks.optimizer import Recipe
 from focal_lab.training.callbacks import ReseedEachEpoch
 
-STEP = "focal_lab_step"  # the trainer's options in a checkpoint
-MID_EPOCH = "focal_lab_mid_epoch"  # the place in an epoch that had not ended (`resumption`)
+STEP = "focal_lab_step"  # key of the trainer's options in a checkpoint
+MID_EPOCH = "focal_lab_mid_epoch"  # key of the position in an unfinished epoch (`resumption`)
 _OF_TRAINER = (
     "accumulate_grad_batches",
     "gradient_clip_algorithm",
@@ -27,51 +29,71 @@ _OF_TRAINER = (
     "max_steps",
     "precision",
 )
-# where the weights come from and how fast data are loaded change nothing of a training that is resumed
+# the source of the initial weights and the loading speed do not affect a resumed training
 _WITHOUT_EFFECT = {"model.backbone_checkpoint", "data.num_workers", "data.download"}
 
 
-def trainer_options(trainer: Any, batch_size: int | None) -> dict[str, Any]:
-    """The options that are in no hyperparameters, for a checkpoint."""
+def trainer_options(trainer: Any) -> dict[str, Any]:
+    """The options to save in a checkpoint that are not hyperparameters."""
+    seeds = [callback.seed for callback in trainer.callbacks if isinstance(callback, ReseedEachEpoch)]
     return {
-        "seed_everything": _seed(trainer),
-        "data.batch_size": batch_size,
+        "seed_everything": seeds[0] if seeds else None,
+        "data.batch_size": getattr(getattr(trainer, "datamodule", None), "batch_size", None),
         "devices": trainer.world_size,
         **{f"trainer.{name}": getattr(trainer, name) for name in _OF_TRAINER},
     }
 
 
 def changes(checkpoint: Mapping[str, Any], module: Any, data: Any, options: Mapping[str, Any]) -> list[str]:
-    """Each option that has another value than in the checkpoint, with both.
-
-    Args:
-        checkpoint: what Lightning loaded.
-        module: the model, with hyperparameters.
-        data: the data module; None for none.
-        options: the trainer's, of `trainer_options`.
-    """
+    """Each option of model, data or trainer whose value differs from the checkpoint's, with both values."""
     pairs = [(checkpoint.get(STEP, {}), dict(options))]
     for prefix, key, owner in (
         ("model", "hyper_parameters", module),
         ("data", "datamodule_hyper_parameters", data),
     ):
-        noted, given = checkpoint.get(key) or {}, dict(getattr(owner, "hparams", {}))
+        saved, given = checkpoint.get(key) or {}, dict(getattr(owner, "hparams", {}))
         if prefix == "data":
-            noted = current_options(noted, noted.get("_class_path"))
-        pairs.append((_named(prefix, noted), _named(prefix, given)))
-    found: dict[str, str] = {}
-    for before, now in pairs:
-        for name in now.keys() & before.keys() - _WITHOUT_EFFECT:
-            if plain(before[name]) != plain(now[name]):
-                found[name] = f"{name} was {before[name]} and is {now[name]}"
+            saved = current_options(saved, saved.get("_class_path"))
+        pairs.append((_named(prefix, saved), _named(prefix, given)))
+    found = {
+        name: f"{name} was {before[name]} and is {now[name]}"
+        for before, now in pairs
+        for name in now.keys() & before.keys() - _WITHOUT_EFFECT
+        if plain(before[name]) != plain(now[name])
+    }
     return [found[name] for name in sorted(found)]
 
 
-def check_what_is_left(checkpoint: Mapping[str, Any], trainer: Any) -> str | None:
-    """What to say of a training that has come to its end already; None while there is something to train.
+def apply_options(checkpoint: dict[str, Any], module: Task, trainer: Any, changed: Sequence[str]) -> None:
+    """Make a resumed training continue with the options it is given now.
+
+    Args:
+        checkpoint: as loaded by Lightning, which reads the rest of it afterwards.
+        module: the model.
+        trainer: its trainer.
+        changed: the options that differ from the checkpoint's, to report.
 
     Raises:
-        UserError: it went on for longer than the trainer is to.
+        UserError: the training cannot be resumed with these options.
+    """
+    finished = check_what_is_left(checkpoint, trainer)
+    if finished:
+        rank_zero_warn(f"--ckpt_path: {finished}")
+    elif changed:
+        rank_zero_warn(
+            f"--ckpt_path: {', '.join(changed)}: the training continues with the new values, and the "
+            "learning rates follow the new schedule"
+        )
+    check_position(checkpoint, trainer_options(trainer))
+    keep_patience(checkpoint, trainer)
+    regroup(checkpoint, module.recipe, module.model)
+
+
+def check_what_is_left(checkpoint: Mapping[str, Any], trainer: Any) -> str | None:
+    """A message for a training that is complete already; None while there is something to train.
+
+    Raises:
+        UserError: the checkpoint is from after the training's end.
     """
     progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
     finished = None
@@ -91,39 +113,39 @@ def check_what_is_left(checkpoint: Mapping[str, Any], trainer: Any) -> str | Non
     return finished
 
 
-def check_place(checkpoint: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Refuse to look for the place within an epoch among other batches.
+def check_position(checkpoint: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Refuse to resume within an epoch of other batches.
 
     Args:
-        checkpoint: what Lightning loaded.
-        options: the trainer's, of `trainer_options`.
+        checkpoint: as loaded by Lightning.
+        options: the trainer's, from `trainer_options`.
 
     Raises:
-        UserError: there are others.
+        UserError: a batch of all devices has another number of images.
     """
     before = checkpoint.get(STEP, {})
     if checkpoint.get(MID_EPOCH, {"ended": True}).get("ended") or "devices" not in before:
         return
-    was, now = ((made["devices"], made["data.batch_size"] or 1) for made in (before, options))
+    was, now = ((step["devices"], step["data.batch_size"] or 1) for step in (before, options))
     if was[0] * was[1] != now[0] * now[1]:
         raise UserError(
             f"was written within an epoch of batches of {was[0]} x {was[1]} images (devices x "
-            f"data.batch_size), and they are {now[0]} x {now[1]} now, among which its place is not found "
-            "(give the same, or the checkpoint of an epoch's end)",
+            f"data.batch_size); with {now[0]} x {now[1]} its position in the epoch is undefined (use the "
+            "same, or the checkpoint of an epoch's end)",
             key="--ckpt_path",
         )
 
 
 def regroup(checkpoint: dict[str, Any], recipe: Recipe, model: nn.Module) -> None:
-    """Renumber the optimizer's moments for a recipe that groups the weights otherwise, as layer decay does.
+    """Renumber the optimizer's moments for a recipe with other parameter groups, such as layer decay.
 
     Args:
-        checkpoint: what Lightning loaded; its optimizer's state is replaced.
+        checkpoint: as loaded by Lightning; its optimizer state is replaced.
         recipe: the new one.
-        model: whose weights these are.
+        model: the network.
 
     Raises:
-        UserError: the moments are not those of the model's weights.
+        UserError: the moments do not fit the model's weights.
     """
     states = checkpoint.get("optimizer_states") or []
     if len(states) != 1 or "param_groups" not in states[0]:
@@ -131,8 +153,8 @@ def regroup(checkpoint: dict[str, Any], recipe: Recipe, model: nn.Module) -> Non
     saved, new = states[0], recipe.optimizer(model, fused=False)
     if _sizes(saved["param_groups"]) == _sizes(new.param_groups):
         return
-    noted = checkpoint.get("hyper_parameters") or {}
-    same = {name: noted.get(name, getattr(recipe, name)) for name in ("layer_decay", "weight_decay")}
+    before = checkpoint.get("hyper_parameters") or {}
+    same = {name: before.get(name, getattr(recipe, name)) for name in ("layer_decay", "weight_decay")}
     old = replace(recipe, **same).optimizer(model, fused=False)
     if _sizes(saved["param_groups"]) != _sizes(old.param_groups):
         raise UserError("its optimizer's state does not fit the weights that are trained", key="--ckpt_path")
@@ -147,7 +169,7 @@ def regroup(checkpoint: dict[str, Any], recipe: Recipe, model: nn.Module) -> Non
 
 
 def keep_patience(checkpoint: Mapping[str, Any], trainer: Any) -> None:
-    """Lightning's EarlyStopping would take its patience from the checkpoint."""
+    """Keep the configured patience of EarlyStopping, which Lightning would take from the checkpoint."""
     for callback in trainer.callbacks:
         state = checkpoint.get("callbacks", {}).get(getattr(callback, "state_key", None))
         if isinstance(callback, EarlyStopping) and state:
@@ -155,16 +177,12 @@ def keep_patience(checkpoint: Mapping[str, Any], trainer: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Whatever is written in one way or another and means the same: tuples are lists, no options are none."""
+    """A value in one canonical form: tuples as lists, empty options as None."""
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, Mapping):
         return {name: plain(item) for name, item in value.items()} or None
     return value
-
-
-def _seed(trainer: Any) -> int | None:
-    return next((made.seed for made in trainer.callbacks if isinstance(made, ReseedEachEpoch)), None)
 
 
 def _named(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:

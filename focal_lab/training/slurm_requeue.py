@@ -1,7 +1,8 @@
-"""A job of SLURM that runs out of time is requeued, and goes on within the epoch as if nothing had been.
+"""Requeues a SLURM job before its time limit; the job resumes within the epoch, exactly.
 
-Lightning's own handler saves wherever the signal finds it: between the weights' step and their average's, or
-in other steps on other devices, which then wait for each other. Here all devices end the same batch first.
+Lightning's own handler saves wherever the signal finds it: between the step of the weights and that of their
+average, or at different steps on different devices, which then wait for each other. Here all devices finish
+the same batch first.
 """
 
 import os
@@ -19,11 +20,11 @@ from focal_lab.training.stop import STOP, StopOnWord
 
 
 class RequeueOnSignal(StopOnWord):
-    """Waits for the signal that SLURM sends before a job's time is over (`sbatch --signal=SIGUSR1@300`).
+    """Handles the signal that SLURM sends before a job's time limit (`sbatch --signal=SIGUSR1@300`).
 
-    Then it writes Lightning's checkpoint for that, `hpc_ckpt_N.ckpt` in the trainer's root folder, in place
-    of earlier ones, and asks SLURM to queue the job again. Where SLURM does not, the training goes on until
-    its time is over. Outside of SLURM nothing happens.
+    Writes Lightning's checkpoint for that, `hpc_ckpt_N.ckpt` in the trainer's root folder, in place of
+    earlier ones, and requeues the job. If that fails, the training continues until its time limit. Does
+    nothing outside SLURM.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,7 @@ class RequeueOnSignal(StopOnWord):
         self._before: tuple[int, Any] | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Be there before Lightning, which leaves a signal alone that somebody waits for."""
+        """Install the handler before Lightning does, which leaves a handled signal alone."""
         environment = trainer._accelerator_connector.cluster_environment
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             number = environment.requeue_signal
@@ -40,17 +41,15 @@ class RequeueOnSignal(StopOnWord):
             self._before = number, signal.signal(number, self._note)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the signal as it was."""
         if self._before is not None:
             signal.signal(*self._before)
             self._before = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The checkpoint of a stop stays: a job that is requeued without --ckpt_path begins from it."""
+        """Keep the checkpoint: a job requeued without --ckpt_path starts from it."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *arguments: Any) -> None:
-        """Outside of SLURM the devices need not ask each other."""
-        if self._before is not None:
+        if self._before is not None:  # outside SLURM the devices need not agree
             super().on_train_batch_end(trainer, pl_module, *arguments)
 
     def on_validation_batch_end(
@@ -62,7 +61,7 @@ class RequeueOnSignal(StopOnWord):
             self._save_and_raise(trainer)
 
     def on_test_batch_end(self, *_: Any, **__: Any) -> None:
-        """A test is short, and begun anew."""
+        """A test is short and simply restarted."""
 
     def _note(self, number: int, frame: Any) -> None:
         self._signalled = True
@@ -71,26 +70,25 @@ class RequeueOnSignal(StopOnWord):
         root = str(trainer.default_root_dir)
         path = trainer.strategy.broadcast(trainer._checkpoint_connector.hpc_save_path(root))
         trainer.save_checkpoint(path)
-        told = None
+        problem = None
         if trainer.is_global_zero:
             for older in Path(root).glob("hpc_ckpt_*.ckpt"):
                 if older != Path(path):
                     older.unlink()
-            told = _requeue()
-        told = trainer.strategy.broadcast(told)
-        if told is None:
-            rank_zero_info(f"SLURM will start this job again, from {path}")
+            problem = _requeue()
+        problem = trainer.strategy.broadcast(problem)
+        if problem is None:
+            rank_zero_info(f"SLURM will restart this job, from {path}")
             raise SystemExit(0)
-        rank_zero_warn(f"{path} is written, but the job is not queued again: {told}; the training goes on")
+        rank_zero_warn(f"{path} is written, but the job was not requeued: {problem}; the training continues")
         self._signalled, self._word, self._agreed = False, None, None
 
 
 def _requeue() -> str | None:
-    """Queue this job again; why that was not possible."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    """Requeue this job; the reason if that failed."""
     job = os.environ.get("SLURM_JOB_ID", "")
-    if array is not None:
-        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     command = shutil.which("scontrol")
     if command is None:
         return "there is no scontrol here"

@@ -1,4 +1,4 @@
-"""A training that is told to stop stops within a batch, and a later one goes on as if nothing had been."""
+"""Stops a training within a batch on request, so that a later one resumes exactly."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,46 +9,42 @@ from lightning import Callback, LightningModule, Trainer
 
 from focal_lab.training.checkpoints import LAST_CHECKPOINT, STOPPED_CHECKPOINT
 
-# the word after which a training is to go on one day; all others end it
+# the word after which a training may be resumed; all others end it
 STOP = "stop"
 
 
-class Stopped(Exception):  # noqa: N818  (nothing went wrong)
-    """The training ended because it was told to.
-
-    Attributes:
-        word: what it was told.
-    """
+class Stopped(Exception):  # noqa: N818  (not an error)
+    """The training was stopped by the request `word`."""
 
     def __init__(self, word: str) -> None:
-        super().__init__(f"told to {word}")
+        super().__init__(f"stopped by the request: {word}")
         self.word = word
 
 
 class StopOnWord(Callback):
-    """Asks at the end of every batch whether to stop, and raises Stopped.
+    """Asks after every batch whether to stop, and raises Stopped.
 
-    After `stop` a checkpoint is left from which the training goes on exactly (`resumption`), unless nothing
-    was trained yet or everything was. For that it waits for the end of gradient accumulation and, where
-    validation is due, for its first batch. Several processes agree every `log_every_n_steps` steps: they must
-    stop at the same one, and asking each other costs time.
+    After `stop` it leaves a checkpoint from which the training resumes exactly (`resumption`), unless nothing
+    or everything was trained. For that it waits for the end of gradient accumulation and, where validation is
+    due, for its first batch. Several processes agree every `log_every_n_steps` steps, because they must stop
+    at the same one and agreeing takes time.
 
     Args:
-        ask: answers None or the word; called at every batch.
+        ask: returns None or the word; called after every batch.
         folder: the run's.
     """
 
     def __init__(self, ask: Callable[[], str | None], folder: Path) -> None:
         self.ask, self.folder = ask, folder
-        self._word: str | None = None  # what this process heard
-        self._agreed: str | None = None  # what all processes know
+        self._word: str | None = None  # received by this process
+        self._agreed: str | None = None  # known to all processes
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The last epoch's checkpoint is written: that of a stop before it has had its use."""
-        if trainer.is_global_zero and _is_newer(
-            self.folder / LAST_CHECKPOINT, than=self.folder / STOPPED_CHECKPOINT
-        ):
-            (self.folder / STOPPED_CHECKPOINT).unlink(missing_ok=True)
+        """Remove the checkpoint of an earlier stop once the last epoch's is newer."""
+        last, stopped = self.folder / LAST_CHECKPOINT, self.folder / STOPPED_CHECKPOINT
+        there = trainer.is_global_zero and last.exists() and stopped.exists()
+        if there and last.stat().st_mtime_ns > stopped.stat().st_mtime_ns:
+            stopped.unlink()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -66,13 +62,7 @@ class StopOnWord(Callback):
             self._save_and_raise(trainer)
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         word = self._hear(trainer, batch_idx + 1)
         if word == STOP and not trainer.sanity_checking:
@@ -81,20 +71,14 @@ class StopOnWord(Callback):
             raise Stopped(word)
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         word = self._hear(trainer, batch_idx + 1)
         if word is not None:
             raise Stopped(word)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """In a validation Lightning ends only that loader's processes; the others would be waited for."""
+        """Shut down the training loader's processes, which Lightning does not do during validation."""
         trainer.fit_loop.teardown()
 
     def _hear(self, trainer: Trainer, step: int, *, may_agree: bool = True) -> str | None:
@@ -111,15 +95,8 @@ class StopOnWord(Callback):
         raise Stopped(STOP)
 
 
-def _is_newer(file: Path, *, than: Path) -> bool:
-    try:
-        return file.stat().st_mtime_ns > than.stat().st_mtime_ns
-    except FileNotFoundError:
-        return False
-
-
 def _agree(trainer: Trainer, word: str | None) -> str | None:
-    """The word that any process heard; to stop counts most, because it loses least."""
+    """The word that any process received; STOP wins, because it loses the least work."""
     if not trainer.strategy.reduce_boolean_decision(word is not None, all=False):
         return None
     words: list[str | None] = [None] * trainer.world_size

@@ -1,9 +1,8 @@
-"""The trainer's numbers that Lightning takes and stumbles over later, or takes for something else."""
+"""Checks the trainer's options that Lightning accepts and fails on later, or misinterprets."""
 
-import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pkgutil import resolve_name
 from typing import Any
 
@@ -13,60 +12,63 @@ from lightning_utilities.core.imports import RequirementCache
 
 from focal_lab.errors import UserError, one_of
 
-
-def _most(value: float) -> float:
-    """Of a count or a share: 1 is one batch, 1.0 is all of them."""
-    return math.inf if isinstance(value, int) else 1.0
-
-
-_SOME_BATCHES = "a share in (0.0, 1.0], or a number of batches of 1 or more"
-_BATCHES = "a share in [0.0, 1.0], or a number of batches of 0 or more"
-_COUNT = "0 or more"
-_ENDLESS = "0 or more, or -1 for no end"
-# A negative norm to clip to turns every gradient around: the loss rises, and nothing says why.
-_RULES: Mapping[str, tuple[Callable[[float], bool], str]] = {
-    "accumulate_grad_batches": (lambda value: value >= 1, "1 or more"),
-    "check_val_every_n_epoch": (lambda value: value >= 1, "1 or more, or null"),
-    "fast_dev_run": (lambda value: value >= 0, _COUNT),
-    "gradient_clip_val": (lambda value: value >= 0, "0 or more, or null"),
-    "limit_train_batches": (lambda value: 0 < value <= _most(value), _SOME_BATCHES),
-    "limit_val_batches": (lambda value: 0 <= value <= _most(value), _BATCHES),
-    "limit_test_batches": (lambda value: 0 <= value <= _most(value), _BATCHES),
-    "limit_predict_batches": (lambda value: 0 <= value <= _most(value), _BATCHES),
-    "log_every_n_steps": (lambda value: value >= 0, _COUNT),
-    "max_epochs": (lambda value: value >= -1, _ENDLESS),
-    "max_steps": (lambda value: value >= -1, _ENDLESS),
-    "min_epochs": (lambda value: value >= 0, _COUNT),
-    "min_steps": (lambda value: value >= 0, _COUNT),
-    "num_nodes": (lambda value: value >= 1, "1 or more"),
-    "num_sanity_val_steps": (lambda value: value >= -1, "0 or more, or -1 for all"),
-    "overfit_batches": (lambda value: 0 <= value <= _most(value), _BATCHES),
-    "reload_dataloaders_every_n_epochs": (lambda value: value >= 0, _COUNT),
-    "val_check_interval": (lambda value: 0 < value <= _most(value), _SOME_BATCHES),
+# The least value of each number. A negative norm to clip to would reverse every gradient, silently.
+_LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "fast_dev_run": 0,
+    "gradient_clip_val": 0,
+    "log_every_n_steps": 0,
+    "max_epochs": -1,
+    "max_steps": -1,
+    "min_epochs": 0,
+    "min_steps": 0,
+    "num_nodes": 1,
+    "num_sanity_val_steps": -1,
+    "reload_dataloaders_every_n_epochs": 0,
 }
-_PROFILERS = ("simple", "advanced", "pytorch", "xla")
-_CLIPPING = ("norm", "value")
+_MEANINGS = {
+    "check_val_every_n_epoch": ", or null",
+    "gradient_clip_val": ", or null",
+    "max_epochs": ", or -1 for no end",
+    "max_steps": ", or -1 for no end",
+    "num_sanity_val_steps": ", or -1 for all",
+}
+# Batches, 1, or a share of them, 1.0.
+_SOME_BATCHES = ("limit_train_batches", "val_check_interval")
+_BATCHES = ("limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches")
 _TIME = re.compile(r"\d+:\d\d:\d\d:\d\d")
 
 
 def check_trainer_options(options: Mapping[str, Any]) -> None:
-    """Refuse values before anything is built.
+    """Check values before anything is built.
 
     Args:
         options: the trainer's, as LightningCLI has parsed them.
 
     Raises:
-        UserError: a number is out of its range, or a word is not one that Lightning knows.
+        UserError: a number is out of range, or a word is unknown to Lightning.
     """
-    for name, (holds, rule) in _RULES.items():
-        value = options.get(name)
-        if isinstance(value, int | float) and not holds(value):
-            raise UserError(f"{value} is out of range (use {rule})", key=f"trainer.{name}")
+    numbers = {name: value for name, value in options.items() if isinstance(value, int | float)}
+    rules = {
+        name: (numbers.get(name, least) >= least, f"{max(least, 0)} or more{_MEANINGS.get(name, '')}")
+        for name, least in _LEAST.items()
+    }
+    for name in (*_SOME_BATCHES, *_BATCHES):
+        value, some = numbers.get(name, 1), name in _SOME_BATCHES
+        valid = (value > 0 if some else value >= 0) and (isinstance(value, int) or value <= 1)
+        rules[name] = (
+            valid,
+            f"a share in {'(' if some else '['}0.0, 1.0], or a number of batches of {some:d} or more",
+        )
+    for name, (valid, rule) in rules.items():
+        if not valid:
+            raise UserError(f"{numbers[name]} is out of range (use {rule})", key=f"trainer.{name}")
     _check_word(options, "strategy", ["auto", *StrategyRegistry.available_strategies()], "a strategy")
-    there = sorted({"auto", "gpu", *AcceleratorRegistry.available_accelerators()})
-    _check_word(options, "accelerator", there, "an accelerator")
-    _check_word(options, "profiler", _PROFILERS, "a profiler")
-    _check_word(options, "gradient_clip_algorithm", _CLIPPING, "a way to clip")
+    accelerators = sorted({"auto", "gpu", *AcceleratorRegistry.available_accelerators()})
+    _check_word(options, "accelerator", accelerators, "an accelerator")
+    _check_word(options, "profiler", ("simple", "advanced", "pytorch", "xla"), "a profiler")
+    _check_word(options, "gradient_clip_algorithm", ("norm", "value"), "a way to clip")
     time = options.get("max_time")
     if isinstance(time, str) and not _TIME.fullmatch(time.strip()):
         raise UserError(
@@ -78,11 +80,11 @@ def check_trainer_options(options: Mapping[str, Any]) -> None:
 
 
 def _check_installed(logger: str | None) -> None:
-    """A logger of Lightning's looks for the package that it needs only when it is built."""
+    """Lightning's loggers check for the package that they need only when they are built."""
     if logger is None:
         return
-    there = sys.modules[resolve_name(logger).__module__]
-    needed = [value for value in vars(there).values() if isinstance(value, RequirementCache)]
+    module = sys.modules[resolve_name(logger).__module__]
+    needed = [value for value in vars(module).values() if isinstance(value, RequirementCache)]
     if needed and not any(needed):
         raise UserError(f"{logger.rpartition('.')[2]}: {needed[0]}", key="trainer.logger")
 

@@ -1,8 +1,8 @@
-"""Makes 1 mean 1 for an option of type `int | float`, whichever of the two its type names first.
+"""Makes jsonargparse read 1 as int for every option of type `int | float`.
 
-`trainer.limit_train_batches: 1` is one batch and 1.0 is all of them. typing keeps one object for both
-Union[int, float] and Union[float, int], in the order in which the process made it first, and jsonargparse
-tries types in order: a module that wrote Union[float, int] before Lightning was imported made 1 mean 1.0.
+`trainer.limit_train_batches: 1` is one batch and 1.0 is all of them. typing caches one object for both
+Union[int, float] and Union[float, int], in the order that was created first in the process, and jsonargparse
+tries types in order: a module that wrote Union[float, int] before Lightning was imported turned 1 into 1.0.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from jsonargparse import _typehints
 
 
 def try_int_before_float() -> None:
-    """Have every parser of this process try int right before float; more calls change nothing."""
+    """Make every parser of this process try int before float; idempotent."""
     sort = getattr(_typehints, "sort_subtypes_for_union", None)  # recent versions of jsonargparse
     if sort is None or getattr(sort, "int_before_float", False):
         return

@@ -1,8 +1,10 @@
-"""Names that a package exports without importing the modules that define them (PEP 562)."""
+"""Imports by name: lazy exports of packages (PEP 562), and classes by their dotted paths."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
+
+from focal_lab.errors import UserError
 
 
 def lazy_imports(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
@@ -19,3 +21,16 @@ def lazy_imports(package: str, modules: Mapping[str, str]) -> Callable[[str], An
         return getattr(import_module(f"{package}.{modules[name]}"), name)
 
     return get
+
+
+def find_class(path: str) -> Any:
+    """The class at a dotted path.
+
+    Raises:
+        UserError: there is none.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (AttributeError, ImportError, ValueError) as error:
+        raise UserError(f"{path} is not the dotted path of a class: {error}") from error

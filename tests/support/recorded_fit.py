@@ -15,7 +15,6 @@ from lightning import Callback
 from PIL import Image
 
 from focal_lab.training.fit import build
-from focal_lab.training.fsdp import Sharded
 from support.tiny_task import tiny_config
 
 Answer = dict[str, Any]
@@ -106,14 +105,11 @@ def fit(config: dict[str, Any], folder: Path, resume_from: Path | None = None) -
     trainer: Any = made.trainer
     trainer.callbacks.append(record)
     trainer.fit(made.model, made.datamodule, ckpt_path=str(resume_from) if resume_from else None)
-    divided = isinstance(trainer.strategy, Sharded)  # then a checkpoint alone has the weights
     return {
         "losses": record.losses,
         "judged": record.judged,
         "metrics": record.metrics,
-        "weights": {name: value.numpy() for name, value in made.model.state_dict().items()}
-        if not divided
-        else {},
+        "weights": {name: value.numpy() for name, value in made.model.state_dict().items()},
         "steps": trainer.global_step,
         "accumulated": trainer.accumulate_grad_batches,
     }

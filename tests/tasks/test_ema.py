@@ -7,7 +7,7 @@ from lightning import Callback
 from support.tiny_task import InterruptAfter, InterruptionError, quiet_trainer, read_checkpoint, tiny_config
 
 from focal_lab.errors import UserError
-from focal_lab.training.checkpoints.read import read_weights
+from focal_lab.tasks.weights_file import read_weights
 from focal_lab.training.cli import FocalCLI
 from focal_lab.training.fit import build as build_run
 from focal_lab.training.fit import train

@@ -18,8 +18,8 @@ from focal_lab.data.loading.collate import as_lists
 from focal_lab.data.test_set import digests
 from focal_lab.errors import UserError
 from focal_lab.tasks.tested import CountTested
-from focal_lab.training.dotted_path import find_class
 from focal_lab.training.fit import train
+from focal_lab.utils.lazy_imports import find_class
 
 
 @pytest.mark.parametrize(("limit", "count"), [(None, 7), (1, 4), (2, 7)])

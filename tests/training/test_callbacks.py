@@ -11,6 +11,7 @@ from support.tiny_task import InterruptAfter, InterruptionError, read_checkpoint
 
 from focal_lab.data.loading.unreadable import Unreadable
 from focal_lab.tasks.class_names import Classes
+from focal_lab.tasks.classification.images import WritePredictions
 from focal_lab.training import callbacks
 from focal_lab.training.callbacks import (
     DivergedError,
@@ -18,7 +19,6 @@ from focal_lab.training.callbacks import (
     ReseedEachEpoch,
     StopWhenDiverged,
     Timing,
-    WritePredictions,
 )
 from focal_lab.training.fit import build, train
 

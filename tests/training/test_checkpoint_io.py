@@ -2,8 +2,6 @@ import errno
 import os
 import resource
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +13,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from support.tiny_task import tiny_config
 
 from focal_lab.training.checkpoints import io as checkpoint_io
-from focal_lab.training.checkpoints.io import AtomicCheckpointIO, remove_unfinished
+from focal_lab.training.checkpoints.io import UNFINISHED, AtomicCheckpointIO
 from focal_lab.training.fit import build, resumable, train
 
 FILE = Path("checkpoints/last.ckpt")
@@ -92,14 +90,12 @@ def test_a_writer_that_is_interrupted_leaves_the_old_checkpoint() -> None:
     assert names() == ["last.ckpt"]
 
 
-def test_what_killed_writers_left_is_removed_and_what_others_write_is_not() -> None:
+def test_what_a_killed_writer_left_is_overwritten_and_is_not_taken_for_a_checkpoint() -> None:
     FILE.parent.mkdir()
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True).stdout
-    for process in (int(dead), os.getpid(), os.getppid()):
-        (FILE.parent / f".best.ckpt.{process}").write_bytes(b"half")
-    (FILE.parent / ".hidden.ckpt").write_bytes(b"")
-    remove_unfinished(FILE.parent)
-    assert names() == [f".best.ckpt.{os.getppid()}", ".hidden.ckpt"]
+    (FILE.parent / UNFINISHED).write_bytes(b"half")
+    assert "ckpt" not in UNFINISHED
+    AtomicCheckpointIO().save_checkpoint(NEW, FILE)
+    assert names() == ["last.ckpt"]
 
 
 def test_a_training_writes_so_and_a_full_disk_ends_it_with_the_last_epoch_kept() -> None:

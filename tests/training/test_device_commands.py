@@ -8,18 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from lightning.pytorch.plugins.precision import FSDPPrecision
 from support import ROOT
 from support.tiny_task import read_checkpoint, tiny_config, write_config
 
 from focal_lab import cli
-from focal_lab.training.cli import FocalCLI
-from focal_lab.training.fsdp import Sharded
 
 SCRIPT = ROOT / "experiments/slurm/imagenet.sbatch"
-CONFIGS = [
-    f"--config={ROOT}/experiments/imagenet/{name}.yaml" for name in ("classification", "large", "fsdp")
-]
 
 
 def test_the_command_of_a_user_trains_on_two_devices() -> None:
@@ -61,24 +55,3 @@ def test_the_script_for_slurm_starts_a_command_that_parses(
     )
     assert trainer["logger"]["init_args"]["save_dir"] == "runs/slurm-7"
     assert config["data"]["init_args"]["batch_size"] == 64
-
-
-@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
-def test_focal_large_can_be_divided_among_eight_gpus(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No GPU is here: they are said to be, and the trainer is made, but nothing runs."""
-    from lightning.fabric.accelerators import cuda
-    from lightning.pytorch.accelerators import cuda as trainers
-
-    for module in (cuda, trainers):
-        monkeypatch.setattr(module, "num_cuda_devices", lambda: 8)
-    monkeypatch.setattr(cuda, "_get_all_visible_cuda_devices", lambda: list(range(8)))
-    small = ["--model.backbone=focal_micro_patch2_window7_28", "--model.backbone_options=null"]
-    arguments = [*CONFIGS, "--trainer.accelerator=gpu", f"--trainer.precision={precision}", *small]
-    made = FocalCLI(arguments, run=False)
-    strategy: Any = made.trainer.strategy
-    assert isinstance(strategy, Sharded)
-    assert len(strategy.parallel_devices) == 8
-    assert isinstance(strategy.precision_plugin, FSDPPrecision)
-    assert strategy.precision_plugin.precision == precision
-    assert (strategy.precision_plugin.scaler is not None) == (precision == "16-mixed")
-    assert strategy.mixed_precision_config is None

@@ -10,7 +10,7 @@ from lightning import LightningDataModule
 from support.tiny_task import InterruptAfter, InterruptionError, read_checkpoint, tiny_config
 from torch.utils.data import DataLoader, Dataset
 
-from focal_lab.training.fit import Stopped, Trained, build, latest_checkpoint, train
+from focal_lab.training.fit import Stopped, TrainingResult, build, latest_checkpoint, train
 
 RUN = Path("run")
 LAST, BEST, STOPPED = (RUN / f"checkpoints/{name}.ckpt" for name in ("last", "best", "stopped"))
@@ -47,7 +47,7 @@ def noisy_config(workers: int) -> dict[str, Any]:
     return config
 
 
-def run_to_end(config: dict[str, Any], folder: Path, *stops: Callable[[], str | None]) -> Trained:
+def run_to_end(config: dict[str, Any], folder: Path, *stops: Callable[[], str | None]) -> TrainingResult:
     """Train with one stop after another, going on each time from what was left."""
     for stop in stops:
         with pytest.raises(Stopped, match=r"^told to stop$"):

@@ -16,7 +16,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from focal_lab.errors import UserError
 from focal_lab.sweep.identity.identity_table import is_ours, normal_options, stable_name, text_keys
-from focal_lab.training.cost import find_class
+from focal_lab.utils.lazy_imports import find_class
 from focal_lab.training.union_order import try_int_before_float
 
 # types of options whose values need no conversion if they have that type already

@@ -19,17 +19,15 @@ from focal_lab.errors import UserError
 from focal_lab.tasks.backbone import create_backbone
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.class_count import known
-from focal_lab.tasks.classification.images import ShowClasses
+from focal_lab.tasks.classification.images import ShowClasses, WritePredictions
 from focal_lab.tasks.ema import PREFIX, average_of
 from focal_lab.tasks.evaluation_size import evaluation_size
 from focal_lab.tasks.freezing import Frozen, evaluate_frozen, freeze
-from focal_lab.tasks.optimizer import Recipe
-from focal_lab.training.callbacks import WritePredictions
+from focal_lab.tasks.optimizer import Recipe, check_options
 
 Batch = tuple[Tensor, Tensor]
 METRICS = ("top1", "top5", "loss")
-# Of a backbone that does not say what it is made for: channels, height and width.
-_USUAL_INPUT = (3, 224, 224)
+_USUAL_INPUT = (3, 224, 224)  # of a backbone without a default
 
 
 class Classification(Task):
@@ -46,26 +44,24 @@ class Classification(Task):
         lr: highest learning rate.
         weight_decay: decay of all weights but norms, biases and position tables.
         betas: AdamW's two decay rates.
-        layer_decay: factor on the learning rate from one layer to the one before it.
-        warmup_epochs: epochs of linear warmup, fractions allowed.
+        layer_decay: factor on the learning rate from one layer to the previous one.
+        warmup_epochs: epochs of linear warmup, may be fractional.
         warmup_lr: learning rate at the start of the warmup.
         min_lr: learning rate at the end of the cosine.
-        total_batch_size: pictures of an optimizer step that the learning rates are for. At any number of
-            devices gradients are accumulated to it; where it is no multiple of a batch on all devices, the
-            learning rates are scaled to the nearest one. None takes a batch of all devices as it comes.
+        total_batch_size: images of an optimizer step that the learning rates are for. On any number of
+            devices gradients are accumulated to it; if it is not a multiple of a batch on all devices, the
+            learning rates are scaled to the nearest one. None for steps of one batch on all devices.
         ema_decay: share that a moving average of the weights keeps at each step, such as 0.9999; it is
-            evaluated apart (val/ema_top1, ...). None for no average.
-        ema_warmup: whether the average begins quickly, for trainings of few steps.
-        frozen: stages that are not trained, counted from the patch embedding, which is frozen with them; or
-            "backbone" for a linear probe, which trains the classifier alone.
+            evaluated separately (val/ema_top1, ...). None for no average.
+        ema_warmup: whether the average's decay grows from 0, for trainings of few steps.
+        frozen: number of stages that are not trained, beside the patch embedding; or "backbone" for a linear
+            probe, which trains the classifier alone.
 
     Raises:
         UserError: no such backbone, option or file, or a number out of range.
     """
 
-    # what the best checkpoint is chosen by, and which metrics make up a result
     monitor = "val/top1"
-    monitor_mode = "max"
 
     def __init__(
         self,
@@ -95,13 +91,18 @@ class Classification(Task):
             raise UserError(
                 f"{num_classes} is too few; classification needs 2 classes", key="model.num_classes"
             )
-        if total_batch_size is not None and total_batch_size < 1:
-            raise UserError(f"{total_batch_size} is not 1 or more", key="model.total_batch_size")
-        if not 0 <= label_smoothing < 1:
-            raise UserError(f"{label_smoothing} is not in [0, 1)", key="model.label_smoothing")
-        for name, alpha in {"mixup": mixup, "cutmix": cutmix}.items():
-            if not 0 <= alpha < math.inf:
-                raise UserError(f"{alpha} is not 0 or more", key=f"model.{name}")
+        check_options(
+            {
+                "total_batch_size": (
+                    total_batch_size,
+                    total_batch_size is None or total_batch_size >= 1,
+                    "1 or more",
+                ),
+                "label_smoothing": (label_smoothing, 0 <= label_smoothing < 1, "in [0, 1)"),
+                "mixup": (mixup, 0 <= mixup < math.inf, "0 or more"),
+                "cutmix": (cutmix, 0 <= cutmix < math.inf, "0 or more"),
+            }
+        )
         self.recipe = Recipe(
             lr=lr,
             weight_decay=weight_decay,
@@ -119,7 +120,14 @@ class Classification(Task):
             evaluate_frozen(self.model)
         self.ema = average_of(self.model, ema_decay, ema_warmup)
         self.label_smoothing = label_smoothing
-        self.mix = _mixing(mixup, cutmix, label_smoothing, num_classes)
+        self.mix: Mixup | None = None
+        if mixup or cutmix:
+            self.mix = Mixup(
+                mixup_alpha=mixup,
+                cutmix_alpha=cutmix,
+                label_smoothing=label_smoothing,
+                num_classes=num_classes,
+            )
         self.val_metrics = _metrics(num_classes, "val/")
         self.test_metrics = _metrics(num_classes, "test/")
         if self.ema is not None:
@@ -128,18 +136,14 @@ class Classification(Task):
 
     @property
     def result_metrics(self) -> tuple[str, ...]:
-        """What a test comes to."""
+        """The metrics of a result."""
         return METRICS if self.ema is None else (*METRICS, *(f"{PREFIX}{name}" for name in METRICS))
 
     def setup(self, stage: str) -> None:
-        """Hold the model against the data before anything is computed.
-
-        Raises:
-            UserError: the data has not as many classes as the model, or images of a size it does not take.
-        """
+        """Also check that the network accepts images of the data's size."""
         super().setup(stage)
         if self.ema is not None or self.hparams["frozen"] is not None:
-            # Lightning suspects a mistake; the average and frozen parts are never in training mode
+            # intended: the average and frozen parts are never in training mode
             warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
         if self.attached_data is not None:
             found = evaluation_size(self, self.attached_data)
@@ -147,19 +151,19 @@ class Classification(Task):
                 self.count(found.size)
 
     def train(self, mode: bool = True) -> Self:
-        """Frozen parts stay as in evaluation."""
+        """Frozen parts stay in evaluation mode."""
         super().train(mode)
         if self.hparams["frozen"] is not None:
             evaluate_frozen(self.model)
         return self
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """(B, C, H, W) pictures to logits (B, num_classes)."""
+        """(B, C, H, W) images to logits (B, num_classes)."""
         logits_BK: Tensor = self.model(images_BCHW)
         return logits_BK
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Cross-entropy of one batch, of mixed pictures where the recipe mixes."""
+        """Cross-entropy of one batch, of mixed images if the recipe mixes."""
         images_BCHW, labels_B = batch
         if self.mix is not None and len(labels_B) % 2:
             raise UserError(f"mixup needs pairs; {len(labels_B)} is odd", key="data.batch_size")
@@ -172,19 +176,18 @@ class Classification(Task):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Fresh metrics: what `trainer.validate` leaves are inference tensors, which `fit` cannot update."""
+        """Reset: `trainer.validate` leaves inference tensors, which `fit` cannot update."""
         self.val_metrics.reset()
         if self.ema is not None:
             self.val_ema_metrics.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Update the validation metrics; the logits (B, num_classes) go to the callbacks, which draw them."""
+        """Update the validation metrics; returns the logits (B, num_classes) for callbacks that draw them."""
         if self.ema is not None:
             self._evaluate(batch, self.ema, self.val_ema_metrics)
         return {"found": self._evaluate(batch, self, self.val_metrics)}
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update the test metrics."""
         if self.ema is not None:
             self._evaluate(batch, self.ema, self.test_ema_metrics)
         self._evaluate(batch, self, self.test_metrics)
@@ -192,32 +195,30 @@ class Classification(Task):
     def predict_step(
         self, batch: Batch | Tensor, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
-        """The five likeliest classes (B, 5) and their probabilities, and the labels where there are any."""
+        """The five most likely classes (B, 5) and their probabilities, and the labels if there are any."""
         images_BCHW = batch if isinstance(batch, Tensor) else batch[0]
         top = self(images_BCHW).softmax(-1).topk(min(5, self.hparams["num_classes"]))
-        answer = {"classes": top.indices, "probabilities": top.values}
-        return answer if isinstance(batch, Tensor) else answer | {"labels": batch[1]}
+        found = {"classes": top.indices, "probabilities": top.values}
+        return found if isinstance(batch, Tensor) else found | {"labels": batch[1]}
 
     def configure_callbacks(self) -> list[Callback]:
-        """Validation pictures in TensorBoard; `focal-lab predict` writes a table."""
         return [ShowClasses(), WritePredictions()]
 
     def configure_optimizers(self) -> Any:
-        """AdamW and its schedule, stepped after every optimizer step."""
         return self.recipe.scaled(self.lr_factor).configure(self.trainer, self.model)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """The average follows the weights; here, so that a checkpoint after a batch has both."""
+        """Update the average, too; here, so that a checkpoint after a batch has both."""
         super().optimizer_step(*args, **kwargs)
         if self.ema is not None:
             self.ema.update(self.model, step=self.global_step + 1)
 
     def network_size(self, image: Size) -> Size:
-        """The data resizes and cuts; the network sees what it is given."""
+        """The image's: the data resizes and crops."""
         return image
 
     def usual_size(self) -> Size:
-        """The size that the backbone is made for."""
+        """The backbone's default."""
         options = getattr(self.model, "options", None)
         if options is not None:
             return image_size(options.img_size)
@@ -226,20 +227,19 @@ class Classification(Task):
         return height, width
 
     def gmacs(self, size: Size) -> float:
-        """Billions of multiply-accumulates for one picture."""
         channels = (self.hparams["backbone_options"] or {}).get("in_chans", 3)
         return count_gmacs(self.model, size, channels)
 
     def _evaluate(self, batch: Batch, network: nn.Module, metrics: MetricCollection) -> Tensor:
-        """Logits of all pictures; those with a label below 0 are not judged (padding, damaged files)."""
+        """Logits of all images; those with a label below 0 (padding, damaged files) are not evaluated."""
         images_BCHW, labels_B = batch
         logits_BK: Tensor = network(images_BCHW)
-        judged_B = labels_B >= 0
-        known_JK, labels_J = logits_BK[judged_B], labels_B[judged_B]
-        if len(labels_J):
-            metrics["top1"].update(known_JK, labels_J)
-            metrics["top5"].update(known_JK, labels_J)
-            metrics["loss"].update(F.cross_entropy(known_JK, labels_J, reduction="none"))
+        valid_B = labels_B >= 0
+        valid_logits, valid_labels = logits_BK[valid_B], labels_B[valid_B]
+        if len(valid_labels):
+            metrics["top1"].update(valid_logits, valid_labels)
+            metrics["top5"].update(valid_logits, valid_labels)
+            metrics["loss"].update(F.cross_entropy(valid_logits, valid_labels, reduction="none"))
         for name in METRICS:
             shown = name == "top1"
             self.log(f"{metrics.prefix}{name}", metrics[name], prog_bar=shown, batch_size=len(labels_B))
@@ -247,7 +247,7 @@ class Classification(Task):
 
 
 class _Percent(MulticlassAccuracy):
-    """Accuracy over all pictures in percent, as tables print it."""
+    """Accuracy over all images, in percent."""
 
     def compute(self) -> Tensor:
         percent: Tensor = 100 * super().compute()
@@ -263,12 +263,4 @@ def _metrics(num_classes: int, prefix: str) -> MetricCollection:
         },
         prefix=prefix,
         compute_groups=False,
-    )
-
-
-def _mixing(mixup: float, cutmix: float, label_smoothing: float, num_classes: int) -> Mixup | None:
-    if not mixup and not cutmix:
-        return None
-    return Mixup(
-        mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=label_smoothing, num_classes=num_classes
     )

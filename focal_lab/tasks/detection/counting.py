@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of a detector, the way the papers count them."""
+"""Multiply-accumulates of a detector, as the papers count them."""
 
 from typing import Any, cast
 
@@ -9,29 +9,27 @@ from focal_lab.backbones.counting import count_gmacs
 from focal_lab.backbones.options import Size
 from focal_lab.tasks.padding import padded_size
 
-# Regions that a detector with proposals is counted for: 1,000 boxes are classified and 100 get a mask.
-BOX_REGIONS = 1000
-MASK_REGIONS = 100
-# Height and width of the image that they are counted for.
-PAPER_SIZE = (800, 1280)
+# Regions per image in the papers' counts of detectors with proposals.
+BOX_REGIONS, MASK_REGIONS = 1000, 100
+PAPER_SIZE = (800, 1280)  # height and width of the papers' image
 
 
 def count_detector_gmacs(detector: nn.Module, image_size: Size) -> float:
-    """Billions of multiply-accumulates for one picture: backbone, pyramid, and all heads.
+    """Billions of multiply-accumulates for one image: backbone, pyramid, and all heads.
 
     Matching, sampling and suppression of boxes are not counted. With region proposals the box head works on
-    1,000 regions and the mask head on 100, whatever the picture shows (as in the paper's tables 3 and 4).
+    1,000 regions and the mask head on 100, whatever the image shows (as in the paper's tables 3 and 4).
 
     Args:
         detector: a network of `focal_lab.tasks.detection.methods`.
-        image_size: height and width in pixels; the frame of the network is rounded up from it.
+        image_size: height and width in pixels; the network's frame is rounded up from it.
     """
     divisor: int = cast(Any, detector).transform.size_divisible
     return count_gmacs(_Heads(detector), padded_size(image_size, divisor))
 
 
 class _Heads(nn.Module):
-    """A detector without what depends on its answers."""
+    """A detector without the parts whose cost depends on its predictions."""
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Boxes and masks drawn over a picture."""
+"""Boxes and masks drawn over an image."""
 
 from collections.abc import Sequence
 
@@ -7,27 +7,23 @@ from torch import Tensor
 
 from focal_lab.tasks.class_names import Classes
 from focal_lab.tasks.image_callbacks import colour, enlarged, magnification
-from focal_lab.tasks.words import Note, as_image, as_tensor, boxed, readable, with_notes
+from focal_lab.tasks.words import Colour, Note, as_image, as_tensor, boxed, readable, with_notes
 
 
 def draw(
-    picture_3HW: Tensor,
-    found: dict[str, Tensor],
-    classes: Classes,
-    threshold: float = 0.0,
-    heading: str = "",
+    image_3HW: Tensor, found: dict[str, Tensor], classes: Classes, threshold: float = 0.0, heading: str = ""
 ) -> Tensor:
-    """The objects of a picture, each in the colour of its class, and below what is not drawn.
+    """The objects of an image, each in the colour of its class, and a note of what is not drawn.
 
     Args:
-        picture_3HW: uint8.
+        image_3HW: uint8.
         found: boxes and labels, and perhaps masks, scores, and crowds (which are left out).
-        classes: what they are called.
+        classes: names of the labels.
         threshold: score from which an object is drawn.
-        heading: what is shown, the first word below the picture.
+        heading: the first word below the image.
 
     Returns:
-        uint8 (3, H, W): the picture, enlarged where it is small, and a strip of words below.
+        uint8 (3, H, W): the image, enlarged if it is small, and a strip of words below.
     """
     keep = drawn_from(found, threshold)
     notes = [Note(heading)] if heading else []
@@ -37,8 +33,8 @@ def draw(
     elif not keep.all():
         notes.append(Note(f"{int((~keep).sum())} crowds not drawn"))
     chosen = {name: value.detach().cpu()[keep] for name, value in found.items() if value.dim()}
-    factor = magnification(picture_3HW)
-    drawn = enlarged(picture_3HW, factor)
+    factor = magnification(image_3HW)
+    drawn = enlarged(image_3HW, factor)
     if not keep.any():
         return with_notes(drawn, notes)
     labels = chosen["labels"].tolist()
@@ -54,7 +50,7 @@ def draw(
 
 
 def drawn_from(found: dict[str, Tensor], threshold: float) -> Tensor:
-    """Which objects are drawn, bool: those that reach the score, and are no crowd."""
+    """Which objects are drawn, bool: those that reach the score and are not crowds."""
     keep = torch.ones(len(found["labels"]), dtype=torch.bool)
     if "scores" in found:
         keep &= found["scores"].detach().cpu() >= threshold
@@ -63,12 +59,10 @@ def drawn_from(found: dict[str, Tensor], threshold: float) -> Tensor:
     return keep
 
 
-def _tinted(drawn_3HW: Tensor, masks_NHW: Tensor, colours: Sequence[tuple[int, int, int]]) -> Tensor:
-    """Half of each pixel in the colour of the smallest mask over it: torchvision draws overlaps black."""
+def _tinted(drawn_3HW: Tensor, masks_NHW: Tensor, colours: Sequence[Colour]) -> Tensor:
+    """Half of each pixel in the colour of the smallest mask over it; torchvision draws overlaps black."""
     tint_3HW = drawn_3HW.clone()
-    for place in masks_NHW.flatten(1).sum(1).argsort(descending=True).tolist():
-        colour_31 = torch.tensor(colours[place], dtype=torch.uint8)[:, None]
-        tint_3HW[:, masks_NHW[place]] = colour_31
-    return torch.where(
-        masks_NHW.any(0), (drawn_3HW * 0.5 + tint_3HW * 0.5).round().to(torch.uint8), drawn_3HW
-    )
+    for number in masks_NHW.flatten(1).sum(1).argsort(descending=True).tolist():
+        tint_3HW[:, masks_NHW[number]] = torch.tensor(colours[number], dtype=torch.uint8)[:, None]
+    mixed_3HW = (drawn_3HW * 0.5 + tint_3HW * 0.5).round().to(torch.uint8)
+    return torch.where(masks_NHW.any(0), mixed_3HW, drawn_3HW)

@@ -1,4 +1,4 @@
-"""Predictions of a detector as pictures in TensorBoard, and as files."""
+"""Detections as images in TensorBoard, and as files."""
 
 import json
 from pathlib import Path
@@ -12,30 +12,28 @@ from torch import Tensor
 
 from focal_lab.tasks.class_names import Classes
 from focal_lab.tasks.detection.drawing import draw, drawn_from
-from focal_lab.tasks.image_callbacks import FOUND, TRUE, Look, ShowPictures, WritePictures
+from focal_lab.tasks.image_callbacks import FOUND, TRUE, DisplayOptions, ShowImages, WriteImages
 
-# Objects below this score are not drawn but counted on the image; files of results have them all.
+# Objects below this score are not drawn but counted on the image; result files have them all.
 DRAWN_FROM = 0.5
 
 
-class ShowDetections(ShowPictures):
-    """Validation pictures with the objects that are there, and with those that were found."""
+class ShowDetections(ShowImages):
+    """Validation images with the true objects but crowds, and with those detected with enough confidence."""
 
-    def draw_truth(self, look: Look, picture_3HW: Tensor, target: Any) -> Tensor:
-        """All objects but crowds."""
-        return draw(picture_3HW, target, look.classes, heading=TRUE)
+    def draw_truth(self, display: DisplayOptions, image_3HW: Tensor, target: Any) -> Tensor:
+        return draw(image_3HW, target, display.classes, heading=TRUE)
 
-    def draw_found(self, look: Look, picture_3HW: Tensor, found: Any) -> Tensor:
-        """The objects that the detector is more or less sure of."""
-        return draw(picture_3HW, found, look.classes, DRAWN_FROM, FOUND)
+    def draw_found(self, display: DisplayOptions, image_3HW: Tensor, found: Any) -> Tensor:
+        return draw(image_3HW, found, display.classes, DRAWN_FROM, FOUND)
 
 
-class WriteDetections(WritePictures):
-    """`focal-lab predict`: COCO's result file, `predictions.json`, and drawn pictures beside it.
+class WriteDetections(WriteImages):
+    """`focal-lab predict`: COCO's result file, `predictions.json`, and drawn images beside it.
 
-    Each result has the image's ID (its file's name where all are different numbers, as COCO's are, else its
-    place in the folder), the class as the annotation file's category id, box, score, and the mask as run
-    lengths. With several processes each writes a file of its own.
+    Each result has the image's ID (its file's name if all are different numbers, as COCO's are, else its
+    index), the class as the annotation file's category id, box, score, and the mask as run lengths. With
+    several processes each writes its own file.
 
     Args:
         drawn_from: score from which an object is drawn.
@@ -48,22 +46,19 @@ class WriteDetections(WritePictures):
         self._hidden = 0
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing is found yet."""
         super().on_predict_start(trainer, pl_module)
         self._results, self._hidden = [], 0
 
-    def draw(self, look: Look, picture_3HW: Tensor, found: Any) -> Tensor:
-        """The objects that the detector is more or less sure of."""
-        return draw(picture_3HW, found, look.classes, self.drawn_from)
+    def draw(self, display: DisplayOptions, image_3HW: Tensor, found: Any) -> Tensor:
+        return draw(image_3HW, found, display.classes, self.drawn_from)
 
     def keep(self, folder: Path, name: str, written: str, number: int, found: Any) -> None:
-        """Results for the file that is written at the end."""
-        assert self.look is not None
-        self._results += _results(found, number, name, self.look.classes)
+        assert self.display is not None
+        self._results += _results(found, number, name, self.display.classes)
         self._hidden += int((~drawn_from(found, self.drawn_from)).sum())
 
     def notes(self) -> list[str]:
-        """How many objects the pictures do not show."""
+        """How many objects are not drawn."""
         if not self._hidden:
             return []
         return [
@@ -72,30 +67,27 @@ class WriteDetections(WritePictures):
         ]
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file of results."""
         rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = self.folder(trainer) / f"predictions{rank}.json"
         path.write_text(json.dumps(self._results), encoding="utf-8")
-        rank_zero_info(
-            "; ".join([f"predictions: {path}, pictures: {path.parent / 'pictures'}", *self.notes()])
-        )
+        written = f"predictions: {path}, images: {path.parent / 'pictures'}"
+        rank_zero_info("; ".join([written, *self.notes()]))
 
 
 def _results(found: dict[str, Tensor], number: int, name: str, classes: Classes) -> list[dict[str, Any]]:
-    """COCO's result format: https://cocodataset.org/#format-results; `file_name` is an addition."""
-    made = []
+    """COCO's result format (https://cocodataset.org/#format-results), and `file_name`."""
+    results = []
     masks = found["masks"].cpu().numpy().astype(np.uint8) if "masks" in found else None
     for i, (left, top, right, bottom) in enumerate(found["boxes"].tolist()):
-        label = int(found["labels"][i])
-        entry: dict[str, Any] = {
+        result: dict[str, Any] = {
             "image_id": number,
             "file_name": name,
-            "category_id": classes.category_id(label),
+            "category_id": classes.category_id(int(found["labels"][i])),
             "bbox": [round(value, 2) for value in (left, top, right - left, bottom - top)],
             "score": round(float(found["scores"][i]), 5),
         }
         if masks is not None:
             code = rle.encode(np.asfortranarray(masks[i]))
-            entry["segmentation"] = {"size": code["size"], "counts": code["counts"].decode()}
-        made.append(entry)
-    return made
+            result["segmentation"] = {"size": code["size"], "counts": code["counts"].decode()}
+        results.append(result)
+    return results

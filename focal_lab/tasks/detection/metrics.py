@@ -17,17 +17,9 @@ _NAMES = {
     "ap_medium": "map_medium",
     "ap_large": "map_large",
 }
-# torchmetrics' states: an entry a picture, or none where the kind is not judged
-_LISTS = (
-    "detection_box",
-    "detection_mask",
-    "detection_scores",
-    "detection_labels",
-    "groundtruth_box",
-    "groundtruth_mask",
-    "groundtruth_labels",
-    "groundtruth_crowds",
-    "groundtruth_area",
+# torchmetrics' states: an entry per image, or none where the kind is not evaluated
+_LISTS = tuple(f"detection_{name}" for name in ("box", "mask", "scores", "labels")) + tuple(
+    f"groundtruth_{name}" for name in ("box", "mask", "labels", "crowds", "area")
 )
 _KINDS = {"box": "bbox", "mask": "segm"}
 
@@ -44,87 +36,79 @@ def _kinds(masks: bool) -> list[str]:
 class AveragePrecision(MeanAveragePrecision):
     """torchmetrics' mean average precision by faster_coco_eval, under our names.
 
-    Sizes are COCO's: small below 32 x 32 px of mask (of box, where there are no masks), large
-    from 96 x 96 px on.
+    Sizes are COCO's: small below 32 x 32 px of mask (of box, without masks), large from 96 x 96 px on.
 
     Args:
-        masks: whether masks are judged, too.
-        per_class: whether each class gets its own figure.
+        masks: whether to evaluate masks, too.
+        per_class: whether to report each class.
     """
 
-    pictures: list[Tensor]
+    image_ids: list[Tensor]
 
     def __init__(self, masks: bool, per_class: bool = False) -> None:
         kinds: Any = tuple(_KINDS[kind] for kind in _kinds(masks))
         with torch.device("cpu"):  # a model that is only counted is built on the meta device
             super().__init__(
                 iou_type=kinds,
-                # torchmetrics' own are rounded to float32, which moves recalls that meet a threshold: AP of
-                # a small set then differs from pycocotools' by up to 0.2 points
+                # torchmetrics rounds its own to float32, which moves recalls that meet a threshold: AP of a
+                # small set then differs from pycocotools' by up to 0.2 points
                 iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
                 rec_thresholds=np.linspace(0.0, 1.0, 101).tolist(),
                 backend="faster_coco_eval",
                 class_metrics=per_class,
             )
-        self.add_state("pictures", default=[], dist_reduce_fx=None)
+        self.add_state("image_ids", default=[], dist_reduce_fx=None)
         self.masks = masks
         self.warn_on_many_detections = False
 
     def update(self, preds: list[dict[str, Tensor]], target: list[dict[str, Tensor]]) -> None:
-        """Take answers and truths of some pictures; `image_id` in the truths tells pictures apart."""
+        """Add predictions and targets of some images, which `image_id` in the targets distinguishes."""
         super().update(preds, target)
-        for answer, truth in zip(preds, target, strict=True):
+        for prediction, truth in zip(preds, target, strict=True):
             if "image_id" in truth:
-                self.pictures.append(truth["image_id"].reshape(1).to(answer["scores"].device))
+                self.image_ids.append(truth["image_id"].reshape(1).to(prediction["scores"].device))
 
     def compute(self) -> dict[str, Tensor]:
-        """torchmetrics' figures, with each picture judged once.
+        """torchmetrics' metrics, with each image counted once.
 
-        With several processes Lightning repeats pictures until all processes have as many.
+        With several processes Lightning repeats images until all processes have as many.
         """
-        numbers = torch.cat(self.pictures).tolist() if self.pictures else []
+        numbers = torch.cat(self.image_ids).tolist() if self.image_ids else []
         first = sorted({number: i for i, number in reversed(list(enumerate(numbers)))}.values())
         if len(first) == len(numbers):
             return dict(super().compute())
-        kept = {name: getattr(self, name) for name in _LISTS}
+        saved = {name: getattr(self, name) for name in _LISTS}
         try:
-            for name, values in kept.items():
+            for name, values in saved.items():
                 setattr(self, name, [values[i] for i in first] if len(values) == len(numbers) else values)
             return dict(super().compute())
         finally:
-            for name, values in kept.items():
+            for name, values in saved.items():
                 setattr(self, name, values)
 
     def percent(self) -> dict[str, Tensor]:
-        """Figures over all pictures so far, 0 to 100, and NaN for what has no object of that size."""
+        """Metrics over all images so far, 0 to 100, and NaN for sizes without an object."""
         found = self.compute()
         return {
-            f"{ours}_{kind}": _percent(found[f"{_prefix(self.masks, kind)}{theirs}"])
-            for kind in _kinds(self.masks)
+            f"{ours}_{kind}": _percent(found[f"{prefix}{theirs}"])
+            for kind, prefix in self._prefixes().items()
             for ours, theirs in _NAMES.items()
         }
 
     def by_class(self, names: Sequence[str]) -> dict[str, dict[str, Tensor]]:
-        """AP of each class that has objects, by kind and by the class's name."""
+        """AP of each class that has objects, by kind and class name."""
         found = self.compute()
-        classes = found["classes"].reshape(-1).tolist()
+        present = [names[number] for number in found["classes"].reshape(-1)]
         return {
-            kind: {
-                names[number]: _percent(value)
-                for number, value in zip(
-                    classes,
-                    found[f"{_prefix(self.masks, kind)}map_per_class"].reshape(-1),
-                    strict=True,
-                )
-            }
-            for kind in _kinds(self.masks)
+            kind: dict(zip(present, _percent(found[f"{prefix}map_per_class"]).reshape(-1), strict=True))
+            for kind, prefix in self._prefixes().items()
         }
 
-
-def _prefix(masks: bool, kind: str) -> str:
-    return f"{_KINDS[kind]}_" if masks else ""
+    def _prefixes(self) -> dict[str, str]:
+        """torchmetrics' prefix of each kind's metrics."""
+        return {kind: f"{_KINDS[kind]}_" if self.masks else "" for kind in _kinds(self.masks)}
 
 
 def _percent(value: Tensor) -> Tensor:
-    """COCO says -1 where there is nothing to find."""
+    """In percent; COCO has -1 where there is nothing to find."""
     return torch.where(value < 0, torch.nan, 100 * value)

@@ -1,4 +1,4 @@
-"""What the methods without region proposals share."""
+"""The common part of methods without region proposals."""
 
 from functools import partial
 from typing import Any
@@ -17,14 +17,14 @@ FIRST_LABEL = 0
 def build_one_stage(
     network: Any, settings: Settings, pyramid: Pyramid, anchors: Anchors, head: nn.Module, **defaults: Any
 ) -> nn.Module:
-    """A network of torchvision's that looks at every position of a pyramid.
+    """A torchvision network that predicts at every position of a pyramid.
 
     Args:
         network: torchvision's class.
-        settings: what it is made from.
+        settings: its parts.
         pyramid: backbone and pyramid.
         anchors: boxes at the positions.
-        head: what is applied to each map.
+        head: is applied to each map.
         defaults: options that the user may change.
     """
     shield(head, settings.extent)
@@ -43,9 +43,9 @@ def build_one_stage(
 def _never_outside(
     anchors: Anchors, head: nn.Module, arguments: tuple[list[Tensor], ...], outputs: dict[str, Any]
 ) -> dict[str, Any]:
-    """A forward hook of a head: no class at positions beyond a picture, and no loss there.
+    """A head's forward hook: no class, and no loss, at positions beyond an image.
 
-    What the head says is in full precision from here on: half of it would move boxes by a pixel.
+    Full precision from here on, because half precision would move boxes by a pixel.
     """
     outputs = {name: in_full(value) for name, value in outputs.items()}
     outside_BA = anchors.outside(arguments[0])

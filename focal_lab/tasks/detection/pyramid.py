@@ -19,14 +19,14 @@ from focal_lab.tasks.padding import shield
 
 
 class Pyramid(nn.Module):
-    """Backbone and pyramid, as torchvision's detectors want them.
+    """Backbone and pyramid, in the form that torchvision's detectors need.
 
     Args:
         features: the backbone.
         channels: of each map.
-        extra: "pool", one more level by taking every other position (Mask R-CNN); "convolutions", two more
-            by convolutions from the backbone's last map (RetinaNet as the paper has it) or, "convolutions of
-            p5", from the pyramid's.
+        extra: "pool", one more level of every other position (Mask R-CNN); "convolutions", two more by
+            convolutions from the backbone's last map (RetinaNet's paper) or, "convolutions of p5", from the
+            pyramid's.
     """
 
     def __init__(self, features: Features, channels: int, extra: str) -> None:
@@ -37,7 +37,7 @@ class Pyramid(nn.Module):
         if extra != "pool":
             from_c5 = extra == "convolutions"
             more = LastLevelP6P7(features.channels[-1] if from_c5 else channels, channels)
-            more.use_P5 = not from_c5  # torchvision takes equal widths for a sign of p5
+            more.use_P5 = not from_c5  # torchvision infers p5 from equal widths
         self.fpn = FeaturePyramidNetwork(features.channels, channels, more)
         shield(self.fpn, features.extent)
         levels = 1 if extra == "pool" else 2

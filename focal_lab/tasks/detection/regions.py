@@ -1,6 +1,6 @@
-"""Anchors and regions of pictures in a padded batch, see `focal_lab.tasks.padding`.
+"""Anchors and regions of images in a padded batch, see `focal_lab.tasks.padding`.
 
-Shape suffixes: B pictures, C channels, H W of a map, A anchors per position.
+Shape suffixes: B images, C channels, H W of a map, A anchors per position.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ from focal_lab.tasks.padding import Extent
 
 # Far enough for a moved anchor to overlap nothing, near enough for float32 to keep its size to 1/16 px.
 _FAR = 1e6
-# A logit that means never, in half precision, too, and whose cross-entropy is a zero instead of a NaN.
+# A logit that means never, also in half precision, and whose cross-entropy is 0 and not NaN.
 NEVER = -1e4
 
 
 class Anchors(AnchorGenerator):  # type: ignore[misc]
-    """Anchors of the pictures; those beyond them lie far away from everything.
+    """Anchors of the images; those beyond an image are moved far away.
 
-    Strides are the maps' true ones; torchvision divides the frame by the map, which is another number where
-    that leaves a remainder.
+    Strides are the maps' true ones; torchvision divides the frame by the map, which differs where there is a
+    remainder.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]
         self.extent, self.strides = extent, tuple(strides)
 
     def forward(self, image_list: Any, feature_maps: list[Tensor]) -> list[Tensor]:
-        """(positions * A, 4) corners for each picture, all levels in a row."""
+        """(positions * A, 4) corners for each image, all levels concatenated."""
         like = feature_maps[0]
         sizes = [list(x_BCHW.shape[-2:]) for x_BCHW in feature_maps]
         steps = [[torch.tensor(step, device=like.device)] * 2 for step in self.strides]
-        # half precision cannot tell neighbouring pixels of a large picture apart
+        # half precision cannot distinguish neighbouring pixels of a large image
         self.set_cell_anchors(torch.promote_types(like.dtype, torch.float32), like.device)
         anchors = torch.cat(self.grid_anchors(sizes, steps))
         outside_BA = self.outside(feature_maps)
@@ -51,10 +51,9 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]
         return [anchors - _FAR * outside_A[:, None] for outside_A in outside_BA]
 
     def outside(self, feature_maps: Sequence[Tensor]) -> Tensor | None:
-        """(B, positions * A), True for anchors whose position lies beyond the picture; None for none."""
+        """(B, positions * A), True for anchors at positions beyond the image; None if there are none."""
         per_level = []
-        counts = self.num_anchors_per_location()
-        for x_BCHW, count in zip(feature_maps, counts, strict=True):
+        for x_BCHW, count in zip(feature_maps, self.num_anchors_per_location(), strict=True):
             inside = self.extent.inside(x_BCHW)
             if inside is None:
                 return None
@@ -63,15 +62,15 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]
 
 
 def are_outside(anchors_A4: Tensor) -> Tensor:
-    """Which anchors, from `Anchors`, belong to positions beyond the picture."""
+    """Which anchors, from `Anchors`, are at positions beyond the image."""
     return anchors_A4[:, 2] < -_FAR / 2
 
 
 class RegionAlign(MultiScaleRoIAlign):  # type: ignore[misc]
-    """Features of regions; at the edge of a picture as if it were the edge of the map.
+    """Features of regions; at the edge of an image as if it were the edge of the map.
 
-    Scales are the maps' true ones: torchvision guesses them from the first batch and is mistaken where
-    pictures are smaller than the frame.
+    Scales are the maps' true ones: torchvision guesses them from the first batch, wrongly if images are
+    smaller than the frame.
     """
 
     def __init__(self, extent: Extent, strides: Sequence[int], output_size: int) -> None:

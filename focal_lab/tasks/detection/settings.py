@@ -1,4 +1,4 @@
-"""What all detection methods are made from."""
+"""The parts of a detector that do not depend on the method, and its resizing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,8 @@ from focal_lab.errors import UserError, one_of
 from focal_lab.tasks.features import Features
 from focal_lab.tasks.padding import Extent, padded_size
 
-# what torchvision's classes would hand on to the transform that ours stands in for
+_KEY = "model.detector_options"
+# what torchvision's classes would pass on to the transform that ours replaces
 _ELSEWHERE = {
     "min_size": "use model.min_size",
     "max_size": "use model.max_size",
@@ -24,17 +25,12 @@ _ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Settings:
-    """The parts of a detector that do not depend on the method.
+    """The parts of a detector that do not depend on the method; see `Detection` for the options.
 
     Attributes:
         features: the backbone.
-        extent: what of a padded batch is picture.
-        num_classes: classes of objects, background not counted.
-        min_size: shorter side in px that pictures are resized to; training draws one of several, evaluation
-            takes the last; empty to leave pictures as they are.
-        max_size: longest side in px after resizing.
+        extent: the images' part of a padded batch.
         channels: of the pyramid's maps.
-        head_width: numbers per region in the box head.
         options: keyword arguments of torchvision's class.
     """
 
@@ -51,29 +47,29 @@ class Settings:
         """`network(**arguments)` with the user's options, or else our defaults of them.
 
         Raises:
-            UserError: an option that the class does not take.
+            UserError: an option that the class does not accept.
         """
         # torchvision passes what it does not know on to its transform, which ignores it
-        elsewhere = {"kwargs", *_ELSEWHERE, *arguments}
-        known = [name for name in signature(network).parameters if name not in elsewhere]
+        known = [
+            name for name in signature(network).parameters if name not in {"kwargs", *_ELSEWHERE, *arguments}
+        ]
         for name in self.options:
             if name in _ELSEWHERE:
-                raise UserError(f"{name} is not set here: {_ELSEWHERE[name]}", key="model.detector_options")
+                raise UserError(f"{name} is not set here: {_ELSEWHERE[name]}", key=_KEY)
             if name not in known:
                 raise UserError(
-                    f"{name} is no option of {network.__name__} (use {one_of(known)})",
-                    key="model.detector_options",
+                    f"{name} is not an option of {network.__name__} (use {one_of(known)})", key=_KEY
                 )
         try:
-            made = network(**arguments, **(dict(defaults or {}) | dict(self.options)))
+            detector = network(**arguments, **(dict(defaults or {}) | dict(self.options)))
         except (TypeError, ValueError) as error:
-            raise UserError(f"{network.__name__}: {error}", key="model.detector_options") from error
-        made.transform = Resize(self)
-        return made
+            raise UserError(f"{network.__name__}: {error}", key=_KEY) from error
+        detector.transform = Resize(self)
+        return detector
 
 
 class Resize(GeneralizedRCNNTransform):  # type: ignore[misc]
-    """torchvision's resizing and padding, which tells `Extent` what it padded; pictures come normalised."""
+    """torchvision's resizing and padding of images that are already normalised; updates the `Extent`."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(
@@ -95,7 +91,7 @@ class Resize(GeneralizedRCNNTransform):  # type: ignore[misc]
         return super().resize(image, target) if self.resizes else (image, target)
 
     def frame(self, size: Size) -> Size:
-        """Height and width of what the network is fed in evaluation for an image of that size alone."""
+        """Height and width of the network's input in evaluation for one image of that size."""
         training: bool = self.training
         self.eval()  # training draws one of several sizes
         image, _ = self.resize(torch.empty(3, *size, device="meta"))
@@ -103,7 +99,7 @@ class Resize(GeneralizedRCNNTransform):  # type: ignore[misc]
         return padded_size((image.shape[-2], image.shape[-1]), self.size_divisible)
 
     def forward(self, images: Any, targets: Any = None) -> Any:
-        """A batch of pictures (3, H, W), of different sizes, in one frame."""
+        """A batch of images (3, H, W), of different sizes, in one frame."""
         batch, targets = super().forward(images, targets)
         self.extent.update(batch.image_sizes, batch.tensors.shape[-2:])
         return batch, targets

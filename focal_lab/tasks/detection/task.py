@@ -14,18 +14,12 @@ from focal_lab.tasks.base import Task
 from focal_lab.tasks.class_count import check_labels, known
 from focal_lab.tasks.detection.counting import PAPER_SIZE, count_detector_gmacs
 from focal_lab.tasks.detection.images import DRAWN_FROM, ShowDetections, WriteDetections
-from focal_lab.tasks.detection.methods import (
-    build_detector,
-    first_label,
-    has_masks,
-    most_found,
-    stages_of,
-)
+from focal_lab.tasks.detection.methods import find_method, most_found
 from focal_lab.tasks.detection.metrics import AveragePrecision, metric_names
 from focal_lab.tasks.detection.regions import in_full
 from focal_lab.tasks.detection.settings import Settings
 from focal_lab.tasks.features import Features
-from focal_lab.tasks.optimizer import Recipe
+from focal_lab.tasks.optimizer import Recipe, check_options
 from focal_lab.tasks.padding import Extent
 from focal_lab.tasks.tested import refuse_repeated
 
@@ -39,20 +33,20 @@ class Detection(Task):
         backbone_options: options of that model, such as {focal_windows: [15, 13, 9, 7]}; a focal one gets
             border: mask unless they say otherwise, so that padding changes no result.
         backbone_checkpoint: file of weights to start from, such as that of a classification run.
-        num_classes: classes of the data, background not counted; None takes their number from the data in a
+        num_classes: classes of the data without background; None takes their number from the data in a
             command.
-        min_size: shorter side in px that pictures are resized to: one of several at random in training, the
-            last in evaluation; empty to leave pictures as they are.
-        max_size: longest side in px after resizing.
+        min_size: shorter side in px that images are resized to: one of several at random in training, the
+            last in evaluation; empty to keep the images' size.
+        max_size: upper limit of the longer side in px after resizing.
         pyramid_channels: channels of the pyramid's maps and of the heads' convolutions.
-        head_width: numbers per region in the box head.
-        feature_norm: a layer norm on each of the backbone's maps, as in Swin's detectors; None for those
-            backbones whose maps have their channels last.
+        head_width: width of the box head.
+        feature_norm: a layer norm on each of the backbone's maps, as in Swin's detectors; None for one if the
+            backbone's maps are channels-last.
         detector_options: keyword arguments of torchvision's class, such as {box_batch_size_per_image: 64}.
         lr: highest learning rate.
         weight_decay: decay of all weights but norms and position tables, as in Swin's detectors.
         betas: AdamW's two decay rates.
-        milestones: epochs after which the rate falls to a tenth; empty for a cosine.
+        milestones: epochs after which the rate drops to a tenth; empty for a cosine.
         warmup_steps: optimizer steps of linear warmup.
         warmup_lr: learning rate at the start of the warmup.
         min_lr: learning rate at the end of the cosine.
@@ -61,9 +55,7 @@ class Detection(Task):
         UserError: no such method, backbone, option or file, or a number out of range.
     """
 
-    # what the best checkpoint is chosen by
     monitor = "val/ap_box"
-    monitor_mode = "max"
     drawn_from = DRAWN_FROM  # score from which `predict` draws an object
 
     def __init__(
@@ -89,15 +81,21 @@ class Detection(Task):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        num_classes = known(num_classes)
-        if num_classes < 1:
-            raise UserError(f"{num_classes} is not 1 or more", key="model.num_classes")
-        for name, value in {"pyramid_channels": pyramid_channels, "head_width": head_width}.items():
-            if value < 1:
-                raise UserError(f"{value} is not 1 or more", key=f"model.{name}")
-        if min(min_size or [1]) < 1 or max(min_size or [1]) > max_size:
-            raise UserError(f"{min_size} is not within 1 to max_size, {max_size}", key="model.min_size")
-        self.masks = has_masks(method)
+        num_classes, sizes = known(num_classes), min_size or [1]
+        check_options(
+            {
+                "num_classes": (num_classes, num_classes >= 1, "1 or more"),
+                "pyramid_channels": (pyramid_channels, pyramid_channels >= 1, "1 or more"),
+                "head_width": (head_width, head_width >= 1, "1 or more"),
+                "min_size": (
+                    sizes,
+                    min(sizes) >= 1 and max(sizes) <= max_size,
+                    f"within 1 to max_size, {max_size}",
+                ),
+            }
+        )
+        chosen = find_method(method)
+        self.masks, self.first_label = bool(chosen.HAS_MASKS), int(chosen.FIRST_LABEL)
         self.recipe = Recipe(
             lr=lr,
             weight_decay=weight_decay,
@@ -109,68 +107,51 @@ class Detection(Task):
             decay_biases=True,
         )
         extent = Extent()
-        features = Features(
-            backbone, backbone_options, backbone_checkpoint, stages_of(method), extent, feature_norm
+        settings = Settings(
+            Features(backbone, backbone_options, backbone_checkpoint, chosen.STAGES, extent, feature_norm),
+            extent,
+            num_classes,
+            min_size=tuple(min_size or ()),
+            max_size=max_size,
+            channels=pyramid_channels,
+            head_width=head_width,
+            options=detector_options or {},
         )
-        self.model = build_detector(
-            method,
-            Settings(
-                features,
-                extent,
-                num_classes,
-                min_size=tuple(min_size or ()),
-                max_size=max_size,
-                channels=pyramid_channels,
-                head_width=head_width,
-                options=detector_options or {},
-            ),
-        )
-        self.first_label = first_label(method)
+        self.model = chosen.build(settings)
         self.val_metric = AveragePrecision(self.masks)
         self.test_metric = AveragePrecision(self.masks, per_class=True)
-        self._crowded: list[int] = []  # of the images objects of images that have more than are found
+        self._crowded: list[int] = []  # the numbers of objects of images that have more than are found
         self._warned_of_objects = False
 
     @property
     def result_metrics(self) -> tuple[str, ...]:
-        """Which metrics make up a result: those that exist whatever the objects' sizes."""
+        """The metrics of a result: those that exist whatever the objects' sizes."""
         names = metric_names(self.masks)
         return tuple(name for name in names if not name.startswith(("ap_small", "ap_medium", "ap_large")))
 
     def setup(self, stage: str) -> None:
-        """Hold the model against the data before anything is computed.
-
-        Raises:
-            UserError: the data has more classes than the model, or no masks where the method needs them.
-        """
+        """Also check that the data has masks if the method needs them."""
         super().setup(stage)
-        data = self.attached_data
-        if data is None or stage == "predict":
-            return
-        if self.masks and not getattr(data, "has_masks", True):
+        if self.masks and stage != "predict" and not getattr(self.attached_data, "has_masks", True):
             raise UserError(
                 f"{self.hparams['method']} needs masks, and the data has boxes only "
                 "(use faster_rcnn, which is the same without masks)",
                 key="model.method",
             )
 
-    def forward(self, pictures: list[Tensor]) -> list[Target]:
-        """Normalised pictures (3, H, W) of any size to boxes, labels, scores and masks, best first."""
-        if not pictures:  # none of a batch could be read
+    def forward(self, images: list[Tensor]) -> list[Target]:
+        """Normalised images (3, H, W) of any size to boxes, labels, scores and masks, best first."""
+        if not images:  # none of a batch could be read
             return []
-        answers: list[Target] = self.model(pictures)
-        for answer in answers:
-            answer["labels"] = answer["labels"] - self.first_label
+        found: list[Target] = self.model(images)
+        for target in found:
+            target["labels"] = target["labels"] - self.first_label
             if self.masks:
-                answer["masks"] = answer["masks"][:, 0] >= 0.5
-        return answers
+                target["masks"] = target["masks"][:, 0] >= 0.5
+        return found
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Look at the labels: torchvision takes -1 for background, and fails at others in its own words.
-
-        Raises:
-            UserError: one is of no class.
-        """
+        """Check the labels: torchvision takes -1 for background, and fails at others with its own message."""
         for target in batch[1] if isinstance(batch, tuple | list) and len(batch) == 2 else ():
             if "labels" in target:
                 number = int(target.get("image_id", -1))
@@ -179,65 +160,53 @@ class Detection(Task):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the detector's losses."""
-        pictures, targets = batch
+        images, targets = batch
         wanted = [
-            # torchvision takes no whole-number boxes
+            # torchvision does not accept integer boxes
             target | {"labels": target["labels"] + self.first_label, "boxes": in_full(target["boxes"])}
             for target in targets
         ]
-        losses: dict[str, Tensor] = self.model(pictures, wanted)
+        losses: dict[str, Tensor] = self.model(images, wanted)
         loss = torch.stack(list(losses.values())).sum()
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(pictures))
-        self.log_dict(
-            {f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=len(pictures)
-        )
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
+        parts = {f"train/{name}": value.detach() for name, value in losses.items()}
+        self.log_dict(parts, batch_size=len(images))
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Fresh metrics: what `trainer.validate` leaves are inference tensors, which `fit` cannot update."""
+        """Reset: `trainer.validate` leaves inference tensors, which `fit` cannot update."""
         self.val_metric.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Target]]:
-        """Update the validation metric; what was found goes to the callbacks, which draw it."""
+        """Update the validation metric; returns the predictions for callbacks that draw them."""
         return {"found": self._evaluate(batch, self.val_metric)}
 
     def on_validation_epoch_end(self) -> None:
-        """Average precision over all validation pictures."""
         self._report(self.val_metric, "val/")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update the test metric."""
         self._evaluate(batch, self.test_metric)
 
     def on_test_epoch_end(self) -> None:
-        """Average precision over all test pictures, and of each class."""
-        by_class = self.test_metric.by_class(
-            [self.classes.name(label) for label in range(self.hparams["num_classes"])]
-        )
+        """Report average precision over all test images, and of each class."""
+        names = [self.classes.name(label) for label in range(self.hparams["num_classes"])]
+        by_class = self.test_metric.by_class(names)
         self._report(self.test_metric, "test/")
-        self.log_dict(
-            {
-                f"test_per_class/ap_{kind}/{name}": ap
-                for kind, of in by_class.items()
-                for name, ap in of.items()
-            }
-        )
+        for kind, found in by_class.items():
+            self.log_dict({f"test_per_class/ap_{kind}/{name}": ap for name, ap in found.items()})
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[Target]:
-        """What is seen in each picture of the batch."""
-        answers: list[Target] = self(batch[0])
-        return answers
+        found: list[Target] = self(batch[0])
+        return found
 
     def configure_callbacks(self) -> list[Callback]:
-        """Validation pictures in TensorBoard; `focal-lab predict` writes COCO's result file and pictures."""
         return [ShowDetections(), WriteDetections(self.drawn_from)]
 
     def configure_optimizers(self) -> Any:
-        """AdamW and its schedule, stepped after every optimizer step."""
         return self.recipe.configure(self.trainer, self.model)
 
     def network_size(self, image: Size) -> Size:
-        """Resized by `min_size` and `max_size`, and padded as an image in a batch of its own is."""
+        """Resized by `min_size` and `max_size`, and padded."""
         frame: Size = cast(Any, self.model).transform.frame(image)
         return frame
 
@@ -250,18 +219,17 @@ class Detection(Task):
         return self.network_size((side, longer))
 
     def gmacs(self, size: Size) -> float:
-        """Billions of multiply-accumulates for one picture: backbone, pyramid and heads."""
         return count_detector_gmacs(self.model, size)
 
     def _evaluate(self, batch: Batch, metric: AveragePrecision) -> list[Target]:
-        pictures, targets = batch
+        images, targets = batch
         if self.masks:
             targets = [target | {"masks": target["masks"].bool()} for target in targets]
-        answers: list[Target] = self(pictures)
-        metric.update(answers, targets)
+        found: list[Target] = self(images)
+        metric.update(found, targets)
         counts = [int((target.get("iscrowd", target["labels"] * 0) == 0).sum()) for target in targets]
         self._crowded += [count for count in counts if count > most_found(self.model)[0]]
-        return answers
+        return found
 
     def _report(self, metric: AveragePrecision, prefix: str) -> None:
         if self._crowded and not self._warned_of_objects:
@@ -270,9 +238,9 @@ class Detection(Task):
             rank_zero_warn(
                 f"{prefix[:-1]}: {len(self._crowded)} images have more objects (up to {max(self._crowded)}) "
                 f"than the {most} that are found in one, so the others are missed (raise {option} in "
-                "model.detector_options; COCO's AP looks at 100 a class and image)"
+                "model.detector_options; COCO's AP counts 100 per class and image)"
             )
         self._crowded = []
-        refuse_repeated(metric.pictures, prefix[:-1])
+        refuse_repeated(metric.image_ids, prefix[:-1])
         self.log_dict({f"{prefix}{name}": value for name, value in metric.percent().items()})
         metric.reset()

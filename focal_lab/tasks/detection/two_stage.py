@@ -1,4 +1,4 @@
-"""What the methods with region proposals (Ren et al. 2015, arXiv 1506.01497) share."""
+"""The common part of methods with region proposals (Ren et al. 2015, arXiv 1506.01497)."""
 
 from functools import partial
 from typing import Any, cast
@@ -18,12 +18,12 @@ _RESOLUTION = 7
 
 
 def build_two_stage(network: Any, settings: Settings, **arguments: Any) -> nn.Module:
-    """torchvision's Faster R-CNN, or what extends it, on the pyramid P2 to P6.
+    """torchvision's Faster R-CNN, or a subclass, on the pyramid P2 to P6.
 
     Args:
         network: torchvision's class.
-        settings: what it is made from.
-        arguments: what that class takes beyond Faster R-CNN.
+        settings: its parts.
+        arguments: of the subclass.
     """
     pyramid = Pyramid(settings.features, settings.channels, "pool")
     anchors = Anchors(
@@ -46,24 +46,21 @@ def build_two_stage(network: Any, settings: Settings, **arguments: Any) -> nn.Mo
     for predictor in (heads.box_predictor, heads.mask_predictor):
         if predictor is not None:
             predictor.register_forward_hook(_in_full)
-    # torchvision makes its proposal network itself, and only its class differs
-    cast(Any, detector).rpn.__class__ = Proposals
+    # torchvision builds its proposal network itself, and only its class differs
+    cast(Any, detector).rpn.__class__ = ShieldedProposals
     return detector
 
 
-class Proposals(RegionProposalNetwork):  # type: ignore[misc]
-    """torchvision's, but anchors beyond a picture are no examples of background."""
+class ShieldedProposals(RegionProposalNetwork):  # type: ignore[misc]
+    """torchvision's, but anchors beyond an image are not examples of background."""
 
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Labels (1 object, 0 background, -1 neither) and boxes of the anchors of each picture."""
+        """Labels (1 object, 0 background, -1 neither) and boxes of the anchors of each image."""
         labels, boxes = super().assign_targets_to_anchors(anchors, targets)
-        labels = [
-            of_picture.masked_fill(are_outside(its_anchors), -1.0)
-            for of_picture, its_anchors in zip(labels, anchors, strict=True)
-        ]
-        return labels, boxes
+        pairs = zip(labels, anchors, strict=True)
+        return [label_A.masked_fill(are_outside(anchor_A4), -1.0) for label_A, anchor_A4 in pairs], boxes
 
 
 def region_align(settings: Settings, resolution: int) -> RegionAlign:
@@ -74,7 +71,7 @@ def region_align(settings: Settings, resolution: int) -> RegionAlign:
 def _never_outside(
     anchors: Anchors, head: nn.Module, arguments: tuple[list[Tensor], ...], outputs: tuple[Any, Any]
 ) -> tuple[Any, Any]:
-    """A forward hook of the proposals' head: no object at positions beyond a picture."""
+    """The proposal head's forward hook: no object at positions beyond an image."""
     objectness, deltas = outputs
     cleared = []
     for x_BCHW, logits_BAHW in zip(arguments[0], objectness, strict=True):
@@ -84,5 +81,5 @@ def _never_outside(
 
 
 def _in_full(predictor: nn.Module, arguments: Any, outputs: Any) -> Any:
-    """A forward hook of a predictor: what it says is in full precision from here on."""
+    """A predictor's forward hook: full precision from here on."""
     return in_full(outputs) if isinstance(outputs, Tensor) else tuple(in_full(part) for part in outputs)

@@ -1,7 +1,7 @@
 """Decoders of segmentation_models_pytorch on a backbone's maps.
 
-They expect maps of all resolutions from the picture's own on; what a backbone has begins at a fourth of it
-(or half, for small ones). Shape suffixes: B batch, C channels, H W map.
+They expect maps of all resolutions from the image's own on; a backbone's begin at a fourth of it (or half,
+for small ones). Shape suffixes: B batch, C channels, H W map.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,15 +16,28 @@ from torch import Tensor, nn
 
 from focal_lab.errors import UserError, known_names, one_of
 
-_STAGES = 4
+# set by us: from the backbone, or by `width`
+_OURS = frozenset(
+    [
+        "encoder_channels",
+        "encoder_depth",
+        "output_stride",
+        "decoder_channels",
+        "pyramid_channels",
+        "out_channels",
+        "segmentation_channels",
+    ]
+)
 
 
 class Decoder(nn.Module):
-    """Maps of four resolutions to one map of the finest.
+    """Maps of four resolutions to one map, of `out_channels`, of the finest.
 
-    Attributes:
-        out_channels: of that map.
-        uses: which of the four are looked at.
+    Args:
+        decoder: of segmentation_models_pytorch.
+        out_channels: of its output.
+        finer: makes the maps finer than the backbone's that it expects.
+        uses: which of the four maps it reads.
     """
 
     def __init__(
@@ -62,90 +75,60 @@ def build_decoder(
         options: keyword arguments of the decoder's class, such as {merge_policy: cat}.
 
     Raises:
-        UserError: no such decoder, or an option that it does not take.
+        UserError: no such decoder, or an option that it does not accept.
     """
     if name not in _BUILDERS:
         raise UserError(f"{name!r} is not a decoder{known_names(name, _BUILDERS)}", key="model.decoder")
-    kind, build = _BUILDERS[name]
+    kind, build, usual = _BUILDERS[name]
     known = [option for option in signature(kind).parameters if option not in _OURS]
     for option in options or {}:
         if option not in known:
-            raise UserError(
-                f"{option} is no option of {kind.__name__}"
-                + (f" (use {one_of(known)})" if known else ", which has none"),
-                key="model.decoder_options",
-            )
+            use = f" (use {one_of(known)})" if known else ", which has none"
+            raise UserError(f"{option} is not an option of {kind.__name__}{use}", key="model.decoder_options")
     try:
-        return build(list(channels), list(strides), width, dict(options or {}))
+        return build(list(channels), list(strides), width or usual, dict(options or {}))
     except (TypeError, ValueError) as error:
         raise UserError(f"{kind.__name__}: {error}", key="model.decoder_options") from error
 
 
-# what we set: from the backbone, or by `width`
-_OURS = frozenset(
-    (
-        "encoder_channels",
-        "encoder_depth",
-        "output_stride",
-        "decoder_channels",
-        "pyramid_channels",
-        "out_channels",
-        "segmentation_channels",
-    )
-)
-
-
-def _upernet(channels: list[int], strides: list[int], width: int | None, options: dict[str, Any]) -> Decoder:
-    width = width or 512
+def _upernet(channels: list[int], strides: list[int], width: int, options: dict[str, Any]) -> Decoder:
     decoder = UPerNetDecoder([3, 0, *channels], decoder_channels=width, **options)
     # the maps are normalised already where they need it: see `Features`
     decoder.feature_norms = nn.ModuleList(nn.Identity() for _ in channels)
-    return Decoder(decoder, width, _nothing_finer)
+    return Decoder(decoder, width, lambda _: (None, None))
 
 
-def _fpn(channels: list[int], strides: list[int], width: int | None, options: dict[str, Any]) -> Decoder:
-    width = width or 256
+def _fpn(channels: list[int], strides: list[int], width: int, options: dict[str, Any]) -> Decoder:
     # half as wide from the pyramid on, as in the paper; its group norms have 32 groups
     merged = max(32, width // 2)
     decoder = FPNDecoder(channels, 4, pyramid_channels=width, segmentation_channels=merged, **options)
     return Decoder(decoder, decoder.out_channels, lambda _: ())
 
 
-def _segformer(
-    channels: list[int], strides: list[int], width: int | None, options: dict[str, Any]
-) -> Decoder:
-    width = width or 256
+def _segformer(channels: list[int], strides: list[int], width: int, options: dict[str, Any]) -> Decoder:
     decoder = SegformerDecoder([3, 0, *channels], segmentation_channels=width, **options)
     return Decoder(decoder, width, _four_times)
 
 
-def _deeplabv3plus(
-    channels: list[int], strides: list[int], width: int | None, options: dict[str, Any]
-) -> Decoder:
-    width = width or 256
+def _deeplabv3plus(channels: list[int], strides: list[int], width: int, options: dict[str, Any]) -> Decoder:
     # rates for a stride of 16, the paper's
     chosen = {"atrous_rates": (6, 12, 18), "aspp_separable": True, "aspp_dropout": 0.5} | options
     decoder = DeepLabV3PlusDecoder([3, 0, *channels], 5, width, output_stride=16, **chosen)
-    # a fourth of the coarsest map's resolution is expected; ours may be coarser still
+    # it expects a fourth of the coarsest map's resolution; ours may be coarser still
     decoder.up = nn.Upsample(scale_factor=strides[-1] // strides[0], mode="bilinear", align_corners=False)
-    return Decoder(decoder, width, _nothing_finer, uses=(0, 3))
-
-
-def _nothing_finer(_: Tensor) -> tuple[None, None]:
-    """Two maps that are not looked at."""
-    return None, None
+    return Decoder(decoder, width, lambda _: (None, None), uses=(0, 3))
 
 
 def _four_times(finest_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Two maps of which only the size is looked at; they hold nothing."""
+    """Two empty maps of which only the size is read."""
     batch, _, height, width = finest_BCHW.shape
     return finest_BCHW.new_empty(batch, 0, 4 * height, 4 * width), finest_BCHW.new_empty(batch, 0, 1, 1)
 
 
-_Build = Callable[[list[int], list[int], int | None, dict[str, Any]], Decoder]
-_BUILDERS: dict[str, tuple[Any, _Build]] = {
-    "upernet": (UPerNetDecoder, _upernet),
-    "fpn": (FPNDecoder, _fpn),
-    "segformer": (SegformerDecoder, _segformer),
-    "deeplabv3plus": (DeepLabV3PlusDecoder, _deeplabv3plus),
+# class, builder, and the papers' width
+_BUILDERS: dict[str, tuple[Any, Callable[[list[int], list[int], int, dict[str, Any]], Decoder], int]] = {
+    "upernet": (UPerNetDecoder, _upernet, 512),
+    "fpn": (FPNDecoder, _fpn, 256),
+    "segformer": (SegformerDecoder, _segformer, 256),
+    "deeplabv3plus": (DeepLabV3PlusDecoder, _deeplabv3plus, 256),
 }

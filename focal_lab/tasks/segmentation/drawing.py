@@ -1,4 +1,4 @@
-"""Classes of pixels drawn over a picture."""
+"""Classes of pixels drawn over an image."""
 
 import torch
 from torch import Tensor
@@ -7,29 +7,27 @@ from focal_lab.tasks.class_names import Classes
 from focal_lab.tasks.image_callbacks import colour, enlarged, magnification
 from focal_lab.tasks.words import HATCHED, Note, readable, text_size, with_notes
 
-# How much of a pixel is its class's colour.
-_OPACITY = 0.6
-# Names of classes that stay as they are: a colour over most of a picture hides more than it tells.
+_OPACITY = 0.6  # of a class's colour
+# Classes that are not coloured: a colour over most of an image hides more than it shows.
 _PLAIN = ("background", "null", "none", "void", "other")
-# Classes that the legend names, those with the most pixels.
-_NAMED = 20
+_NAMED = 20  # classes in the legend, those with the most pixels
 _STRIPES = (64, 192)
 
 
 def overlay(
-    picture_3HW: Tensor, label_HW: Tensor, classes: Classes, *, ignored: int | None = None, heading: str = ""
+    image_3HW: Tensor, label_HW: Tensor, classes: Classes, *, ignored: int | None = None, heading: str = ""
 ) -> Tensor:
-    """Each pixel in the colour of its class, those that do not count hatched, and below a legend.
+    """Each pixel in the colour of its class, ignored ones hatched, and a legend below.
 
     Args:
-        picture_3HW: uint8.
-        label_HW: integers; pixels of background are left as they are.
-        classes: what they are called.
-        ignored: label of pixels that do not count, beside all labels that are no class.
-        heading: what is shown, the legend's first word.
+        image_3HW: uint8.
+        label_HW: integers; pixels of background are not coloured.
+        classes: names of the labels.
+        ignored: label of pixels that do not count, beside all labels that are not a class.
+        heading: the legend's first word.
 
     Returns:
-        uint8 (3, H, W): the picture, enlarged where it is small, and the legend below.
+        uint8 (3, H, W): the image, enlarged if it is small, and the legend below.
     """
     label_HW = label_HW.detach().cpu().long()
     of_none_HW = label_HW < 0
@@ -41,9 +39,9 @@ def overlay(
     plain = [label for label in range(known) if classes.name(label).lower() in _PLAIN]
     coloured_HW = ~of_none_HW & ~torch.isin(label_HW, torch.tensor(plain, dtype=torch.long))
     tint_3HW = palette[label_HW.clamp(0, known - 1)].permute(2, 0, 1)
-    mixed_3HW = (picture_3HW * (1 - _OPACITY) + tint_3HW * _OPACITY).round().to(torch.uint8)
-    factor = magnification(picture_3HW)
-    drawn_3HW = enlarged(torch.where(coloured_HW, mixed_3HW, picture_3HW), factor)
+    mixed_3HW = (image_3HW * (1 - _OPACITY) + tint_3HW * _OPACITY).round().to(torch.uint8)
+    factor = magnification(image_3HW)
+    drawn_3HW = enlarged(torch.where(coloured_HW, mixed_3HW, image_3HW), factor)
     if of_none_HW.any():
         drawn_3HW = _hatched(drawn_3HW, enlarged(of_none_HW[None], factor)[0].bool())
     counts = torch.bincount(label_HW[~of_none_HW], minlength=known)
@@ -58,11 +56,11 @@ def overlay(
 
 
 def _hatched(drawn_3HW: Tensor, area_HW: Tensor) -> Tensor:
-    """Stripes, a dark beside a light one, which are seen on any picture, and the picture between them."""
+    """Dark beside light stripes, visible on any image, and the image between them."""
     height, width = area_HW.shape
     stripe = max(2, text_size(height, width) // 4)
     along_HW = torch.arange(height)[:, None] + torch.arange(width)
     drawn_3HW = drawn_3HW.clone()
-    for place, grey in enumerate(_STRIPES):
-        drawn_3HW[:, area_HW & (along_HW // stripe % 4 == place)] = grey
+    for number, grey in enumerate(_STRIPES):
+        drawn_3HW[:, area_HW & (along_HW // stripe % 4 == number)] = grey
     return drawn_3HW

@@ -1,12 +1,11 @@
-"""From a network's logits to a class for every pixel of the original picture.
+"""From a network's logits to a class for every pixel of the original image.
 
-Whole pictures or windows that overlap, at one scale or several, mirrored or not, as ADE20K is evaluated
+Whole images or overlapping windows, at one scale or several, mirrored or not, as ADE20K is evaluated
 (Xiao et al. 2018, arXiv 1807.10221; the multi-scale test of Zhao et al. 2017, arXiv 1612.01105).
 
-Shape suffixes: B batch, K classes, H W original picture, h w map of logits.
+Shape suffixes: B batch, K classes, N windows, H W original image, h w map of logits.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,30 +13,30 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from focal_lab.backbones.options import Size
-from focal_lab.errors import UserError
+from focal_lab.tasks.optimizer import check_options
 from focal_lab.tasks.segmentation.network import Segmenter
 
 MODES = ("whole", "slide")
-# Classes that are enlarged at a time: 150 of them at the size of a large picture are gigabytes.
+# Classes that are enlarged at a time: 150 of them at the size of a large image are gigabytes.
 _CLASSES_AT_ONCE = 16
-# Windows that go through the network at a time on a GPU; a processor is busy with one, and has less memory.
+# Windows that go through the network at a time on a GPU; one occupies a CPU.
 _WINDOWS_AT_ONCE = 4
 _MULTIPLE = 32
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a picture is looked at.
+    """The inputs from which an image's prediction is made.
 
     Attributes:
         mode: "whole", or "slide" for windows whose logits are averaged where they overlap.
-        short_side: pictures are resized to it, keeping their proportions to within 16 px, so that both sides
+        short_side: images are resized to it, keeping their proportions to within 16 px, so that both sides
             are multiples of 32; None for the original size.
-        long_side: greatest longer side after that.
+        long_side: upper limit of the longer side after that.
         window: side of the square windows, px.
-        step: from one window to the next, px; the last one ends with the picture.
+        step: from one window to the next, px; the last one ends with the image.
         scales: factors on `short_side` and `long_side`; the probabilities of several are averaged.
-        flip: whether mirrored pictures are looked at, too.
+        flip: whether to evaluate mirrored images, too.
 
     Raises:
         UserError: a number out of range.
@@ -52,32 +51,24 @@ class Protocol:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        rules = {
-            "evaluation": (self.mode, self.mode in MODES, f"use {' or '.join(MODES)}"),
-            "test_size": (self.short_side, self.short_side is None or self.short_side >= 1, "use 1 or more"),
-            "max_size": (
-                self.long_side,
-                self.long_side >= (self.short_side or 1),
-                f"use test_size, {self.short_side or 1}, or more",
-            ),
-            "window": (
-                self.window,
-                self.window >= _MULTIPLE and self.window % _MULTIPLE == 0,
-                f"use a multiple of {_MULTIPLE}",
-            ),
-            "window_step": (self.step, 1 <= self.step <= self.window, f"use 1 to window, {self.window}"),
-            "scales": (
-                list(self.scales),
-                bool(self.scales) and min(self.scales) > 0,
-                "use positive factors",
-            ),
-        }
-        for option, (value, kept, rule) in rules.items():
-            if not kept:
-                raise UserError(f"{value} is out of range ({rule})", key=f"model.{option}")
+        least, scales = self.short_side or 1, list(self.scales)
+        check_options(
+            {
+                "evaluation": (self.mode, self.mode in MODES, " or ".join(MODES)),
+                "test_size": (self.short_side, self.short_side != 0 and least >= 1, "1 or more"),
+                "max_size": (self.long_side, self.long_side >= least, f"test_size, {least}, or more"),
+                "window": (
+                    self.window,
+                    self.window >= _MULTIPLE and self.window % _MULTIPLE == 0,
+                    f"a multiple of {_MULTIPLE}",
+                ),
+                "window_step": (self.step, 1 <= self.step <= self.window, f"1 to window, {self.window}"),
+                "scales": (scales, bool(scales) and min(scales) > 0, "a list of positive factors"),
+            }
+        )
 
     def size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
-        """What a picture of height x width px is resized to."""
+        """Height and width that an image of height x width px is resized to."""
         if self.short_side is None and scale == 1.0:
             return height, width
         factor = scale
@@ -87,33 +78,29 @@ class Protocol:
         return next(rounded), next(rounded)
 
     def input_size(self, frame: Size) -> Size:
-        """What the network is fed of a padded image at a time: all of it, or a window."""
+        """The network's input for a padded image: all of it, or a window."""
         if self.mode == "whole":
             return frame
         return min(self.window, frame[0]), min(self.window, frame[1])
 
 
 def segment(network: Segmenter, images_BCHW: Tensor, protocol: Protocol) -> Tensor:
-    """The likeliest class of every pixel.
+    """The most likely class of every pixel, int64 (B, H, W).
 
     Args:
         network: in evaluation mode.
-        images_BCHW: normalised pictures of one size.
-        protocol: how they are looked at.
-
-    Returns:
-        Classes, int64 (B, H, W).
+        images_BCHW: normalised images of one size.
+        protocol: how to evaluate them.
     """
     size = (images_BCHW.shape[-2], images_BCHW.shape[-1])
-    views = [
-        (scale, mirrored) for scale in protocol.scales for mirrored in (False, True)[: 1 + protocol.flip]
-    ]
+    flips = (False, True) if protocol.flip else (False,)
+    views = [(scale, mirrored) for scale in protocol.scales for mirrored in flips]
     if len(views) == 1:
-        return _likeliest(_look(network, images_BCHW, protocol, protocol.scales[0]), size)
+        return _most_likely(_logits(network, images_BCHW, protocol, protocol.scales[0]), size)
     total_BKHW: Tensor | None = None
     for scale, mirrored in views:
-        seen_BCHW = images_BCHW.flip(-1) if mirrored else images_BCHW
-        logits_BKhw = _look(network, seen_BCHW, protocol, scale)
+        view_BCHW = images_BCHW.flip(-1) if mirrored else images_BCHW
+        logits_BKhw = _logits(network, view_BCHW, protocol, scale)
         logits_BKhw = logits_BKhw.flip(-1) if mirrored else logits_BKhw
         if total_BKHW is None:
             total_BKHW = logits_BKhw.new_zeros(*logits_BKhw.shape[:2], *size)
@@ -122,8 +109,8 @@ def segment(network: Segmenter, images_BCHW: Tensor, protocol: Protocol) -> Tens
     return total_BKHW.argmax(1)
 
 
-def _look(network: Segmenter, images_BCHW: Tensor, protocol: Protocol, scale: float) -> Tensor:
-    """Logits (B, K, h, w) of resized pictures, in full precision."""
+def _logits(network: Segmenter, images_BCHW: Tensor, protocol: Protocol, scale: float) -> Tensor:
+    """Logits (B, K, h, w) of resized images, in full precision."""
     size = protocol.size(images_BCHW.shape[-2], images_BCHW.shape[-1], scale)
     if size != (images_BCHW.shape[-2], images_BCHW.shape[-1]):
         images_BCHW = F.interpolate(images_BCHW, size, mode="bilinear", antialias=True)
@@ -135,8 +122,8 @@ def _look(network: Segmenter, images_BCHW: Tensor, protocol: Protocol, scale: fl
 def _slide(network: Segmenter, images_BCHW: Tensor, protocol: Protocol) -> Tensor:
     """Mean logits (B, K, h, w) of all windows.
 
-    They are averaged as they come from the network, before they are enlarged: that takes a sixteenth of the
-    memory, and differs from the other order only within a few pixels of the windows' edges.
+    They are averaged before they are enlarged, which takes a sixteenth of the memory and differs from the
+    other order only within a few pixels of the windows' edges.
     """
     stride, extent = network.stride, network.features.extent
     height, width = images_BCHW.shape[-2:]
@@ -151,7 +138,8 @@ def _slide(network: Segmenter, images_BCHW: Tensor, protocol: Protocol) -> Tenso
     total_BKhw: Tensor | None = None
     seen_hw = images_BCHW.new_zeros(frame[0] // stride, frame[1] // stride, dtype=torch.float32)
     at_once = 1 if images_BCHW.device.type == "cpu" else _WINDOWS_AT_ONCE
-    for chosen in _chunks(corners, max(1, at_once // len(images_BCHW))):
+    group = max(1, at_once // len(images_BCHW))
+    for chosen in (corners[first : first + group] for first in range(0, len(corners), group)):
         cut = [framed_BCHW[..., top : top + rows, left : left + columns] for top, left in chosen]
         inside = [(min(rows, height - top), min(columns, width - left)) for top, left in chosen]
         extent.update([size for size in inside for _ in range(len(images_BCHW))], (rows, columns))
@@ -170,28 +158,17 @@ def _slide(network: Segmenter, images_BCHW: Tensor, protocol: Protocol) -> Tenso
 
 
 def _starts(length: int, window: int, step: int, stride: int) -> list[int]:
-    """Where windows begin: every step, rounded down to whole logits; the last one ends with the picture."""
+    """Where windows begin: every step, rounded down to whole logits; the last one ends with the image."""
     step = max(stride, step // stride * stride)
     return [*range(0, length - window, step), length - window]
 
 
-def _chunks(corners: list[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
-    for first in range(0, len(corners), size):
-        yield corners[first : first + size]
-
-
-def _likeliest(logits_BKhw: Tensor, size: tuple[int, int]) -> Tensor:
-    """The class with the highest enlarged logit, int64 (B, H, W); of equal ones the first.
-
-    The same as enlarging all classes and taking `argmax`, with the memory of a few.
-    """
-    best_BHW: Tensor | None = None
-    label_BHW = torch.zeros(len(logits_BKhw), *size, dtype=torch.int64, device=logits_BKhw.device)
+def _most_likely(logits_BKhw: Tensor, size: tuple[int, int]) -> Tensor:
+    """The class with the highest enlarged logit, int64 (B, H, W), with the memory of a few classes."""
+    best_BHW = logits_BKhw.new_full((len(logits_BKhw), *size), -torch.inf)
+    label_BHW = torch.zeros_like(best_BHW, dtype=torch.int64)
     for first in range(0, logits_BKhw.shape[1], _CLASSES_AT_ONCE):
         value_BHW, index_BHW = _enlarge(logits_BKhw, first, size).max(1)
-        if best_BHW is None:
-            best_BHW, label_BHW = value_BHW, index_BHW
-            continue
         better_BHW = value_BHW > best_BHW
         label_BHW = torch.where(better_BHW, index_BHW + first, label_BHW)
         best_BHW = torch.where(better_BHW, value_BHW, best_BHW)

@@ -1,6 +1,6 @@
 """Mean IoU, mean accuracy and pixel accuracy from one confusion matrix over the whole set.
 
-Shape suffixes: K classes, H W picture.
+Shape suffixes: K classes, H W image, N pixels.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ METRICS = ("miou", "macc", "pixel_acc")
 
 
 class Confusion(Metric):
-    """Counts pixels of every true class that were taken for every class.
+    """Counts the pixels of every true class that were predicted as every class.
 
-    What each picture adds is kept apart until the end, as the few pairs of classes that occur in it, so that
-    a picture that several processes were given counts once. (Lightning repeats some to give each process as
-    many.)
+    The counts of each image are kept apart until the end, as the few pairs of classes that occur in it, so
+    that an image that several processes were given counts once. (Lightning repeats some to give each process
+    as many.)
 
     Args:
         num_classes: K.
@@ -38,13 +38,7 @@ class Confusion(Metric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, found_HW: Tensor, true_HW: Tensor, number: int) -> None:
-        """Take up one picture.
-
-        Args:
-            found_HW: classes, integers.
-            true_HW: the same, or the label to ignore.
-            number: of the picture within its set.
-        """
+        """Add the image of that number: its predicted and its true classes, integers."""
         true_N = true_HW.flatten().long()
         valid_N = true_N != self.ignore_index
         pair_N = true_N[valid_N] * self.num_classes + found_HW.flatten()[valid_N].long()
@@ -56,7 +50,7 @@ class Confusion(Metric):
         self.numbers.append(torch.tensor([number], device=pairs.device))
 
     def matrix(self) -> Tensor:
-        """Pixels by true class (rows) and found class (columns), int64 (K, K)."""
+        """Pixels by true class (rows) and predicted class (columns), int64 (K, K)."""
         total = torch.zeros(self.num_classes**2, dtype=torch.int64, device=self.device)
         if len(self.numbers) == 0:
             return total.view(self.num_classes, -1)
@@ -76,28 +70,29 @@ class Confusion(Metric):
     def compute(self) -> dict[str, Tensor]:
         """`miou`, `macc`, `pixel_acc`, and `iou` (K,) and `acc` (K,) of each class, all in percent.
 
-        A class that is neither predicted nor there has a NaN for its IoU, one that is not there for its
-        accuracy; means leave NaNs out.
+        The IoU of a class that is neither predicted nor present is NaN, and so is the accuracy of one that is
+        not present; means exclude NaNs.
         """
         return scores(self.matrix())
 
     def by_class(self, names: Sequence[str]) -> dict[str, float]:
-        """IoU in percent of the classes that occur, by their names."""
+        """IoU in percent of the classes that occur, by name."""
         iou: list[float] = self.compute()["iou"].tolist()
         return {name: value for name, value in zip(names, iou, strict=True) if value == value}
 
 
 def scores(matrix_KK: Tensor) -> dict[str, Tensor]:
-    """What a confusion matrix comes to, see `Confusion.compute`."""
+    """The metrics of a confusion matrix, see `Confusion.compute`."""
     matrix_KK = matrix_KK.double()
     right_K = matrix_KK.diagonal()
     true_K, found_K = matrix_KK.sum(1), matrix_KK.sum(0)
     iou_K = 100 * right_K / (true_K + found_K - right_K)
     acc_K = 100 * right_K / true_K
+    pixel_acc = 100 * right_K.sum() / matrix_KK.sum()
     return {
         "miou": iou_K.nanmean(),
         "macc": acc_K.nanmean(),
-        "pixel_acc": 100 * right_K.sum() / matrix_KK.sum(),
+        "pixel_acc": pixel_acc,
         "iou": iou_K,
         "acc": acc_K,
     }

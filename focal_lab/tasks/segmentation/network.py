@@ -1,6 +1,6 @@
-"""Backbone, decoder and classifier of pixels, with the auxiliary head that helps training.
+"""Backbone, decoder and pixel classifier, with the auxiliary head used in training.
 
-Shape suffixes: B batch, C channels, K classes, H W picture, h w the finest of the backbone's maps.
+Shape suffixes: B batch, C channels, K classes, H W image, h w the finest of the backbone's maps.
 """
 
 import torch.nn.functional as F  # noqa: N812
@@ -44,34 +44,32 @@ class Segmenter(nn.Module):
                 nn.ReLU(),
                 *_classifier(auxiliary_channels, num_classes, dropout),
             )
+            shield(self.auxiliary, features.extent)
         for i in range(len(features.norms)):
             if i not in decoder.uses and not (i == _AUXILIARY_STAGE and auxiliary_channels):
-                features.norms[i] = nn.Identity()  # several devices wait for every parameter's gradient
+                features.norms[i] = nn.Identity()  # DDP waits for every parameter's gradient
         shield(self.decoder, features.extent)
-        if self.auxiliary is not None:
-            shield(self.auxiliary, features.extent)
 
     @property
     def stride(self) -> int:
-        """Pixels of the picture per logit."""
+        """Pixels of the image per logit."""
         return int(self.features.strides[0])
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Normalised pictures in a frame to logits (B, K, h, w); the frame's sides are multiples of 32."""
+        """Normalised images in a frame to logits (B, K, h, w); the frame's sides are multiples of 32."""
         logits_BKhw: Tensor = self.head(self.decoder(self.features(images_BCHW)))
         return logits_BKhw
 
     def with_auxiliary(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The same, and the auxiliary head's logits, which are coarser; None where there is none."""
+        """The same, and the auxiliary head's logits, which are coarser; None if there is no such head."""
         maps = self.features(images_BCHW)
         coarse_BK = None if self.auxiliary is None else self.auxiliary(maps[_AUXILIARY_STAGE])
         return self.head(self.decoder(maps)), coarse_BK
 
     def logits(self, images_BCHW: Tensor) -> Tensor:
-        """Logits (B, K, h, w) of pictures of one size, padded for the network where they need it.
+        """Logits (B, K, h, w) of images of one size, padded to multiples of 32 for the network.
 
-        The frame is the next larger one of multiples of 32. Attention (border: mask) and convolutions do not
-        see what lies beyond the picture; pooled regions of the decoder do.
+        Attention (border: mask) and convolutions do not see the padding; pooled regions of the decoder do.
         """
         size = (images_BCHW.shape[-2], images_BCHW.shape[-1])
         logits_BKhw: Tensor = self(self.framed(images_BCHW))
@@ -79,7 +77,7 @@ class Segmenter(nn.Module):
         return logits_BKhw[..., :height, :width]
 
     def framed(self, images_BCHW: Tensor) -> Tensor:
-        """Zeros, the mean colour, at the bottom and on the right, and a note of where they are."""
+        """Pad with zeros, the mean colour, at the bottom and on the right, and record it in the `Extent`."""
         height, width = images_BCHW.shape[-2:]
         frame = padded_size((height, width), self.features.divisor)
         self.features.extent.update([(height, width)] * len(images_BCHW), frame)

@@ -15,7 +15,7 @@ from focal_lab.errors import UserError
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.class_count import check_labels, known
 from focal_lab.tasks.features import Features
-from focal_lab.tasks.optimizer import Recipe
+from focal_lab.tasks.optimizer import Recipe, check_options
 from focal_lab.tasks.padding import Extent, padded_size
 from focal_lab.tasks.segmentation.decoders import build_decoder
 from focal_lab.tasks.segmentation.evaluation import Protocol, segment
@@ -25,10 +25,8 @@ from focal_lab.tasks.segmentation.network import Segmenter
 from focal_lab.tasks.tested import refuse_repeated
 
 _STAGES = 4
-# The label that does not count, by convention.
-_IGNORED = 255
-# Height and width of the image that table 7 counts.
-PAPER_SIZE = (512, 2048)
+_IGNORED = 255  # the usual label of pixels that do not count
+PAPER_SIZE = (512, 2048)  # height and width of the image in table 7
 
 
 class Segmentation(Task):
@@ -43,22 +41,20 @@ class Segmentation(Task):
         num_classes: classes of the data; None takes their number from the data in a command.
         decoder_channels: width of the decoder; None for the papers': 512 for upernet, 256 for the others.
         decoder_options: keyword arguments of the decoder's class in segmentation_models_pytorch.
-        feature_norm: a layer norm on each of the backbone's maps; None for those backbones whose maps have
-            their channels last.
+        feature_norm: a layer norm on each of the backbone's maps; None for one if they are channels-last.
         auxiliary_weight: factor on the loss of the auxiliary head on the third stage; 0 for no such head.
         auxiliary_channels: width of that head.
         dropout: on whole channels before the classifiers.
         class_weights: factor on each class's pixels in the loss; None for 1.
-        ignore_index: label of pixels that do not count; None for the data's, or 255 where it has none.
+        ignore_index: label of pixels that do not count; None for the data's, or 255 if it has none.
         evaluation: whole, or slide for overlapping windows.
-        test_size: shorter side in px that pictures are resized to for evaluation; None to leave them as they
-            are.
-        max_size: longest side in px after that.
+        test_size: shorter side in px that images are resized to for evaluation; None to keep their size.
+        max_size: upper limit of the longer side in px after that.
         window: side of the windows, px.
         window_step: from one window to the next, px.
         scales: of the final test and of prediction; the paper's multi-scale test has 0.5, 0.75, 1, 1.25, 1.5
             and 1.75. Validation has 1 alone.
-        flip: whether the final test and prediction look at mirrored pictures, too.
+        flip: whether the final test and prediction evaluate mirrored images, too.
         lr: highest learning rate.
         weight_decay: decay of all weights but norms and position tables, as in Swin's UPerNet.
         betas: AdamW's two decay rates.
@@ -71,9 +67,7 @@ class Segmentation(Task):
         UserError: no such decoder, backbone, option or file, or a number out of range.
     """
 
-    # what the best checkpoint is chosen by, and which metrics make up a result
     monitor = "val/miou"
-    monitor_mode = "max"
     result_metrics = METRICS
     model: Segmenter
 
@@ -111,12 +105,24 @@ class Segmentation(Task):
         self.save_hyperparameters()
         num_classes = known(num_classes)
         self.ignore_index = _IGNORED if ignore_index is None else ignore_index
-        _check(num_classes, decoder_channels, auxiliary_weight, auxiliary_channels, dropout)
+        check_options(
+            {
+                "num_classes": (num_classes, num_classes >= 2, "2 or more"),
+                "decoder_channels": (
+                    decoder_channels,
+                    decoder_channels is None or decoder_channels >= 1,
+                    "1 or more",
+                ),
+                "auxiliary_weight": (auxiliary_weight, auxiliary_weight >= 0, "0 or more"),
+                "auxiliary_channels": (auxiliary_channels, auxiliary_channels >= 1, "1 or more"),
+                "dropout": (dropout, 0 <= dropout < 1, "in [0, 1)"),
+            }
+        )
         _check_ignored(self.ignore_index, num_classes)
         if class_weights is not None and (len(class_weights) != num_classes or min(class_weights) < 0):
             raise UserError(
                 f"{len(class_weights)} numbers, one of them {min(class_weights)}, are not {num_classes}, one "
-                "a class, of 0 or more",
+                "per class, of 0 or more",
                 key="model.class_weights",
             )
         self.recipe = Recipe(
@@ -152,11 +158,7 @@ class Segmentation(Task):
         self.test_metric = Confusion(num_classes, self.ignore_index)
 
     def setup(self, stage: str) -> None:
-        """Hold the model against the data before anything is computed.
-
-        Raises:
-            UserError: the data has more classes than the model, or ignores another label.
-        """
+        """Also take the ignored label from the data, and check it."""
         super().setup(stage)
         ignored, given = getattr(self.attached_data, "ignore_index", None), self.hparams["ignore_index"]
         if ignored is None:
@@ -171,16 +173,12 @@ class Segmentation(Task):
         for holder in (self, self.val_metric, self.test_metric):
             holder.ignore_index = ignored
 
-    def forward(self, pictures: list[Tensor]) -> list[Tensor]:
-        """Normalised pictures (3, H, W) of any size to their classes, int64 (H, W)."""
-        return self._segment(pictures, self.test_protocol)
+    def forward(self, images: list[Tensor]) -> list[Tensor]:
+        """Normalised images (3, H, W) of any size to their classes, int64 (H, W)."""
+        return self._segment(images, self.test_protocol)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Look at the masks of a user's own data; ours has done so when it read them.
-
-        Raises:
-            UserError: a label is of no class.
-        """
+        """Check the masks of a user's own data; ours does when it reads them."""
         ours = type(self.attached_data).__module__.startswith("focal_lab.")
         for target in batch[1] if not ours and isinstance(batch, tuple | list) and len(batch) == 2 else ():
             if "mask" in target:
@@ -193,7 +191,7 @@ class Segmentation(Task):
         images_BCHW, labels_BHW = torch.stack(batch[0]), torch.stack([target["mask"] for target in batch[1]])
         if len(images_BCHW) == 1 and any(type(part) is nn.BatchNorm2d for part in self.model.modules()):
             raise UserError(
-                "1 is too few: batch norms cannot learn from one picture (use 2 or more, or several devices "
+                "1 is too few: batch norms cannot learn from one image (use 2 or more, or several devices "
                 "and --trainer.sync_batchnorm=true)",
                 key="data.init_args.batch_size",
             )
@@ -208,43 +206,38 @@ class Segmentation(Task):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Fresh metrics: what `trainer.validate` leaves are inference tensors, which `fit` cannot update."""
+        """Reset: `trainer.validate` leaves inference tensors, which `fit` cannot update."""
         self.val_metric.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Tensor]]:
-        """Update the validation metric; what was found goes to the callbacks, which draw it."""
+        """Update the validation metric; returns the predictions for callbacks that draw them."""
         return {"found": self._evaluate(batch, self.val_metric, self.val_protocol)}
 
     def on_validation_epoch_end(self) -> None:
-        """Scores over all validation pictures."""
         self._report(self.val_metric, "val/")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update the test metric."""
         self._evaluate(batch, self.test_metric, self.test_protocol)
 
     def on_test_epoch_end(self) -> None:
-        """Scores over all test pictures, and the IoU of each class."""
+        """Report metrics over all test images, and the IoU of each class."""
         names = [self.classes.name(label) for label in range(self.hparams["num_classes"])]
         by_class = self.test_metric.by_class(names)
         self._report(self.test_metric, "test/")
         self.log_dict({f"test_per_class/iou/{name}": iou for name, iou in by_class.items()})
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[Tensor]:
-        """The classes of each picture of the batch."""
         found: list[Tensor] = self(batch[0])
         return found
 
     def configure_callbacks(self) -> list[Callback]:
-        """Validation pictures in TensorBoard; `focal-lab predict` writes masks and pictures."""
         return [ShowSegmentation(), WriteSegmentation()]
 
     def configure_optimizers(self) -> Any:
-        """AdamW and its schedule, stepped after every optimizer step."""
         return self.recipe.configure(self.trainer, self.model)
 
     def network_size(self, image: Size) -> Size:
-        """Resized by `test_size` and `max_size`, padded, and of windows one; as in validation, at scale 1."""
+        """Resized by `test_size` and `max_size`, padded, and one window; as in validation, at scale 1."""
         protocol = self.val_protocol
         frame = padded_size(protocol.size(*image), self.model.features.divisor)
         return protocol.input_size(frame)
@@ -255,20 +248,16 @@ class Segmentation(Task):
         return self.network_size((side, min(side * PAPER_SIZE[1] // PAPER_SIZE[0], self.hparams["max_size"])))
 
     def gmacs(self, size: Size) -> float:
-        """Billions of multiply-accumulates for one picture: backbone, decoder and classifier."""
         return count_gmacs(_Framed(self.model), size)
 
-    def _segment(self, pictures: list[Tensor], protocol: Protocol) -> list[Tensor]:
-        """Pictures of one size together, others each on its own."""
-        if len({picture.shape for picture in pictures}) == 1:
-            return list(segment(self.model, torch.stack(pictures), protocol))
-        return [segment(self.model, picture[None], protocol)[0] for picture in pictures]
+    def _segment(self, images: list[Tensor], protocol: Protocol) -> list[Tensor]:
+        """Images of one size together, others one by one."""
+        if len({image.shape for image in images}) == 1:
+            return list(segment(self.model, torch.stack(images), protocol))
+        return [segment(self.model, image[None], protocol)[0] for image in images]
 
     def _cross_entropy(self, logits_BKhw: Tensor, labels_BHW: Tensor) -> Tensor:
-        """Mean over all pixels that count, weighted; 0 where none does.
-
-        Logits are enlarged to the frame, and what lies beyond the pictures is cut off.
-        """
+        """Weighted mean over all pixels that count, or 0; logits are enlarged to the frame and cropped."""
         height, width = labels_BHW.shape[-2:]
         frame = self.model.features.extent.frame
         logits_BKHW = F.interpolate(logits_BKhw, frame, mode="bilinear", align_corners=False)
@@ -288,8 +277,8 @@ class Segmentation(Task):
         return mean
 
     def _evaluate(self, batch: Batch, metric: Confusion, protocol: Protocol) -> list[Tensor]:
-        pictures, targets = batch
-        found = self._segment(pictures, protocol)
+        images, targets = batch
+        found = self._segment(images, protocol)
         for classes_HW, target in zip(found, targets, strict=True):
             metric.update(classes_HW, target["mask"], int(target["image_id"]))
         return found
@@ -306,7 +295,7 @@ class Segmentation(Task):
 
 
 class _Framed(nn.Module):
-    """A segmenter that takes pictures of any size."""
+    """A segmenter that accepts images of any size."""
 
     def __init__(self, model: Segmenter) -> None:
         super().__init__()
@@ -314,29 +303,6 @@ class _Framed(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         return self.model.logits(images_BCHW)
-
-
-def _check(
-    num_classes: int,
-    decoder_channels: int | None,
-    auxiliary_weight: float,
-    auxiliary_channels: int,
-    dropout: float,
-) -> None:
-    rules = {
-        "num_classes": (num_classes, num_classes >= 2, "2 or more"),
-        "decoder_channels": (
-            decoder_channels,
-            decoder_channels is None or decoder_channels >= 1,
-            "1 or more",
-        ),
-        "auxiliary_weight": (auxiliary_weight, auxiliary_weight >= 0, "0 or more"),
-        "auxiliary_channels": (auxiliary_channels, auxiliary_channels >= 1, "1 or more"),
-        "dropout": (dropout, 0 <= dropout < 1, "in [0, 1)"),
-    }
-    for name, (value, kept, rule) in rules.items():
-        if not kept:
-            raise UserError(f"{value} is not {rule}", key=f"model.{name}")
 
 
 def _check_ignored(ignore_index: int, num_classes: int) -> None:

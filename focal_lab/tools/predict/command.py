@@ -162,7 +162,7 @@ def _predict(
     import torch
     from lightning import Trainer
 
-    from focal_lab.tasks.image_callbacks import WritePictures
+    from focal_lab.tasks.image_callbacks import WriteImages
     from focal_lab.tools.predict.table import PredictionTimer
 
     timer = PredictionTimer()
@@ -192,7 +192,7 @@ def _predict(
                 raise
             raise UserError(f"cannot be written: {error.strerror}", file=error.filename) from error
     timer.seconds = time.perf_counter() - begun
-    writers = [one for one in trainer.callbacks if isinstance(one, WritePictures)]  # type: ignore[attr-defined]
+    writers = [one for one in trainer.callbacks if isinstance(one, WriteImages)]  # type: ignore[attr-defined]
     return timer, [note for writer in writers for note in writer.notes()]
 
 

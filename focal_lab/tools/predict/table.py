@@ -13,7 +13,7 @@ from focal_lab.tasks.class_names import Classes
 from focal_lab.tools.predict.images import NamedImages, Squares
 from focal_lab.tools.profile.throughput import now
 
-# As in `focal_lab.training.callbacks.WritePredictions`, which writes those of `predict --config`.
+# As in `focal_lab.tasks.classification.images.WritePredictions`, which writes those of `predict --config`.
 COLUMNS = ("index", "file", "rank", "class", "probability")
 
 

@@ -20,10 +20,11 @@ from focal_lab.tasks.base import EVALUATED_AT, Task
 from focal_lab.tasks.class_names import Classes
 from focal_lab.tasks.classification.task import Classification
 from focal_lab.tasks.detection.task import Detection
+from focal_lab.tasks.ema import AVERAGE
 from focal_lab.tasks.evaluation_size import evaluation_size
 from focal_lab.tasks.segmentation.task import Segmentation
+from focal_lab.tasks.weights_file import read_weights
 from focal_lab.tools.trained.preprocessing import Preprocessing, own_size, preprocessing_of
-from focal_lab.training.checkpoints.read import AVERAGE, read_weights
 from focal_lab.utils.yaml import load_yaml
 
 RAW, EMA = "raw", "ema"

@@ -1,4 +1,4 @@
-"""Whether the disk has room for the checkpoints that a training will keep, asked before it begins."""
+"""Checks before training that the disk has room for the checkpoints."""
 
 import math
 import shutil
@@ -13,20 +13,18 @@ from torch import nn
 from focal_lab.errors import UserError
 from focal_lab.training.checkpoints.io import PeriodicCheckpoint
 
-# AdamW keeps two numbers for each one that is learned
-_STATES = 2
 _MARGIN = 64 * 2**20  # curves, configuration, the file system's own
 
 
 def checkpoint_bytes(module: nn.Module) -> int:
-    """Size of one checkpoint: weights, buffers, a moving average if there is one, AdamW's two moments."""
-    kept = sum(tensor.nbytes for tensor in module.state_dict().values())
-    learned = sum(parameter.nbytes for parameter in module.parameters() if parameter.requires_grad)
-    return int(kept + _STATES * learned)
+    """Size of one checkpoint: weights, buffers, a moving average if any, and AdamW's two moments."""
+    state = sum(tensor.nbytes for tensor in module.state_dict().values())
+    trained = sum(parameter.nbytes for parameter in module.parameters() if parameter.requires_grad)
+    return int(state + 2 * trained)
 
 
 def checkpoints_kept(trainer: Any) -> int:
-    """How many checkpoints lie on the disk at the end; one more is there while a file is replaced."""
+    """How many checkpoints there are at the end; there is one more while a file is replaced."""
     epochs = trainer.max_epochs
     kept = 0
     for callback in trainer.checkpoint_callbacks:
@@ -38,23 +36,14 @@ def checkpoints_kept(trainer: Any) -> int:
 
 
 class RoomForCheckpoints(Callback):
-    """Refuses a training whose checkpoints its disk cannot hold."""
-
-    def __init__(self) -> None:
-        self._each = 0
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Weights may be divided among devices afterwards."""
-        if stage == "fit":
-            self._each = checkpoint_bytes(pl_module)
+    """Refuses a training whose checkpoints do not fit on the disk; a URL such as s3:// is not checked."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Raise UserError where there is too little room; a folder elsewhere, such as s3://, is not asked."""
         count, root = checkpoints_kept(trainer), str(trainer.log_dir or trainer.default_root_dir)
         if not count or "://" in root or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         folder = next(path for path in chain([Path(root)], Path(root).absolute().parents) if path.is_dir())
-        each, free = self._each, shutil.disk_usage(folder).free
+        each, free = checkpoint_bytes(pl_module), shutil.disk_usage(folder).free
         needed = (count + 1) * each + _MARGIN
         if needed > free:
             raise UserError(

@@ -1,10 +1,9 @@
-"""Checkpoints appear whole or not at all, and know each other in any folder."""
+"""Checkpoints that are replaced atomically and survive a move of their folder."""
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -13,51 +12,51 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from focal_lab.errors import UserError
 from focal_lab.utils.atomic_files import sync_folder
 
-# `.last.ckpt.1234`: what process 1234 was writing
-_UNFINISHED = re.compile(r"\..+\.ckpt\.(\d+)")
+# In a folder of checkpoints: a name in which Lightning finds no number of an hpc_ckpt_N.ckpt.
+UNFINISHED = ".unfinished"
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the old file and puts the new one in its place when the disk has it.
+    """Writes beside the old file, syncs, and renames: whatever happens, the old checkpoint stays whole.
 
-    Whatever happens meanwhile, a checkpoint that was there is still there, whole.
+    Ours, because Lightning's local writing renames without fsync, from the system's temporary folder. A
+    folder has one writer at a time, so what a killed one left is overwritten.
     """
 
     def save_checkpoint(
         self, checkpoint: Mapping[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write a checkpoint; addresses such as s3:// are left to Lightning.
+        """Write a checkpoint; URLs such as s3:// are left to Lightning.
 
         Raises:
-            OSError: the disk is full, cannot be written, ...; names the file.
+            OSError: the disk is full, not writable, ...; names the file.
         """
         if "://" in str(path) or storage_options is not None:
             super().save_checkpoint(dict(checkpoint), path, storage_options)
             return
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_unfinished(path.parent)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        unfinished = path.with_name(UNFINISHED)
         try:
             with open(unfinished, "wb") as stream:
-                _save(checkpoint, stream)
+                torch.save(checkpoint, stream)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(unfinished, path)
-        except OSError as error:
+        except BaseException as error:
             unfinished.unlink(missing_ok=True)
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
+            cause = error if isinstance(error, OSError) else error.__context__  # torch raises a RuntimeError
+            if isinstance(cause, OSError):
+                raise OSError(cause.errno, cause.strerror, str(path)) from error
             raise
         sync_folder(path.parent)
 
 
 class MovableCheckpoint(ModelCheckpoint):
-    """Knows its files again when the run's folder was moved, or is called otherwise on another machine.
+    """Recognises its files when the run's folder was moved or has another path on another machine.
 
-    Lightning would then forget which epoch was the best one, and take its own new file for an old one.
+    Lightning would forget which epoch was the best, and mistake its own new file for an old one.
     """
 
     @property
@@ -66,7 +65,7 @@ class MovableCheckpoint(ModelCheckpoint):
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The same file names in today's folder."""
+        """Keep the file names, in the current folder."""
         folder = Path(self.dirpath or "")
 
         def here(path: str) -> str:
@@ -81,10 +80,10 @@ class PeriodicCheckpoint(MovableCheckpoint):
     """Keeps a checkpoint of every n-th epoch, `epoch=0024.ckpt` and so on, beside the best and the last one.
 
     Args:
-        every: epochs between two of them.
+        every: n.
 
     Raises:
-        UserError: that is less than 1.
+        UserError: it is less than 1.
     """
 
     def __init__(self, every: int = 25) -> None:
@@ -101,53 +100,5 @@ class PeriodicCheckpoint(MovableCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """Its own: that of the last epoch's checkpoint would be the same where `every` is 1."""
+        """Its own: that of the last epoch's checkpoint would be the same for `every=1`."""
         return f"{type(self).__qualname__}{{'every': {self.every}}}"
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove what processes that are dead by now were writing; a run has one writer at a time."""
-    for path in folder.iterdir():
-        match = _UNFINISHED.fullmatch(path.name)
-        if match and not _is_alive(int(match[1])):
-            path.unlink(missing_ok=True)
-
-
-class _Recorder:
-    """A file that remembers why it could not be written: torch makes a RuntimeError of it."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        try:
-            return self._stream.write(data)
-        except OSError as error:
-            self.error = self.error or error
-            raise
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-
-def _save(checkpoint: Mapping[str, Any], stream: IO[bytes]) -> None:
-    recorder = _Recorder(stream)
-    try:
-        torch.save(checkpoint, recorder)  # type: ignore[arg-type]
-    except (RuntimeError, OSError):
-        if recorder.error is not None:
-            raise recorder.error from None
-        raise
-
-
-def _is_alive(process: int) -> bool:
-    if process == os.getpid():
-        return False  # of an earlier process with this number: this one writes one file after the other
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -11,7 +11,7 @@ from torch import Tensor
 from focal_lab.tasks.class_names import Classes
 from focal_lab.tasks.classification.images import ShowClasses
 from focal_lab.tasks.classification.task import Classification
-from focal_lab.tasks.image_callbacks import SHOWN, Look, colour
+from focal_lab.tasks.image_callbacks import SHOWN, DisplayOptions, colour
 from focal_lab.training.fit import build, train
 
 
@@ -40,8 +40,8 @@ def tags(folder: Path) -> dict[str, list[int]]:
     return found
 
 
-def look(*names: str) -> Look:
-    made = Look.__new__(Look)
+def look(*names: str) -> DisplayOptions:
+    made = DisplayOptions.__new__(DisplayOptions)
     made.mean, made.std, made.classes = (0.0,) * 3, (1.0,) * 3, Classes(names)
     return made
 

@@ -5,7 +5,7 @@ import torch
 
 from focal_lab.backbones.counting import count_parameters
 from focal_lab.tasks.detection.counting import count_detector_gmacs
-from focal_lab.tasks.detection.methods import build_detector, stages_of
+from focal_lab.tasks.detection.methods import find_method
 from focal_lab.tasks.detection.settings import Settings
 from focal_lab.tasks.features import Features
 from focal_lab.tasks.padding import Extent
@@ -35,8 +35,8 @@ def test_parameters_and_operations_are_the_papers(
     extent = Extent()
     options = {"img_size": SIZE} | (REGIONS if backbone.startswith("focal") else {})
     with torch.device("meta"):
-        features = Features(backbone, options, None, stages_of(method), extent)
+        features = Features(backbone, options, None, find_method(method).STAGES, extent)
         settings = Settings(features, extent, num_classes=80)
-        detector = build_detector(method, settings)
+        detector = find_method(method).build(settings)
     assert count_parameters(detector) / 1e6 == pytest.approx(params, rel=0.02)
     assert count_detector_gmacs(detector, SIZE) == pytest.approx(gmacs, rel=tolerance)

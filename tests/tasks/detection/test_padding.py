@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from focal_lab.tasks.detection.methods import build_detector, known_methods, stages_of
+from focal_lab.tasks.detection.methods import find_method, known_methods
 from focal_lab.tasks.detection.settings import Settings
 from focal_lab.tasks.features import Features
 from focal_lab.tasks.padding import Extent
@@ -24,7 +24,7 @@ def make(method: str, **changes: Any) -> nn.Module:
     torch.manual_seed(0)
     extent = Extent()
     options = {"img_size": 96, "focal_windows": 5}
-    features = Features("focal_micro_patch2_window7_28", options, None, stages_of(method), extent)
+    features = Features("focal_micro_patch2_window7_28", options, None, find_method(method).STAGES, extent)
     settings = Settings(
         features,
         extent,
@@ -33,7 +33,7 @@ def make(method: str, **changes: Any) -> nn.Module:
         head_width=64,
         options=EVERYTHING.get(method, {}) | changes,
     )
-    return build_detector(method, settings)
+    return find_method(method).build(settings)
 
 
 def pictures() -> list[Tensor]:

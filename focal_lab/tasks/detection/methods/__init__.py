@@ -1,17 +1,14 @@
-"""One file a method, named as the method is.
+"""One file per method, named as the method is.
 
-`build(settings)` makes the network, `STAGES` says from how many of the backbone's stages, `HAS_MASKS`
-whether it predicts masks, and `FIRST_LABEL` which number its class 0 has.
+`build(settings)` makes the network from `STAGES` of the backbone's stages; `HAS_MASKS` is whether it predicts
+masks, and `FIRST_LABEL` the number of class 0, 1 where 0 means background.
 """
 
 import importlib
 import pkgutil
 from typing import Any
 
-from torch import nn
-
 from focal_lab.errors import UserError, known_names
-from focal_lab.tasks.detection.settings import Settings
 
 
 def known_methods() -> tuple[str, ...]:
@@ -19,56 +16,22 @@ def known_methods() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
-def build_detector(method: str, settings: Settings) -> nn.Module:
-    """The network of that method.
+def find_method(name: str) -> Any:
+    """The module of a method.
 
     Raises:
-        UserError: no such method.
+        UserError: there is no such method.
     """
-    detector: nn.Module = _module(method).build(settings)
-    return detector
-
-
-def has_masks(method: str) -> bool:
-    """Whether the method predicts a mask for each object.
-
-    Raises:
-        UserError: no such method.
-    """
-    return bool(_module(method).HAS_MASKS)
-
-
-def stages_of(method: str) -> int:
-    """From how many of the backbone's stages the method makes its pyramid.
-
-    Raises:
-        UserError: no such method.
-    """
-    return int(_module(method).STAGES)
-
-
-def first_label(method: str) -> int:
-    """The number that the network gives to class 0: 1 where 0 means background.
-
-    Raises:
-        UserError: no such method.
-    """
-    return int(_module(method).FIRST_LABEL)
+    if name not in known_methods():
+        raise UserError(f"{name!r} is not a method{known_names(name, known_methods())}", key="model.method")
+    return importlib.import_module(f"{__name__}.{name}")
 
 
 def most_found(detector: Any) -> tuple[int, str]:
-    """How many objects of an image a network reports at most, and the option that says so."""
+    """The most objects of an image that a network reports, and the option that sets it."""
     if not hasattr(detector, "roi_heads"):
         return int(detector.detections_per_img), "detections_per_img"
     return min(
         (int(detector.roi_heads.detections_per_img), "box_detections_per_img"),
         (int(detector.rpn._post_nms_top_n["testing"]), "rpn_post_nms_top_n_test"),
     )
-
-
-def _module(method: str) -> Any:
-    if method not in known_methods():
-        raise UserError(
-            f"{method!r} is not a method{known_names(method, known_methods())}", key="model.method"
-        )
-    return importlib.import_module(f"{__name__}.{method}")

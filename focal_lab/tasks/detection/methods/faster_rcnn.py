@@ -7,8 +7,7 @@ from focal_lab.tasks.detection import two_stage
 from focal_lab.tasks.detection.settings import Settings
 
 HAS_MASKS = False
-FIRST_LABEL = two_stage.FIRST_LABEL
-STAGES = two_stage.STAGES
+STAGES, FIRST_LABEL = two_stage.STAGES, two_stage.FIRST_LABEL
 
 
 def build(settings: Settings) -> nn.Module:

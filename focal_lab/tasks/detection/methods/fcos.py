@@ -22,7 +22,7 @@ def build(settings: Settings) -> nn.Module:
     pyramid = Pyramid(settings.features, channels, "convolutions of p5")
     anchors = Anchors(settings.extent, pyramid.strides, [[stride] for stride in pyramid.strides], (1.0,))
     norm = partial(ShieldedGroupNorm, settings.extent, 32 if channels % 32 == 0 else 1)
-    head = FCOSHead(32, 1, settings.num_classes)  # its norms are not to be chosen: its parts are replaced
+    head = FCOSHead(32, 1, settings.num_classes)  # its parts are replaced, because it has no option for norms
     head.classification_head = FCOSClassificationHead(channels, 1, settings.num_classes, norm_layer=norm)
     head.regression_head = FCOSRegressionHead(channels, 1, norm_layer=norm)
     return one_stage.build_one_stage(FCOS, settings, pyramid, anchors, head)

@@ -1,4 +1,4 @@
-"""RetinaNet (Lin et al. 2017, arXiv 1708.02002) as the paper has it: P3 to P5 of the pyramid, P6 from C5."""
+"""RetinaNet (Lin et al. 2017, arXiv 1708.02002) as in its paper: P3 to P5 of the pyramid, P6 from C5."""
 
 from torch import nn
 from torchvision.models.detection import RetinaNet

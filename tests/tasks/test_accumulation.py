@@ -7,7 +7,7 @@ import torch
 from support.tiny_task import quiet_trainer, tiny_config
 
 from focal_lab.errors import UserError
-from focal_lab.training.accumulation import accumulate, step_size
+from focal_lab.tasks.accumulation import accumulate, step_size
 from focal_lab.training.cli import FocalCLI
 from focal_lab.training.fit import build
 
@@ -20,16 +20,16 @@ def test_the_papers_step_is_reached_at_any_number_of_devices(
     batch_size: int, devices: int, accumulated: int, pictures: int
 ) -> None:
     step = step_size(batch_size, devices, 1024)
-    assert (step.accumulated, step.pictures) == (accumulated, pictures)
+    assert (step.accumulated, step.images) == (accumulated, pictures)
     assert step.lr_factor == pictures / 1024
 
 
 def test_a_step_is_told_in_one_line() -> None:
     assert step_size(128, 1, 1024).describe(1e-3) == (
-        "1024 pictures a step: 8 batches x 128 pictures; learning rate 0.001"
+        "1024 images a step: 8 batches x 128 images; learning rate 0.001"
     )
     assert step_size(100, 3, 1024).describe(1e-3) == (
-        "900 pictures a step: 3 devices x 3 batches x 100 pictures; learning rate 0.000879 "
+        "900 images a step: 3 devices x 3 batches x 100 images; learning rate 0.000879 "
         "(0.001 is for 1024 pictures)"
     )
 
