@@ -141,7 +141,7 @@ def sweep(argv: list[str]) -> int:
 def fit(argv: list[str]) -> int:
     """Train one experiment; with --dry-run only report what that would take."""
     argv = rename_options(argv, {"--dry_run": "--dry-run"})
-    if "--dry-run" not in argv:
+    if "--dry-run" not in argv or {"-h", "--help"} & set(argv):
         return _trainer("fit")(argv)
     from focal_lab.tools.dry_run.command import main as dry_run_main
 
@@ -150,7 +150,7 @@ def fit(argv: list[str]) -> int:
 
 def predict(argv: list[str]) -> int:
     """Predict images with CHECKPOINT IMAGES..., or the data of an experiment with --config EXPERIMENT."""
-    if argv and argv[0].startswith("--") and argv[0] != "--help":
+    if argv and argv[0].startswith("--") and "--help" not in argv:
         return _trainer("predict")(argv)
     from focal_lab.tools.predict.command import main as predict_main
 
@@ -161,10 +161,11 @@ def _trainer(subcommand: str) -> Callable[[list[str]], int]:
     """A LightningCLI subcommand."""
 
     def run(argv: list[str]) -> int:
+        from focal_lab.training.help import answer_help
+
+        argv = answer_help(subcommand, argv)
         from focal_lab.training.cli import main as training_main
 
-        if {"-h", "--help"} & set(argv):
-            print(_TRAINER_HELP.get(subcommand, ""))
         return training_main(subcommand, argv)
 
     return run
@@ -180,27 +181,6 @@ def _imported(module: str, name: str = "main") -> Callable[[list[str]], int]:
     return run
 
 
-_TRAINER_HELP = {
-    "fit": """Train one experiment. --dry-run builds everything, takes a step, prints what the training would
-take, and writes nothing.
-
-examples:
-  focal-lab fit --config experiments/digits/classification.yaml
-  focal-lab fit --config experiments/digits/classification.yaml --trainer.max_epochs=2 --dry-run
-""",
-    "validate": """Evaluate a checkpoint on the validation split.
-
-examples:
-  focal-lab validate --config experiments/digits/classification.yaml --ckpt_path best.ckpt
-  focal-lab validate --config experiments/digits/detection.yaml --ckpt_path runs/3f2a91/checkpoints/last.ckpt
-""",
-    "test": """Evaluate a checkpoint on the test split.
-
-examples:
-  focal-lab test --config experiments/digits/classification.yaml --ckpt_path best.ckpt
-  focal-lab test --config experiments/digits/detection.yaml --ckpt_path runs/3f2a91/checkpoints/last.ckpt
-""",
-}
 SUBCOMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "fit": (fit, "train one experiment: --config FILE; with --dry-run report what that would take"),
     "find-lr": (_imported("tools.find_lr.command"), "raise the learning rate step by step and suggest one"),

@@ -227,11 +227,10 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.modules.batchnorm._NormBase):
             spared |= {id(parameter) for parameter in module.parameters()}
             continue
-        tables = {"relative_position_bias_table", "absolute_pos_embed"}
-        focal = isinstance(module, FocalTransformer)
-        if focal:
-            tables = module.no_weight_decay()
-        spared |= {id(p) for name, p in module.named_parameters(recurse=focal) if name in tables}
+        tables, recurse = {"relative_position_bias_table", "absolute_pos_embed"}, False
+        if isinstance(module, FocalTransformer):
+            tables, recurse = module.no_weight_decay(), True
+        spared |= {id(p) for name, p in module.named_parameters(recurse=recurse) if name in tables}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
         {"params": [p for p in trained if id(p) not in spared], "weight_decay": weight_decay},

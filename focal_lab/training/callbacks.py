@@ -19,7 +19,8 @@ class DivergedError(RuntimeError):
 
 def is_log_step(trainer: Trainer, step: int) -> bool:
     """Whether `step` is a multiple of `log_every_n_steps`."""
-    return step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return step % max(1, every) == 0
 
 
 def highest_lr(trainer: Trainer) -> float:

@@ -1,15 +1,18 @@
 import math
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.strategies import FSDPStrategy
 from support.tiny_task import OPTIONS
 from torch import nn
 from torch.optim import Optimizer
 
 from focal_lab.errors import UserError
 from focal_lab.tasks.backbone import create_backbone
+from focal_lab.tasks.base import _check_trainer
 from focal_lab.tasks.optimizer import Recipe
 
 
@@ -140,3 +143,12 @@ def test_a_number_out_of_range_is_refused_by_name(wrong: dict[str, Any], message
     with pytest.raises(UserError) as caught:
         Recipe(**wrong)
     assert str(caught.value) == message
+
+
+def test_fsdp_that_would_decay_or_average_nothing_is_refused() -> None:
+    trainer = SimpleNamespace(strategy=FSDPStrategy(), precision="32-true")
+    for recipe, options in ((Recipe(), {}), (Recipe(weight_decay=0.0), {"ema_decay": 0.9})):
+        with pytest.raises(UserError, match=r"^trainer.strategy: shards have one dimension"):
+            _check_trainer(trainer, recipe, options, "fit")
+    _check_trainer(trainer, Recipe(), {}, "test")
+    _check_trainer(trainer, Recipe(weight_decay=0.0), {}, "fit")

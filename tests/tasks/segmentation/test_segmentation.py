@@ -23,7 +23,7 @@ from focal_lab.data.digits.segmentation import DigitsSegmentation
 from focal_lab.data.segmentation.mask_folder import SegmentationFolder
 from focal_lab.errors import UserError
 from focal_lab.tasks.class_names import Classes
-from focal_lab.tasks.segmentation.evaluation import _likeliest
+from focal_lab.tasks.segmentation.evaluation import _most_likely
 from focal_lab.tasks.segmentation.task import Segmentation
 
 DECODERS = ("upernet", "fpn", "segformer", "deeplabv3plus")
@@ -218,7 +218,7 @@ def test_a_gpu_gets_everything_it_computes_with() -> None:
         framed = task.model.framed(torch.empty(2, 3, 52, 64, device="cuda"))
         logits = functional_call(task.model, state, (framed,))
         labels = torch.zeros(2, 52, 64, dtype=torch.uint8, device="cuda")
-        loss, found = task._cross_entropy(logits, labels), _likeliest(logits, (52, 64))
+        loss, found = task._cross_entropy(logits, labels), _most_likely(logits, (52, 64))
     assert {logits.device.type, loss.device.type, found.device.type} == {"cuda"}
 
 
