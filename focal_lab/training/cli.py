@@ -86,17 +86,13 @@ class FocalCLI(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
-            if "focal_lab.tasks.sharding" in str(error):
-                raise UserError(
-                    "focal_lab.tasks.sharding.Sharded is gone (use ddp, which is enough for 200 M weights; "
-                    "docs/devices.md has Lightning's fsdp)",
-                    key="trainer.strategy",
-                ) from error
+            _refuse_sharded(str(error))
             parsers = getattr(self, "_subcommand_parsers", {}).values()
             known = {name for one in parsers for name in one._option_string_actions}
             raise UserError(shorten(str(error), known.union(self.own_options))) from error
         subcommand = self.config.get("subcommand")
         chosen = self.config[subcommand] if subcommand else self.config
+        _refuse_sharded(str(chosen.trainer.get("strategy")))
         check_trainer_options(chosen.trainer)
         seed, root = chosen.get("seed_everything"), chosen.trainer.default_root_dir
         if seed is not None and not 0 <= seed < 2**32:
@@ -278,6 +274,16 @@ def main(subcommand: str, argv: Sequence[str], cli: type[FocalCLI] = FocalCLI) -
             raise KeyboardInterrupt from error
         raise
     return 0
+
+
+def _refuse_sharded(text: str) -> None:
+    """The strategy of old configurations for FSDP, in an option or an error message, is gone."""
+    if "focal_lab.tasks.sharding" in text:
+        raise UserError(
+            "focal_lab.tasks.sharding.Sharded is gone (use ddp, which is enough for 200 M weights; "
+            "docs/devices.md has Lightning's fsdp)",
+            key="trainer.strategy",
+        )
 
 
 def _init_args(model: Any) -> dict[str, Any]:
