@@ -16,8 +16,8 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from focal_lab.errors import UserError
 from focal_lab.sweep.identity.identity_table import is_ours, normal_options, stable_name, text_keys
-from focal_lab.utils.lazy_imports import find_class
 from focal_lab.training.union_order import try_int_before_float
+from focal_lab.utils.lazy_imports import find_class
 
 # types of options whose values need no conversion if they have that type already
 _KINDS: dict[Any, str] = {float: "float", int: "int", bool: "bool", str: "str", type(None): "None"}
