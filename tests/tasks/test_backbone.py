@@ -278,7 +278,7 @@ def test_nothing_in_a_file_of_weights_is_executed(name: str) -> None:
     ("content", "message"),
     [
         (None, "weights.pth: does not exist"),
-        (b"no weights", "weights.pth: cannot be read as weights; it is damaged, cut off or something else"),
+        (b"no weights", "weights.pth: cannot be read as weights; it is damaged, truncated or something else"),
         (
             "other",
             f"weights.pth: does not fit {MICRO}: patch_embed.proj.weight: shape (16, 3, 2, 2) is not the "

@@ -220,14 +220,14 @@ def test_files_without_usable_weights_are_refused_and_nothing_in_them_is_run(
     state["layers.2.blocks.1.norm2.bias"][3] = torch.nan
     torch.save(state, "nan.pth")
     Path("folder.pth").mkdir()
-    unreadable = "cannot be read as weights; it is damaged, cut off or something else"
+    unreadable = "cannot be read as weights; it is damaged, truncated or something else"
     for source, message in {
         "missing.pth": "does not exist",
         "folder.pth": "is not a file",
         "cut.pth": unreadable,
         "text.pth": unreadable,
         "nothing.pth": unreadable,
-        "cut.safetensors": "cannot be read as safetensors; it is damaged or cut off (",
+        "cut.safetensors": "cannot be read as safetensors; it is damaged or truncated (",
         "empty.pth": "there are no weights in it",
         "list.pth": "holds a list and no weights by name",
         "code.pth": "holds objects of posix.system: ",

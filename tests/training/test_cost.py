@@ -83,7 +83,7 @@ def test_a_networks_cost_needs_no_memory_for_its_weights(monkeypatch: pytest.Mon
         (tiny_config(options={"window_size": 0}), "model.backbone_options: window_size: "),
         (
             tiny_config(backbone="test_vit", backbone_options={}),
-            "model.backbone: test_vit does not take pictures of 28 x 28 px: Input",
+            "model.backbone: test_vit does not take images of 28 x 28 px: Input",
         ),
     ],
 )
@@ -96,7 +96,7 @@ def test_a_configuration_that_cannot_be_trained_is_told_in_one_line(config: Any,
 
 def test_data_that_does_not_say_its_size_is_refused() -> None:
     config = tiny_config() | {"data": {"class_path": "lightning.LightningDataModule"}}
-    with pytest.raises(UserError, match=r"^data\.init_args\.image_size: .*DataModule does not say its"):
+    with pytest.raises(UserError, match=r"^data\.init_args\.image_size: .*DataModule has no image_size"):
         count_config(config)
 
 

@@ -19,7 +19,7 @@ def test_a_whole_checkpoint_has_no_problem() -> None:
 def test_weights_alone_can_be_tested_but_not_trained_on() -> None:
     torch.save({key: value for key, value in WHOLE.items() if key != "optimizer_states"}, FILE)
     assert checkpoint_problem(FILE, resume=False) is None
-    assert checkpoint_problem(FILE, resume=True) == "holds weights only, from which no training can go on"
+    assert checkpoint_problem(FILE, resume=True) == "has weights only, from which no training can be resumed"
 
 
 @pytest.mark.parametrize("content", [{"w": torch.zeros(1)}, [1, 2], {"state_dict": {}}])

@@ -50,7 +50,7 @@ def noisy_config(workers: int) -> dict[str, Any]:
 def run_to_end(config: dict[str, Any], folder: Path, *stops: Callable[[], str | None]) -> TrainingResult:
     """Train with one stop after another, going on each time from what was left."""
     for stop in stops:
-        with pytest.raises(Stopped, match=r"^told to stop$"):
+        with pytest.raises(Stopped, match=r"^stopped by the request: stop$"):
             train(config, folder, resume_from=latest_checkpoint(folder), stop=stop)
     return train(config, folder, resume_from=latest_checkpoint(folder), stop=At())
 

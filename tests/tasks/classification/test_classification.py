@@ -203,7 +203,7 @@ def test_counting_gives_parameters_and_multiply_accumulates() -> None:
 def test_a_size_that_the_backbone_does_not_take_is_told() -> None:
     task = Classification("test_vit", num_classes=10)
     with pytest.raises(
-        UserError, match=r"^model\.backbone: test_vit does not take pictures of 28 x 56 px: Input"
+        UserError, match=r"^model\.backbone: test_vit does not take images of 28 x 56 px: Input"
     ):
         task.count((28, 56))
 
@@ -215,7 +215,7 @@ def test_a_size_that_the_backbone_does_not_take_is_told() -> None:
         ({"num_classes": 12}, "model.num_classes: 12 is not the number of classes of the data, 10 (0, 1, "),
         (
             {"backbone": "test_vit", "backbone_options": None},
-            "model.backbone: test_vit does not take pictures",
+            "model.backbone: test_vit does not take images",
         ),
     ],
 )

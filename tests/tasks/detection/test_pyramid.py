@@ -82,5 +82,5 @@ def test_p6_comes_from_c5_even_where_it_is_as_wide_as_p5() -> None:
 
 
 def test_what_is_no_pyramid_is_refused() -> None:
-    with pytest.raises(UserError, match="no pyramid"):
+    with pytest.raises(UserError, match="not a pyramid"):
         Features("vit_tiny_patch16_224", {"img_size": 64}, None, 3, Extent())
