@@ -25,9 +25,9 @@ from focal_lab.tasks.classification.task import Classification
 from focal_lab.tasks.detection.task import Detection
 from focal_lab.tasks.features import Features
 from focal_lab.tasks.segmentation.task import Segmentation
+from focal_lab.tasks.weights_file import read_weights
 from focal_lab.tools.trained.load import TrainedTask, build_trained, find_checkpoint, lightning_state, task_of
 from focal_lab.tools.trained.preprocessing import Preprocessing, preprocessing_of, validation_images
-from focal_lab.tasks.weights_file import read_weights
 
 # A normalised image (C, H, W) to the input of the backbone: a batch of one, and the height and width in
 # pixels (1, 2) of the image on it, None if it fills it.
