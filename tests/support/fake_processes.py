@@ -4,7 +4,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
-from focal_lab.sweep.worker.protocol import CheckRequest, MachineSpecs, MeasureRequest, StepTimes
+from focal_lab.sweep.worker.request import CheckRequest, MachineSpecs, MeasureRequest, StepTimes
 
 MACHINE = MachineSpecs("2 x Abacus", "2.0", 0, 8000.0, None)
 MEASURED = StepTimes(

@@ -13,6 +13,7 @@ from support.small_project import write, write_sweep
 from test_sweep_end_to_end import EXPERIMENT
 
 from focal_lab.sweep.plan.plan import make_plan
+from focal_lab.utils.yaml import load_yaml
 
 DETECTION = """\
 trainer: {max_epochs: 1}
@@ -95,7 +96,11 @@ def test_heads_start_from_the_classification_run(chained: Path) -> None:
         result = json.loads((chained / child.id / "result.json").read_text())
         assert "backbone_checkpoint" not in result["config"]["model"]["init_args"]
         assert ("ap_box" if child.task == "detection" else "miou") in result["metrics"]
-        assert child.needs in (chained / child.id / "config.yaml").read_text()
+        # the process of the run reads the checkpoint from its config.yaml, as `focal-lab fit` does
+        config = load_yaml(chained / child.id / "config.yaml")
+        checkpoint = str(chained / child.needs / "checkpoints" / "best.ckpt")
+        assert config["model"]["init_args"].pop("backbone_checkpoint") == checkpoint
+        assert config == result["config"]
     second = sweep(str(path), *tasks)
     assert "6 runs: 0 trained, 6 reused" in second.stderr
 

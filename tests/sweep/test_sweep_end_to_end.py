@@ -16,6 +16,7 @@ from support.small_project import write, write_sweep
 from focal_lab.sweep.plan.plan import make_plan
 from focal_lab.sweep.run_folder.layout import LAST_CHECKPOINT, LOCK_FILE
 from focal_lab.utils.file_lock import is_locked
+from focal_lab.utils.yaml import load_yaml
 
 EXPERIMENT = """\
 trainer: {max_epochs: 1, gradient_clip_val: 5.0}
@@ -141,6 +142,7 @@ def test_a_run_by_hand_gives_the_result_of_the_sweep(tiny: Path) -> None:
         "print('loss', tested[0]['test/loss'])\n"
     )
     config = tiny / record["run"] / "config.yaml"
+    assert load_yaml(config) == record["config"]
     by_hand = subprocess.run(
         [sys.executable, "-c", code, str(config), "1"],
         capture_output=True,

@@ -6,7 +6,7 @@ from typing import Any, Union
 
 import pytest
 
-from focal_lab.sweep.worker.convert import convert_all
+from focal_lab.sweep.worker.convert_values import convert_all
 
 # typing keeps what is made first: these are the types that jsonargparse saw in the failing process
 FLOAT_FIRST: Any = type(Union[float, int])(Union, (float, int, type(None)))  # noqa: UP007
@@ -29,7 +29,7 @@ def test_a_count_stays_a_count_and_a_share_a_share(value: Any) -> None:
         assert (type(found), found) == (type(expected), expected)
 
 
-@pytest.mark.parametrize("module", ["focal_lab.training.cli", "focal_lab.sweep.worker.convert"])
+@pytest.mark.parametrize("module", ["focal_lab.training.cli", "focal_lab.sweep.worker.convert_values"])
 def test_whoever_trains_and_whoever_names_runs_read_it_alike(module: str) -> None:
     program = (
         "from typing import Union\n"

@@ -12,7 +12,7 @@ from focal_lab.errors import UserError
 from focal_lab.sweep.commands.options import add_workers, at_least, parse_duration
 from focal_lab.sweep.commands.progress import SweepView
 from focal_lab.sweep.engine.conflicts import Rivals, present
-from focal_lab.sweep.engine.executor import Execution, Rules, Summary
+from focal_lab.sweep.engine.executor import Execution, ExecutionSummary, Rules
 from focal_lab.sweep.engine.queue import RunQueue
 from focal_lab.sweep.engine.search_queue import SearchQueue
 from focal_lab.sweep.engine.slots import DeviceSlots
@@ -186,14 +186,14 @@ class _AddedRuns:
         return self._runs
 
 
-def status_of(summary: Summary) -> int:
+def status_of(summary: ExecutionSummary) -> int:
     """Exit status: 0 all finished, 1 some failed or the disk was full, 130 interrupted."""
     if summary.interrupted:
         return INTERRUPTED
     return SOME_FAILED if summary.failed or summary.halted else 0
 
 
-def settled(summary: Summary, queue: RunQueue, total: int, out: Path) -> int:
+def settled(summary: ExecutionSummary, queue: RunQueue, total: int, out: Path) -> int:
     """How many runs a study has in the end: of a search, those that were proposed.
 
     Proposals that another sweep had trained before are counted as reused, although nobody asked for them by
@@ -214,7 +214,7 @@ def settled(summary: Summary, queue: RunQueue, total: int, out: Path) -> int:
     return len(proposed)
 
 
-def conclusion(total: int, summary: Summary, again: str) -> str:
+def conclusion(total: int, summary: ExecutionSummary, again: str) -> str:
     """How a command ended, in a line or two; `again` is the command."""
     parts = [f"{len(summary.trained)} trained", f"{len(summary.reused)} reused"]
     if summary.elsewhere:

@@ -12,7 +12,7 @@ from typing import Any
 
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.worker.processes import WarmProcesses
-from focal_lab.sweep.worker.protocol import TrainRequest
+from focal_lab.sweep.worker.request import TrainRequest
 from focal_lab.sweep.worker.signals import exit_reason
 from focal_lab.utils.file_lock import FileLock
 

@@ -29,7 +29,7 @@ from focal_lab.sweep.run_folder.provenance import git_of
 from focal_lab.sweep.run_folder.result import Failure, known_values, read_failure, set_aside, write_record
 from focal_lab.sweep.run_folder.retention import prune_checkpoints
 from focal_lab.sweep.worker.processes import WarmProcesses
-from focal_lab.sweep.worker.protocol import SharedLock, TrainRequest
+from focal_lab.sweep.worker.request import SharedLock, TrainRequest
 from focal_lab.sweep.worker.signals import Interrupted, StopSignals
 from focal_lab.utils.atomic_files import write_atomic
 from focal_lab.utils.yaml import dump_yaml
@@ -55,7 +55,7 @@ class View(Protocol):
 
 
 @dataclass
-class Summary:
+class ExecutionSummary:
     """IDs of the runs of a sweep by how they ended.
 
     `halted` is why the sweep stopped by itself, `way_out` the advice before "with: COMMAND".
@@ -114,7 +114,7 @@ class Execution:
     ) -> None:
         self.out, self.queue, self.slots, self.rules = out, queue, slots, rules
         self.processes, self.view, self._find, self._adopt = processes, view, find, adopt
-        self.summary = Summary()
+        self.summary = ExecutionSummary()
         self._runs = {run.id: run for run in runs}
         self._open = dict(self._runs)
         self._attempts: list[Attempt] = []
@@ -122,7 +122,7 @@ class Execution:
         self._next_look = self._next_count = 0.0
         self._stop_by: float | None = None
 
-    def run(self) -> Summary:
+    def run(self) -> ExecutionSummary:
         """Train until no run is open. On a signal, or when it halts, runs write checkpoints first."""
         self._skip_finished()
         with StopSignals(self._request_stop) as signals:

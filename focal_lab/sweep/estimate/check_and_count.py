@@ -11,7 +11,7 @@ from focal_lab.sweep.estimate.equivalence import classes_given, count_key, cover
 from focal_lab.sweep.plan.plan import Plan
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.worker.processes import WarmProcesses
-from focal_lab.sweep.worker.protocol import CheckRequest, MachineSpecs
+from focal_lab.sweep.worker.request import CheckRequest, MachineSpecs
 from focal_lab.utils.json_cache import add_to_cache, read_cache
 
 COUNTS_FILE = "counts.json"

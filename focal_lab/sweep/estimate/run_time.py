@@ -18,7 +18,7 @@ from focal_lab.sweep.run_folder.layout import run_folders
 from focal_lab.sweep.run_folder.outcome import read_outcome
 from focal_lab.sweep.run_folder.result import Result
 from focal_lab.sweep.worker.processes import WarmProcesses
-from focal_lab.sweep.worker.protocol import MachineSpecs, MeasureRequest, StepTimes
+from focal_lab.sweep.worker.request import MachineSpecs, MeasureRequest, StepTimes
 from focal_lab.utils.json_cache import add_to_cache, read_cache
 
 MEASURED_FILE = "measured.json"

@@ -100,7 +100,7 @@ def normal_options(info: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
     that differ from the defaults, because other versions have other options.
 
     Args:
-        info: description of the class, see `worker.convert`.
+        info: description of the class, see `worker.convert_values`.
         given: its converted options.
     """
     defaults = info["defaults"]

@@ -215,7 +215,7 @@ def seeded_hashes(
 def _convert(owners: list[str], questions: list[Any], configs: Mapping[str, Mapping[str, Any]]) -> Any:
     """`convert_all` in this process if it has torch loaded, else in a worker process."""
     if "lightning.pytorch" in sys.modules:
-        from focal_lab.sweep.worker.convert import convert_all
+        from focal_lab.sweep.worker.convert_values import convert_all
 
         return convert_all(owners, questions)
     return WarmProcesses(configs.values()).convert(owners, questions)

@@ -11,7 +11,7 @@ import torch
 
 from focal_lab.errors import UserError
 from focal_lab.sweep.run_folder.provenance import hardware
-from focal_lab.sweep.worker.protocol import CheckRequest, MachineSpecs
+from focal_lab.sweep.worker.request import CheckRequest, MachineSpecs
 from focal_lab.training.cli import check_config
 from focal_lab.training.cost import build_unweighted, count_config
 from focal_lab.utils.lazy_imports import find_class

@@ -16,7 +16,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from focal_lab.errors import UserError
 from focal_lab.sweep.run_folder.layout import log_file
-from focal_lab.sweep.worker.protocol import MeasureRequest, StepTimes
+from focal_lab.sweep.worker.request import MeasureRequest, StepTimes
 from focal_lab.sweep.worker.train import redirect_output
 from focal_lab.training.cost import count_config
 from focal_lab.training.fit import build, peak_memory_mb

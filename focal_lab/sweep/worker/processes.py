@@ -14,7 +14,7 @@ from multiprocessing.context import ForkServerProcess
 from pkgutil import resolve_name
 from typing import Any
 
-from focal_lab.sweep.worker.protocol import CheckRequest, MeasureRequest, TrainRequest
+from focal_lab.sweep.worker.request import CheckRequest, MeasureRequest, TrainRequest
 from focal_lab.sweep.worker.signals import join_fork_server
 
 # what the fork server is to load, as JSON; see `server`
@@ -52,12 +52,12 @@ class WarmProcesses:
         return self._start("measure:measure_run", request)
 
     def convert(self, owners: Sequence[str], questions: Sequence[tuple[str, str, Any]]) -> Any:
-        """What `convert.convert_all` returns.
+        """What `convert_values.convert_all` returns.
 
         Raises:
             RuntimeError: the process was killed.
         """
-        return self._result("convert:send_converted", (owners, questions))
+        return self._result("convert_values:send_converted", (owners, questions))
 
     def count_devices(self) -> int:
         """GPUs that torch sees here."""

@@ -31,7 +31,7 @@ from focal_lab.sweep.run_folder.layout import (
 )
 from focal_lab.sweep.run_folder.provenance import hardware, versions
 from focal_lab.sweep.run_folder.result import Result, set_aside, write_result_once
-from focal_lab.sweep.worker.protocol import TrainRequest
+from focal_lab.sweep.worker.request import TrainRequest
 from focal_lab.training.cost import count_config
 from focal_lab.training.fit import Stopped, latest_checkpoint, resumable, train
 from focal_lab.training.malloc import keep_freed_memory

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from focal_lab.sweep.estimate.equivalence import length_of, time_limit
-from focal_lab.sweep.worker.protocol import StepTimes
+from focal_lab.sweep.worker.request import StepTimes
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.evaluation_size import evaluation_size
 from focal_lab.tasks.optimizer import Schedule

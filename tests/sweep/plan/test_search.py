@@ -13,7 +13,7 @@ from test_sweep_end_to_end import sweep, tiny
 
 from focal_lab.errors import UserError
 from focal_lab.sweep.commands.execution import settled
-from focal_lab.sweep.engine.executor import Summary
+from focal_lab.sweep.engine.executor import ExecutionSummary
 from focal_lab.sweep.engine.search_queue import SearchQueue
 from focal_lab.sweep.engine.storage import JOURNAL
 from focal_lab.sweep.plan.cells import Cell
@@ -172,7 +172,7 @@ def test_a_finite_space_is_tried_to_its_end_and_each_combination_once(
     later, space = queue_of(write_search(trials=20, sampler=sampler, ranges=ranges), tmp_path)
     assert (proposed(later), later.exhausted) == ([], True)
     assert space.trials <= 20
-    total = settled(summary := Summary(trained=found[1:]), later, 20, tmp_path)
+    total = settled(summary := ExecutionSummary(trained=found[1:]), later, 20, tmp_path)
     assert (total, summary.reused) == (len(cells), [])
 
 
@@ -183,7 +183,7 @@ def test_what_another_sweep_has_trained_is_a_trial_and_is_counted(tmp_path: Path
     there = space.run({"model.lr": "2"}).id
     finish(tmp_path, there, metrics={"top1": 80.0}, gmacs=1.0)
     found = proposed(queue)
-    summary = Summary(trained=found)
+    summary = ExecutionSummary(trained=found)
     assert (len(set(found)), settled(summary, queue, 3, tmp_path), summary.reused) == (2, 3, [there])
 
 

@@ -9,7 +9,7 @@ from focal_lab.data.detection.coco import CocoDataModule
 from focal_lab.data.digits.classification import DigitsClassification
 from focal_lab.errors import UserError
 from focal_lab.sweep.worker.check import absent_data, check_configs, refuse_impossible
-from focal_lab.sweep.worker.protocol import CheckRequest
+from focal_lab.sweep.worker.request import CheckRequest
 
 
 def configuration(**changes: Any) -> dict[str, Any]:
