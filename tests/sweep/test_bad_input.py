@@ -70,7 +70,7 @@ def test_options_are_checked(arguments: list[str], told: str) -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_a_storage_that_nobody_answers_at_is_said_without_its_password() -> None:
+def test_a_storage_that_does_not_answer_is_reported_without_its_password() -> None:
     url = "postgresql://me:s3cret@127.0.0.1:1/none"
     line = refused("sweep", str(write_sweep()), "--storage", url)
     assert line.startswith("--storage postgresql://me:***@127.0.0.1:1/none: cannot be used: ")
@@ -227,7 +227,7 @@ def test_a_sweep_that_changes_while_it_is_trained_is_refused_unless_only_seeds_a
 
 
 @pytest.mark.usefixtures("project")
-def test_a_worker_is_told_which_studies_there_are() -> None:
+def test_a_worker_reports_which_studies_exist() -> None:
     out = Path("runs")
     with pytest.raises(UserError, match="start it with focal-lab sweep"):
         find_study(out, "small")

@@ -105,7 +105,9 @@ def test_heads_start_from_the_classification_run(chained: Path) -> None:
     assert "6 runs: 0 trained, 6 reused" in second.stderr
 
 
-def test_a_failed_parent_fails_its_child_with_the_reason_and_a_lost_checkpoint_is_said(chained: Path) -> None:
+def test_a_failed_parent_fails_its_child_with_the_reason_and_a_removed_checkpoint_is_reported(
+    chained: Path,
+) -> None:
     path = str(write_sweep(factors={"classification.model.lr": [1e30, 3e-3]}, seeds=1, columns=["top1"]))
     first = sweep(path, *TASKS, "--set", "classification.trainer.max_epochs=4")
     assert first.returncode == 1, first.stderr

@@ -1,4 +1,4 @@
-"""Whatever dies while a sweep trains, its runs come to what an undisturbed sweep's come to."""
+"""Whatever is killed while a sweep trains, its results equal those of an undisturbed sweep."""
 
 import json
 import os
@@ -203,7 +203,7 @@ def test_a_killed_command_leaves_no_orphans_and_the_next_goes_on(tiny: Path, kil
     assert metrics(tiny) == expected
 
 
-def test_a_worker_joins_and_its_death_costs_nothing(tiny: Path, killed: Commands) -> None:
+def test_a_worker_joins_and_killing_it_costs_nothing(tiny: Path, killed: Commands) -> None:
     path = str(write_sweep(factors={"window_size": [7, 14]}, seeds=2, set=LONG))
     expected = undisturbed(path, "--workers", "2")
     first = start(killed, path, "--workers", "1")
@@ -221,7 +221,7 @@ def test_a_worker_joins_and_its_death_costs_nothing(tiny: Path, killed: Commands
     assert metrics(tiny) == expected
 
 
-def test_the_death_of_the_fork_server_is_survived(tiny: Path, killed: Commands) -> None:
+def test_a_sweep_survives_the_kill_of_its_fork_server(tiny: Path, killed: Commands) -> None:
     path = str(write_sweep(factors=FACTORS, seeds=1, set=LONG))
     (run,) = make_plan(Path(path)).runs
     process = start(killed, path)
@@ -284,7 +284,7 @@ def _fill(disk: Path) -> None:
             return
 
 
-def test_a_run_on_several_devices_dies_and_goes_on_as_a_whole(tiny: Path, killed: Commands) -> None:
+def test_a_run_on_several_devices_crashes_and_resumes_as_a_whole(tiny: Path, killed: Commands) -> None:
     path = str(write_sweep(factors=FACTORS, seeds=1, set=LONG))
     two = ("--devices-per-run", "2")
     expected = undisturbed(path, *two)

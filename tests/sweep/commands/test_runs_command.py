@@ -139,7 +139,7 @@ def test_failed_runs_are_tried_again_from_their_checkpoints_or_from_scratch(swep
         runs_command(["retry", first.id])
 
 
-def test_gc_takes_what_nobody_needs_and_what_the_dead_left(
+def test_gc_removes_unneeded_runs_and_files_of_killed_processes(
     swept: Plan, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = OUT / swept.distinct_runs[0].id
@@ -191,7 +191,7 @@ def test_a_failure_of_an_older_version_is_still_read(out: Path) -> None:
     assert not failure.pruned
 
 
-def test_a_folder_that_does_not_exist_is_said(project: None) -> None:
+def test_a_folder_that_does_not_exist_is_reported(project: None) -> None:
     with pytest.raises(UserError, match="--out: nowhere does not exist"):
         runs_command(["--out", "nowhere"])
 
@@ -229,7 +229,7 @@ def test_a_run_named_twice_is_removed_once(swept: Plan, capsys: pytest.CaptureFi
         runs_command(["rm", ""])
 
 
-def test_a_half_removed_run_is_no_run_and_goes_once_its_remover_is_dead(
+def test_a_half_removed_run_is_not_listed_and_is_removed_once_its_remover_has_exited(
     swept: Plan, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (OUT / "0ld00000000").rename(OUT / ".trash-0ld00000000-999999")

@@ -1,4 +1,4 @@
-"""The queue hands out each missing run once, whatever happened to those who took runs before.
+"""The queue hands out each missing run once, whatever happened to the commands that claimed runs before.
 
 Every test runs on the journal of one machine and on a real PostgreSQL.
 """
@@ -83,7 +83,7 @@ def test_a_run_that_stands_twice_in_the_queue_is_given_out_once(opened: Opener) 
     first.finish("run0", {"top1": 1.0})
 
 
-def test_a_run_that_died_is_tried_again_until_its_retries_are_used(opened: Opener) -> None:
+def test_a_crashed_run_is_retried_until_its_retries_are_used(opened: Opener) -> None:
     queue, (run,) = opened(retries=1), make_runs(1)
     queue.feed([run], 1)
     assert queue.claim() == ClaimedRun("run0", 1)
@@ -136,7 +136,9 @@ def test_a_result_that_was_removed_is_trained_again(
     assert claimed(later) == "run0"
 
 
-def test_what_the_dead_held_is_given_out_again(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_of_killed_commands_are_handed_out_again(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dead, alive, (run,) = opened(), opened(), make_runs(1)
     dead.feed([run], 1)
     assert claimed(dead) == "run0"

@@ -37,7 +37,7 @@ def modules(files: dict[str, str]) -> list[str]:
     return list(UserCode().of(CONFIG))
 
 
-def test_what_a_module_imports_belongs_to_it_and_what_nobody_imports_does_not() -> None:
+def test_imported_modules_belong_to_a_module_and_others_do_not() -> None:
     found = modules(
         {
             "mine": "import torch, numpy, os, focal_lab.errors\nimport pack.deep.part\n"

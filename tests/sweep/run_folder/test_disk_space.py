@@ -1,4 +1,4 @@
-"""Room on the disk is looked for before the work, and named where it has run out."""
+"""Disk space is checked before a sweep, and a full disk is reported."""
 
 import errno
 import subprocess
@@ -43,7 +43,7 @@ def test_a_read_only_disk_is_refused(small_disk: Path) -> None:
         check_room(small_disk / "runs")
 
 
-def test_an_error_far_down_the_chain_tells_that_the_disk_is_full(tmp_path: Path) -> None:
+def test_a_full_disk_is_found_among_the_causes_of_an_error(tmp_path: Path) -> None:
     try:
         try:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -58,7 +58,7 @@ def test_an_error_far_down_the_chain_tells_that_the_disk_is_full(tmp_path: Path)
     assert disk_full(tmp_path, None) is None
 
 
-def test_what_a_process_said_of_a_full_disk_is_understood(tmp_path: Path, small_disk: Path) -> None:
+def test_a_full_disk_is_recognised_in_messages_of_worker_processes(tmp_path: Path, small_disk: Path) -> None:
     assert disk_full(tmp_path, "OSError: [Errno 28] No space left on device: 'a'") is not None
     # torch does not say why it failed: it is the disk only if that is full
     said = "RuntimeError: PytorchStreamWriter failed writing file data/0: file write failed"

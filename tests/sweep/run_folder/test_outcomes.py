@@ -7,7 +7,7 @@ from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.run_folder.result import Failure, write_record
 
 
-def test_each_state_is_told_from_the_files_in_the_folder(out: Path) -> None:
+def test_the_files_in_the_folder_decide_the_state(out: Path) -> None:
     finish(out, "a0")
     fail(out, "b0")
     corrupt(out, "c0")
