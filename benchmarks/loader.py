@@ -2,9 +2,9 @@
 
     python benchmarks/loader.py FOLDER [OTHER ...] [--workers 2] [--rounds 7]
 
-Both loaders do the same to a picture (random part, mirror, RandAugment, then on the device normalisation and
+Both loaders do the same to an image (random part, mirror, RandAugment, then on the device normalisation and
 random erasing), with as many processes. A round is one epoch of each in turn, with nothing in preparation
-before or after it. Further roots are the same pictures in other layouts (archives, tables), read by ours.
+before or after it. Further roots are the same images in other layouts (archives, tables), read by ours.
 """
 
 import argparse
@@ -24,7 +24,7 @@ ERASING = 0.25
 
 
 def timms(options: argparse.Namespace, device: torch.device) -> tuple[Callable[[], None], int]:
-    """An epoch of timm's loader, and how many pictures it has."""
+    """An epoch of timm's loader, and how many images it has."""
     dataset = ImageDataset(f"{options.roots[0]}/train")
     loader = create_loader(
         dataset,
@@ -42,8 +42,8 @@ def timms(options: argparse.Namespace, device: torch.device) -> tuple[Callable[[
     allow_posterizing_to_zero_bits(dataset.transform)
 
     def epoch() -> None:
-        for pictures, _ in loader:
-            assert pictures.dtype == torch.float32
+        for images, _ in loader:
+            assert images.dtype == torch.float32
         synchronize(device)
 
     return epoch, len(loader) * options.batch_size
@@ -65,8 +65,8 @@ def ours(root: str, options: argparse.Namespace, device: torch.device) -> Callab
 
     def epoch() -> None:
         loader.sampler.set_epoch(loader.sampler.epoch + 1)
-        for pictures, *rest in loader:
-            batch = [pictures.to(device, non_blocking=True), rest[0].to(device, non_blocking=True), *rest[1:]]
+        for images, *rest in loader:
+            batch = [images.to(device, non_blocking=True), rest[0].to(device, non_blocking=True), *rest[1:]]
             assert data.on_after_batch_transfer(batch, 0)[0].dtype == torch.float32
         synchronize(device)
 
@@ -98,7 +98,7 @@ def main() -> None:
     rows = [
         [name, f"{count / timing.seconds:.0f}", f"{1 / timing.ratio:.3f}"] for name, timing in timings.items()
     ]
-    where = f"{device.type}, {options.workers} processes, {options.image_size} px, {count} pictures"
+    where = f"{device.type}, {options.workers} processes, {options.image_size} px, {count} images"
     print(f"{hardware()}; {where}\n")
     print(markdown(["loader", "images a second", "ratio of images a second"], rows))
 

@@ -1,4 +1,4 @@
-"""Small picture files for tests."""
+"""Small image files for tests."""
 
 from io import BytesIO
 from pathlib import Path
@@ -9,15 +9,15 @@ from PIL import Image
 
 
 def noise(seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
-    """An RGB picture of noise, (width, height)."""
+    """An RGB image of noise, (width, height)."""
     rng = np.random.default_rng(seed)
     return Image.fromarray(rng.integers(256, size=(size[1], size[0], 3)).astype(np.uint8))
 
 
-def encoded(picture: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
-    """A picture file's bytes."""
+def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+    """An image file's bytes."""
     stream = BytesIO()
-    picture.save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -31,7 +31,7 @@ def class_folders(root: Path, counts: dict[str, int]) -> Path:
 
 
 def open_folder(root: Path, stage: str = "fit", **options: Any) -> Any:
-    """An ImageFolderDataModule whose pictures have been looked for."""
+    """An ImageFolderDataModule whose images have been looked for."""
     from focal_lab.data.classification.image_folder import ImageFolderDataModule
 
     data = ImageFolderDataModule(str(root), **options)

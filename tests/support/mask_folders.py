@@ -1,4 +1,4 @@
-"""A small data set of pictures and masks, made for a test."""
+"""A small data set of images and masks, made for a test."""
 
 from pathlib import Path
 

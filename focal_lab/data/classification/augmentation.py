@@ -59,10 +59,10 @@ def training_transform(options: Mapping[str, Any], mean: tuple[float, ...]) -> T
             options["image_size"],
             is_training=True,
             auto_augment=policy,
-            color_jitter=options["color_jitter"] or None,
+            color_jitter=options["color_jitter"] or None,  # type: ignore[arg-type]
             hflip=options["hflip"],
-            scale=tuple(options["scale"]),  # type: ignore[arg-type]
-            ratio=tuple(options["ratio"]),  # type: ignore[arg-type]
+            scale=tuple(options["scale"]),
+            ratio=tuple(options["ratio"]),
             interpolation=options["interpolation"],
             mean=mean,
             use_prefetcher=True,

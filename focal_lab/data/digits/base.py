@@ -3,7 +3,7 @@
 import os
 import zlib
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -47,10 +47,12 @@ class EmbeddedData(LightningDataModule, metaclass=_AcceptsOldNames):
     # which is right only where the task counts images once, by their `image_id`.
     fills_up = False
     # the loaders' `collate_fn`; worker processes may have to pickle it
-    collate: ClassVar[Callable[[Any], Any]]
+    collate: ClassVar[Any]
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, **options: Any) -> Self:
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, **options: Any
+    ) -> Self:
         """Lightning's own would ignore the options that an older checkpoint names otherwise."""
         state = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
         noted = state.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})

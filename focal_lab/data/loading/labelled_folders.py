@@ -47,7 +47,9 @@ class LabelledFoldersDataModule(LightningDataModule, ABC):
             split: (options[f"{split}_images"], options[f"{split}_{self.labels}"])
             for split in ("train", "val", "test")
         }
-        self._places = places | {"test": places["val"] if options["test_images"] is None else places["test"]}
+        self._places: dict[str, tuple[str, str]] = places | (
+            {"test": places["val"]} if options["test_images"] is None else {}
+        )
         self.batch_size, self.num_workers = options["batch_size"], options["num_workers"]
         self.mean, self.std = tuple(options["mean"]), tuple(options["std"])
 
