@@ -21,6 +21,7 @@ SLOW = (
     "training/test_processes.py",
     "training/test_slurm_requeue.py",
     "training/test_two_processes_evaluate.py",
+    "benchmarks/test_gpu_check.py",
 )
 
 
