@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from support.finished_runs import FakePlan, finish, make_plan
 from tensorboard import context
 from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
@@ -22,7 +23,6 @@ from tensorboard.plugins.hparams import (
 from focal_lab.report.tensorboard.log_dir import event, scalar, write_events
 from focal_lab.sweep.plan.manifest import Manifest, write_manifest
 from focal_lab.training.history_file import Point, write_history
-from support.finished_runs import FakePlan, finish, make_plan
 
 STEPS = (5, 10)
 # one grey pixel

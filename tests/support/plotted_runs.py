@@ -7,8 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from focal_lab.training.history_file import Point, write_history
 from support.finished_runs import FakePlan, config, finish, make_plan
+
+from focal_lab.training.history_file import Point, write_history
 
 GRID = {"backbone": ["Swin-Tiny", "Focal-Tiny"], "window_size": ["7", "14"]}
 CLAIMS = ("Focal-Tiny/7 >= Swin-Tiny/14", "Focal-Tiny/14 > Focal-Tiny/7")

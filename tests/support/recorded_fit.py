@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from lightning import Callback
 from PIL import Image
+from support.tiny_task import tiny_config
 
 from focal_lab.training.fit import build
-from support.tiny_task import tiny_config
 
 Answer = dict[str, Any]
 # 3 steps of 32 pictures an epoch, 9 are left over; neither 32 nor 2 processes divide those of validation
