@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 OUT ?= runs
+# where the words of .codespell-words are not used
+PROSE := README.md CONTRIBUTING.md Makefile focal_lab benchmarks experiments sweeps docs .ci
 
 .DEFAULT_GOAL := help
 .PHONY: help install sweep test test-slow stress lint format bench clean
@@ -30,10 +32,12 @@ test-slow: $(INSTALLED)  ## tests that are slow by nature: databases, browsers, 
 stress: $(INSTALLED)  ## kill, interrupt and share sweeps, and compare with undisturbed ones (half an hour; needs PostgreSQL)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/stress $(STRESS)
 
-lint: $(INSTALLED)  ## ruff and mypy --strict
+lint: $(INSTALLED)  ## ruff, mypy --strict, and the spelling with the project's words
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/codespell -D - -D .codespell-words $(PROSE)
+	$(BIN)/codespell tests
 
 format: $(INSTALLED)  ## let ruff rewrite what it can
 	$(BIN)/ruff format .

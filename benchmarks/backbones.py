@@ -36,7 +36,7 @@ HEAD = [
 
 @dataclass(frozen=True)
 class Comparison:
-    """Models on the same pictures; the first is what the others are compared with."""
+    """Models on the same images; the first is what the others are compared with."""
 
     title: str
     models: dict[str, tuple[str, dict[str, Any]]]
@@ -141,25 +141,25 @@ def _memory_cells(grown: int | None, first: int | None) -> list[str]:
 
 def inference(model: nn.Module, batch: int, size: tuple[int, int]) -> Callable[[], None]:
     """Inference of one batch."""
-    pictures = torch.randn(batch, 3, *size)
+    images = torch.randn(batch, 3, *size)
 
     def run() -> None:
         model.eval()
         with torch.inference_mode():
-            model(pictures)
+            model(images)
 
     return run
 
 
 def training_step(model: nn.Module, batch: int, size: tuple[int, int]) -> Callable[[], None]:
     """Forward, backward and AdamW on one batch."""
-    pictures = torch.randn(batch, 3, *size)
+    images = torch.randn(batch, 3, *size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def run() -> None:
         model.train()
         optimizer.zero_grad()
-        model(pictures).square().mean().backward()
+        model(images).square().mean().backward()
         optimizer.step()
 
     return run

@@ -39,7 +39,7 @@ class BareLoop:
     """What one writes by hand to train a classifier: a step, a validation, nothing else.
 
     Args:
-        arguments: of `focal-lab fit`; its network, data and recipe are made anew, with the same seed.
+        arguments: of `focal-lab fit`; its network, data and recipe are built again, with the same seed.
         trainer: whose settings it follows.
     """
 
@@ -62,7 +62,7 @@ class BareLoop:
             self.optimizer, len(self.batches) * epochs, len(self.batches)
         )
         self.clip, self.every = trainer.gradient_clip_val, trainer.log_every_n_steps  # type: ignore[attr-defined]
-        self.steps, self.losses, self.told, self.scores = 0, [], [], []
+        self.steps, self.losses, self.printed, self.scores = 0, [], [], []
 
     def begin_epoch(self) -> None:
         self.network.train()
@@ -81,7 +81,7 @@ class BareLoop:
         self.schedule.step_update(self.steps)
         self.losses.append(loss.detach())
         if self.steps % self.every == 0:
-            self.told.append(loss.item())
+            self.printed.append(loss.item())
 
     def begin_validation(self) -> None:
         self.network.eval()

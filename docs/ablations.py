@@ -40,21 +40,21 @@ def main() -> None:
 
 
 def write_page(sweep: str, which: list[str]) -> None:
-    """Write docs/ablations/SWEEP.md and its pictures."""
+    """Write docs/ablations/SWEEP.md and its images."""
     report = ["report", f"sweeps/{sweep}.yaml", *which]
     table = printed([*report, "--format", "markdown"]).replace("### ", "# ", 1)
     known = json.loads(printed([*report, "--format", "json"]))
     runs: list[dict[str, Any]] = json.loads(printed([*report, "--long", "--format", "json"]))
     with TemporaryDirectory() as folder:
         printed([*report, "--plots", folder])
-        pictures = []
+        images = []
         for name, caption in PLOTS.items():
             drawn = Path(folder) / f"{sweep}-{name}.svg"
             if drawn.is_file():
                 (PAGES / drawn.name).write_bytes(drawn.read_bytes())
-                pictures.append(f"![{caption}]({drawn.name})")
+                images.append(f"![{caption}]({drawn.name})")
     title, _, rest = table.partition("\n")
-    page = [title, "", origin(sweep, which[-1], known, runs), rest.rstrip("\n"), "", *pictures, "", BY_HAND]
+    page = [title, "", origin(sweep, which[-1], known, runs), rest.rstrip("\n"), "", *images, "", BY_HAND]
     path = PAGES / f"{sweep}.md"
     by_hand = path.read_text(encoding="utf-8").partition(BY_HAND)[2] if path.exists() else "\n"
     path.write_text("\n".join(page) + by_hand, encoding="utf-8")

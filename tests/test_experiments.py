@@ -52,10 +52,10 @@ def test_both_suites_have_a_classification() -> None:
 
 @by_path
 def test_an_experiment_opens_with_what_it_trains_the_command_and_its_cost(path: Path) -> None:
-    told = header(path)
-    assert len(told["what"]) > 20
-    assert told["Run"].startswith(f"focal-lab fit --config {path}")
-    assert re.search(r"\d+ epochs", told["Cost"])
+    reported = header(path)
+    assert len(reported["what"]) > 20
+    assert reported["Run"].startswith(f"focal-lab fit --config {path}")
+    assert re.search(r"\d+ epochs", reported["Cost"])
 
 
 @by_path
@@ -96,9 +96,9 @@ def test_a_suite_serves_an_experiment_as_it_is_in_the_file(path: Path) -> None:
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=str)
 def test_an_overlay_opens_with_a_command_that_parses(path: Path) -> None:
-    told = header(path)
-    assert len(told["what"]) > 20
-    _, fit, *arguments = shlex.split(told["Run"])
+    reported = header(path)
+    assert len(reported["what"]) > 20
+    _, fit, *arguments = shlex.split(reported["Run"])
     files = [Path(arguments[i + 1]) for i, word in enumerate(arguments) if word == "--config"]
     assert fit == "fit"
     assert files[-1] == path
@@ -106,7 +106,7 @@ def test_an_overlay_opens_with_a_command_that_parses(path: Path) -> None:
     for file in files[1:]:
         merged = merge(merged, load(file))
     parsed = check_config(merged)
-    assert told["Cost"].startswith(f"{parsed['trainer']['max_epochs']} epochs")
+    assert reported["Cost"].startswith(f"{parsed['trainer']['max_epochs']} epochs")
 
 
 def test_a_folder_of_overlays_is_no_suite() -> None:

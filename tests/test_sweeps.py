@@ -62,13 +62,13 @@ def test_the_papers_ablations_are_all_there() -> None:
 
 @by_name
 def test_a_sweep_opens_with_paper_claim_command_and_cost(name: str) -> None:
-    told, paper = header(name), planned(name, "digits").sweep.paper
-    assert "paper" in told["what"].lower()
+    reported, paper = header(name), planned(name, "digits").sweep.paper
+    assert "paper" in reported["what"].lower()
     if paper:
-        assert told["what"].lower().startswith(f"paper {find_layout(paper).cite}: ")
-    assert len(told["Claim"]) > 20
-    assert told["Run"] == f"focal-lab sweep sweeps/{name}.yaml"
-    assert told["Cost"]
+        assert reported["what"].lower().startswith(f"paper {find_layout(paper).cite}: ")
+    assert len(reported["Claim"]) > 20
+    assert reported["Run"] == f"focal-lab sweep sweeps/{name}.yaml"
+    assert reported["Cost"]
 
 
 @by_name

@@ -139,7 +139,7 @@ def peak_of(function):
 
 
 def make(name, size=224, drop_path=0.0, fused=True, **options):
-    """A model on the device. timm's Swin takes torch's fused attention only if it is told to."""
+    """A model on the device. timm's Swin takes torch's fused attention only on request."""
     timm.layers.set_fused_attn(True, experimental=fused)
     torch.manual_seed(0)
     if name == "released":

@@ -102,7 +102,7 @@ def part_blocks():
 
 
 def compared(part, title, made, batch, size, modes, *, rounds, inner, classes=1000):
-    """Models in turn on the same pictures; the first is what the others are compared with."""
+    """Models in turn on the same images; the first is what the others are compared with."""
     x = torch.randn(batch, 3, size, size, device=DEVICE)
     y = torch.randint(classes, (batch,), device=DEVICE)
     for mode in modes:
@@ -253,11 +253,11 @@ def part_profile():
 
 
 def part_large():
-    """Detection's pictures, alone and padded to a common size, and what checkpointing saves."""
+    """Detection's images, alone and padded to a common size, and what checkpointing saves."""
     height, width, batch = (64, 96, 1) if TINY else (800, 1280, 4)
     x = torch.randn(batch, 3, height, width, device=DEVICE)
 
-    def picture():
+    def padded():
         swin = (
             timm.create_model("swin_tiny_patch4_window7_224", features_only=True, img_size=(height, width))
             if not TINY
@@ -301,7 +301,7 @@ def part_large():
             value["peak_mb"] = peaks.get(name)
         return found
 
-    attempt("large", f"{height} x {width}, batch {batch}, forward and backward", picture)
+    attempt("large", f"{height} x {width}, batch {batch}, forward and backward", padded)
 
     def checkpointing():
         found = {}

@@ -29,9 +29,9 @@ def main() -> int:
             continue
         begin = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="focal-lab-stress-") as folder, World(Path(folder)) as world:
-            problems, told = trial(world, options.short, options.seed)
+            problems, reported = trial(world, options.short, options.seed)
         verdict = "; ".join(["WRONG", *problems]) if problems else "ok"
-        print(f"{name}: {told}: {verdict} ({time.monotonic() - begin:.0f} s)", flush=True)
+        print(f"{name}: {reported}: {verdict} ({time.monotonic() - begin:.0f} s)", flush=True)
         wrong += bool(problems)
     return 1 if wrong else 0
 

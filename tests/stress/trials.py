@@ -47,10 +47,10 @@ def kills(world: World, short: bool, seed: int) -> Told:
         done[kind] += killed
     problems = _wait_for(world, [command])
     worker.wait(120)
-    told = ", ".join(f"{number} {kind}s" for kind, number in done.items())
+    reported = ", ".join(f"{number} {kind}s" for kind, number in done.items())
     if sum(done.values()) < count:
         problems.append(f"only {sum(done.values())} of {count} kills hit something")
-    return [*problems, *compare(world, expected)], f"{_counts(world)} after kill -9 of {told}"
+    return [*problems, *compare(world, expected)], f"{_counts(world)} after kill -9 of {reported}"
 
 
 def _kill_a_run(world: World, chance: random.Random) -> bool:
@@ -95,8 +95,8 @@ def postgres(world: World, short: bool, seed: int) -> Told:
     log = (world.folder / "commands.log").read_text()
     if server.url.split(":")[2].split("@")[0] in log or "s3cr" in log:
         problems.append("the password was printed")
-    told = f"{_counts(world)} by 4 workers on PostgreSQL, one killed, the database away for {away} s"
-    return [*problems, *compare(world, expected)], told
+    reported = f"{_counts(world)} by 4 workers on PostgreSQL, one killed, the database away for {away} s"
+    return [*problems, *compare(world, expected)], reported
 
 
 def interrupts(world: World, short: bool, seed: int) -> Told:

@@ -28,7 +28,7 @@ def annotation(number: int, image: int, box: list[float], **more: Any) -> dict[s
 
 
 def content() -> dict[str, Any]:
-    """Pictures 7 (wide), 8 (tall), 9 (nothing in it), 11 (a crowd only) and 12 (grey)."""
+    """Images 7 (wide), 8 (tall), 9 (nothing in it), 11 (a crowd only) and 12 (grey)."""
     sizes = {7: (40, 60), 8: (50, 30), 9: (40, 60), 11: (40, 60), 12: (40, 60)}
     return {
         "images": [

@@ -44,9 +44,9 @@ def evaluate(task: str, data: dict[str, Any], folder: Path, **trainer: Any) -> A
     if task == "detection":  # an untrained detector finds nothing
         model._evaluate = lambda batch, metric: metric.update([_found(one) for one in batch[1]], batch[1])
     (metrics,) = running.test(model, made.datamodule, verbose=False)
-    told = describe_test_set(running, made.datamodule, count.count)
+    reported = describe_test_set(running, made.datamodule, count.count)
     running.predict(model, made.datamodule, return_predictions=False)
-    return {"metrics": dict(metrics), "tested_on": told}
+    return {"metrics": dict(metrics), "tested_on": reported}
 
 
 def _found(truth: Any) -> Any:

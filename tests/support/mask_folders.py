@@ -9,7 +9,7 @@ NAMES = ("sky", "tree", "road")
 
 
 def write_world(root: Path, numbers: tuple[int, ...] = (0, 1, 2, 255), count: int = 3) -> Path:
-    """Pictures 40 x 60 px with stripes of colour, and masks that have the stripes' numbers."""
+    """Images 40 x 60 px with stripes of colour, and masks that have the stripes' numbers."""
     colours = np.array([(30, 60, 220), (40, 200, 50), (120, 110, 100), (0, 0, 0)], np.uint8)
     for split in ("training", "validation"):
         (root / "images" / split).mkdir(parents=True)

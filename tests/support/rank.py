@@ -14,7 +14,7 @@ from focal_lab.training.fit import Stopped, latest_checkpoint, train
 def train_rank(
     config: dict[str, Any], folder: Path, environment: dict[str, str], stop_at: int, answer: Connection
 ) -> None:
-    """Train; told to stop when it asks for the n-th time. Answers what came out."""
+    """Train; reported to stop when it asks for the n-th time. Answers what came out."""
     warnings.simplefilter("ignore")
     os.environ |= environment
     os.environ.pop("PL_GLOBAL_SEED", None)

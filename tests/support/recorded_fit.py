@@ -18,7 +18,7 @@ from support.tiny_task import tiny_config
 from focal_lab.training.fit import build
 
 Answer = dict[str, Any]
-# 3 steps of 32 pictures an epoch, 9 are left over; neither 32 nor 2 processes divide those of validation
+# 3 steps of 32 images an epoch, 9 are left over; neither 32 nor 2 processes divide those of validation
 TRAIN, VAL = {"ant": 40, "bee": 40, "cat": 25}, {"ant": 7, "bee": 7, "cat": 7}
 
 EVERY = {"class_path": "focal_lab.training.PeriodicCheckpoint", "init_args": {"every": 1}}
@@ -44,7 +44,7 @@ def folder_config(
     drop_path: float = 0.0,
     **model: Any,
 ) -> dict[str, Any]:
-    """2 epochs of augmented pictures, 32 a step, with a checkpoint each; the gradient is always clipped."""
+    """2 epochs of augmented images, 32 a step, with a checkpoint each; the gradient is always clipped."""
     made = tiny_config(
         trainer={"gradient_clip_val": 0.5, "num_sanity_val_steps": 0, "callbacks": [EVERY]} | (trainer or {}),
         options={"drop_path_rate": drop_path},
@@ -78,7 +78,7 @@ def assert_same_training(answer: Answer, other: Answer, tolerance: float = 1e-5)
 
 
 class Record(Callback):
-    """Keeps what a process saw: its losses, how many pictures it judged, metrics of each validation."""
+    """Keeps what a process saw: its losses, how many images it evaluated, metrics of each validation."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []

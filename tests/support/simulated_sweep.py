@@ -71,7 +71,7 @@ def invented(seed: int, workers: int) -> Sweep:
 
 def story(sweep: Sweep) -> list[tuple[float, str, str, float]]:
     """(when, what, run, fraction) of all that happens, in order; the last one is the end of the sweep."""
-    told: list[tuple[float, str, str, float]] = []
+    reported: list[tuple[float, str, str, float]] = []
     waiting = {run.expected.run: run for run in sweep.runs if run.expected.run not in sweep.reused}
     not_done = set(waiting)
     free = ["ours"] * sweep.workers + ["theirs"] * sweep.elsewhere
@@ -85,44 +85,44 @@ def story(sweep: Sweep) -> list[tuple[float, str, str, float]]:
                 where = free.pop(0)
                 *before, (until, what, at) = _life(run, now)
                 if where == "ours":
-                    told += [
+                    reported += [
                         (now, "start", name, 0.0),
                         *((when, kind, name, part) for when, kind, part in before),
                     ]
-                heapq.heappush(ends, (until, len(told), what, name, where))
+                heapq.heappush(ends, (until, len(reported), what, name, where))
                 resumable = replace(run, dies_at=None, resumes_from=math.floor(at * EPOCHS) / EPOCHS)
                 started[name] = resumable
         now, _, what, name, where = heapq.heappop(ends)
         free.append(where)
         if where == "ours" or what == "end":
-            told.append((now, what, name, 1.0))
+            reported.append((now, what, name, 1.0))
         if what == "end":
             not_done.discard(name)
         else:
             waiting[name] = started[name]
-    return sorted(told, key=lambda event: event[0])
+    return sorted(reported, key=lambda event: event[0])
 
 
 def left_after(sweep: Sweep, share: float) -> tuple[float | None, float]:
-    """Seconds left as told after a share of the sweep, and as it comes to be."""
+    """Seconds left as reported after a share of the sweep, and as it comes to be."""
     happens = story(sweep)
     total = happens[-1][0]
-    told = TimeLeft([run.expected for run in sweep.runs], sweep.workers, in_seconds=sweep.in_seconds)
-    told.helpers = sweep.elsewhere
+    reported = TimeLeft([run.expected for run in sweep.runs], sweep.workers, in_seconds=sweep.in_seconds)
+    reported.helpers = sweep.elsewhere
     for run in sweep.reused:
-        told.skip(run)
+        reported.skip(run)
     for now, what, run, part in happens:
         if now > share * total:
             break
         if what == "start":
-            told.start(run, now)
+            reported.start(run, now)
         elif what == "step":
-            told.advance(run, part, now, saved=(part * EPOCHS) % 1 == 0)
+            reported.advance(run, part, now, saved=(part * EPOCHS) % 1 == 0)
         elif what == "died":
-            told.lose(run)
+            reported.lose(run)
         else:
-            told.end(run, now)
-    return told.left(share * total), (1 - share) * total
+            reported.end(run, now)
+    return reported.left(share * total), (1 - share) * total
 
 
 def _life(run: Played, begin: float) -> list[tuple[float, str, float]]:

@@ -79,12 +79,12 @@ def export(*argv: object) -> int:
 
 
 def noise(count: int, size: int) -> torch.Tensor:
-    """Square pictures of noise, (count, 3, size, size), always the same ones."""
+    """Square images of noise, (count, 3, size, size), always the same ones."""
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(count))
 
 
 def save_pictures(folder: Path, *names: str, size: tuple[int, int] = (40, 30)) -> list[Path]:
-    """Pictures of noise of that width and height; whose name begins with "damaged" is cut off."""
+    """Images of noise of that width and height; whose name begins with "damaged" is cut off."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:

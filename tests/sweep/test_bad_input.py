@@ -47,7 +47,7 @@ def manifest_of(plan: Plan) -> Manifest:
 
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "reported"),
     [
         (["--workers", "0"], "--workers: 0 is too few; use 1 or more"),
         (["--retries", "-1"], "--retries: -1 is too few; use 0 or more"),
@@ -65,8 +65,8 @@ def manifest_of(plan: Plan) -> Manifest:
         ),
     ],
 )
-def test_options_are_checked(arguments: list[str], told: str) -> None:
-    assert refused("sweep", str(write_sweep()), *arguments).startswith(told)
+def test_options_are_checked(arguments: list[str], reported: str) -> None:
+    assert refused("sweep", str(write_sweep()), *arguments).startswith(reported)
 
 
 @pytest.mark.usefixtures("project")

@@ -113,8 +113,8 @@ def test_a_failed_parent_fails_its_child_with_the_reason_and_a_removed_checkpoin
     assert first.returncode == 1, first.stderr
     assert "2 trained, 0 reused, 2 failed" in first.stderr
     reasons = [json.loads(file.read_text())["reason"] for file in chained.glob("*/failure.json")]
-    (told,) = [reason for reason in reasons if "it starts from failed" in reason]
-    assert "the loss is" in told
+    (reported,) = [reason for reason in reasons if "it starts from failed" in reason]
+    assert "the loss is" in reported
     (finished,) = [
         file.parent
         for file in chained.glob("*/result.json")

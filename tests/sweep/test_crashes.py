@@ -81,12 +81,12 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tiny: Path, killed: Commands) 
     process = start(killed, path)
     wait_until(lambda: (tiny / run.id / LAST_CHECKPOINT).exists())
     os.kill(pid_of(tiny / run.id), signal.SIGKILL)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 0, told
-    assert "killed by SIGKILL" in told
-    assert "1 trained, 0 reused" in told
+    _, reported = process.communicate(timeout=120)
+    assert process.returncode == 0, reported
+    assert "killed by SIGKILL" in reported
+    assert "1 trained, 0 reused" in reported
     assert metrics(tiny) == expected
-    # it did not start anew
+    # it did not start again
     assert (tiny / run.id / "log.txt").read_text().count(f"at {tiny / run.id / LAST_CHECKPOINT}") >= 1
 
 
@@ -96,9 +96,9 @@ def test_a_hung_run_is_ended_and_tried_again(tiny: Path, killed: Commands) -> No
     process = start(killed, path, "--timeout", "6s")
     wait_until(lambda: (tiny / run.id / LAST_CHECKPOINT).exists())
     os.kill(pid_of(tiny / run.id), signal.SIGSTOP)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 0, told
-    assert "no sign of life for 6 s (--timeout)" in told
+    _, reported = process.communicate(timeout=120)
+    assert process.returncode == 0, reported
+    assert "no sign of life for 6 s (--timeout)" in reported
 
 
 def test_ctrl_c_and_sigterm_leave_checkpoints_from_which_the_runs_go_on_exactly(
@@ -113,9 +113,9 @@ def test_ctrl_c_and_sigterm_leave_checkpoints_from_which_the_runs_go_on_exactly(
         wait_until(lambda before=before: epochs(tiny) > before)
         below = descendants(process.pid)
         os.killpg(process.pid, number)  # as a terminal or a cluster does: to every process
-        _, told = process.communicate(timeout=60)
-        assert process.returncode == 130, told
-        assert f"Resume with: focal-lab sweep {path} --workers 2" in told
+        _, reported = process.communicate(timeout=60)
+        assert process.returncode == 130, reported
+        assert f"Resume with: focal-lab sweep {path} --workers 2" in reported
         wait_until(lambda below=below: all_gone(below), 10)
         assert any((tiny / run.id / STOPPED_CHECKPOINT).exists() for run in runs)
         assert not list(tiny.glob("*/failure.json"))
@@ -139,10 +139,10 @@ def test_a_second_ctrl_c_leaves_at_once(tiny: Path, killed: Commands) -> None:
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
         time.sleep(0.02)
-    _, told = process.communicate(timeout=10)
+    _, reported = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert "Traceback" not in told
-    assert "Resume with" in told
+    assert "Traceback" not in reported
+    assert "Resume with" in reported
     wait_until(lambda: all_gone(below), 10)
 
 
@@ -161,9 +161,9 @@ def test_ctrl_c_is_heard_by_the_runs_while_the_database_hangs(tiny: Path, killed
         process.send_signal(signal.SIGINT)
         wait_until(lambda: (tiny / run.id / STOPPED_CHECKPOINT).exists(), 20)
         server.resume()
-        _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
-    assert "Resume with" in told
+        _, reported = process.communicate(timeout=60)
+    assert process.returncode == 130, reported
+    assert "Resume with" in reported
     assert not (tiny / run.id / "failure.json").exists()
 
 
@@ -181,8 +181,8 @@ def test_a_command_that_ends_while_it_starts_leaves_nothing_behind(
         os.killpg(process.pid, number)  # a terminal tells all of them
     else:
         process.kill()
-    _, told = process.communicate(timeout=60)  # whoever is left holds the pipe
-    assert "Traceback" not in told
+    _, reported = process.communicate(timeout=60)  # whoever is left holds the pipe
+    assert "Traceback" not in reported
     wait_until(lambda: all_gone(below), 4)
     assert not tiny.exists() or not list(tiny.glob("*/config.yaml"))
 
@@ -215,9 +215,9 @@ def test_a_worker_joins_and_killing_it_costs_nothing(tiny: Path, killed: Command
     killed.append(worker)
     wait_until(lambda: len([folder for folder in tiny.glob("*/lock") if is_locked(folder)]) == 2)
     worker.kill()
-    _, told = first.communicate(timeout=180)
-    assert first.returncode == 0, told
-    assert "4 runs: 4 trained" in told
+    _, reported = first.communicate(timeout=180)
+    assert first.returncode == 0, reported
+    assert "4 runs: 4 trained" in reported
     assert metrics(tiny) == expected
 
 
@@ -230,9 +230,9 @@ def test_a_sweep_survives_the_kill_of_its_fork_server(tiny: Path, killed: Comman
     server = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
     os.kill(server, signal.SIGKILL)
     wait_until(lambda: not Path(f"/proc/{child}").exists(), 10)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 0, told
-    assert "1 trained, 0 reused" in told
+    _, reported = process.communicate(timeout=120)
+    assert process.returncode == 0, reported
+    assert "1 trained, 0 reused" in reported
 
 
 def test_a_full_disk_stops_the_sweep_which_goes_on_when_there_is_room(tiny: Path) -> None:
@@ -261,10 +261,10 @@ def test_a_full_disk_stops_the_sweep_which_goes_on_when_there_is_room(tiny: Path
         wait_until(lambda: list((disk / "runs").glob("*/lock")) and process.poll() is None)
         wait_until(lambda: any(is_locked(lock) for lock in (disk / "runs").glob("*/lock")))
         _fill(disk)
-        _, told = process.communicate(timeout=120)
-        assert process.returncode == 1, told
-        assert f"the disk of {disk}/runs (tmpfs on {disk}) is full" in told
-        assert "Make room, then go on with" in told
+        _, reported = process.communicate(timeout=120)
+        assert process.returncode == 1, reported
+        assert f"the disk of {disk}/runs (tmpfs on {disk}) is full" in reported
+        assert "Make room, then go on with" in reported
         filler.unlink()
         done = sweep(path, "--out", str(disk / "runs"))
         assert done.returncode == 0, done.stderr
@@ -296,7 +296,7 @@ def test_a_run_on_several_devices_crashes_and_resumes_as_a_whole(tiny: Path, kil
     children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
     second = max(int(child) for child in children if int(child) != first)
     os.kill(second, signal.SIGKILL)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 0, told
-    assert "killed by SIGKILL" in told
+    _, reported = process.communicate(timeout=120)
+    assert process.returncode == 0, reported
+    assert "killed by SIGKILL" in reported
     assert metrics(tiny) == expected

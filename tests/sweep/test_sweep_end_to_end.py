@@ -204,9 +204,9 @@ def test_ctrl_c_ends_the_runs_and_says_how_to_go_on(tiny: Path, killed: list[sub
     process = start(killed, path, "--set", LONG)
     wait_until(lambda: (tiny / run.id / LAST_CHECKPOINT).exists())
     os.killpg(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, reported = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"Resume with: focal-lab sweep {path} --set {LONG}" in told
+    assert f"Resume with: focal-lab sweep {path} --set {LONG}" in reported
     assert not is_locked(tiny / run.id / LOCK_FILE)
     assert not (tiny / run.id / "failure.json").exists()
     # a checkpoint that cannot be read is named and set aside
@@ -215,8 +215,8 @@ def test_ctrl_c_ends_the_runs_and_says_how_to_go_on(tiny: Path, killed: list[sub
     aside = tiny / run.id / LAST_CHECKPOINT.parent
     wait_until(lambda: list(aside.glob("last.ckpt.corrupt-*")) and (tiny / run.id / LAST_CHECKPOINT).exists())
     os.killpg(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=60)
-    assert f"{run.id}/{LAST_CHECKPOINT}: is not readable" in told
+    _, reported = process.communicate(timeout=60)
+    assert f"{run.id}/{LAST_CHECKPOINT}: is not readable" in reported
 
 
 def test_a_killed_run_fails_alone(tiny: Path, killed: list[subprocess.Popen[str]]) -> None:
@@ -226,9 +226,9 @@ def test_a_killed_run_fails_alone(tiny: Path, killed: list[subprocess.Popen[str]
     process = start(killed, path, "--workers", "1", "--retries", "0")
     wait_until(lambda: (runs["long"] / LAST_CHECKPOINT).exists())
     os.kill(int((runs["long"] / LOCK_FILE).read_text()), signal.SIGKILL)
-    _, told = process.communicate(timeout=60)
+    _, reported = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "1 trained, 0 reused, 1 failed" in told
+    assert "1 trained, 0 reused, 1 failed" in reported
     assert "killed by SIGKILL" in json.loads((runs["long"] / "failure.json").read_text())["reason"]
 
 
@@ -237,9 +237,9 @@ def test_two_commands_on_one_folder_train_every_run_once(
 ) -> None:
     path = str(write_sweep(factors={"window_size": [7, 14]}, seeds=2))
     processes = [start(killed, path, "--workers", "1") for _ in range(2)]
-    told = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
-    trained = [int(text.partition("4 runs: ")[2].partition(" trained")[0]) for text in told]
+    reported = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], reported
+    trained = [int(text.partition("4 runs: ")[2].partition(" trained")[0]) for text in reported]
     assert sum(trained) == 4
     logs = [file.read_text() for file in tiny.glob("*/log.txt")]
     assert len(logs) == 4

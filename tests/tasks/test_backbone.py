@@ -104,23 +104,23 @@ def warned(**arguments: Any) -> tuple[torch.nn.Module, list[str]]:
 def test_a_head_of_other_classes_begins_anew_and_is_told() -> None:
     trained = timm.create_model(MICRO, num_classes=5, **OPTIONS)
     torch.save(trained.state_dict(), "weights.pth")
-    started, told = warned(name="focal_micro", options=OPTIONS, checkpoint="weights.pth", num_classes=3)
-    assert told == ["weights.pth (focal-lab): 2 parameters left as initialised (its head has 5 classes)"]
+    started, reported = warned(name="focal_micro", options=OPTIONS, checkpoint="weights.pth", num_classes=3)
+    assert reported == ["weights.pth (focal-lab): 2 parameters left as initialised (its head has 5 classes)"]
     assert started.norm.weight.equal(trained.norm.weight)
     assert started(torch.zeros(1, 3, 28, 28)).shape == (1, 3)
 
 
 def test_weights_of_other_windows_are_resized_and_that_is_told() -> None:
     torch.save(timm.create_model(MICRO, num_classes=5, **OPTIONS).state_dict(), "weights.pth")
-    _, told = warned(
+    _, reported = warned(
         name="focal_micro",
         options=OPTIONS | {"window_size": 5},
         checkpoint="weights.pth",
         num_classes=5,
     )
-    assert len(told) == 1
-    assert told[0].startswith("weights.pth (focal-lab): ")
-    assert "interpolated from window 7 to 5" in told[0]
+    assert len(reported) == 1
+    assert reported[0].startswith("weights.pth (focal-lab): ")
+    assert "interpolated from window 7 to 5" in reported[0]
 
 
 @pytest.mark.parametrize("kind", ["state dict", "Lightning", "safetensors"])
@@ -139,11 +139,11 @@ def test_a_feature_extractor_starts_from_a_classifiers_weights(
     else:
         torch.save(state, "weights.pth")
     (file,) = [path.name for path in Path().iterdir() if path.name.startswith("weights")]
-    features, told = warned(
+    features, reported = warned(
         name="focal_micro", options=OPTIONS, checkpoint=file, features_only=True, out_indices=out_indices
     )
-    assert len(told) == 1
-    assert all(clause.endswith(" dropped (the model ends before it)") for clause in told[0].split("; "))
+    assert len(reported) == 1
+    assert all(clause.endswith(" dropped (the model ends before it)") for clause in reported[0].split("; "))
     for key, value in features.model.state_dict().items():
         assert value.equal(state[key]), key
     picture = torch.randn(1, 3, 28, 28)
@@ -210,12 +210,12 @@ def test_every_weight_of_timms_networks_is_loaded_for_other_classes_and_for_maps
     state = random_weights(trained)
     torch.save({"state_dict": {f"model.{key}": value for key, value in state.items()}}, "weights.ckpt")
     head = trained.pretrained_cfg["classifier"]
-    started, told = warned(name=name, options=options, checkpoint="weights.ckpt", num_classes=3)
-    assert told == [f"weights.ckpt: {head} left as initialised (it has 5 classes there)"]
+    started, reported = warned(name=name, options=options, checkpoint="weights.ckpt", num_classes=3)
+    assert reported == [f"weights.ckpt: {head} left as initialised (it has 5 classes there)"]
     for key, value in started.state_dict().items():
         assert key.startswith(f"{head}.") or value.equal(state[key]), key
-    maps, told = warned(name=name, options=options, checkpoint="weights.ckpt", features_only=True)
-    assert all("dropped (the model ends before it)" in line for line in told)
+    maps, reported = warned(name=name, options=options, checkpoint="weights.ckpt", features_only=True)
+    assert all("dropped (the model ends before it)" in line for line in reported)
     parts = {key.partition(".")[0] for key in state}
     found = {in_one_word(key, set()): value for key, value in state.items()}
     loaded = maps.state_dict()
@@ -237,8 +237,8 @@ def test_the_tasks_with_heads_start_from_a_classification_run_of_a_timm_network(
 def test_a_network_of_other_channels_gets_the_first_convolution_as_timm_converts_it() -> None:
     state = random_weights(timm.create_model("test_resnet"))
     torch.save(state, "weights.pth")
-    started, told = warned(name="test_resnet", options={"in_chans": 1}, checkpoint="weights.pth")
-    assert told == ["weights.pth: conv1.0 converted from 3 to 1 channels"]
+    started, reported = warned(name="test_resnet", options={"in_chans": 1}, checkpoint="weights.pth")
+    assert reported == ["weights.pth: conv1.0 converted from 3 to 1 channels"]
     torch.testing.assert_close(
         started.state_dict()["conv1.0.weight"], state["conv1.0.weight"].sum(1, keepdim=True)
     )

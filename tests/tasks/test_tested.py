@@ -29,12 +29,12 @@ def test_a_training_says_what_it_was_tested_on(limit: int | None, count: int) ->
         | ({} if limit is None else {"limit_test_batches": limit}),
         data={"batch_size": 4, "num_test_images": 7, "num_val_images": 4},
     )
-    told = train(config, Path("run")).tested_on
-    assert told["count"] == count
+    reported = train(config, Path("run")).tested_on
+    assert reported["count"] == count
     listed = list(DigitsClassification(num_test_images=7).test_images())
-    assert told["images"] == digests(listed[:count], ())["images"]
-    assert told["labels"] == digests(listed[:count], ())["labels"]
-    assert told["classes"] == digests([], [str(digit) for digit in range(10)])["classes"]
+    assert reported["images"] == digests(listed[:count], ())["images"]
+    assert reported["labels"] == digests(listed[:count], ())["labels"]
+    assert reported["classes"] == digests([], [str(digit) for digit in range(10)])["classes"]
 
 
 def test_an_image_that_could_not_be_read_is_one_less() -> None:

@@ -118,15 +118,15 @@ def test_elsewhere_than_on_the_cpu_only_logged_steps_are_waited_for() -> None:
 
 
 def test_a_training_that_diverges_ends_at_that_step_with_the_weights_it_had() -> None:
-    with pytest.raises(DivergedError, match=r"^the loss is nan at step [1-4]; lower") as told:
+    with pytest.raises(DivergedError, match=r"^the loss is nan at step [1-4]; lower") as reported:
         train(tiny_config(lr=1e30), Path("run"))
-    assert "(its batch is in run/diverged.pt)" in str(told.value)
+    assert "(its batch is in run/diverged.pt)" in str(reported.value)
     pictures, labels = torch.load("run/diverged.pt", weights_only=True)["batch"]
     assert len(pictures) == len(labels) == 32
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """Time that passes when it is reported to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -225,9 +225,9 @@ def test_a_resumed_training_counts_the_pictures_of_both_parts_once() -> None:
 
 
 def test_progress_tells_every_step_and_every_validation() -> None:
-    told: list[dict[str, Any]] = []
-    fit(tiny_config(), "run", Progress(told.append, interval=0))
-    steps = [message for message in told if message["phase"] == "fit"]
+    reported: list[dict[str, Any]] = []
+    fit(tiny_config(), "run", Progress(reported.append, interval=0))
+    steps = [message for message in reported if message["phase"] == "fit"]
     assert [(m["step"], m["total"], m["epoch"]) for m in steps] == [
         (1, 4, 0),
         (2, 4, 0),
@@ -237,35 +237,35 @@ def test_progress_tells_every_step_and_every_validation() -> None:
     assert [message.get("first") for message in steps] == [True, None, None, None]
     assert all(math.isfinite(message["loss"]) for message in steps)
     assert [message["metric"] is None for message in steps] == [True, True, False, False]
-    validated = [message for message in told if "validated" in message]
+    validated = [message for message in reported if "validated" in message]
     assert [(m["step"], m["epoch"], m["validated"]) for m in validated] == [(2, 1, True), (4, 2, True)]
     assert all(0 <= message["metric"] <= 100 for message in validated)
 
 
 def test_progress_goes_on_in_validation_and_test() -> None:
-    told: list[dict[str, Any]] = []
+    reported: list[dict[str, Any]] = []
     cli = build(tiny_config(), Path("run"))
-    cli.trainer.callbacks.append(Progress(told.append, interval=0))
+    cli.trainer.callbacks.append(Progress(reported.append, interval=0))
     cli.trainer.fit(cli.model, cli.datamodule)
     cli.trainer.test(cli.model, cli.datamodule, verbose=False)
-    phases = [message["phase"] for message in told]
-    # 48 pictures are 2 batches; each validation has a message of its own at the end
+    phases = [message["phase"] for message in reported]
+    # 48 images are 2 batches; each validation has a message of its own at the end
     sanity, epoch = ["validate"], ["fit", "fit", "validate", "validate", "validate"]
     assert phases == [*sanity, *epoch, *epoch, "test", "test"]
-    assert {message["total"] for message in told} == {4}
-    assert told[-1]["step"] == 4
+    assert {message["total"] for message in reported} == {4}
+    assert reported[-1]["step"] == 4
 
 
 def test_progress_in_the_second_half_of_an_epoch_counts_the_epoch_when_it_ends() -> None:
-    told: list[dict[str, Any]] = []
-    fit(tiny_config(trainer={"val_check_interval": 0.5}), "run", Progress(told.append, interval=math.inf))
-    assert [message["epoch"] for message in told if "validated" in message] == [0, 1, 1, 2]
+    reported: list[dict[str, Any]] = []
+    fit(tiny_config(trainer={"val_check_interval": 0.5}), "run", Progress(reported.append, interval=math.inf))
+    assert [message["epoch"] for message in reported if "validated" in message] == [0, 1, 1, 2]
 
 
 def test_progress_between_validations_keeps_to_its_interval_but_for_the_first_step() -> None:
-    told: list[dict[str, Any]] = []
-    fit(tiny_config(), "run", Progress(told.append, interval=math.inf))
-    assert [(message["step"], message["phase"]) for message in told] == [
+    reported: list[dict[str, Any]] = []
+    fit(tiny_config(), "run", Progress(reported.append, interval=math.inf))
+    assert [(message["step"], message["phase"]) for message in reported] == [
         (0, "validate"),
         (1, "fit"),
         (2, "validate"),

@@ -34,17 +34,17 @@ def test_the_script_for_slurm_starts_a_command_that_parses(
 ) -> None:
     srun = tmp_path / "bin/srun"
     srun.parent.mkdir()
-    srun.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/told\n', encoding="utf-8")
+    srun.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/reported\n', encoding="utf-8")
     srun.chmod(0o755)
     variables = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "2", "SLURM_NTASKS_PER_NODE": "8"}
     environment = os.environ | variables | {"PATH": f"{srun.parent}:{os.environ['PATH']}"}
     subprocess.run(["bash", SCRIPT, "--data.batch_size=64"], env=environment, check=True)
-    _, program, subcommand, *told = (tmp_path / "told").read_text().splitlines()
+    _, program, subcommand, *reported = (tmp_path / "reported").read_text().splitlines()
     assert (program, subcommand) == ("focal-lab", "fit")
 
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as ended:
-        cli.main(["fit", *told, "--print_config"])
+        cli.main(["fit", *reported, "--print_config"])
     assert not ended.value.code
     config: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
     trainer = config["trainer"]

@@ -70,7 +70,7 @@ class WorseEachEpoch(Classification):
 
 
 class ValidationAlone(DigitsClassification):
-    """Its test pictures pass for those of validation."""
+    """Its test images pass for those of validation."""
 
     tests_on_validation = True
 
@@ -111,9 +111,9 @@ def test_an_interrupted_training_goes_on_to_the_same_result() -> None:
     cli.trainer.callbacks.append(InterruptAfter(1))
     with pytest.raises(InterruptionError):
         cli.trainer.fit(cli.model, cli.datamodule)
-    told: list[dict[str, Any]] = []
-    resumed = train(config, RUN, resume_from=LAST, listener=told.append)
-    steps = [message for message in told if message["phase"] == "fit"]
+    reported: list[dict[str, Any]] = []
+    resumed = train(config, RUN, resume_from=LAST, listener=reported.append)
+    steps = [message for message in reported if message["phase"] == "fit"]
     assert (steps[0]["step"], steps[0]["first"]) == (3, True)
     assert resumed.metrics == train(config, Path("undisturbed")).metrics
 
@@ -121,9 +121,9 @@ def test_an_interrupted_training_goes_on_to_the_same_result() -> None:
 def test_a_training_that_ended_before_its_result_was_written_is_only_tested_again() -> None:
     config = tiny_config(trainer={"max_epochs": 1})
     first = train(config, RUN)
-    told: list[dict[str, Any]] = []
-    assert train(config, RUN, resume_from=LAST, listener=told.append).metrics == first.metrics
-    assert "fit" not in {message["phase"] for message in told}
+    reported: list[dict[str, Any]] = []
+    assert train(config, RUN, resume_from=LAST, listener=reported.append).metrics == first.metrics
+    assert "fit" not in {message["phase"] for message in reported}
 
 
 def test_a_training_can_do_without_checkpoints_and_validation() -> None:

@@ -45,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def told(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+def reported(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     """What the command line says, as its last line, to a user's mistake."""
     assert cli.main(list(argv)) == cli.USER_ERROR
     printed = capsys.readouterr().err
@@ -276,12 +276,12 @@ def test_a_users_mistake_is_told_in_one_line(
     sharded = "{class_path: focal_lab.tasks.sharding.Sharded, init_args: {cpu_offload: false}}"
     Path("sharded.yaml").write_text(f"trainer: {{strategy: {sharded}}}\n")
     Path("suite.yaml").write_text("backbones: {focal_tiny: focal_micro}\n")
-    assert told(capsys, "fit", *FIT, *arguments).startswith(message)
+    assert reported(capsys, "fit", *FIT, *arguments).startswith(message)
     assert not Path(CHECKPOINTS).exists()
 
 
 def test_a_subcommand_without_an_experiment_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert told(capsys, "fit") == "the following arguments are required: fit.data, fit.model"
+    assert reported(capsys, "fit") == "the following arguments are required: fit.data, fit.model"
 
 
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
@@ -289,10 +289,10 @@ def test_what_is_no_checkpoint_cannot_be_evaluated(
     subcommand: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = "--ckpt_path: tiny.yaml cannot be read as a checkpoint"
-    assert told(capsys, subcommand, *FIT, "--ckpt_path=tiny.yaml").startswith(message)
+    assert reported(capsys, subcommand, *FIT, "--ckpt_path=tiny.yaml").startswith(message)
     torch.save({"w": torch.zeros(1)}, "plain.pth")
     message = "--ckpt_path: plain.pth is not a checkpoint of Lightning"
-    assert told(capsys, subcommand, *FIT, "--ckpt_path=plain.pth") == message
+    assert reported(capsys, subcommand, *FIT, "--ckpt_path=plain.pth") == message
 
 
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
@@ -300,9 +300,10 @@ def test_a_network_that_was_never_trained_is_not_evaluated(
     subcommand: str, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = f"--ckpt_path: is not given; without it, {subcommand} would evaluate an untrained network"
-    assert told(capsys, subcommand, *FIT).startswith(message)
+    assert reported(capsys, subcommand, *FIT).startswith(message)
     assert (
-        told(capsys, subcommand, *FIT, "--ckpt_path=last") == "--ckpt_path: there is no last checkpoint here"
+        reported(capsys, subcommand, *FIT, "--ckpt_path=last")
+        == "--ckpt_path: there is no last checkpoint here"
     )
     start = trained / CHECKPOINTS / "best.ckpt"
     given = [f"--model.backbone_checkpoint={start}", "--trainer.logger=false"]
@@ -318,7 +319,7 @@ def test_weights_of_another_network_are_told(trained: Path, capsys: pytest.Captu
         "--ckpt_path: does not fit the model: model.patch_embed.proj.weight has the shape [8, 3, 2, 2] there "
         "and [16, 3, 2, 2] here; "
     )
-    assert told(capsys, "test", *arguments).startswith(message)
+    assert reported(capsys, "test", *arguments).startswith(message)
 
 
 class CtrlC(Callback):

@@ -1,4 +1,4 @@
-"""Two processes train what one trains with twice the batch: pictures in folders, gloo on the CPU."""
+"""Two processes train what one trains with twice the batch: images in folders, gloo on the CPU."""
 
 from pathlib import Path
 from typing import Any

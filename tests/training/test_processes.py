@@ -10,7 +10,7 @@ from support.rank import train_rank
 from support.tiny_task import read_checkpoint, tiny_config
 
 RUN = Path("run")
-# 4 steps of 2 x 16 pictures an epoch, 2 batches of validation and of test in each process
+# 4 steps of 2 x 16 images an epoch, 2 batches of validation and of test in each process
 CONFIG = tiny_config(
     trainer={
         "devices": 2,
@@ -26,7 +26,7 @@ CONFIG = tiny_config(
 
 
 def train_in_two(folder: Path, stop_at: int = 0, stopped_rank: int = 1) -> list[dict[str, Any]]:
-    """What each of two processes answers; one of them is told to stop when it asks for the n-th time."""
+    """What each of two processes answers; one of them is reported to stop when it asks for the n-th time."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}

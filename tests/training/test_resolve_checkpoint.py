@@ -30,7 +30,7 @@ def trained(written: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> P
     return tmp_path
 
 
-def told(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+def reported(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     assert cli.main(list(argv)) == cli.USER_ERROR
     return capsys.readouterr().err.splitlines()[-1].removeprefix("focal-lab: ")
 
@@ -83,7 +83,7 @@ def test_a_damaged_file_is_not_the_last_checkpoint(trained: Path) -> None:
 def test_going_on_as_another_network_is_refused(
     option: str, name: str, values: str, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = told(capsys, *FIT, f"--ckpt_path={FIRST}", option)
+    line = reported(capsys, *FIT, f"--ckpt_path={FIRST}", option)
     assert line.startswith(f"--ckpt_path: {FIRST} was trained with {name} {values}")
     assert "--model.backbone_checkpoint" in line
 
@@ -92,7 +92,7 @@ def test_a_configuration_file_counts_like_the_command_line(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_config(Path("tiny.yaml"), tiny_config(options={"depths": [1, 1, 2, 1]}))
-    assert "was trained with backbone_options" in told(capsys, *FIT, f"--ckpt_path={FIRST}")
+    assert "was trained with backbone_options" in reported(capsys, *FIT, f"--ckpt_path={FIRST}")
 
 
 def test_other_learning_rates_are_no_other_network() -> None:

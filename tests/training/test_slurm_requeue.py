@@ -85,10 +85,10 @@ def write_job(root: Path, devices: int = 1, log_every: int = 2) -> None:
 
 @pytest.fixture
 def scontrol(tmp_path: Path) -> str:
-    """A PATH with a scontrol that notes what it is told."""
+    """A PATH with a scontrol that notes what it is reported."""
     script = tmp_path / "bin/scontrol"
     script.parent.mkdir()
-    script.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/told\n', encoding="utf-8")
+    script.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/reported\n', encoding="utf-8")
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     return f"{script.parent}:{os.environ['PATH']}"
 
@@ -117,11 +117,11 @@ def test_a_job_that_is_signalled_is_queued_again_and_goes_on_exactly(
     Path("out").rename("undisturbed")
 
     assert run(devices, scontrol, batch, validating) == [(0, True)] * devices
-    assert (tmp_path / "told").read_text() == "requeue 4711\n"
+    assert (tmp_path / "reported").read_text() == "requeue 4711\n"
     assert read_checkpoint(STOPPED)["global_step"] == step
     assert run(devices, scontrol) == [(0, True)] * devices
     assert_same(LAST, "undisturbed" / LAST.relative_to("out"))
-    assert (tmp_path / "told").read_text() == "requeue 4711\n"
+    assert (tmp_path / "reported").read_text() == "requeue 4711\n"
 
 
 def test_without_scontrol_the_training_goes_on(root: Path) -> None:

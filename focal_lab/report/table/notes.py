@@ -43,7 +43,7 @@ def _numbers(table: Table) -> Iterable[str]:
     if table.order:
         yield table.order
     elif any(entry.planned == 1 for entry in varied):
-        yield "One seed a cell: no spread, so differences cannot be told from noise (--seeds 3)."
+        yield "One seed a cell: no spread, so differences cannot be distinguished from noise (--seeds 3)."
     titles = [column.title for column in table.columns if column.task is None]
     if len(table.tasks) > 1 and titles:
         yield f"{_and(titles)}: of the {table.costs_task} runs."

@@ -120,12 +120,12 @@ def test_an_unreadable_image_is_warned_of_once_with_the_count(root):
     damage(root, "val/cat/1.jpg", "val/dog/0.jpg")
     data = made(root)
 
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as reported:
         warnings.simplefilter("always")
         for _ in range(2):
             list(data.val_dataloader())
 
-    first, second = (str(one.message) for one in told)
+    first, second = (str(one.message) for one in reported)
     assert first.startswith(f"{root}/val/cat/1.jpg: cannot be read (")
     assert first.endswith("; it is not evaluated; 1 so far")
     assert "val/dog/0.jpg" in second

@@ -119,7 +119,7 @@ def exchange(made: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reported"),
     [
         (
             exchange,
@@ -140,7 +140,7 @@ def exchange(made: dict[str, Any]) -> None:
 @pytest.mark.parametrize("split", ["val", "test"])
 @pytest.mark.filterwarnings("ignore:.*no object is")
 def test_splits_have_the_same_classes_and_all_have_objects(
-    root: Path, change: Callable[[dict[str, Any]], object], told: str, split: str
+    root: Path, change: Callable[[dict[str, Any]], object], reported: str, split: str
 ) -> None:
     path = written(root / "other.json", change)
     module = data(root, **{f"{split}_images": "val2017", f"{split}_annotations": "other.json"})
@@ -152,11 +152,11 @@ def test_splits_have_the_same_classes_and_all_have_objects(
     with pytest.raises(UserError) as error:
         set_up()
     assert str(error.value).startswith(f"{path}: ")
-    assert told in str(error.value)
+    assert reported in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "reported"),
     [
         ("train2017/7.png", r"which has 7\.png"),
         ("a\\b.png", "instead of /"),
@@ -164,9 +164,9 @@ def test_splits_have_the_same_classes_and_all_have_objects(
         ("b.png", "wrong folder"),
     ],
 )
-def test_a_file_name_that_leads_nowhere_comes_with_advice(root: Path, name: str, told: str) -> None:
+def test_a_file_name_that_leads_nowhere_comes_with_advice(root: Path, name: str, reported: str) -> None:
     written(root / "other.json", lambda made: made["images"][0].update(file_name=name))
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=reported):
         data(root, val_annotations="other.json").setup("validate")
 
 

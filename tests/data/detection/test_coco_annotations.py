@@ -60,19 +60,19 @@ def test_boxes_without_area_are_dropped_and_counted_and_others_are_cut_at_the_ed
     assert [thing.box for thing in image.objects] == [(50.0, 30.0, 60.0, 40.0)]
 
 
-@pytest.mark.parametrize(("field", "value", "told"), FIELDS)
+@pytest.mark.parametrize(("field", "value", "reported"), FIELDS)
 def test_a_field_that_cannot_be_is_refused_by_its_annotations_id(
-    tmp_path: Path, field: str, value: Any, told: str
+    tmp_path: Path, field: str, value: Any, reported: str
 ) -> None:
     path = written(tmp_path / "some.json", lambda made: made["annotations"][0].update({field: value}))
     with pytest.raises(UserError) as error:
         read_coco(path)
     assert str(error.value).startswith(f"{path}: annotation 100: {field}: ")
-    assert told in str(error.value)
+    assert reported in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "reported"),
     [
         (lambda made: made.update(images=[], annotations=[]), "images: is empty"),
         (lambda made: made.update(categories=[]), "categories: is empty"),
@@ -97,13 +97,13 @@ def test_a_field_that_cannot_be_is_refused_by_its_annotations_id(
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_in_one_line(
-    tmp_path: Path, spoil: Callable[[dict[str, Any]], object], told: str
+    tmp_path: Path, spoil: Callable[[dict[str, Any]], object], reported: str
 ) -> None:
     path = written(tmp_path / "instances.json", spoil)
     with pytest.raises(UserError) as error:
         read_coco(path)
     assert str(error.value).startswith(f"{path}: ")
-    assert told in str(error.value)
+    assert reported in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -126,7 +126,7 @@ def test_what_can_mean_one_thing_alone_is_read_as_that(
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reported"),
     [
         (
             lambda made: made["annotations"][0].update(bbox=[50, 30, 30, 30]),
@@ -157,9 +157,9 @@ def test_what_can_mean_one_thing_alone_is_read_as_that(
     ],
 )
 def test_what_is_odd_is_counted_in_a_warning(
-    tmp_path: Path, change: Callable[[dict[str, Any]], object], told: str
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], reported: str
 ) -> None:
-    with pytest.warns(UserWarning, match=told):
+    with pytest.warns(UserWarning, match=reported):
         read_coco(written(tmp_path / "some.json", change))
 
 

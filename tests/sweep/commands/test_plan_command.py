@@ -33,9 +33,9 @@ def test_time_and_memory_are_measured_once_and_a_budget_holds() -> None:
     first = plan(path, *TINY, "--workers", "1", "--json")
     assert first.returncode == 0, first.stderr
     assert "measuring a few steps of 1 kind of runs (--no-measure skips this)" in first.stderr
-    told = json.loads(first.stdout)
-    assert told["unknown"] == 0
-    for run in told["runs"]:
+    reported = json.loads(first.stdout)
+    assert reported["unknown"] == 0
+    for run in reported["runs"]:
         assert run["estimated_from"] == "measured"
         assert 0.5 < run["seconds"] < 300
         assert 100 < run["memory_mb"] < 8000
@@ -86,18 +86,18 @@ def test_a_plan_needs_no_data_and_sweeps_and_workers_refuse_before_it_trains() -
     folders = {"data.class_path": "focal_lab.data.ImageFolderDataModule", "data.root": "nowhere"}
     folders |= {"data.image_size": 28}
     path = str(write_sweep(factors={"window_size": [7]}, seeds=1, set=folders))
-    told = "nowhere: data.init_args.root: is not a folder, for 7"
+    reported = "nowhere: data.init_args.root: is not a folder, for 7"
     planned = plan(path)
     assert planned.returncode == 0, planned.stderr
     assert "measuring" not in planned.stderr
-    assert planned.stdout.endswith(f"Not on this machine, focal-lab sweep would refuse: {told}\n")
+    assert planned.stdout.endswith(f"Not on this machine, focal-lab sweep would refuse: {reported}\n")
     command = [sys.executable, "-m", "focal_lab.cli", "sweep", path]
     refused = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert (refused.returncode, refused.stderr) == (2, f"focal-lab: {path}: {told}\n")
+    assert (refused.returncode, refused.stderr) == (2, f"focal-lab: {path}: {reported}\n")
     # as if it had been planned on a machine that has the data
     made = make_plan(Path(path))
     write_manifest(Path("runs"), Manifest(made.study, "small", "digits", "Small", made.distinct_runs))
     command = [sys.executable, "-m", "focal_lab.cli", "worker", "--study", made.study]
     refused = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert (refused.returncode, refused.stderr) == (2, f"focal-lab: {told}\n")
+    assert (refused.returncode, refused.stderr) == (2, f"focal-lab: {reported}\n")
     assert not [folder for folder in Path("runs").iterdir() if (folder / "config.yaml").exists()]

@@ -75,8 +75,8 @@ def test_what_networks_share_is_said_once_and_what_they_do_not_stage_by_stage() 
 
 
 def test_the_sums_say_how_long_and_with_how_many_workers() -> None:
-    told = shown(summary_of(write_sweep(), run0=State.FINISHED)).splitlines()
-    assert told[-3:] == [
+    reported = shown(summary_of(write_sweep(), run0=State.FINISHED)).splitlines()
+    assert reported[-3:] == [
         "4 runs: 1 reused, 3 to train",
         "Training: 4 min 15 s in all; 2 min 50 s, 2 at a time with 1 thread each",
         "Time of 3 runs: from measured steps",
@@ -98,15 +98,15 @@ def test_a_time_says_which_finished_runs_it_is_from() -> None:
         "Time of 2 runs: from 2 to 4 finished runs of the same network",
         "Time of 1 run: from measured steps",
     ]
-    told = plan_json(summary)["runs"]
-    assert [(run["estimated_from"], run["finished_runs"]) for run in told] == (
+    reported = plan_json(summary)["runs"]
+    assert [(run["estimated_from"], run["finished_runs"]) for run in reported] == (
         [(None, 0), ("measured", 0), ("finished", 2), ("finished", 4)]
     )
 
 
 def test_more_memory_than_there_is_is_told() -> None:
-    told = shown(summary_of(write_sweep(), memory=5000.0)).splitlines()[-1]
-    assert told == "Memory: 2 at a time need up to 9.8 GB, this machine has 8000 MB; use fewer --workers"
+    reported = shown(summary_of(write_sweep(), memory=5000.0)).splitlines()[-1]
+    assert reported == "Memory: 2 at a time need up to 9.8 GB, this machine has 8000 MB; use fewer --workers"
     assert "Memory: " not in shown(summary_of(write_sweep(), memory=3000.0))
 
 
@@ -147,8 +147,8 @@ def test_the_size_at_which_is_counted_is_said_and_whether_it_is_assumed() -> Non
     assert "- GMACs, classification: of one input of 28 x 28 px\n" in shown(summary)
     assumed = "800 x 1280 px, assumed: nothing here says how large the images are"
     assert f"- GMACs, detection: of one input of {assumed}\n" in shown(summary)
-    told = plan_json(summary)["runs"]
-    assert {(*run["image_size"], run["image_size_from"]) for run in told} == {
+    reported = plan_json(summary)["runs"]
+    assert {(*run["image_size"], run["image_size_from"]) for run in reported} == {
         (28, 28, "options"),
         (800, 1280, "assumed"),
     }
@@ -202,10 +202,10 @@ def test_long_plans_have_a_row_a_cell_and_are_shown_in_a_moment() -> None:
 
 def test_programs_get_everything() -> None:
     summary = summary_of(write_sweep(tasks=["classification", "detection"], seeds=1), run0=State.FINISHED)
-    told: dict[str, Any] = json.loads(json.dumps(plan_json(summary)))
-    first, second, *_ = told["runs"]
-    assert (told["to_train"], told["reused"], told["workers"]) == (3, 1, 2)
-    assert told["seconds"] == 255.0
+    reported: dict[str, Any] = json.loads(json.dumps(plan_json(summary)))
+    first, second, *_ = reported["runs"]
+    assert (reported["to_train"], reported["reused"], reported["workers"]) == (3, 1, 2)
+    assert reported["seconds"] == 255.0
     assert (first["state"], first["seconds"]) == ("finished", None)
     assert second["needs"] == first["run"]
     assert second["seconds"] == 85.0

@@ -281,6 +281,6 @@ def test_gc_says_what_it_could_not_remove(
 
     monkeypatch.setattr(Path, "rename", refuse)
     assert runs_command(["gc"]) == 1
-    told = capsys.readouterr()
-    assert told.err == "focal-lab: kept: runs/0ld00000000 cannot be changed: Permission denied\n"
-    assert told.out == "removed 0 runs and 0 leftover files, 0 B\n"
+    reported = capsys.readouterr()
+    assert reported.err == "focal-lab: kept: runs/0ld00000000 cannot be changed: Permission denied\n"
+    assert reported.out == "removed 0 runs and 0 leftover files, 0 B\n"

@@ -26,25 +26,25 @@ def entry(run: str, state: str = "finished", sweeps: tuple[str, ...] = ("window_
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("with_reasons", [False, True])
 def test_the_list_fits_the_terminal(width: int, with_reasons: bool) -> None:
-    told = runs_text(
+    reported = runs_text(
         [entry("0123456789ab", "failed"), entry("ab0123456789")], width, with_reasons=with_reasons
     )
-    assert max(map(len, told.splitlines())) <= width
-    assert "0123456789ab" in told
-    assert "3 h" in told
-    assert ("batch_size" if with_reasons else "12.3 MB") in told
+    assert max(map(len, reported.splitlines())) <= width
+    assert "0123456789ab" in reported
+    assert "3 h" in reported
+    assert ("batch_size" if with_reasons else "12.3 MB") in reported
 
 
 def test_a_pipe_gets_a_line_for_each_run() -> None:
-    told = runs_text([entry("0123456789ab", "failed")], None, with_reasons=True).splitlines()
-    assert any(line.startswith("0123456789ab") and line.endswith(LONG) for line in told)
+    reported = runs_text([entry("0123456789ab", "failed")], None, with_reasons=True).splitlines()
+    assert any(line.startswith("0123456789ab") and line.endswith(LONG) for line in reported)
 
 
 def test_runs_stand_under_the_sweeps_that_need_them_and_those_of_none_are_last() -> None:
-    told = runs_text([entry("a", sweeps=()), entry("b", sweeps=("one", "two")), entry("c")], 80)
-    headings = [line for line in told.splitlines() if line.startswith("Needed")]
+    reported = runs_text([entry("a", sweeps=()), entry("b", sweeps=("one", "two")), entry("c")], 80)
+    headings = [line for line in reported.splitlines() if line.startswith("Needed")]
     assert headings == ["Needed by one and two", "Needed by window_size", "Needed by no sweep"]
-    assert told.endswith("3 runs: 3 finished, 37.0 MB\n")
+    assert reported.endswith("3 runs: 3 finished, 37.0 MB\n")
 
 
 def test_an_empty_list_says_so() -> None:

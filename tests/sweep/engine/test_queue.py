@@ -276,7 +276,9 @@ class TestOfSeveralMachines:
         queue.end("run0", RETURNED)
         queue.feed([run], 1)
         assert claimed(queue) == "run0"
-        queue.heartbeat._note("run0", earlier, False)  # what the thread was told when the network came back
+        queue.heartbeat._note(
+            "run0", earlier, False
+        )  # what the thread was reported when the network came back
         assert queue.heartbeat.lost() == set()
         queue.heartbeat._note("run0", queue._held["run0"]._trial_id, False)
         assert queue.heartbeat.lost() == {"run0"}

@@ -248,13 +248,13 @@ def test_the_command_of_a_plan_repeats_every_option_quoted_also_when_it_is_recal
     path = write_sweep("my sweep")
     settings = ["model.lr=1e-3", "data.augmentation={flip: 0.5}"]
     plan = make_plan(path, suite="large", seeds=3, overrides=settings)
-    told = (
+    reported = (
         "focal-lab sweep 'sweeps/my sweep.yaml' --suite large --seeds 3 --set model.lr=1e-3 "
         "--set 'data.augmentation={flip: 0.5}' --out 'my runs'"
     )
-    assert plan.command(Path("my runs")) == told
+    assert plan.command(Path("my runs")) == reported
     remember(plan, OUT, settings)
-    assert recall_plan(path, OUT).command(Path("my runs")) == told
+    assert recall_plan(path, OUT).command(Path("my runs")) == reported
     assert make_plan(path).command(OUT) == "focal-lab sweep 'sweeps/my sweep.yaml'"
     detected = make_plan(path, tasks=["classification", "detection"]).command(OUT)
     assert detected == "focal-lab sweep 'sweeps/my sweep.yaml' --tasks classification detection"

@@ -238,13 +238,13 @@ def test_a_search_is_trained_reported_and_reused(tiny: Path) -> None:
     assert "4 runs: 0 trained, 4 reused" in second.stderr
     plan = with_proposals(make_plan(path), tiny)
     assert len(plan.distinct_runs) == 4
-    told = subprocess.run(
+    reported = subprocess.run(
         [sys.executable, "-m", "focal_lab.cli", "report", str(path), "--format", "csv"],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert len(told.stdout.splitlines()) == 5
+    assert len(reported.stdout.splitlines()) == 5
 
 
 def test_successive_halving_stops_the_worse_runs(tiny: Path) -> None:
@@ -275,10 +275,10 @@ def test_runs_that_no_other_one_beats_come_first(out: Path) -> None:
     ordered, front = best_first(runs, out, {"top1": "maximize", "gmacs": "minimize"})
     assert [run.id for run in ordered] == ["run0", "run2", "run3", "run1", "run4"]
     assert front == 3
-    told = front_sentence(front, {"top1": "maximize", "gmacs": "minimize"}, 4)
-    assert told is not None
-    assert "The columns show the final test, which chose nothing." in told
-    assert told.startswith("The first 3 rows are the Pareto front of high validation top1 and low gmacs")
+    reported = front_sentence(front, {"top1": "maximize", "gmacs": "minimize"}, 4)
+    assert reported is not None
+    assert "The columns show the final test, which chose nothing." in reported
+    assert reported.startswith("The first 3 rows are the Pareto front of high validation top1 and low gmacs")
 
 
 @pytest.mark.parametrize("validation", [{}, {"top1": 60.0}])

@@ -111,7 +111,7 @@ class Looks(CocoDataModule):
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "reported"),
     [
         ("focal_lab.data.DigitsClassification", None),
         ("focal_lab.data.CocoDataModule", "nowhere: data.init_args.root: does not exist"),
@@ -119,7 +119,7 @@ class Looks(CocoDataModule):
         (f"{__name__}.Looks", "nowhere: no bucket of that name"),
     ],
 )
-def test_data_that_are_not_on_this_machine_are_named(kind: str, told: str | None) -> None:
+def test_data_that_are_not_on_this_machine_are_named(kind: str, reported: str | None) -> None:
     config = configuration()
     rooted = {} if "Digits" in kind else {"root": "nowhere"}
-    assert absent_data(config | {"data": {"class_path": kind, "init_args": rooted}}) == told
+    assert absent_data(config | {"data": {"class_path": kind, "init_args": rooted}}) == reported

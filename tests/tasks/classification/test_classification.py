@@ -42,7 +42,7 @@ def pictures(count: int = 4) -> tuple[Tensor, Tensor]:
 
 
 def task_with_logits(num_classes: int, **model: Any) -> Classification:
-    """A task whose pictures are the logits already."""
+    """A task whose images are the logits already."""
     task = tiny_task(num_classes=num_classes, **model)
     task.model = nn.Identity()
     task.log = lambda *_, **__: None  # type: ignore[method-assign]
@@ -141,7 +141,7 @@ def test_mixing_keeps_the_share_of_both_labels() -> None:
     mixed: list[Tensor] = []
     task.model = nn.Identity()
     task.model.register_forward_hook(lambda _, inputs, __: mixed.append(inputs[0]))
-    # pictures that are their own one-hot label: the mixed picture is the mixed target
+    # images that are their own one-hot label: the mixed image is the mixed target
     labels = torch.tensor([0, 1])
     loss = task.training_step((torch.eye(4)[:2, :, None, None].clone().squeeze(), labels), 0)
     targets = mixed[0]

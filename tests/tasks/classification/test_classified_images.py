@@ -30,7 +30,7 @@ class Mute(Classification):
 
 
 def tags(folder: Path) -> dict[str, list[int]]:
-    """Tag -> steps, of the pictures in a run's event file."""
+    """Tag -> steps, of the images in a run's event file."""
     (file,) = folder.glob("events.out.tfevents.*")
     found: dict[str, list[int]] = {}
     for event in LegacyEventFileLoader(str(file)).Load():
@@ -47,7 +47,7 @@ def look(*names: str) -> DisplayOptions:
 
 
 def share_of(picture_3HW: Tensor, label: int) -> float:
-    """How much of a picture has the very colour of a class."""
+    """How much of a image has the very colour of a class."""
     wanted_3 = torch.tensor(colour(label)).view(3, 1, 1)
     return float((picture_3HW == wanted_3).all(0).float().mean())
 

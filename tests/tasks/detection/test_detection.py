@@ -93,7 +93,7 @@ def test_a_batch_of_which_nothing_could_be_read_has_no_answers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "options", "told"),
+    ("method", "options", "reported"),
     [
         ("retinanet", {"detections_per_img": 3}, "than the 3 that .*raise detections_per_img"),
         ("mask_rcnn", {"box_detections_per_img": 3}, "than the 3 that .*raise box_detections_per_img"),
@@ -102,7 +102,7 @@ def test_a_batch_of_which_nothing_could_be_read_has_no_answers() -> None:
     ],
 )
 def test_images_with_more_objects_than_are_found_are_counted_once(
-    method: str, options: dict[str, int], told: str
+    method: str, options: dict[str, int], reported: str
 ) -> None:
     task = silent(small_task(method, detector_options=options)).eval()
     target = {
@@ -117,8 +117,10 @@ def test_images_with_more_objects_than_are_found_are_counted_once(
             task._evaluate(([torch.zeros(3, 64, 64)], [target]), task.val_metric)
             task._report(task.val_metric, "val/")
     found = [str(warning.message) for warning in seen if "more objects" in str(warning.message)]
-    assert len(found) == (1 if told else 0)
-    assert re.search(f"val: 1 images have more objects \\(up to 5\\) {told}" if told else "", "".join(found))
+    assert len(found) == (1 if reported else 0)
+    assert re.search(
+        f"val: 1 images have more objects \\(up to 5\\) {reported}" if reported else "", "".join(found)
+    )
 
 
 def test_a_checkpoint_of_other_classes_is_not_tested(tmp_path: Path) -> None:
@@ -127,10 +129,10 @@ def test_a_checkpoint_of_other_classes_is_not_tested(tmp_path: Path) -> None:
     trainer.fit(task, data)
     trainer.save_checkpoint(made)
     other.class_names = tuple("abcdefghij")
-    told = "'0', '1', .* in training and 'a', 'b', .* in the data"
-    with pytest.raises(UserError, match=told):
+    reported = "'0', '1', .* in training and 'a', 'b', .* in the data"
+    with pytest.raises(UserError, match=reported):
         quiet_trainer().test(small_task("retinanet"), other, ckpt_path=made, weights_only=True)
-    with pytest.raises(UserError, match=told):  # no checkpoint, and a task that was trained
+    with pytest.raises(UserError, match=reported):  # no checkpoint, and a task that was trained
         quiet_trainer().test(task, other)
     assert quiet_trainer().test(task, data, ckpt_path=made, weights_only=True, verbose=False)
 

@@ -43,11 +43,11 @@ def written(notes: Sequence[Note]) -> list[str]:
 def test_what_is_not_drawn_is_told_below_and_truth_is_told_from_what_was_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told: list[list[str]] = []
+    reported: list[list[str]] = []
     for module in ("detection", "segmentation"):
         monkeypatch.setattr(
             f"focal_lab.tasks.{module}.drawing.with_notes",
-            lambda picture, notes: (told.append(written(notes)), picture)[1],
+            lambda picture, notes: (reported.append(written(notes)), picture)[1],
         )
     grey_3HW = torch.full((3, 400, 400), 90, dtype=torch.uint8)
     boxes, labels = torch.tensor([[40.0, 40, 360, 360], [100, 100, 200, 200]]), torch.tensor([0, 1])
@@ -55,20 +55,20 @@ def test_what_is_not_drawn_is_told_below_and_truth_is_told_from_what_was_found(
     draw(grey_3HW, {"boxes": boxes, "labels": labels, "iscrowd": torch.tensor([1, 0])}, names, heading=TRUE)
     draw(grey_3HW, {"boxes": boxes, "labels": labels, "scores": torch.tensor([0.9, 0.2])}, names, 0.5, FOUND)
     draw(grey_3HW, {"boxes": boxes[:0], "labels": labels[:0], "scores": torch.zeros(0)}, names, 0.5)
-    assert told == [
+    assert reported == [
         ["TRUE", "1 crowds not drawn"],
         ["FOUND", "score 0.5 or more", "1 of 2 objects below not drawn"],
         ["score 0.5 or more", "0 of 0 objects below not drawn"],
     ]
-    told.clear()
+    reported.clear()
     label_HW = torch.zeros(400, 400, dtype=torch.uint8)
     label_HW[:100] = 1
     label_HW[:, 300:] = 255
     overlay(grey_3HW, label_HW, names, ignored=255, heading=TRUE)
     overlay(grey_3HW, torch.arange(1, 41).clamp(max=39).repeat_interleave(10).repeat(400, 1), names)
-    assert told[0] == ["TRUE", "cat", "not coloured: background", "ignored"]
-    assert len(told[1]) == 21
-    assert told[1][-1] == "and 19 more classes"
+    assert reported[0] == ["TRUE", "cat", "not coloured: background", "ignored"]
+    assert len(reported[1]) == 21
+    assert reported[1][-1] == "and 19 more classes"
 
 
 def test_pixels_that_are_ignored_are_hatched_and_those_of_background_are_not() -> None:

@@ -1,4 +1,4 @@
-"""Average precision equals pycocotools' on objects, misses, doubles, crowds and empty pictures."""
+"""Average precision equals pycocotools' on objects, misses, doubles, crowds and empty images."""
 
 import socket
 from pathlib import Path
@@ -44,7 +44,7 @@ def as_target(boxes: list[list[float]], labels: Any, **more: Any) -> dict[str, T
 
 
 def scenes(seed: int) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
-    """Truths of 12 pictures, one of them empty, and answers that are near, wrong, double or missing."""
+    """Truths of 12 images, one of them empty, and answers that are near, wrong, double or missing."""
     rng = np.random.default_rng(seed)
     truths, answers = [], []
     for picture in range(12):
@@ -161,7 +161,7 @@ def one_process(rank: int, port: int, folder: str) -> None:
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
     )
     truths, answers = scenes(5)
-    # five of eleven pictures here and six there, the last here again, as a distributed sampler does it
+    # five of eleven images here and six there, the last here again, as a distributed sampler does it
     chosen = [*range(rank, 11, 2), *([0] if rank else [])]
     metric = AveragePrecision(masks=True)
     metric.update([answers[i] for i in chosen], [truths[i] | {"image_id": torch.tensor(i)} for i in chosen])

@@ -1,4 +1,4 @@
-"""A picture gets the same answer and the same loss alone and in a batch with larger ones."""
+"""A image gets the same answer and the same loss alone and in a batch with larger ones."""
 
 import copy
 from typing import Any

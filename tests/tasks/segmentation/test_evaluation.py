@@ -1,4 +1,4 @@
-"""Whole pictures, windows, scales and mirrors: what comes out is what the plain way gives."""
+"""Whole images, windows, scales and mirrors: what comes out is what the plain way gives."""
 
 from typing import Any
 

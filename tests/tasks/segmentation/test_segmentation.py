@@ -165,7 +165,7 @@ def test_the_frame_reaches_a_focal_backbone() -> None:
     with torch.no_grad():
         framed = task.model.framed(picture)
         maps = task.model.features(framed)
-        framed[..., 52:, :] = 7.0  # what lies beyond a picture is not seen
+        framed[..., 52:, :] = 7.0  # what lies beyond a image is not seen
         again = task.model.features(framed)
     for before, after in zip(maps, again, strict=True):
         torch.testing.assert_close(before, after)

@@ -100,7 +100,7 @@ def one_process(rank: int, port: int, folder: str) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
     )
-    # five of nine pictures here and four there, the first there again, as a distributed sampler does it
+    # five of nine images here and four there, the first there again, as a distributed sampler does it
     metric = fed(pictures(3), [*range(rank, 9, 2), *([0] if rank else [])])
     torch.save(metric.compute(), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
