@@ -4,6 +4,7 @@ import argparse
 import io
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -252,7 +253,7 @@ def test_help_and_version_import_nothing_heavy(argument: str) -> None:
 
 @pytest.mark.parametrize("name", list(cli.SUBCOMMANDS))
 def test_the_help_of_a_command_shows_two_examples_that_it_accepts(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         cli.SUBCOMMANDS[name][0](["--help"])
@@ -260,7 +261,11 @@ def test_the_help_of_a_command_shows_two_examples_that_it_accepts(
     # some have a description after two spaces, or redirect the output
     examples = re.findall(rf"^  (focal-lab {name}\b.*?)(?:  .*| > .*)?$", printed, re.MULTILINE)
     assert len(examples) >= 2
-    monkeypatch.chdir(ROOT)
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    of_a_run = tmp_path / "runs/3f2a91c04d7e/config.yaml"
+    of_a_run.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "experiments/digits/classification.yaml", of_a_run)
+    monkeypatch.chdir(tmp_path)
     parsed = _stop_after_parsing(monkeypatch)
     for example in examples:
         with pytest.raises(ParsedError):
