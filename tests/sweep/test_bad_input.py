@@ -102,7 +102,7 @@ def test_a_journal_that_is_none_is_named(text: str | None, tmp_path: Path) -> No
         journal.mkdir()
     else:
         journal.write_text(text)
-    with pytest.raises(UserError, match=r"queue\.journal: is (a folder|not a journal)"):
+    with pytest.raises(UserError, match=r"queue\.journal: is (a folder|not an Optuna journal)"):
         open_storage(tmp_path, None)
 
 
