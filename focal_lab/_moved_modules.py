@@ -43,10 +43,10 @@ class _MovedModules:
 
     def exec_module(self, module: ModuleType) -> None:
         now = MOVED[module.__name__]
-        module.__getattr__ = lambda name: getattr(importlib.import_module(now), name)
+        module.__getattr__ = lambda name: getattr(importlib.import_module(now), name)  # type: ignore[method-assign]
 
 
 def find_moved_modules() -> None:
     """Look for old modules where no module of that name is found."""
     if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
-        sys.meta_path.append(_MovedModules())  # type: ignore[arg-type]
+        sys.meta_path.append(_MovedModules())

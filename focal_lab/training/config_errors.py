@@ -11,8 +11,7 @@ from jsonargparse import ArgumentError
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from focal_lab.command_line import did_you_mean
-from focal_lab.errors import UserError
+from focal_lab.errors import UserError, did_you_mean
 
 _NOT_ACCEPTED = re.compile(
     r"(?:Group '(?P<group>\w+)' does not accept o|O)ption '(?P<name>[\w.]+)'(?: is not accepted|$)"

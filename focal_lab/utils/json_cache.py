@@ -29,7 +29,9 @@ def add_to_cache(path: Path, found: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
-            entries = {key: value for key, value in read_cache(path).items() if key not in found} | found
+            entries = {key: value for key, value in read_cache(path).items() if key not in found} | dict(
+                found
+            )
             latest = dict(list(entries.items())[-_MOST_ENTRIES:])
             write_atomic(path, json.dumps({"schema": _SCHEMA, "entries": latest}, indent=0) + "\n")
     except OSError:
