@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 import torch
 from lightning import LightningDataModule
+from support.small_tasks import small_detector, small_segmenter
 from support.tiny_task import quiet_trainer
-from test_detection import small_task as detector
-from test_segmentation import small_task as segmenter
 from torch.utils.data import DataLoader
 
 from focal_lab.data.loading.collate import as_lists
@@ -39,15 +38,15 @@ class Own(LightningDataModule):
 @pytest.mark.parametrize("label", [-1, 10, 11])
 def test_a_label_without_an_output_is_named_with_its_image(method: str, label: int) -> None:
     if method == "segmentation":
-        task: Any = segmenter(num_classes=10, warmup_steps=0)
+        task: Any = small_segmenter(num_classes=10, warmup_steps=0)
     else:
-        task = detector(method, num_classes=10, warmup_steps=0)
+        task = small_detector(method, num_classes=10, warmup_steps=0)
     with pytest.raises(UserError, match=f"data: image 7 has the label {label}; the 10 classes of"):
         quiet_trainer(max_steps=1, limit_val_batches=0).fit(task, Own(label))
 
 
 def test_pixels_that_do_not_count_may_have_any_label() -> None:
-    task = segmenter(num_classes=10, ignore_index=99)
+    task = small_segmenter(num_classes=10, ignore_index=99)
     batch = ([torch.zeros(3, 8, 8)], [{"mask": torch.tensor([[9, 99]]), "image_id": torch.tensor(0)}])
     assert task.on_before_batch_transfer(batch, 0) is batch
 

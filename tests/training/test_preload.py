@@ -14,7 +14,7 @@ from focal_lab.training.preload import preload
 import torch
 configs = [yaml.safe_load(open(path)) for path in sys.argv[1:]]
 preload(configs)
-from focal_lab.data.digits.classification import mnist5k as source
+from focal_lab.data.digits import mnist5k as source
 print(threading.active_count(), torch.cuda.is_initialized(), torch.get_num_threads())
 print("torch.utils.tensorboard" in sys.modules, source._all_digits.cache_info().currsize)
 print(open("/proc/self/status").read().split("Threads:")[1].split()[0] if sys.platform == "linux" else 1)

@@ -7,41 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from support.small_tasks import detection_data, silent, small_detector
 from support.tiny_task import quiet_trainer
 
 from focal_lab.backbones.model import FocalTransformer
-from focal_lab.data.digits.detection import DigitsDetection
 from focal_lab.errors import UserError
 from focal_lab.tasks.detection.methods import known_methods
-from focal_lab.tasks.detection.task import Detection
-
-OPTIONS = {"img_size": 64}
-
-
-def small_task(method: str, **model: Any) -> Detection:
-    torch.manual_seed(0)
-    return Detection(
-        method,
-        "focal_micro",
-        **{"backbone_options": OPTIONS, "num_classes": 10, "pyramid_channels": 16, "head_width": 16} | model,
-    )
-
-
-def small_data(**options: Any) -> DigitsDetection:
-    counts = {"num_train_images": 4, "num_val_images": 2, "num_test_images": 2, "batch_size": 2}
-    return DigitsDetection(**counts | {"image_size": 64, "largest": 32, "seed": 0} | options)
-
-
-def silent(task: Detection) -> Detection:
-    """The task without a trainer, logging nothing."""
-    task.log = task.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
-    return task
 
 
 @pytest.mark.parametrize("method", known_methods())
 def test_every_weight_of_every_method_has_a_gradient(method: str) -> None:
-    task = silent(small_task(method))
-    for number, batch in enumerate(small_data().train_dataloader()):
+    task = silent(small_detector(method))
+    for number, batch in enumerate(detection_data().train_dataloader()):
         task.training_step(batch, number).backward()  # type: ignore[no-untyped-call]
     without = [name for name, p in task.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
@@ -49,9 +26,9 @@ def test_every_weight_of_every_method_has_a_gradient(method: str) -> None:
 
 @pytest.mark.parametrize("method", known_methods())
 def test_every_method_is_trained_and_reports_its_metrics(method: str) -> None:
-    task, trainer = small_task(method, warmup_steps=0), quiet_trainer()
-    trainer.fit(task, small_data())
-    (tested,) = trainer.test(task, small_data(), verbose=False)
+    task, trainer = small_detector(method, warmup_steps=0), quiet_trainer()
+    trainer.fit(task, detection_data())
+    (tested,) = trainer.test(task, detection_data(), verbose=False)
     assert {f"test/{name}" for name in task.result_metrics} <= tested.keys()
     assert all(0 <= tested[f"test/{name}"] <= 100 for name in task.result_metrics)
     assert any(name.startswith("test_per_class/ap_box/") for name in tested)
@@ -60,7 +37,7 @@ def test_every_method_is_trained_and_reports_its_metrics(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["retinanet", "mask_rcnn"])
 def test_labels_are_the_datas_on_both_sides(method: str) -> None:
-    task = small_task(method).eval()
+    task = small_detector(method).eval()
     answering = getattr(task.model, "roi_heads", task.model)
     answering.score_thresh = 0.0
     with torch.no_grad():
@@ -78,7 +55,7 @@ def test_networks_get_their_own_labels_and_float_boxes(method: str, first: int) 
             self.targets = targets
             return {"loss": torch.zeros(())}
 
-    task = silent(small_task(method))
+    task = silent(small_detector(method))
     task.model = Asked()
     target = {"labels": torch.tensor([0, 9]), "boxes": torch.tensor([[1, 2, 3, 4], [0, 0, 8, 8]])}
     task.training_step(([torch.zeros(3, 8, 8)], [target]), 0)
@@ -87,7 +64,7 @@ def test_networks_get_their_own_labels_and_float_boxes(method: str, first: int) 
 
 
 def test_a_batch_of_which_nothing_could_be_read_has_no_answers() -> None:
-    task = small_task("retinanet").eval()
+    task = small_detector("retinanet").eval()
     assert task([]) == []
     assert task.validation_step(([], []), 0) == {"found": []}
 
@@ -104,7 +81,7 @@ def test_a_batch_of_which_nothing_could_be_read_has_no_answers() -> None:
 def test_images_with_more_objects_than_are_found_are_counted_once(
     method: str, options: dict[str, int], reported: str
 ) -> None:
-    task = silent(small_task(method, detector_options=options)).eval()
+    task = silent(small_detector(method, detector_options=options)).eval()
     target = {
         "boxes": torch.tensor([[4.0, 4, 20, 20]] * 7),
         "labels": torch.zeros(7, dtype=torch.int64),
@@ -125,20 +102,20 @@ def test_images_with_more_objects_than_are_found_are_counted_once(
 
 def test_a_checkpoint_of_other_classes_is_not_tested(tmp_path: Path) -> None:
     trainer, made = quiet_trainer(default_root_dir=tmp_path), tmp_path / "made.ckpt"
-    task, data, other = small_task("retinanet", warmup_steps=0), small_data(), small_data()
+    task, data, other = small_detector("retinanet", warmup_steps=0), detection_data(), detection_data()
     trainer.fit(task, data)
     trainer.save_checkpoint(made)
     other.class_names = tuple("abcdefghij")
     reported = "'0', '1', .* in training and 'a', 'b', .* in the data"
     with pytest.raises(UserError, match=reported):
-        quiet_trainer().test(small_task("retinanet"), other, ckpt_path=made, weights_only=True)
+        quiet_trainer().test(small_detector("retinanet"), other, ckpt_path=made, weights_only=True)
     with pytest.raises(UserError, match=reported):  # no checkpoint, and a task that was trained
         quiet_trainer().test(task, other)
     assert quiet_trainer().test(task, data, ckpt_path=made, weights_only=True, verbose=False)
 
 
 def test_norms_and_position_tables_are_not_decayed_and_everything_is_learned_once() -> None:
-    task = small_task("retinanet")
+    task = small_detector("retinanet")
     optimizer = task.recipe.optimizer(task.model, fused=False)
     decayed, spared = (group["params"] for group in optimizer.param_groups)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0]
@@ -165,15 +142,15 @@ def test_norms_and_position_tables_are_not_decayed_and_everything_is_learned_onc
 )
 def test_what_cannot_be_built_is_refused(model: dict[str, Any], key: str) -> None:
     with pytest.raises(UserError) as error:
-        small_task(**{"method": "retinanet"} | model)
+        small_detector(**{"method": "retinanet"} | model)
     assert error.value.key == key
 
 
 def test_masks_are_missed_before_training() -> None:
-    data = small_data()
+    data = detection_data()
     data.has_masks = False
     with pytest.raises(UserError, match="faster_rcnn"):
-        quiet_trainer().fit(small_task("mask_rcnn"), data)
+        quiet_trainer().fit(small_detector("mask_rcnn"), data)
     for number in (9, 11):
         with pytest.raises(UserError, match=f"{number} is not the number of classes of the data, 10"):
-            quiet_trainer().fit(small_task("retinanet", num_classes=number), small_data())
+            quiet_trainer().fit(small_detector("retinanet", num_classes=number), detection_data())

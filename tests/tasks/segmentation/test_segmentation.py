@@ -11,6 +11,7 @@ from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from support.mask_folders import write_world
+from support.small_tasks import BACKBONES, segmentation_data, silent, small_segmenter
 from support.tiny_task import quiet_trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -19,7 +20,6 @@ from torch.func import functional_call
 
 from focal_lab.backbones.counting import count_parameters
 from focal_lab.backbones.model import FocalTransformer
-from focal_lab.data.digits.segmentation import DigitsSegmentation
 from focal_lab.data.segmentation.mask_folder import SegmentationFolder
 from focal_lab.errors import UserError
 from focal_lab.tasks.class_names import Classes
@@ -27,43 +27,13 @@ from focal_lab.tasks.segmentation.evaluation import _most_likely
 from focal_lab.tasks.segmentation.task import Segmentation
 
 DECODERS = ("upernet", "fpn", "segformer", "deeplabv3plus")
-BACKBONES = {
-    "focal_micro": {"img_size": 64},
-    "resnet18": {},
-    "convnext_atto": {},
-    "swin_tiny_patch4_window7_224": {"img_size": 64, "depths": [1, 1, 1, 1], "embed_dim": 24},
-}
-
-
-def small_task(decoder: str = "upernet", backbone: str = "focal_micro", **model: Any) -> Segmentation:
-    torch.manual_seed(0)
-    chosen = {
-        "backbone_options": BACKBONES[backbone],
-        "num_classes": 11,
-        "decoder_channels": 32,
-        "auxiliary_channels": 8,
-        "test_size": None,
-        "warmup_steps": 0,
-    }
-    return Segmentation(backbone, decoder, **chosen | model)
-
-
-def small_data(**options: Any) -> DigitsSegmentation:
-    counts = {"num_train_images": 4, "num_val_images": 2, "num_test_images": 2, "batch_size": 2}
-    return DigitsSegmentation(**counts | {"image_size": 64, "largest": 32, "seed": 0} | options)
-
-
-def silent(task: Segmentation) -> Segmentation:
-    """The task without a trainer, logging nothing."""
-    task.log = task.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
-    return task
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_every_weight_of_every_decoder_on_any_backbone_has_a_gradient(decoder: str, backbone: str) -> None:
-    task = silent(small_task(decoder, backbone))
-    for number, batch in enumerate(small_data().train_dataloader()):
+    task = silent(small_segmenter(decoder, backbone))
+    for number, batch in enumerate(segmentation_data().train_dataloader()):
         task.training_step(batch, number).backward()  # type: ignore[no-untyped-call]
     # timm's residual networks begin with branches that are multiplied by zero
     zero_is_fine = backbone == "resnet18"
@@ -77,18 +47,18 @@ def test_every_weight_of_every_decoder_on_any_backbone_has_a_gradient(decoder: s
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_every_decoder_is_trained_and_reports_its_metrics(decoder: str) -> None:
-    task, trainer = small_task(decoder), quiet_trainer()
-    trainer.fit(task, small_data())
+    task, trainer = small_segmenter(decoder), quiet_trainer()
+    trainer.fit(task, segmentation_data())
     assert {"val/miou", "val/macc", "val/pixel_acc"} <= trainer.callback_metrics.keys()
-    (tested,) = trainer.test(task, small_data(), verbose=False)
+    (tested,) = trainer.test(task, segmentation_data(), verbose=False)
     assert {"test/miou", "test/macc", "test/pixel_acc"} <= tested.keys()
     assert all(0 <= value <= 100 for value in tested.values())
     assert "test_per_class/iou/background" in tested
 
 
 def test_a_few_pictures_are_learned_by_heart() -> None:
-    data = small_data(num_train_images=4, batch_size=4)
-    task = small_task("upernet", lr=3e-3, dropout=0.0)
+    data = segmentation_data(num_train_images=4, batch_size=4)
+    task = small_segmenter("upernet", lr=3e-3, dropout=0.0)
     trainer = quiet_trainer(max_epochs=40, limit_val_batches=0)
     trainer.fit(task, data)
     pictures, targets = next(iter(data.train_dataloader()))
@@ -112,7 +82,7 @@ def test_upernet_has_the_papers_parameters() -> None:
 
 
 def test_pixels_that_do_not_count_change_nothing() -> None:
-    task = silent(small_task()).eval()  # batch statistics aside
+    task = silent(small_segmenter()).eval()  # batch statistics aside
     pictures = [torch.randn(3, 64, 64) for _ in range(2)]
     masks = [torch.randint(0, 11, (64, 64), dtype=torch.uint8) for _ in range(2)]
 
@@ -141,7 +111,7 @@ def test_pixels_that_do_not_count_change_nothing() -> None:
 
 def test_class_weights_are_torchs() -> None:
     weights = [0.1] + [1.0] * 10
-    task = small_task(class_weights=weights)
+    task = small_segmenter(class_weights=weights)
     logits, labels = torch.randn(2, 11, 32, 32), torch.randint(0, 11, (2, 64, 64))
     labels[0] = 255
     task.model.features.extent.update([(64, 64)] * 2, (64, 64))
@@ -153,13 +123,13 @@ def test_class_weights_are_torchs() -> None:
 
 
 def test_crops_that_are_no_multiple_of_32_are_padded_and_cut() -> None:
-    task = silent(small_task())
-    batch = next(iter(small_data(image_size=50).train_dataloader()))
+    task = silent(small_segmenter())
+    batch = next(iter(segmentation_data(image_size=50).train_dataloader()))
     assert torch.isfinite(task.training_step(batch, 0))
 
 
 def test_the_frame_reaches_a_focal_backbone() -> None:
-    task = small_task().eval()
+    task = small_segmenter().eval()
     torch.manual_seed(1)
     picture = torch.randn(1, 3, 52, 64)
     with torch.no_grad():
@@ -172,7 +142,7 @@ def test_the_frame_reaches_a_focal_backbone() -> None:
 
 
 def test_norms_and_position_tables_are_not_decayed_and_everything_is_learned_once() -> None:
-    task = small_task()
+    task = small_segmenter()
     optimizer = task.recipe.optimizer(task.model, fused=False)
     decayed, spared = (group["params"] for group in optimizer.param_groups)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0]
@@ -182,7 +152,7 @@ def test_norms_and_position_tables_are_not_decayed_and_everything_is_learned_onc
 
 
 def test_the_rate_falls_in_a_straight_line_after_the_warmup() -> None:
-    task = small_task(lr=1e-3, warmup_steps=10)
+    task = small_segmenter(lr=1e-3, warmup_steps=10)
     optimizer = task.recipe.optimizer(task.model, fused=False)
     scheduler = task.recipe.scheduler(optimizer, total_steps=100, steps_per_epoch=10)
     rates = []
@@ -195,20 +165,20 @@ def test_the_rate_falls_in_a_straight_line_after_the_warmup() -> None:
 
 def test_one_picture_is_too_few_for_batch_norms() -> None:
     with pytest.raises(UserError, match="sync_batchnorm") as error:
-        quiet_trainer().fit(small_task(), small_data(batch_size=1))
+        quiet_trainer().fit(small_segmenter(), segmentation_data(batch_size=1))
     assert error.value.key == "data.init_args.batch_size"
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_batch_may_have_pictures_of_any_size(backbone: str) -> None:
-    task = small_task("upernet", backbone).eval()
+    task = small_segmenter("upernet", backbone).eval()
     with torch.no_grad():
         found = task([torch.randn(3, 64, 64), torch.randn(3, 40, 70)])
     assert [tuple(classes.shape) for classes in found] == [(64, 64), (40, 70)]
 
 
 def test_a_gpu_gets_everything_it_computes_with() -> None:
-    task = small_task(class_weights=[1.0] * 11).eval()
+    task = small_segmenter(class_weights=[1.0] * 11).eval()
     with FakeTensorMode(), torch.no_grad():
         state = {
             name: torch.empty(value.shape, dtype=value.dtype, device="cuda")
@@ -234,7 +204,7 @@ def trainer_with_pictures(folder: Path) -> Trainer:
 
 
 def test_validation_pictures_with_truth_and_answer_are_in_tensorboard(tmp_path: Path) -> None:
-    trainer_with_pictures(tmp_path).fit(small_task(), small_data(num_val_images=3))
+    trainer_with_pictures(tmp_path).fit(small_segmenter(), segmentation_data(num_val_images=3))
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0})
     events.Reload()
     assert sorted(events.Tags()["images"]) == [f"val/picture_{i}" for i in range(3)]
@@ -250,7 +220,7 @@ def test_predict_writes_masks_of_the_datas_numbers_and_the_original_size_and_pic
     for name, size in (("42.png", (50, 60)), ("cat.jpg", (40, 90))):
         pixels = torch.randint(0, 256, (*size, 3), dtype=torch.uint8).numpy()
         Image.fromarray(pixels).save(tmp_path / "in" / name)
-    task = small_task(num_classes=3)
+    task = small_segmenter(num_classes=3)
     task.classes = Classes(("a", "b", "c"), (1, 2, 300))
     data = SegmentationFolder(str(tmp_path), predict_images="in", num_workers=0)
     trainer_with_pictures(tmp_path / "out").predict(task, data, return_predictions=False)
@@ -268,8 +238,8 @@ def test_predict_writes_masks_of_the_datas_numbers_and_the_original_size_and_pic
 
 def test_a_checkpoint_of_other_classes_is_not_tested(tmp_path: Path) -> None:
     trainer, made = quiet_trainer(default_root_dir=tmp_path), tmp_path / "made.ckpt"
-    task, other = small_task(), small_data()
-    trainer.fit(task, small_data())
+    task, other = small_segmenter(), segmentation_data()
+    trainer.fit(task, segmentation_data())
     trainer.save_checkpoint(made)
     other.class_names = tuple("abcdefghijk")
     with pytest.raises(UserError, match=r"'background', '0', '1', .* in training"):
@@ -296,26 +266,26 @@ def test_a_checkpoint_of_other_classes_is_not_tested(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_built_is_refused(model: dict[str, Any], key: str) -> None:
     with pytest.raises(UserError) as error:
-        small_task(**model)
+        small_segmenter(**model)
     assert error.value.key == key
 
 
 def test_data_of_more_classes_or_another_ignored_label_are_refused_before_training() -> None:
     for number in (10, 12):
         with pytest.raises(UserError, match=f"{number} is not the number of classes of the data, 11"):
-            quiet_trainer().fit(small_task(num_classes=number), small_data())
-    data = small_data()
+            quiet_trainer().fit(small_segmenter(num_classes=number), segmentation_data())
+    data = segmentation_data()
     data.ignore_index = 254  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="255 is not 254, the data's ignore_index") as error:
-        quiet_trainer().fit(small_task(ignore_index=255), data)
+        quiet_trainer().fit(small_segmenter(ignore_index=255), data)
     assert error.value.key == "model.ignore_index"
     data.ignore_index = 10  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="10 is one of the 11 labels"):
-        quiet_trainer().fit(small_task(), data)
+        quiet_trainer().fit(small_segmenter(), data)
 
 
 def test_the_ignored_label_is_the_datas() -> None:
-    task, data = small_task(), small_data()
+    task, data = small_segmenter(), segmentation_data()
     data.ignore_index = 254  # type: ignore[attr-defined]
     task._trainer = SimpleNamespace(datamodule=data, precision="32-true")  # type: ignore[assignment]
     task.setup("validate")
