@@ -150,11 +150,11 @@ def fit(argv: list[str]) -> int:
 
 def predict(argv: list[str]) -> int:
     """Predict images with CHECKPOINT IMAGES..., or the data of an experiment with --config EXPERIMENT."""
-    if argv and argv[0].startswith("--") and "--help" not in argv:
+    if argv and argv[0].startswith("--") and argv[0] != "--help":
         return _trainer("predict")(argv)
     from focal_lab.tools.predict.command import main as predict_main
 
-    return predict_main(argv)
+    return predict_main(argv or ["--help"])
 
 
 def _trainer(subcommand: str) -> Callable[[list[str]], int]:

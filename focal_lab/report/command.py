@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -91,7 +92,7 @@ def print_table(plan: "Plan", out: Path, file: TextIO | None = None, trained_by:
     from focal_lab.report.table.build import build_table
 
     stream = file or sys.stdout
-    stream.write(table_text(build_table(plan, out, trained_by), **_terminal(stream)))
+    _write(table_text(build_table(plan, out, trained_by), **_terminal(stream)), stream)
 
 
 def _plan(options: argparse.Namespace) -> "Plan":
@@ -180,7 +181,7 @@ def _emit(formats: Mapping[str, Callable[..., Any]], content: object, options: a
     output: Path | None = options.output
     if output is None:
         terminal = _terminal(sys.stdout) if options.format == "text" else {}
-        sys.stdout.write(str(formats[options.format](content, **terminal)))
+        _write(str(formats[options.format](content, **terminal)), sys.stdout)
         return
     made = formats[options.format](content)
     try:
@@ -195,3 +196,12 @@ def _terminal(stream: TextIO) -> dict[str, Any]:
     if not stream.isatty():
         return {}
     return {"width": shutil.get_terminal_size((100, 24)).columns, "color": True}
+
+
+def _write(text: str, stream: TextIO) -> None:
+    """Print; if the reader has exited, as in `| head`, the command still exits with its own status."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

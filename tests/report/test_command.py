@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -82,6 +83,17 @@ def test_every_format_prints_plain_text_into_a_pipe(
     assert text.endswith("\n")
     if format == "json":
         assert json.loads(text)
+
+
+def test_a_reader_that_leaves_early_does_not_change_the_status(
+    asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(["window_size", "--strict"]) == 1
+        assert main(["window_size", "--format", "csv"]) == 0
 
 
 def test_long_has_a_row_per_planned_run_with_its_labels(

@@ -88,10 +88,7 @@ def long_json(runs: "pd.DataFrame") -> str:
 
 def csv(frame: "pd.DataFrame") -> str:
     """Every column, numbers in full; what is missing is empty."""
-    short = frame.copy()
-    for name in frame.columns[frame.dtypes == "float64"]:
-        short[name] = _shortest(frame[name])
-    return short.to_csv(index=False, lineterminator="\n")
+    return frame.to_csv(index=False, lineterminator="\n")
 
 
 def parquet(frame: "pd.DataFrame") -> bytes:
@@ -144,17 +141,6 @@ def _markdown_strips(strips: Sequence[Strip]) -> str:
     rows = zip(*([_markdown(cell) for cell in strip.cells] for strip in strips), strict=True)
     lines = [[_markdown(strip.heading) for strip in strips], rules, *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _shortest(values: "pd.Series[float]") -> Any:
-    """What torch computed in float32, in the fewest digits that give that float32: 82.7, not
-    82.69999694824219."""
-    import numpy as np
-
-    numbers = values.to_numpy()
-    with np.errstate(over="ignore"):
-        single = numbers.astype(np.float32)
-    return np.where(single == numbers, single.astype(str).astype(float), numbers)
 
 
 def _json(value: Any) -> str:
