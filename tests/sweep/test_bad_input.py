@@ -55,6 +55,7 @@ def manifest_of(plan: Plan) -> Manifest:
         (["--timeout", "10"], "--timeout: "),
         (["--grace", "soon"], "--grace: "),
         (["--budget", "40"], "--budget: "),
+        (["--set", "model.class_path=[1]"], "sweeps/small.yaml: model: unhashable type: 'list'"),
         (["--keep", "all"], "--keep: 'all' is unknown (use best, last, best,last or none)"),
         (["--storage", "sqlite:///queue.db"], "--storage: SQLite hands out runs twice"),
         (["--storage", "runs.journal"], "--storage: 'runs.journal' is not the URL of a PostgreSQL"),

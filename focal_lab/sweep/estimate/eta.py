@@ -149,6 +149,8 @@ class TimeLeft:
 
     @staticmethod
     def _see(seen: dict[str, list[tuple[float, float]]], run: Expected, seconds: float, share: float) -> None:
+        if share < _LEAST or run.weight <= 0:
+            return  # a run of one step, or one that was only tested after it was resumed
         for key in ("", run.task, _cell(run)):
             seen[key].append((seconds, run.weight * share))
 

@@ -23,6 +23,27 @@ ADDED_OPTIONS: dict[tuple[str, str], Any] = {}
 # Moved classes of ours, for configurations of older results: old -> new dotted path.
 MOVED_CLASSES: dict[str, str] = {}
 
+# Dotted paths of our classes as the names of studies have them: new -> old.
+OLD_PATHS: dict[str, str] = {
+    f"focal_lab.{new}": f"focal_lab.{old}"
+    for new, old in {
+        "tasks.Classification": "tasks.classification.Classification",
+        "tasks.Detection": "tasks.detection.Detection",
+        "tasks.Segmentation": "tasks.segmentation.Segmentation",
+        "training.PeriodicCheckpoint": "tasks.checkpoint_io.PeriodicCheckpoint",
+        "data.Ade20kDataModule": "data.segmentation_folder.Ade20kDataModule",
+        "data.CifarDataModule": "data.cifar.CifarDataModule",
+        "data.CocoDataModule": "data.coco.CocoDataModule",
+        "data.DigitsClassification": "data.digits.DigitsClassification",
+        "data.DigitsDetection": "data.digits_detection.DigitsDetection",
+        "data.DigitsSegmentation": "data.digits_segmentation.DigitsSegmentation",
+        "data.FashionMnistDataModule": "data.fashion_mnist.FashionMnistDataModule",
+        "data.ImageFolderDataModule": "data.image_folder.ImageFolderDataModule",
+        "data.SegmentationFolder": "data.segmentation_folder.SegmentationFolder",
+    }.items()
+}
+_OLD_OPTIONS = {new: old for (_, new), old in RENAMED_OPTIONS.items()}
+
 # Options of each section that are not identity; docs/identity.md says why.
 LEFT_OUT = {
     "data": frozenset({"num_workers", "persistent_workers", "pin_memory", "prefetch_factor"}),
@@ -137,6 +158,22 @@ def text_keys(value: Any) -> Any:
             for key, part in value.items()
         }
     return [text_keys(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def old_names(value: Any) -> Any:
+    """Plain values with the names that classes and options had before they were renamed."""
+    if isinstance(value, Mapping):
+        return {_old_key(key): old_names(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [old_names(part) for part in value]
+    return OLD_PATHS.get(value, value) if isinstance(value, str) else value
+
+
+def _old_key(key: Any) -> Any:
+    if not isinstance(key, str):
+        return key
+    section, dot, option = key.rpartition(".")
+    return f"{section}{dot}{_OLD_OPTIONS.get(option, option)}"
 
 
 def same(one: Any, other: Any) -> bool:

@@ -9,7 +9,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
+from focal_lab.data.option_names import recorded_config
 from focal_lab.errors import UserError
+from focal_lab.sweep.identity.identity_table import old_names
 from focal_lab.sweep.identity.run_ids import Identities
 from focal_lab.sweep.plan.cells import Cell
 from focal_lab.sweep.plan.runs import Run, hash_of, make_runs
@@ -90,7 +92,7 @@ class SearchSpace:
         raw["search"]["compared on"] = "validation"  # earlier versions compared the test split
         for key in ("code", "path", "title"):
             del raw[key]
-        return f"{self.sweep.name}-{self.suite.name}-{hash_of(raw)[:8]}"
+        return f"{self.sweep.name}-{self.suite.name}-{hash_of(old_names(raw))[:8]}"
 
     def cell(self, params: Mapping[str, Any]) -> Cell:
         """The cell of a proposal: labels of factors, and numbers."""
@@ -177,7 +179,8 @@ class SearchSpace:
             search=SearchSection.from_dict(raw["search"]),
         )
         suite = Suite(raw["suite"], Path(), raw["backbones"])
-        return cls(sweep, suite, raw["experiment"], raw["overrides"], noted_code=raw.get("code", {}))
+        experiment = recorded_config(raw["experiment"])  # plans of earlier versions have old names
+        return cls(sweep, suite, experiment, raw["overrides"], noted_code=raw.get("code", {}))
 
 
 class Proposals:

@@ -32,7 +32,7 @@ class WarmProcesses:
     """
 
     def __init__(self, configs: Iterable[Mapping[str, Any]] = ()) -> None:
-        kinds = {config["model"]["class_path"]: config for config in configs}
+        kinds = {repr(config["model"]["class_path"]): config for config in configs}
         safe_path = os.environ.get(SAFE_PATH_VARIABLE)
         asked = {"parent": os.getpid(), "configs": list(kinds.values()), "safe_path": safe_path}
         self._server = {PRELOAD_VARIABLE: json.dumps(asked, default=str), SAFE_PATH_VARIABLE: "1"}

@@ -144,7 +144,10 @@ def _step(found: Summary) -> Iterator[Row]:
         for decay, count in sorted(by_decay.items(), reverse=True)
     )
     groups = _count(len(optimizer.param_groups), "group")
-    yield "optimizer", f"{type(optimizer).__name__}, {groups}: {', '.join(decays)}"
+    scales = [float(group.get("lr_scale", 1.0)) for group in optimizer.param_groups]
+    decayed = f"; rates from {min(scales):.3g} to {max(scales):.3g} of the learning rate"
+    layers = decayed if len({*scales}) > 1 else ""
+    yield "optimizer", f"{type(optimizer).__name__}, {groups}: {', '.join(decays)}{layers}"
     yield from _rates(trainer, optimizer)
 
 

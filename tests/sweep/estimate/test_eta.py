@@ -134,6 +134,16 @@ def test_failed_runs_say_nothing_about_the_others() -> None:
     assert left.left(1.0) == pytest.approx(120.0)
 
 
+@pytest.mark.parametrize(("weight", "step"), [(1.0, 1.0), (0.0, 0.5)])
+def test_runs_of_one_step_or_without_weight_say_nothing(weight: float, step: float) -> None:
+    left = TimeLeft(equal("ab", weight), workers=1)
+    left.start("a", 0.0)
+    left.advance("a", step, 5.0)
+    assert left.left(5.0) is None
+    left.end("a", 6.0)
+    assert left.left(6.0) is None
+
+
 @pytest.mark.parametrize("workers", [1, 4])
 def test_after_a_third_of_a_sweep_the_time_left_is_within_a_quarter_of_the_truth(workers: int) -> None:
     sweeps = [invented(seed, workers) for seed in range(300)]

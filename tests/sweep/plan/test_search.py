@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import ROOT
 from support.finished_runs import finish
 from support.small_project import write_sweep
 from test_sweep_end_to_end import sweep, tiny
@@ -16,6 +17,7 @@ from focal_lab.sweep.commands.execution import settled
 from focal_lab.sweep.engine.executor import ExecutionSummary
 from focal_lab.sweep.engine.search_queue import SearchQueue
 from focal_lab.sweep.engine.storage import JOURNAL
+from focal_lab.sweep.identity.identity_table import old_names
 from focal_lab.sweep.plan.cells import Cell
 from focal_lab.sweep.plan.pareto import best_first, front_sentence
 from focal_lab.sweep.plan.plan import make_plan, with_proposals
@@ -225,6 +227,20 @@ def test_a_space_survives_its_journey_to_another_machine(project: None) -> None:
     assert there.study == space.study
     for params in space.probes():
         assert there.run(params).id == space.run(params).id
+
+
+def test_a_search_of_an_earlier_version_is_continued(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    plan = make_plan(Path("sweeps/learning_rate.yaml"), overrides=["data.train_pictures=64"])
+    named = make_plan(Path("sweeps/learning_rate.yaml"), overrides=["data.num_train_images=64"])
+    assert make_plan(Path("sweeps/learning_rate.yaml")).study == "learning_rate-digits-be116bfa"
+    assert plan.study == named.study
+    assert plan.space is not None
+    raw = json.loads(json.dumps(plan.space.as_dict()))
+    there = SearchSpace.from_dict(raw | {"experiment": old_names(raw["experiment"])})
+    assert there.study == plan.study
+    params = next(plan.space.probes())
+    assert there.run(params).id == plan.space.run(params).id
 
 
 def test_a_search_is_trained_reported_and_reused(tiny: Path) -> None:

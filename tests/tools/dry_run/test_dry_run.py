@@ -84,6 +84,11 @@ def test_other_tasks_are_summarized_too(task: str, shown: str, capsys: pytest.Ca
     assert float(printed["GMACs"].split()[0]) > 0
 
 
+def test_layer_decay_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = dry_run(capsys, "--model.layer_decay=0.5")
+    assert re.search(r"; rates from [\d.]+ to 1 of the learning rate$", printed["optimizer"])
+
+
 def test_one_device_stands_for_many(capsys: pytest.CaptureFixture[str]) -> None:
     printed = dry_run(
         capsys, "--trainer.devices=4", "--data.batch_size=8", "--trainer.accumulate_grad_batches=2"
