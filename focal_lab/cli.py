@@ -120,7 +120,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def plan(argv: list[str]) -> int:
-    """Show what a sweep would train."""
+    """Show the runs that a sweep would train, and their cost."""
     from focal_lab.report.published.layouts import known_papers
     from focal_lab.sweep.commands.plan import plan_command
 
@@ -128,7 +128,7 @@ def plan(argv: list[str]) -> int:
 
 
 def sweep(argv: list[str]) -> int:
-    """Train what is missing, then print the table."""
+    """Train the missing runs of a sweep, then print the table."""
     from focal_lab.report.command import print_table
     from focal_lab.report.published.layouts import known_papers
     from focal_lab.sweep.commands.sweep import sweep_command
@@ -139,7 +139,7 @@ def sweep(argv: list[str]) -> int:
 
 
 def fit(argv: list[str]) -> int:
-    """Train one experiment; with --dry-run only report what that would take."""
+    """Train one experiment; with --dry-run, only report the time and memory it would need."""
     argv = rename_options(argv, {"--dry_run": "--dry-run"})
     if "--dry-run" not in argv or {"-h", "--help"} & set(argv):
         return _trainer("fit")(argv)
@@ -182,7 +182,7 @@ def _imported(module: str, name: str = "main") -> Callable[[list[str]], int]:
 
 
 SUBCOMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
-    "fit": (fit, "train one experiment: --config FILE; with --dry-run report what that would take"),
+    "fit": (fit, "train one experiment: --config FILE; with --dry-run report the time and memory needed"),
     "find-lr": (_imported("tools.find_lr.command"), "raise the learning rate step by step and suggest one"),
     "validate": (_trainer("validate"), "evaluate a checkpoint on the validation split"),
     "test": (_trainer("test"), "evaluate a checkpoint on the test split"),

@@ -122,5 +122,5 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         "--weights",
         choices=("raw", "ema"),
         default="raw",
-        help="the trained weights, or their moving average if the training kept one (default: raw)",
+        help="raw: the trained weights (default); ema: their moving average, if the training kept one",
     )

@@ -1,4 +1,4 @@
-"""What loading and resizing weights need to know of a network; `FocalTransformer` derives from it.
+"""Protocol of networks whose weights can be loaded and resized; `FocalTransformer` derives from it.
 
 It is a class of its own so that the modules for weights, which the network imports, do not import the
 network.

@@ -1,4 +1,4 @@
-"""Data modules and what they read."""
+"""Data modules, and the sources that they read."""
 
 from typing import TYPE_CHECKING
 

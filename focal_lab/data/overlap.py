@@ -1,4 +1,4 @@
-"""Finds images that are in two splits, whatever their folders are called."""
+"""Finds images that are in two splits, even under different paths."""
 
 import os
 import warnings
@@ -27,7 +27,7 @@ def warn_of_training(split: str, place: Path, trained: Path) -> None:
     """Warn if a split is read from the folder or file that is trained on, or from a link to it."""
     if place.resolve() == trained.resolve():
         warnings.warn(
-            f"{place}: is trained on, too: the metrics of {split} say nothing about other images",
+            f"{place}: is also used for training: the metrics of {split} say nothing about unseen images",
             stacklevel=3,
         )
 

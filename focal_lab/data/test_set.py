@@ -1,7 +1,7 @@
-"""Digests of a test set: whether two results are of the same images, labels and classes.
+"""Digests of a test set, to check whether two results used the same images, labels and classes.
 
-They are made of names and labels, not of pixels; neither the place of the data, in folders or archives, nor
-their order matters.
+They are computed from names and labels, not pixels. Neither the location of the data, in folders or archives,
+nor their order matters.
 """
 
 from collections.abc import Iterable, Sequence

@@ -105,12 +105,12 @@ def _plan(options: argparse.Namespace) -> "Plan":
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="focal-lab report",
-        description="Measured numbers and their spread beside the published ones; or every run in one table.",
+        description="Print a sweep's table, measured beside published numbers; or all runs in one table.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("sweep", nargs="?", metavar="SWEEP", help="sweep file or its name; none: all runs")
+    add("sweep", nargs="?", metavar="SWEEP", help="sweep file or name (default: all runs)")
     add_out(parser)
     add("--format", choices=FORMATS, help="default: text")
     add(
@@ -122,9 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--strict",
         action="store_true",
-        help="exit 1 when a number is missing, failed or pruned, or runs differ in commit, versions or data",
+        help="exit 1 if cells are missing, failed or pruned, or runs differ in commit, versions or data",
     )
-    add("--plots", type=Path, metavar="FOLDER", help="also write every plot there, as PNG, SVG and PDF")
+    add("--plots", type=Path, metavar="FOLDER", help="also write every plot to FOLDER, as PNG, SVG and PDF")
     add("--open", action="store_true", help="write the page and open it in a browser")
     add(
         "--watch",
@@ -177,7 +177,7 @@ def _check_has_runs(options: argparse.Namespace) -> None:
 
 
 def _emit(formats: Mapping[str, Callable[..., Any]], content: object, options: argparse.Namespace) -> None:
-    """Print a table in the format that was asked for, or write it to the file."""
+    """Print a table in the requested format, or write it to the file."""
     output: Path | None = options.output
     if output is None:
         terminal = _terminal(sys.stdout) if options.format == "text" else {}

@@ -1,4 +1,4 @@
-"""What is trained: one LightningModule a task."""
+"""What is trained: one LightningModule per task."""
 
 from typing import TYPE_CHECKING
 

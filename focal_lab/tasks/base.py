@@ -132,7 +132,7 @@ class Task(LightningModule):
             # Lightning steps at an epoch's end, too, and still divides by the whole group
             rank_zero_info(
                 f"{int(batches)} batches an epoch are not a multiple of the {group} that are accumulated: "
-                f"the last step of each epoch has {int(batches) % group}, and a gradient as much smaller"
+                f"the last step of each epoch has {int(batches) % group}, and its gradient is smaller"
             )
         epochs: Any = trainer.fit_loop.epoch_progress.current
         started = epochs.ready > epochs.processed

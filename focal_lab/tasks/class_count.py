@@ -30,7 +30,9 @@ def fill_in(model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
     try:
         classes = getattr(find_class(data["class_path"])(**arguments), "num_classes", None)
     except (TypeError, KeyError) as error:
-        raise UserError(f"is not given, and the data cannot be asked: {error} (set it)", key=_KEY) from error
+        raise UserError(
+            f"is not set, and cannot be taken from the data: {error} (set it)", key=_KEY
+        ) from error
     options["num_classes"] = known(classes)
 
 

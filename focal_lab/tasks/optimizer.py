@@ -145,7 +145,7 @@ class Recipe:
         total = trainer.estimated_stepping_batches
         if not 0 < total < math.inf:
             raise UserError(
-                f"a cosine needs a number of steps, not {total}; set max_epochs or max_steps",
+                f"a cosine schedule needs a finite number of steps, not {total}; set max_epochs or max_steps",
                 key="trainer.max_epochs",
             )
         # not total / max_epochs: max_steps may end the training earlier, and then no data is loaded yet

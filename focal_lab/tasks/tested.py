@@ -1,4 +1,4 @@
-"""Which images a test evaluated: counted as they come, and described by the data module."""
+"""Records which images a test evaluated: counted during the test, and described by the data module."""
 
 from collections import Counter
 from collections.abc import Sequence

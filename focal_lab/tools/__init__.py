@@ -1,1 +1,1 @@
-"""Commands that look at a backbone or change its files."""
+"""Commands about a single network: inspect, export, predict, profile, find-lr, dry run, convert."""

@@ -81,19 +81,19 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--from-swin",
         action="store_true",
-        help="initialize a Focal Transformer from Swin's weights, as the paper's Focal-Large",
+        help="initialise a Focal Transformer from Swin's weights, like the paper's Focal-Large",
     )
     add(
         "--interpolation",
         choices=("bicubic", "bilinear"),
         default="bicubic",
-        help="of resized parameters (default: bicubic; the paper: bilinear)",
+        help="how parameters are resized (default: bicubic; the paper used bilinear)",
     )
     add(
         "--num-classes",
         type=int,
         metavar="N",
-        help="default: as the head of SRC; a head of another size is initialized",
+        help="default: that of SRC's head; a head of another size is initialised from scratch",
     )
     add("--force", action="store_true", help="overwrite DST")
     add("--verbose", action="store_true", help="list every key")

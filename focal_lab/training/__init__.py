@@ -1,4 +1,4 @@
-"""How it is trained: LightningCLI, callbacks, checkpoints, exact resume."""
+"""Training: LightningCLI, callbacks, checkpoints, exact resume."""
 
 from typing import TYPE_CHECKING
 

@@ -69,7 +69,7 @@ class StopWhenDiverged(Callback):
                 raise DivergedError(f"{name} is not finite after the last step; lower model.lr")
 
     def _save(self, trainer: Trainer, loss: float) -> str:
-        """Where the batch is, for the message; a full disk must not hide the divergence."""
+        """The place of the saved batch, for the message; a full disk must not hide the divergence."""
         rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = Path(trainer.log_dir or trainer.default_root_dir) / f"diverged{rank}.pt"
         state = {

@@ -110,7 +110,9 @@ class FocalCLI(LightningCLI):
     def _check_checkpoint(self, subcommand: str | None, chosen: Any) -> None:
         checkpoint = chosen.get("ckpt_path")
         if checkpoint == "best":
-            raise UserError("best is known only while a trainer exists; give the file", key="--ckpt_path")
+            raise UserError(
+                "best is only known within the process that trained; give the file", key="--ckpt_path"
+            )
         if checkpoint == "last":
             # Lightning would look only into the folder of this training, which is a new one
             found = last_checkpoint(Path(chosen.trainer.default_root_dir or "."))
@@ -277,10 +279,10 @@ def main(subcommand: str, argv: Sequence[str], cli: type[FocalCLI] = FocalCLI) -
 
 
 def _refuse_sharded(text: str) -> None:
-    """The strategy of old configurations for FSDP, in an option or an error message, is gone."""
+    """Report the removed FSDP strategy of old configurations, in an option or an error message."""
     if "focal_lab.tasks.sharding" in text:
         raise UserError(
-            "focal_lab.tasks.sharding.Sharded is gone (use ddp, which is enough for 200 M weights; "
+            "focal_lab.tasks.sharding.Sharded was removed (use ddp, which is enough for 200 M weights; "
             "docs/devices.md has Lightning's fsdp)",
             key="trainer.strategy",
         )

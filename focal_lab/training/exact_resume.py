@@ -41,7 +41,7 @@ class ExactResume(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Lightning has restored the data module by now, and makes the first iterator later."""
+        """Called after Lightning has restored the data module and before it creates the first iterator."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
         self._epoch_data, self._resumed = _data_state(trainer), checkpoint.get(MID_EPOCH)

@@ -10,8 +10,8 @@ examples:
 
 options:
   -c, --config FILE                  an experiment, or the settings that differ from the previous one
-  --dry-run                          build everything, take a step, print what the training would take
-  --ckpt_path FILE                   resume from a checkpoint; `last` for the newest one of the folder
+  --dry-run                          build everything, take a few steps, print the time and memory needed
+  --ckpt_path FILE                   resume from a checkpoint; `last` for the newest in the folder
   --seed_everything N                seed of weights, data and augmentation (default: 0)
   --model.backbone NAME              a timm model, such as focal_tiny or resnet50
   --model.backbone_options.NAME=X    an option of that model, such as window_size
@@ -33,7 +33,7 @@ examples:
 
 options:
   -c, --config FILE                  the experiment, or the settings that differ from the previous one
-  --ckpt_path FILE                   the checkpoint; `last` for the newest one of the folder
+  --ckpt_path FILE                   the checkpoint; `last` for the newest in the folder
   --model.backbone_checkpoint FILE   weights of a classifier in another format, instead of a checkpoint
   --data.root FOLDER                 the data set
   --data.batch_size N                images per batch and device

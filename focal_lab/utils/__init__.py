@@ -1,1 +1,1 @@
-"""What every package uses: atomic files, file locks, YAML with line numbers, text tables."""
+"""Utilities for all packages: atomic files, file locks, YAML with line numbers, text tables."""

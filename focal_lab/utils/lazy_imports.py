@@ -8,7 +8,7 @@ from focal_lab.errors import UserError
 
 
 def lazy_imports(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's `__getattr__` that imports what is asked for.
+    """A module's `__getattr__` that imports the requested name.
 
     Args:
         package: dotted path of the package.

@@ -11,7 +11,7 @@ def clock(seconds: float) -> str:
 
 
 def age(seconds: float) -> str:
-    """`3 h`: one number is enough, and it is never more than the truth."""
+    """`3 h`: a single number, rounded down."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{int(seconds // length)} {unit}"

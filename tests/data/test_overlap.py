@@ -117,13 +117,15 @@ def test_a_test_that_is_a_link_to_what_is_trained_on_is_warned_of(tmp_path: Path
     data = make(tmp_path)
     (tmp_path / test).unlink(missing_ok=True)
     (tmp_path / test).symlink_to((tmp_path / trained).name)
-    with pytest.warns(UserWarning, match=f"{test}: is trained on, too: the metrics of test say nothing"):
+    with pytest.warns(
+        UserWarning, match=f"{test}: is also used for training: the metrics of test say nothing"
+    ):
         set_up(data(), kind)
     (tmp_path / test).unlink()
     copy: Any = shutil.copytree if (tmp_path / trained).is_dir() else shutil.copy
     copy(tmp_path / trained, tmp_path / test)
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*trained on, too")
+        warnings.filterwarnings("error", message=".*also used for training")
         set_up(data(), kind)
 
 

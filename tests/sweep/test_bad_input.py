@@ -137,7 +137,7 @@ class TestOfARealDatabase:
             connection.execute(sqlalchemy.text("update alembic_version set version_num = 'v0.9.0.a'"))
         try:
             line = refused("sweep", str(write_sweep()), "--storage", server.url)
-            assert "its tables were made by another version of Optuna" in line
+            assert "its tables were created by another version of Optuna" in line
         finally:
             with storage.engine.begin() as connection:  # type: ignore[attr-defined]
                 connection.execute(sqlalchemy.text("drop schema public cascade"))
@@ -222,7 +222,7 @@ def test_a_sweep_that_changes_while_it_is_trained_is_refused_unless_only_seeds_a
     with present(plan.study, out):
         refuse_conflicts(make_plan(write_sweep(seeds=5)), out)
         changed = make_plan(write_sweep(factors={"window_size": [7]}))
-        with pytest.raises(UserError, match="a command is training this sweep as it was before it changed"):
+        with pytest.raises(UserError, match="another command is training this sweep in an earlier version"):
             refuse_conflicts(changed, out)
     refuse_conflicts(changed, out)
 
@@ -238,7 +238,7 @@ def test_a_worker_reports_which_studies_exist() -> None:
     assert [run.id for run in find_study(out, plan.study).runs] == [run.id for run in plan.distinct_runs]
     other = make_plan(write_sweep(factors={"window_size": [7]}))
     write_manifest(out, manifest_of(other))
-    with pytest.raises(UserError, match="is the beginning of several studies"):
+    with pytest.raises(UserError, match="matches several studies"):
         find_study(out, "small")
     with pytest.raises(UserError, match=f"not a study in runs .use {min(plan.study, other.study)}"):
         find_study(out, "large")

@@ -98,7 +98,7 @@ def test_a_hung_run_is_ended_and_tried_again(tiny: Path, killed: Commands) -> No
     os.kill(pid_of(tiny / run.id), signal.SIGSTOP)
     _, reported = process.communicate(timeout=120)
     assert process.returncode == 0, reported
-    assert "no sign of life for 6 s (--timeout)" in reported
+    assert "sent no message for 6 s (--timeout)" in reported
 
 
 def test_ctrl_c_and_sigterm_leave_checkpoints_from_which_the_runs_go_on_exactly(

@@ -54,7 +54,7 @@ def test_a_disk_without_room_is_told_before_training(
     assert cli.main(["fit", "--config", str(path)]) == cli.USER_ERROR
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("focal-lab: trainer.default_root_dir: 3 checkpoints of 1 MiB need 67 MiB, ")
-    assert line.endswith("has 1 MiB left (make room, or choose another folder)")
+    assert line.endswith("has 1 MiB left (free some space, or choose another folder)")
     assert not list(Path().rglob("*.ckpt"))
 
 

@@ -220,7 +220,7 @@ def test_a_checkpoint_callback_of_the_configuration_replaces_ours(own: dict[str,
         (["--model.lr=.inf"], "model.lr: inf is not positive"),
         (["--model.lr=1e-6"], "model.min_lr: 1e-05 is above model.lr, 1e-06: the rate would rise"),
         (["--model.mixup=.nan"], "model.mixup: nan is not 0 or more"),
-        (["--trainer.max_epochs=-1"], "trainer.max_epochs: a cosine needs a number of steps"),
+        (["--trainer.max_epochs=-1"], "trainer.max_epochs: a cosine schedule needs a finite number"),
         (["--trainer.strategy=foo"], "trainer.strategy: 'foo' is not a strategy (use auto, "),
         (["--trainer.devices=-1"], "trainer: `devices` selected with `CPUAccelerator` should be an int > 0."),
         (["--trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val: -1 is out of range (use 0 or more"),
@@ -259,12 +259,15 @@ def test_a_checkpoint_callback_of_the_configuration_replaces_ours(own: dict[str,
         (["--config=suite.yaml"], "Subcommand 'fit' does not accept option 'backbones.focal_tiny'"),
         (["--dry-runs"], "unrecognized arguments: --dry-runs (did you mean --dry-run?)"),
         *(
-            ([option], "trainer.strategy: focal_lab.tasks.sharding.Sharded is gone (use ddp, ")
+            ([option], "trainer.strategy: focal_lab.tasks.sharding.Sharded was removed (use ddp, ")
             for option in ("--trainer.strategy=focal_lab.tasks.sharding.Sharded", "--config=sharded.yaml")
         ),
         (["--ckpt_path=nope.ckpt"], "--ckpt_path: nope.ckpt does not exist"),
         (["--ckpt_path=tiny.yaml"], "--ckpt_path: tiny.yaml cannot be read as a checkpoint"),
-        (["--ckpt_path=best"], "--ckpt_path: best is known only while a trainer exists; give the file"),
+        (
+            ["--ckpt_path=best"],
+            "--ckpt_path: best is only known within the process that trained; give the file",
+        ),
     ],
 )
 def test_a_users_mistake_is_told_in_one_line(

@@ -1,4 +1,4 @@
-"""The default focal attention: equal to `reference`, arranged for speed.
+"""The default implementation of focal attention: the same results as `reference`, but fast.
 
 Shape suffixes: B batch, H W map height and width, C channels, N heads, D channels per head, P windows per
 map, Q queries per window, K keys per window over all levels, G = P * N.

@@ -1,4 +1,4 @@
-"""The padded maps that keys and values are read from, and how windows look at them.
+"""Padded maps of keys and values, and the windows' views of them.
 
 Shape suffixes: B batch, H W canvas height and width, C channels.
 """

@@ -1,7 +1,7 @@
 """Initialise a Focal Transformer from Swin's weights, as the paper did for Focal-Large.
 
 "We initialise from Swin-Large's ImageNet-22K checkpoint without window shift": parameters that both networks
-have are copied; those of the Focal Transformer alone (ring, pooling, biases of pooled tokens) stay fresh.
+have are copied; the others (ring, pooling, biases of pooled tokens) stay as initialised.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The sizes that bias tables and pooling weights are for, known from a stage or inferred from shapes.
+"""Sizes of bias tables and pooling weights, taken from a stage or inferred from shapes.
 
 Inference works for the sizes of the model's own stage and for square ones.
 

@@ -1,4 +1,4 @@
-"""Data sets with a class for every image."""
+"""Data sets for image classification."""
 
 from typing import TYPE_CHECKING
 

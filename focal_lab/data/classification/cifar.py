@@ -70,7 +70,7 @@ class CifarDataModule(ClassificationDataModule):
         return names
 
     def prepare_data(self) -> None:
-        """Download missing files if that was asked for; raises UserError if they cannot be downloaded."""
+        """Download missing files if requested; raises UserError if they cannot be downloaded."""
         if self.hparams["download"] and self._missing():
             try:
                 self._kind(str(self.root), download=True)

@@ -92,5 +92,5 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A mapping; Python alone takes the last of equal keys."""
     twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
     if twice:
-        raise ValueError(f"it has {twice[0]} twice")
+        raise ValueError(f"{twice[0]} occurs twice")
     return dict(pairs)

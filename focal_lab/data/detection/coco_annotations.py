@@ -142,7 +142,10 @@ def _images(path: Path, entries: Sequence[Any]) -> dict[int, tuple[str, int, int
         images[number] = (file, int(height or 0), int(width or 0))
     twice = [file for file, count in Counter(file for file, _, _ in images.values()).items() if count > 1]
     if twice:
-        _warn(path, f"{some(twice)} is the file of several images, which all count ({len(twice)} such files)")
+        _warn(
+            path,
+            f"{some(twice)} is the file of several images, all of which count ({len(twice)} such files)",
+        )
     return images
 
 
@@ -191,7 +194,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot be read as JSON: {error}{lines}", file=path) from error
     needed = "images, annotations and categories"
     if isinstance(content, list):
-        reason = f"is a list, as COCO's files of results are; annotations are an object with {needed}"
+        reason = f"is a list, as in COCO's result files; annotation files are an object with {needed}"
         raise UserError(reason, file=path)
     if not isinstance(content, dict) or not {"images", "categories"} <= content.keys():
         raise UserError(f"is not a COCO annotation file: it needs {needed}", file=path)
@@ -199,5 +202,5 @@ def _load(path: Path) -> dict[str, Any]:
         if not isinstance(content.get(section, []), list):
             raise UserError(f"{shown(content[section])} is not a list", file=path, key=section)
         if section != "annotations" and not content[section]:
-            raise UserError("is empty; there is nothing to learn from", file=path, key=section)
+            raise UserError("is empty; there is nothing to train on", file=path, key=section)
     return content

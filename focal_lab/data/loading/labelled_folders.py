@@ -1,4 +1,4 @@
-"""Base class of the data sets whose splits are a folder of images and labels beside it: COCO, masks."""
+"""Base class of data sets whose splits have a folder of images and separate labels: COCO, masks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,9 @@ class LabelledFoldersDataModule(LightningDataModule, ABC):
         check("std", options["std"], min(options["std"]) > 0, "use positive values")
         tested = f"test_{self.labels}"
         if (options["test_images"] is None) != (options[tested] is None):
-            raise UserError(f"test_images and {tested} go together", key="data.init_args.test_images")
+            raise UserError(
+                f"test_images and {tested} must be given together", key="data.init_args.test_images"
+            )
         self.root = Path(options["root"])
         places = {
             split: (options[f"{split}_images"], options[f"{split}_{self.labels}"])

@@ -1,4 +1,4 @@
-"""Lists the image files in folders, and counts what is left out.
+"""Lists the image files in folders, and counts skipped files.
 
 Standard library only: processes that read archives import this.
 """
@@ -30,7 +30,7 @@ def is_junk(name: str) -> bool:
 
 
 class LeftOut:
-    """What lies among images and is not read: counted by kind, with the first of each."""
+    """Skipped files among the images: counted by kind, with the first of each."""
 
     def __init__(self) -> None:
         self.kinds: dict[str, tuple[int, str]] = {}

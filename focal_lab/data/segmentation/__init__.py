@@ -1,1 +1,1 @@
-"""Data sets with a class for every pixel."""
+"""Data sets for semantic segmentation."""

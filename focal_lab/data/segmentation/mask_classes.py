@@ -15,7 +15,7 @@ from PIL import Image
 from focal_lab.data.classification.class_names import some
 from focal_lab.errors import UserError
 
-# Pixels of up to so many classes are listed.
+# Pixels are listed for at most this many classes.
 _LISTED = 10
 
 
@@ -61,7 +61,7 @@ class MaskClasses:
     def from_numbers(self, numbers_HW: NDArray[Any], file: Path) -> NDArray[Any]:
         """Labels from a mask's numbers; raises UserError for one that is not a class."""
         if numbers_HW.min(initial=0) < 0:
-            reason = f"has the value {numbers_HW.min()}, and classes count from {self.first}"
+            reason = f"has the value {numbers_HW.min()}, but classes are numbered from {self.first}"
             raise UserError(reason, file=file)
         counts, end = np.bincount(numbers_HW.ravel(), minlength=1), len(self.names) + self.first
         present = np.flatnonzero(counts)

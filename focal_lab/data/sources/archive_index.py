@@ -1,4 +1,4 @@
-"""Finds where in a tar or zip each image is, so that it can be read without unpacking.
+"""Index of the images in a tar or zip file, so that they can be read without unpacking.
 
 Own code rather than tarfile's and zipfile's readers: a worker process needs 25 bytes and one `pread` an
 image, and shares nothing but the file after a fork.
@@ -204,7 +204,7 @@ def _read_zip(content: _Content, stream: BinaryIO) -> None:
             if needed and encrypted:
                 raise UserError("is encrypted (unpack it)")
             if needed and entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise UserError(f"{entry.filename} has an unusual compression (pack it again with zip -0)")
+                raise UserError(f"{entry.filename} uses an unsupported compression (repack it with zip -0)")
             if stat.S_ISLNK(entry.external_attr >> 16) and not encrypted:
                 target = archive.read(entry).decode("utf-8", "surrogateescape")
                 content.link(name, f"{posixpath.dirname(name)}/{target}")

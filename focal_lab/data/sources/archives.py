@@ -175,7 +175,7 @@ def _in_folders(paths: Sequence[Path], shards: Sequence[_Shard], where: Path) ->
         raise UserError(f"has {stray} outside of the class folders", file=where, key=ROOT_KEY)
     if len(paths) < 2 or _counted(paths):
         raise UserError(
-            "does not tell the classes of its images: expected CLASS/NAME.jpg, or KEY.jpg with KEY.cls; "
+            "does not define the classes of its images: expected CLASS/NAME.jpg, or KEY.jpg with KEY.cls; "
             f"found {stray}",
             file=where,
             key=ROOT_KEY,

@@ -1,4 +1,4 @@
-"""What all sources of classified images share: files, archives, tables and arrays behind one interface."""
+"""Common interface of all sources of classified images: files, archives, tables and arrays."""
 
 import copy
 from abc import ABC, abstractmethod

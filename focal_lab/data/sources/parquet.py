@@ -108,7 +108,7 @@ class ParquetSource(ImageSource):
         group = int(self.groups[index])
         value = self._group(group)[index - int(self._starts[group])].as_py()
         if value is None:
-            raise ValueError("the table names a file and does not hold its content")
+            raise ValueError("the table names a file, but does not contain it")
         return bytes(value)
 
     def name(self, index: int) -> str:

@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("runs", nargs=2, metavar="RUN", help="ID, its beginning, or folder")
+    parser.add_argument("runs", nargs=2, metavar="RUN", help="run ID, the beginning of one, or folder")
     add_out(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Every character that can start something in Markdown, inside a table's cell or a list item; $ and ~ are
 # GitHub's mathematics and strike-through.
 _MARKDOWN = {ord(character): f"\\{character}" for character in "\\`*_[]<>|~$&"}
-# A terminal shows the latest runs; nobody scrolls through thousands.
+# A terminal shows only the latest runs.
 _MOST_LONG_ROWS = 200
 # Columns of `Table.frame` that repeat others in words, or that only the comparisons show.
 _NOT_FLAT = frozenset({"shown", "pairs", "delta_paper"})

@@ -38,7 +38,7 @@ class ImageGroup:
 
 
 def attention_images(table: Table, out: Path) -> tuple[list[ImageGroup], int]:
-    """The images of each row from `<out>/inspect/<run>/`, and how many there was no room for.
+    """The images of each row from `<out>/inspect/<run>/`, and how many did not fit.
 
     Its `inspect.json` may list files and captions under `pictures`; otherwise all PNG files are shown.
     """

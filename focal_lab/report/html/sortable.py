@@ -1,4 +1,4 @@
-"""The tables of a page: the texts of every report, each with the number that sorts its column."""
+"""The sortable tables of a page: the cells of the report, each with the number that it is sorted by."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

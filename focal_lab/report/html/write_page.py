@@ -43,14 +43,14 @@ def write_page(make_plan: Callable[[], "Plan"], out: Path, options: argparse.Nam
     """
     seconds: float | None = options.watch
     if seconds is not None and not _SHORTEST <= seconds < float("inf"):
-        raise UserError(f"{seconds:g} is not a number of seconds from {_SHORTEST:g} on", key="--watch")
+        raise UserError(f"{seconds:g} is not a number of seconds; use {_SHORTEST:g} or more", key="--watch")
     plan = make_plan()
     target: Path = options.output or out / REPORTS / f"{plan.sweep.name}.html"
     writer = _Writer(out, target, options)
     ended = writer.write(plan, seconds)
     print(target.resolve().as_uri() if options.open else target, flush=True)
     if options.open and not webbrowser.open(target.resolve().as_uri()):
-        print("focal-lab: found no browser; open the file by hand", file=sys.stderr)
+        print("focal-lab: no browser found; open the file yourself", file=sys.stderr)
     if seconds is not None and not ended:
         _watch(writer, make_plan, seconds)
     return strict_status(writer.table) if options.strict else 0
@@ -59,7 +59,10 @@ def write_page(make_plan: Callable[[], "Plan"], out: Path, options: argparse.Nam
 def _watch(writer: "_Writer", make_plan: Callable[[], "Plan"], seconds: float) -> None:
     """Write until all runs have ended, or Ctrl-C; the last page does not reload itself."""
     ended = False
-    print(f"watching: written every {seconds:g} s until all runs have ended; Ctrl-C ends it", file=sys.stderr)
+    print(
+        f"watching: rewritten every {seconds:g} s until all runs have ended; press Ctrl-C to stop",
+        file=sys.stderr,
+    )
     try:
         while not ended:
             gc.collect()  # figures have reference cycles, and a report's command disables the collector

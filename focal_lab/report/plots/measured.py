@@ -71,7 +71,7 @@ def main_columns(table: Table) -> list[Column]:
 
 
 def has(entry: Entry) -> bool:
-    """Whether there is a finite number."""
+    """Whether the value is a finite number."""
     return entry.mean is not None and isfinite(entry.mean)
 
 
@@ -92,7 +92,7 @@ def interval(found: Entry | Sample) -> float | None:
 
 
 def interval_words(entries: Sequence[Entry]) -> str:
-    """A sentence on the error bars, or on why there are none."""
+    """A sentence about the error bars, or why there are none."""
     counts = sorted({entry.n for entry in entries if interval(entry) is not None})
     if not counts:
         return f"Fewer than {LEAST_SEEDS} seeds per cell: no intervals."

@@ -54,7 +54,7 @@ def layouts() -> dict[str, PublishedTable]:
 
 
 def known_papers() -> tuple[str, ...]:
-    """What a sweep file may name under `paper`."""
+    """The values of `paper` in a sweep file."""
     return tuple(layouts())
 
 

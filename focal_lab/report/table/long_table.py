@@ -72,7 +72,7 @@ def _frame(rows: list[dict[str, Any]], labels: Iterable[str] = ()) -> "pd.DataFr
 
 
 def _series(values: list[Any], key: str) -> "pd.Series[Any]":
-    """With the type of its values; a setting that is a number here and a word there keeps both."""
+    """The column with the type of its values; a setting with numbers and words keeps both."""
     import pandas as pd
 
     kinds = {type(value) for value in values if value is not None}

@@ -1,4 +1,4 @@
-"""The sentences below a table: what its numbers are, what is missing, and how to complete it."""
+"""The notes below a table: what its numbers are, what is missing, and how to complete it."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -43,7 +43,7 @@ def _numbers(table: Table) -> Iterable[str]:
     if table.order:
         yield table.order
     elif any(entry.planned == 1 for entry in varied):
-        yield "One seed a cell: no spread, so differences cannot be distinguished from noise (--seeds 3)."
+        yield "One seed per cell: no spread, so differences cannot be distinguished from noise (--seeds 3)."
     titles = [column.title for column in table.columns if column.task is None]
     if len(table.tasks) > 1 and titles:
         yield f"{_and(titles)}: of the {table.costs_task} runs."
@@ -58,7 +58,7 @@ def _comparisons(table: Table) -> Iterable[str]:
             "correction for all rows of a metric; better and worse are below 0.05."
         )
     if any(comparison.verdict == "too few seeds" and comparison.n for comparison in found):
-        yield f"Too few seeds: fewer than {LEAST_SEEDS} that a row and its baseline both have."
+        yield f"Too few seeds: fewer than {LEAST_SEEDS} shared by a row and its baseline."
     if "other data" in verdicts:
         yield "Other data: not compared, because the sweep file does not name a baseline."
     if "other test set" in verdicts:
@@ -89,7 +89,7 @@ def _setting(table: Table) -> Iterable[str]:
             words += f"; the paper's of {paper}: they do not compare"
         yield f"{words}."
     if len(table.provenance.hardware) > 1:
-        yield f"Times and memory are of different machines: {_and(table.provenance.hardware)}."
+        yield f"Times and memory were measured on different machines: {_and(table.provenance.hardware)}."
     for task in table.provenance.last_epoch:
         yield (
             f"{task}: the last epoch on the validation split, because the data has no test split and the "
@@ -115,11 +115,11 @@ def incomparable(table: Table) -> Iterable[str]:
         yield f"{many} {finished} were evaluated on a part of their images: {setting}."
     if found.untold_tests:
         yield (
-            f"{found.untold_tests} {finished} do not say which images they were tested on (an earlier "
-            "version, or a data module of your own), so whether all are the same is not checked."
+            f"{found.untold_tests} {finished} do not record which images they were tested on (an earlier "
+            "version, or your own data module), so it is not checked whether they are the same."
         )
     if any(row.data for row in table.rows):
-        yield "Rows have different images (column data): their numbers do not compare directly."
+        yield "Rows have different images (column data): their numbers are not directly comparable."
 
 
 def _unmeasured(table: Table) -> Iterable[str]:
@@ -152,7 +152,7 @@ def _unfinished(table: Table) -> Iterable[str]:
     done, total = states.pop(State.FINISHED, 0), states.total()
     if total:
         rest = ", ".join(f"{states[state]} {state}" for state in State if states[state])
-        yield f"{done} of {done + total} runs finished, {rest}: {table.command} trains what has no result."
+        yield f"{done} of {done + total} runs finished, {rest}: {table.command} trains the rest."
 
 
 def _problems(rows: Sequence[Row]) -> Iterable[str]:

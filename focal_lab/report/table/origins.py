@@ -1,4 +1,4 @@
-"""Provenance of results: code, versions, machines, and the data they were measured on."""
+"""Provenance of results: code, versions, machines and data."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -51,7 +51,7 @@ def tests_of(rows: Iterable[Row], task: str, results: Mapping[str, Result]) -> l
 
 
 def mixed_tests(rows: Sequence[Row], results: Mapping[str, Result]) -> tuple[str, ...]:
-    """Sentences on runs that were tested on something else than the others of their task and data."""
+    """Sentences about runs whose test set differs from that of the other runs of their task and data."""
     names: dict[str, str] = {}
     alike: dict[tuple[str, Hashable], dict[str, Result]] = defaultdict(dict)
     for row in rows:

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         url = start_tensorboard(dashboard.root, options.host, options.port)
-        print(f"{dashboard.summary}: {url} (Ctrl-C ends it)", flush=True)
+        print(f"{dashboard.summary}: {url} (press Ctrl-C to stop)", flush=True)
         seconds = 0.0
         while signal.sigtimedwait(signals, seconds) is None:
             with suppress(KeyboardInterrupt):
@@ -122,7 +122,7 @@ class Dashboard:
 
 
 def _fingerprint(out: Path) -> object:
-    """Changes whenever a run or a record of a sweep appears, changes or goes."""
+    """A value that changes whenever a run or a record of a sweep is added, changed or removed."""
     found: list[tuple[str, int]] = []
     for folder in (out, out / "sweeps", out / "plans"):
         with suppress(OSError), os.scandir(folder) as entries:  # missing, or just removed

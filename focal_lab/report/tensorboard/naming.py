@@ -1,4 +1,4 @@
-"""Which sweeps and runs TensorBoard shows, and under which names."""
+"""Names of sweeps and runs in TensorBoard."""
 
 import json
 from collections.abc import Iterable, Sequence

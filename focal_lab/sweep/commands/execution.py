@@ -1,4 +1,4 @@
-"""What `sweep` and `worker` share: their options, and the training of known runs."""
+"""Common options of `sweep` and `worker`, and the training of known runs."""
 
 import argparse
 import os
@@ -55,26 +55,26 @@ def add_execution_options(parser: argparse.ArgumentParser) -> None:
         f"(default: ${_STORAGE_VARIABLE}, or a journal in --out, for one machine)",
     )
     parser.add_argument(
-        "--retries", type=int, default=1, help="how often a run that crashed is tried again (default: 1)"
+        "--retries", type=int, default=1, help="how often a crashed run is retried (default: 1)"
     )
     parser.add_argument(
         "--timeout",
         default="1h",
         metavar="TIME",
-        help="a run that reports nothing for so long counts as hung: 90s, 30m, 2h (default: 1h)",
+        help="time without a message after which a run counts as hung: 90s, 30m, 2h (default: 1h)",
     )
     parser.add_argument(
         "--grace",
         default=f"{GRACE:.0f}s",
         metavar="TIME",
-        help="with --storage: a machine that reports nothing for so long counts as dead (default: "
+        help="with --storage: time without a heartbeat after which a machine counts as dead (default: "
         f"{GRACE:.0f}s; the same on all machines)",
     )
     parser.add_argument(
         "--keep",
         default="best,last",
         metavar="WHICH",
-        help="checkpoints of finished runs that stay: best, last, best,last or none (default: best,last)",
+        help="checkpoints of finished runs to keep: best, last, best,last or none (default: best,last)",
     )
 
 
@@ -194,7 +194,7 @@ def status_of(summary: ExecutionSummary) -> int:
 
 
 def settled(summary: ExecutionSummary, queue: RunQueue, total: int, out: Path) -> int:
-    """How many runs a study has in the end: of a search, those that were proposed.
+    """The final number of runs of a study: of a search, those that were proposed.
 
     Proposals that another sweep had trained before are counted as reused, although nobody asked for them by
     ID. A space smaller than the number of trials is reported.
@@ -222,7 +222,7 @@ def conclusion(total: int, summary: ExecutionSummary, again: str) -> str:
     if summary.pruned:
         parts.append(f"{len(summary.pruned)} stopped early")
     if summary.failed:
-        parts.append(f"{len(summary.failed)} failed (the next sweep tries them again)")
+        parts.append(f"{len(summary.failed)} failed (the next sweep retries them)")
     counts = f"{total} runs: {', '.join(parts)}"
     if summary.halted:
         return f"{summary.halted}\n{counts}, stopped before the rest. {summary.way_out} with: {again}"

@@ -1,4 +1,4 @@
-"""What the command lines about a sweep share."""
+"""Options that the commands about sweeps share."""
 
 import argparse
 import re
@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"(\d+(?:\.\d+)?) ?([smhd]?)", re.ASCII)
 
 
 def plan_of(options: argparse.Namespace, papers: Sequence[str]) -> Plan:
-    """The plan that the options of a command line ask for.
+    """The plan that a command line requests.
 
     Args:
         papers: published tables that a report can put beside a sweep.
@@ -51,7 +51,7 @@ def command_parser(name: str, function: object, *examples: str) -> argparse.Argu
 
 
 def sweep_parser(name: str, function: object, *examples: str) -> argparse.ArgumentParser:
-    """What `plan` and `sweep` have in common."""
+    """Options that `plan` and `sweep` have in common."""
     parser = command_parser(name, function, *examples)
     parser.add_argument("sweep", metavar="SWEEP", help="a sweep file, or the name of one in sweeps/")
     parser.add_argument("--suite", help="folder of experiments/ to train on (default: digits)")
@@ -59,7 +59,7 @@ def sweep_parser(name: str, function: object, *examples: str) -> argparse.Argume
         "--tasks",
         nargs="+",
         metavar="TASK",
-        help=f"what every cell is trained for: {one_of(TASKS)} (default: the file's)",
+        help=f"tasks that every cell is trained for: {one_of(TASKS)} (default: the file's)",
     )
     parser.add_argument("--seeds", type=int, help="number of seeds (default: the file's)")
     parser.add_argument(

@@ -41,10 +41,10 @@ def plan_command(argv: list[str], papers: Sequence[str]) -> int:
     parser.add_argument(
         "--no-measure",
         action="store_true",
-        help="measure no steps: times and memory only of what was measured or trained before",
+        help="do not measure steps: use only times and memory that are known from earlier runs and plans",
     )
     add_budget(parser)
-    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
     options = parser.parse_args(argv)
     at_least(1, options.workers, "--workers")
     budget = None if options.budget is None else parse_duration(options.budget, "--budget")

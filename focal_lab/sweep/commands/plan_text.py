@@ -20,9 +20,9 @@ _MOST_NAMES = 3
 _NOTHING = "–"  # noqa: RUF001  (as in reports)
 _STATES = {
     State.FINISHED: "reused",
-    State.FAILED: "failed, tried again",
+    State.FAILED: "failed, to be retried",
     State.PRUNED: "stopped early by a search, to train",
-    State.CORRUPT: "corrupt, set aside and trained again",
+    State.CORRUPT: "corrupt, to be trained again",
     State.MISSING: "to train",
 }
 _STYLES = {"reused": "32", "failed": "31", "corrupt": "31"}
@@ -51,7 +51,7 @@ def plan_text(summary: PlanSummary, width: int | None, *, color: bool = False) -
 
 
 def plan_json(summary: PlanSummary) -> dict[str, Any]:
-    """Everything that is known, run by run."""
+    """All that is known about a plan, run by run."""
     plan = summary.plan
     problems = summary.estimates.problems.items()
     searched = summary.proposals is not None
@@ -102,7 +102,7 @@ def _run_json(summary: PlanSummary, run: Run) -> dict[str, Any]:
 
 
 def _networks(summary: PlanSummary, width: int | None, *, color: bool) -> str:
-    """Each network stage by stage; what all share is printed once."""
+    """Each network stage by stage; values that all share are printed once."""
     names: dict[tuple[tuple[str, str], ...], dict[str, None]] = {}
     for run, *_ in group_by_cell(summary.plan.runs):
         stages = effective_summary(run, summary.checked.costs[run.id].image_size)
@@ -123,7 +123,7 @@ def _networks(summary: PlanSummary, width: int | None, *, color: bool) -> str:
 
 
 def _run_columns(summary: PlanSummary) -> list[TextColumn]:
-    """A row a run."""
+    """One row per run."""
     runs = summary.plan.distinct_runs
     states = [_STATES[summary.states[run.id]] for run in runs]
     return [
@@ -136,7 +136,7 @@ def _run_columns(summary: PlanSummary) -> list[TextColumn]:
 
 
 def _cell_columns(summary: PlanSummary) -> list[TextColumn]:
-    """A row a cell and task."""
+    """One row per cell and task."""
     groups = group_by_cell(summary.plan.distinct_runs)
     waiting = {run.id for run in summary.to_train}
     to_train = [sum(run.id in waiting for run in group) for group in groups]
@@ -177,7 +177,7 @@ def _cost_columns(summary: PlanSummary, runs: Sequence[Run]) -> list[TextColumn]
 
 
 def _sizes(summary: PlanSummary) -> Iterable[str]:
-    """For which image size multiply-accumulates are counted, and where it is from."""
+    """The image size that multiply-accumulates are counted for, and its source."""
     cells: dict[tuple[str, tuple[int, int], str], dict[str, None]] = {}
     for run in summary.plan.runs:
         cost = summary.checked.costs[run.id]
@@ -215,7 +215,7 @@ def _by_stages(notes: Sequence[str]) -> list[str]:
 
 
 def _totals(summary: PlanSummary) -> Iterable[str]:
-    """How many runs, how long, how much memory, and what is not known."""
+    """Number of runs, time, memory, and unknowns."""
     count, to_train, unknown = len(summary.states), len(summary.to_train), summary.unknown
     if summary.proposals is None:
         shared = len(summary.plan.runs) - count
@@ -247,7 +247,7 @@ def _totals(summary: PlanSummary) -> Iterable[str]:
 
 
 def _sources(summary: PlanSummary) -> Iterable[str]:
-    """Where the times of the runs to train are from."""
+    """The sources of the estimated times."""
     what = "run" if summary.proposals is None else "example"
     for source in ("finished", "measured"):
         counts = [one.finished for one in summary.known if one.source == source]

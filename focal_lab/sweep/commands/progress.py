@@ -1,4 +1,4 @@
-"""What a person sees while a sweep trains: runs done, loss and metric of those in progress, time left."""
+"""Progress display of a sweep: finished runs, loss and metric of those in progress, time left."""
 
 import sys
 import time
@@ -23,7 +23,7 @@ _LINE_SECONDS, _STALE = 30.0, 1.0
 
 
 class SweepView:
-    """Reports how a sweep goes, on a terminal or line by line.
+    """Reports the progress of a sweep, on a terminal or line by line.
 
     Args:
         runs: what is trained, in this order.
@@ -62,16 +62,16 @@ class SweepView:
             self._live.start()
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Restore the terminal."""
         if self._live is not None:
             self._live.stop()
 
     def reused(self, run: Run) -> None:
-        """A run has its result already."""
+        """A run already has its result."""
         self._meet(run)
         self.done += 1
         self._time_left.skip(run.id)
-        self._print(f"[{self.done}/{self.total}] {describe(run)}: has its result ({run.id})")
+        self._print(f"[{self.done}/{self.total}] {describe(run)}: already trained ({run.id})")
 
     def started(self, run: Run) -> None:
         """A run's process was started, for the first time or again."""
@@ -116,12 +116,12 @@ class SweepView:
         self._print(line, "red" if state is State.FAILED else "")
 
     def stopping(self, count: int) -> None:
-        """The command was stopped, and waits for so many runs to write checkpoints."""
+        """The command was stopped, and waits for `count` runs to write checkpoints."""
         runs = f"{count} run{'s' * (count != 1)} to write {'checkpoints' if count != 1 else 'its checkpoint'}"
         self.noted(f"stopping: waiting for {runs}; Ctrl-C again exits at once" if count else "stopping")
 
     def helped(self, count: int) -> None:
-        """Other commands are training so many runs."""
+        """Other commands are training `count` runs."""
         self._time_left.helpers = count
 
     def noted(self, text: str, style: str = "yellow") -> None:

@@ -1,4 +1,4 @@
-"""`focal-lab runs`: lists the runs of a folder, removes them, lets them be retried."""
+"""`focal-lab runs`: lists, removes and retries the runs in a folder."""
 
 import argparse
 import json
@@ -54,7 +54,7 @@ def runs_command(argv: list[str]) -> int:
     add_out(parser)
     parser.add_argument("--failed", action="store_true", help="only failed runs, with their reasons")
     parser.add_argument("--sweep", metavar="NAME", help="only runs that this sweep needs")
-    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
     options = parser.parse_args(argv)
     needs = read_needs(_checked(options.out))
     for doubt in needs.doubts:
@@ -82,7 +82,7 @@ def _of_sweep(entries: Sequence[RunEntry], sweep: str, needs: Needs, out: Path) 
 
 def _remove(argv: list[str]) -> int:
     parser = _action_parser("rm", "Remove runs: results, checkpoints and logs.")
-    parser.add_argument("--force", action="store_true", help="also runs that a sweep needs")
+    parser.add_argument("--force", action="store_true", help="also remove runs that a sweep needs")
     options = parser.parse_args(argv)
     needs, folders = read_needs(_checked(options.out)), _chosen(options)
     for folder in folders:
@@ -95,7 +95,7 @@ def _remove(argv: list[str]) -> int:
             )
     if needs.doubts and not options.force:
         raise UserError(
-            f"{needs.doubts[0]} (until then it is unknown what it needs; --force removes them anyway)"
+            f"{needs.doubts[0]} (until then, it is unknown which runs it needs; --force removes them anyway)"
         )
     freed = sum(remove_run(folder) for folder in folders)
     print(f"removed {many(len(folders), 'run')}, {size(freed)}")
@@ -103,15 +103,15 @@ def _remove(argv: list[str]) -> int:
 
 
 def _retry(argv: list[str]) -> int:
-    parser = _action_parser("retry", "Forget why runs failed: the next focal-lab sweep trains them again.")
-    parser.add_argument("--from-scratch", action="store_true", help="forget their checkpoints, too")
+    parser = _action_parser("retry", "Let the next focal-lab sweep train failed runs again.")
+    parser.add_argument("--from-scratch", action="store_true", help="also remove their checkpoints")
     options = parser.parse_args(argv)
     _checked(options.out)
     folders = _chosen(options)
     for folder in folders:
         state = read_outcome(folder).state
         if is_running(folder) or state is State.FINISHED:
-            what = "is being trained" if is_running(folder) else "has its result; remove it to train it again"
+            what = "is being trained" if is_running(folder) else "is finished; remove it to train it again"
             raise UserError(f"{folder.name} {what}")
     for folder in folders:
         with untrained(folder):
@@ -125,7 +125,7 @@ def _retry(argv: list[str]) -> int:
 def _collect(argv: list[str]) -> int:
     parser = CommandParser(
         prog="focal-lab runs gc",
-        description="Remove runs that no sweep needs as it was run last, damaged files that were set "
+        description="Remove runs that no sweep in its last form needs, damaged files that were set "
         "aside, and leftovers of killed processes.",
     )
     add_out(parser)
@@ -134,13 +134,13 @@ def _collect(argv: list[str]) -> int:
         "--keep",
         metavar="WHICH",
         help="of finished runs keep only these checkpoints: best, last, best,last or none; the best one "
-        "always stays where other runs start from it",
+        "is always kept while other runs start from it",
     )
     options = parser.parse_args(argv)
     keep = None if options.keep is None else parse_keep(options.keep)
     needs = read_needs(_checked(options.out))
     if needs.doubts:
-        raise UserError(f"{needs.doubts[0]} (until then it is unknown what it needs)")
+        raise UserError(f"{needs.doubts[0]} (until then, it is unknown which runs it needs)")
     waste = find_waste(options.out, needs, keep)
     if options.dry_run:
         print("".join(f"{path}\n" for path in waste.paths), end="")
@@ -164,7 +164,7 @@ _ACTIONS: dict[str, Callable[[list[str]], int]] = {"rm": _remove, "retry": _retr
 
 
 def _width() -> int | None:
-    """Columns to fold for: a pipe has none, unless COLUMNS says so."""
+    """Width to fold at; none for a pipe, unless COLUMNS is set."""
     sized = sys.stdout.isatty() or "COLUMNS" in os.environ
     return shutil.get_terminal_size((120, 24)).columns if sized else None
 
@@ -180,7 +180,7 @@ def _chosen(options: argparse.Namespace) -> list[Path]:
 
 def _action_parser(name: str, description: str) -> argparse.ArgumentParser:
     parser = CommandParser(prog=f"focal-lab runs {name}", description=description)
-    parser.add_argument("runs", nargs="*", metavar="ID", help="a run's ID, or its beginning")
+    parser.add_argument("runs", nargs="*", metavar="ID", help="run ID, or the beginning of one")
     parser.add_argument("--failed", action="store_true", help="all failed runs")
     add_out(parser)
     return parser

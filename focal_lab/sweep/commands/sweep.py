@@ -1,4 +1,4 @@
-"""`focal-lab sweep`: trains what is missing."""
+"""`focal-lab sweep`: trains the missing runs of a sweep, and prints its table."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from focal_lab.sweep.worker.processes import WarmProcesses
 
 
 def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Path]:
-    """Train what is missing of a sweep.
+    """Train the missing runs of a sweep.
 
     Args:
         argv: what follows `focal-lab sweep`.
@@ -37,8 +37,8 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
         "--devices-per-run",
         type=int,
         metavar="N",
-        help="train each run on N GPUs by DDP (default: what the experiment says, else 1); "
-        "N times the images a step, so these are other runs than those on one",
+        help="train each run on N GPUs by DDP (default: the experiment's setting, or 1); "
+        "a step has N times the images, so run IDs differ from those on one GPU",
     )
     add_budget(parser)
     options = parser.parse_args(argv)

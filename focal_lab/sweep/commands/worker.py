@@ -18,7 +18,7 @@ from focal_lab.sweep.worker.processes import WarmProcesses
 
 
 def worker_command(argv: list[str]) -> int:
-    """Train runs of a sweep that was started elsewhere, until none is left; workers come and go at any time.
+    """Train runs of a sweep that was started elsewhere, until none is left; workers may come and go.
 
     Args:
         argv: what follows `focal-lab worker`.
@@ -54,7 +54,7 @@ def worker_command(argv: list[str]) -> int:
 
 
 def _to_train(manifest: Manifest, out: Path) -> list[Run]:
-    """Runs without a result; of a search what it may propose."""
+    """Runs without a result; for a search, runs that it may propose."""
     if manifest.space is not None:
         return [manifest.space.run(params) for params in manifest.space.probes()]
     return [run for run in manifest.runs if not (out / run.id / RESULT_FILE).exists()]
@@ -94,7 +94,7 @@ def find_study(out: Path, name: str) -> Manifest:
         return read_manifest(found[0])
     names = [path.stem for path in found or there]
     if found:
-        raise UserError(f"{name} is the beginning of several studies (use {one_of(names)})", key="--study")
+        raise UserError(f"{name} matches several studies (use {one_of(names)})", key="--study")
     hint = did_you_mean(name, [*names, *(stem.rsplit("-", 2)[0] for stem in names)])
     use = f" (use {one_of(names)})" if names else " (start it with focal-lab sweep, with the same --out)"
     raise UserError(f"{name} is not a study in {out}{hint or use}", key="--study")

@@ -21,7 +21,7 @@ _EXIT_SECONDS = 30.0
 
 
 class Attempt:
-    """A run in training: one worker process a device.
+    """A run in training: one worker process per device.
 
     Args:
         run: what is trained.
@@ -110,7 +110,7 @@ class Attempt:
             process.kill()
 
     def close(self) -> str:
-        """Kill what is left and release the run; returns why there is no result, if there is none."""
+        """Kill remaining processes and release the run; returns why there is no result, if there is none."""
         list(self.receive())
         statuses = [process.exitcode for process, _ in self._workers]
         status = next((status for status in statuses if status), statuses[0])

@@ -1,4 +1,4 @@
-"""Keeps commands that work in one folder apart: two different sweeps of one name must not mix."""
+"""Prevents commands in the same folder from mixing different sweeps of the same name."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ def refuse_conflicts(plan: Plan, out: Path) -> None:
         elsewhere = Path(other)
         if elsewhere != plan.sweep.path.resolve() and elsewhere.is_file():
             raise UserError(
-                f"{out} holds the runs of another sweep of this name, {elsewhere}, with other content; "
+                f"{out} holds the runs of another sweep of this name, {elsewhere}, with different content; "
                 "give one of the files another name, or use another --out",
                 file=plan.sweep.path,
             )
@@ -32,7 +32,7 @@ def refuse_conflicts(plan: Plan, out: Path) -> None:
         study = path.name.removeprefix(".").removesuffix(".present")
         if study != plan.study and is_present(study, out):
             raise UserError(
-                f"a command is training this sweep as it was before it changed, or with other --set "
+                f"another command is training this sweep in an earlier version, or with other --set "
                 f"(study {study}); wait for it or stop it, or use another --out "
                 "(only seeds can be added to a sweep while it runs)",
                 file=plan.sweep.path,
@@ -41,7 +41,7 @@ def refuse_conflicts(plan: Plan, out: Path) -> None:
 
 @contextmanager
 def present(study: str, out: Path) -> Iterator[None]:
-    """Context in which other commands see that this one trains runs of the study."""
+    """Context in which this command is visible to others as one that trains runs of the study."""
     lock = FileLock(_presence_file(study, out))
     lock.acquire(shared=True)
     try:

@@ -41,7 +41,7 @@ _TICK, _LOOK, _STOP_SECONDS, _AVOID, _COUNT = 0.5, 2.0, 60.0, 5.0, 20.0
 
 
 class View(Protocol):
-    """What is called when something happens; see `progress`."""
+    """Callbacks for events; see `progress`."""
 
     def reused(self, run: Run) -> None: ...
     def started(self, run: Run) -> None: ...
@@ -68,12 +68,12 @@ class ExecutionSummary:
     pruned: list[str] = field(default_factory=list)
     interrupted: bool = False
     halted: str | None = None
-    way_out: str = "Make room, then go on"
+    way_out: str = "Free disk space, then resume"
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How runs are treated.
+    """Rules for runs.
 
     Attributes:
         timeout: seconds without a message after which a run is considered hung.
@@ -152,7 +152,7 @@ class Execution:
                 damaged = self.out / run.id / RESULT_FILE
                 kept = set_aside(damaged)
                 self.view.noted(
-                    f"{damaged}: {outcome.problem}; set aside as {kept.name}, the run is trained again"
+                    f"{damaged}: {outcome.problem}; moved to {kept.name}, the run is trained again"
                 )
             elif outcome.state is State.FINISHED:
                 self.summary.reused.append(run.id)
@@ -231,7 +231,7 @@ class Execution:
         if changed:  # the runs in training have loaded the right code
             lock.release()
             self.queue.end(run.id, RETURNED)
-            self.summary.halted, self.summary.way_out = code_changed(changed), "Then go on"
+            self.summary.halted, self.summary.way_out = code_changed(changed), "Then resume"
             return
         # a failed run may have been enqueued by hand
         self._runs[run.id] = self._open[run.id] = run
@@ -275,12 +275,14 @@ class Execution:
         lost = self.queue.heartbeat.lost()
         for attempt in list(self._attempts):
             if attempt.run.id in lost and attempt.requested is None and not attempt.cut_off:
-                self.view.noted(f"{attempt.run.id}: this machine was cut off; the run is left to others")
+                self.view.noted(
+                    f"{attempt.run.id}: this machine was cut off; the run is left to other machines"
+                )
                 self._avoided[attempt.run.id] = now + _AVOID
                 attempt.cut_off = True
                 attempt.kill()
             elif now - attempt.last_message > self.rules.timeout:
-                attempt.reason = f"gave no sign of life for {self.rules.timeout:.0f} s (--timeout)"
+                attempt.reason = f"sent no message for {self.rules.timeout:.0f} s (--timeout)"
                 attempt.kill()
             elif self._stop_by is not None and now > self._stop_by:
                 attempt.kill()
@@ -356,16 +358,16 @@ class Execution:
             attempt.request("stop")
 
     def _settle(self, signals: StopSignals) -> None:
-        """Wait for a database that has not got everything yet; what it never gets is in result.json."""
+        """Wait until the database has received everything; whatever it never receives is in result.json."""
         until = time.monotonic() + (_STOP_SECONDS if self._stop_by is None else _TICK)
         if self.queue.pending:
-            self.view.noted("waiting for the database, which does not answer")
+            self.view.noted("waiting for the database, which does not respond")
         while self.queue.pending and time.monotonic() < until and not signals.requested:
             time.sleep(_TICK)
             self.queue.write_pending()
 
     def _leave(self) -> None:
-        """Kill what is left: no process outlives the command."""
+        """Kill remaining processes: none outlives the command."""
         for attempt in self._attempts:
             attempt.kill()
         for attempt in self._attempts:

@@ -1,4 +1,4 @@
-"""The queue of missing runs: one Optuna trial an attempt, shared by all commands and machines at work.
+"""The queue of missing runs: one Optuna trial per attempt, shared by all commands and machines.
 
 The plan says what is needed and `result.json` what is done; the queue only hands out each missing run once.
 It can be lost, and is kept short, because claiming from a long queue is slow.
@@ -42,7 +42,7 @@ from focal_lab.utils.file_lock import FileLock
 # CRASHED may be retried, DROPPED never started.
 FINISHED, RETURNED, CRASHED = "finished", "given back", "died"
 FAILED, PRUNED, DROPPED = "failed", "pruned", "dropped"
-# Seconds until the database is asked again after it did not answer.
+# Seconds before the next request to a database that did not respond.
 _REST = 5.0
 # Seconds in which a shared folder may not show yet what another machine has written (NFS's acdirmax).
 _FOLDER_DELAY = 120.0
@@ -102,7 +102,7 @@ class RunQueue:
 
     @property
     def exhausted(self) -> bool:
-        """Whether no run will be claimed that the plan does not have."""
+        """Whether all runs that can be claimed are in the plan."""
         return True
 
     @property
@@ -112,12 +112,12 @@ class RunQueue:
 
     @property
     def down(self) -> bool:
-        """Whether the database did not answer a moment ago."""
+        """Whether the database did not respond a moment ago."""
         return time.monotonic() < self._rest_until
 
     @property
     def pending(self) -> bool:
-        """Whether something that happened is not written to the database yet."""
+        """Whether there are changes that are not yet written to the database."""
         return bool(self._pending)
 
     def feed(self, runs: Iterable[Run], room: int) -> None:
@@ -139,7 +139,7 @@ class RunQueue:
                     waiting += 1
 
     def claim(self) -> ClaimedRun | None:
-        """A waiting run that no other command has; None if there is none or the database does not answer."""
+        """A waiting run that no other command has; None if there is none or the database does not respond."""
         if self.down:
             return None
         with self._tolerate_outage():
@@ -159,7 +159,7 @@ class RunQueue:
         return None
 
     def report(self, run: str, value: float, step: int) -> bool:
-        """Record an intermediate value, for Optuna's own tools; lost if the database does not answer.
+        """Record an intermediate value, for Optuna's own tools; lost if the database does not respond.
 
         Returns:
             Whether the run should be stopped because others are better.
@@ -192,7 +192,7 @@ class RunQueue:
                 self._stale.end({trial.number for trial in self._held.values()})
 
     def ended_elsewhere(self, runs: Iterable[Run]) -> dict[str, tuple[str, str]]:
-        """How runs ended that other commands trained: ID -> (FINISHED, PRUNED or FAILED, reason)."""
+        """Outcomes of runs that other commands trained: ID -> (FINISHED, PRUNED or FAILED, reason)."""
         found: dict[str, tuple[str, str]] = {}
         if self.down:
             return found
@@ -215,7 +215,7 @@ class RunQueue:
         return found
 
     def helpers(self) -> int:
-        """How many runs of the study other commands train now."""
+        """Number of runs of the study that other commands are training."""
         if not self.down:
             with self._tolerate_outage():
                 running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -223,7 +223,7 @@ class RunQueue:
         return 0
 
     def write_pending(self) -> None:
-        """Write what could not be written when it happened."""
+        """Write changes that could not be written earlier."""
         while self._pending and not self.down:
             done = False
             with self._tolerate_outage():
@@ -236,12 +236,12 @@ class RunQueue:
                 self._pending.pop(0)
 
     def close(self) -> None:
-        """Leave; others find the trials that are still held to be stale after a while."""
+        """Stop; other commands will find trials that are still held to be stale."""
         self.heartbeat.stop()
 
     @contextmanager
     def _tolerate_outage(self) -> Iterator[None]:
-        """Ignore that a shared database does not answer: it is left alone for a moment, then tried again."""
+        """Ignore that a shared database does not respond; it is tried again after a pause."""
         try:
             yield
         except Exception as error:
@@ -280,7 +280,7 @@ class RunQueue:
         return latest
 
     def _next_attempt(self, last: FrozenTrial | None) -> int | None:
-        """Number of a run's next attempt; None if there is to be none now."""
+        """Number of a run's next attempt; None if it should not be attempted now."""
         if last is None:
             return 1
         if last.state in (TrialState.WAITING, TrialState.RUNNING, TrialState.PRUNED):
@@ -388,7 +388,7 @@ class RunQueue:
                 raise
             kept = set_aside(journal)
             print(
-                f"{journal}: is damaged ({error}); set aside as {kept.name}, a new one is started",
+                f"{journal}: is damaged ({error}); moved to {kept.name}, a new one is created",
                 file=sys.stderr,
             )
             return create()

@@ -39,7 +39,7 @@ _STARTUP_TRIALS = 10  # random proposals before TPE has enough to go by; Optuna'
 
 
 class SearchQueue(RunQueue):
-    """Claims runs that wait; proposes new ones until the search has had its trials.
+    """Claims waiting runs; proposes new ones until the search has all its trials.
 
     Args:
         out: folder of the runs.
@@ -69,7 +69,7 @@ class SearchQueue(RunQueue):
 
     @property
     def trials(self) -> int:
-        """How many the sweep file asks for."""
+        """The number of trials in the sweep file."""
         return self._search.trials
 
     @property
@@ -84,7 +84,7 @@ class SearchQueue(RunQueue):
         return False
 
     def claim(self) -> ClaimedRun | None:
-        """A run that waits, or a new proposal; None when all were made or the database does not answer."""
+        """A waiting run, or a new proposal; None if all were made or the database does not respond."""
         claimed = super().claim()
         if claimed is not None or self.down:
             return claimed
@@ -114,7 +114,7 @@ class SearchQueue(RunQueue):
         return random.Random(f"{self._search.seed} {known}").choice(left) if left else None
 
     def report(self, run: str, value: float, step: int) -> bool:
-        """As RunQueue's; True if the run is one of the worse ones."""
+        """Like RunQueue's; True if the run is one of the worse ones."""
         if len(self._search.objectives) > 1:
             return False  # Optuna has no intermediate values of several objectives
         super().report(run, value, step)
@@ -162,7 +162,7 @@ class SearchQueue(RunQueue):
         return self._hold(run.id, trial)
 
     def _proposed(self, trials: Iterable[FrozenTrial]) -> set[str]:
-        """Runs that were proposed so far, and a name for each proposal that is being made."""
+        """Runs proposed so far, and a name for each proposal in progress."""
         found = set(self.proposals.runs())
         for trial in trials:
             run = trial.user_attrs.get("run")
@@ -172,7 +172,7 @@ class SearchQueue(RunQueue):
         return found
 
     def _restore(self) -> None:
-        """Add to a storage that was lost what the run folders know."""
+        """Restore a lost storage from the run folders."""
         known = {trial.user_attrs.get("run") for trial in self._study.get_trials(deepcopy=False)}
         for name, run in self.proposals.runs().items():
             outcome = read_outcome(self.out / name)
@@ -217,7 +217,7 @@ def _distribution(numbers: Range) -> BaseDistribution:
 
 
 def _sampler(name: str, seed: int, chosen: Params | None) -> optuna.samplers.BaseSampler:
-    """The sampler of that name, or one that proposes just what was chosen."""
+    """The sampler of that name, or one that proposes exactly the chosen values."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if chosen is not None:

@@ -20,7 +20,7 @@ _NAME_SECONDS = 30.0
 
 
 class StaleTrials:
-    """Finds the running trials that nobody holds any more.
+    """Finds running trials that no command holds any more.
 
     On this machine the run's lock decides: the kernel releases it when the holder exits. For other machines
     Optuna's heartbeat does, by the database's clock.
@@ -51,7 +51,7 @@ class StaleTrials:
 
     @property
     def _name_seconds(self) -> float:
-        """Seconds for a claim without a machine, which has no heartbeat yet that could stop."""
+        """Seconds that a claim may go without a machine, before it has a heartbeat."""
         return float((self._database and self._database.grace_period) or _NAME_SECONDS)
 
     def _is_alive(self, trial: FrozenTrial) -> bool:

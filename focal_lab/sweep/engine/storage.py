@@ -68,7 +68,9 @@ def open_storage(out: Path, url: str | None, grace: float = GRACE) -> BaseStorag
     journal = out / JOURNAL
     out.mkdir(parents=True, exist_ok=True)
     if journal.is_dir():
-        raise UserError("is a folder, and the file of that name has the queue; move it away", file=journal)
+        raise UserError(
+            "is a folder, but the queue is a file of that name; move the folder away", file=journal
+        )
     backend: BaseJournalBackend = JournalFileBackend(str(journal), lock_obj=_JournalLock(journal))  # type: ignore[arg-type]
     try:
         storage = JournalStorage(backend)
@@ -111,7 +113,7 @@ def backend_of(study: optuna.Study) -> BaseStorage:
 
 
 def unreachable(error: BaseException) -> bool:
-    """Whether an error means that the database did not answer, which may pass."""
+    """Whether an error means that the database did not respond, which may be temporary."""
     if isinstance(error, StorageInternalError):
         return True
     import sqlalchemy.exc
@@ -152,7 +154,7 @@ def _open_database(url: str, grace: float) -> RDBStorage:
         ) from error
     except RuntimeError as error:  # optuna's check of its tables
         raise UserError(
-            "its tables were made by another version of Optuna "
+            "its tables were created by another version of Optuna "
             f"(this is {optuna.__version__}): use that version on all machines, or a new database, "
             "or 'optuna storage upgrade'",
             key=f"--storage {shown}",

@@ -1,1 +1,1 @@
-"""How long a plan's runs take, and how much memory."""
+"""Estimates of the time and memory that a plan's runs need."""

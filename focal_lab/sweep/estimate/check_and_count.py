@@ -21,7 +21,7 @@ _CHECKED_ALL = 40
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs.
+    """Parameters and multiply-accumulates of a network.
 
     Attributes:
         params: parameters.

@@ -1,4 +1,4 @@
-"""Which runs cost the same: as many parameters, or as much time a step. Pure Python, no torch."""
+"""Groups runs that cost the same: equal parameters, or equal time per step. Pure Python, no torch."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -81,7 +81,7 @@ def count_key(config: Mapping[str, Any]) -> str:
 
 
 def classes_given(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration says itself how many classes there are."""
+    """Whether a configuration itself gives the number of classes."""
     return (config["model"].get("init_args") or {}).get("num_classes") is not None
 
 

@@ -13,7 +13,7 @@ _LEAST = 0.03
 
 @dataclass(frozen=True)
 class Expected:
-    """What is known of a run before it starts.
+    """What is known about a run before it starts.
 
     Attributes:
         cell: runs of one cell and task take equally long.
@@ -40,7 +40,7 @@ class _Progress:
 
     @property
     def share(self) -> float:
-        """Of the run, trained by this process."""
+        """Share of the run trained by this process."""
         return self.fraction - self.from_fraction
 
     @property

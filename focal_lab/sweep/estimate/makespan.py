@@ -1,4 +1,4 @@
-"""When a list of runs is done if each worker takes the next run that is ready, and budgets for it."""
+"""Wall time of a list of runs if each worker takes the next run that is ready, and budgets for it."""
 
 import heapq
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from focal_lab.utils.units import clock, many
 
 @dataclass(frozen=True)
 class Job:
-    """A run to train: how many seconds, and after which other run."""
+    """A run to train: its seconds, and the run that it waits for."""
 
     run: str
     seconds: float
@@ -49,7 +49,7 @@ def finish_time(jobs: Iterable[Job], workers: int, busy: Mapping[str, float] | N
 
 
 def check_budget(budget: float, runs: int, needed: float, workers: int) -> None:
-    """Raises UserError if the `needed` seconds of so many runs exceed the budget."""
+    """Raises UserError if the `needed` seconds of these runs exceed the budget."""
     if needed > budget:
         raise UserError(
             f"{runs} runs need {clock(needed)} on {many(workers, 'worker')}, more than {clock(budget)} "

@@ -28,7 +28,7 @@ _PATIENCE = 1800.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run is expected to take.
+    """The expected time and memory of a run.
 
     Attributes:
         seconds: of its process, beside as many others as the sweep trains at a time.
@@ -66,7 +66,7 @@ def estimate_runs(
     report: Callable[[str], object] = lambda text: None,
     absent: Collection[str] = (),
 ) -> Estimates:
-    """Estimate the runs of a plan; for finished ones what they took.
+    """Estimate the runs of a plan; finished ones have their actual time.
 
     Args:
         results: run ID -> result, where there is one.

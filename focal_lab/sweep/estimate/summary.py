@@ -1,4 +1,4 @@
-"""A plan with everything known about it before training."""
+"""A plan with all that is known before training: costs, times, memory, missing data."""
 
 import sys
 from collections.abc import Mapping
@@ -55,14 +55,14 @@ class PlanSummary:
 
     @property
     def seconds(self) -> float:
-        """Sum over the runs to train, as far as known."""
+        """Total seconds of the runs to train, as far as known."""
         if self.proposals is not None:
             return self.proposals * self._typical
         return sum(estimate.seconds for estimate in self.known)
 
     @property
     def wall_seconds(self) -> float:
-        """From the start of the first to the end of the last; runs of unknown time take none."""
+        """Seconds from the first start to the last end; runs of unknown time count as 0."""
         if self.proposals is not None:
             return -(-self.proposals // self.slots.count) * self._typical
         seconds = self.estimates.seconds
@@ -94,8 +94,8 @@ class PlanSummary:
         unknown = [run for run in self.to_train if run.id not in self.estimates.runs]
         if unknown:
             raise UserError(
-                f"the time of {len(unknown)} of {len(self.to_train)} runs is not known, "
-                f"{unknown[0].cell.name} among them (let a few steps be measured, or leave the budget out)",
+                f"the time of {len(unknown)} of {len(self.to_train)} runs is unknown, "
+                f"{unknown[0].cell.name} among them (make sure that steps can be measured, or omit --budget)",
                 key="--budget",
             )
         count = len(self.to_train) if self.proposals is None else self.proposals
@@ -103,7 +103,7 @@ class PlanSummary:
 
     @cached_property
     def memory_mb(self) -> float:
-        """What runs need at the same time: on one GPU, or on the machine where there is none."""
+        """Memory that simultaneous runs need: on one GPU, or on the machine if there is none."""
         together = self.slots.count
         if self.slots.names:
             together = -(-self.slots.count * self.slots.each // len(self.slots.names))
@@ -117,7 +117,7 @@ class PlanSummary:
 
     @cached_property
     def twins(self) -> dict[str, list[str]]:
-        """Cells with the very same runs: the first one's name -> the others' names."""
+        """Cells that share all runs: the first one's name -> the others' names."""
         cell_of: dict[str, str] = {}
         found: dict[str, dict[str, None]] = {}
         for run in self.plan.runs:

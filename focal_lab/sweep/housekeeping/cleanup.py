@@ -1,4 +1,4 @@
-"""Removes runs, and what killed processes left, such that a half removed run never looks whole."""
+"""Removes runs and leftovers of killed processes; a half-removed run never looks complete."""
 
 import os
 import re
@@ -27,7 +27,7 @@ _WRITTEN_SECONDS = 60.0
 
 @contextmanager
 def untrained(folder: Path) -> Iterator[None]:
-    """Context in which nobody starts to train the run.
+    """Context in which no process can start to train the run.
 
     Raises:
         UserError: the run is being trained, or its folder cannot be changed.
@@ -72,7 +72,7 @@ class Waste:
 
     @property
     def paths(self) -> list[Path]:
-        """All of it."""
+        """All bytes."""
         return [*self.runs, *self.files, *self.checkpoints]
 
     @property
@@ -153,7 +153,7 @@ def _remove_path(path: Path) -> int:
 def _remains_in(folder: Path, seconds: float) -> Iterator[Path]:
     """Damaged files that were set aside, temporary files whose writers have exited, and half removed runs.
 
-    Temporary files younger than so many seconds may still be written.
+    Temporary files younger than this many seconds may still be written.
     """
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         for entry in entries:

@@ -63,7 +63,7 @@ class Needs:
 
 
 def read_needs(out: Path) -> Needs:
-    """What the sweeps of a folder need: each as it was last started, and as commands train it now."""
+    """The runs that the sweeps of a folder need: each as last started, and as trained now."""
     needs, plans, wrong = Needs(), dict[str, Sequence[Run]](), dict[str, str]()
     names: dict[str, set[str]] = {}
 
@@ -89,7 +89,7 @@ def read_needs(out: Path) -> Needs:
         if study in wrong:
             needs.doubts.append(wrong[study])
         elif study not in plans and runs is None:
-            needs.doubts.append(f"{note}: is damaged; start the sweep once more, which writes it again")
+            needs.doubts.append(f"{note}: is damaged; run the sweep again, which rewrites it")
         proposed = [] if study is None else [path.stem for path in (out / SEARCHES / study).glob("*.json")]
         add(note.stem, [*(runs or ()), *proposed, *_with_parents(plans.get(study or "", ()))])
     needs.sweeps = {run: sorted(sweeps) for run, sweeps in names.items()}
@@ -158,7 +158,7 @@ def find_runs(out: Path, names: Iterable[str]) -> list[Path]:
         fitting = [name] if name in there else sorted(run for run in there if name and run.startswith(name))
         if len(fitting) > 1:
             shown = [*fitting[:5], *(["others"] if len(fitting) > 5 else [])]
-            raise UserError(f"{name} is the beginning of {len(fitting)} runs (use {one_of(shown)})")
+            raise UserError(f"{name} matches {len(fitting)} runs (use {one_of(shown)})")
         if not fitting:
             raise UserError(
                 f"there is no run {name or repr(name)} in {out} ({command('runs', '--out', out)} lists them)"
@@ -168,7 +168,7 @@ def find_runs(out: Path, names: Iterable[str]) -> list[Path]:
 
 
 def size_of(path: Path | str) -> int:
-    """Bytes on the disk of a file or a folder; what is removed meanwhile counts nothing."""
+    """Bytes on disk of a file or folder; files removed meanwhile count as 0."""
     try:
         with os.scandir(path) as entries:
             return sum(_size_of_entry(entry) for entry in entries)

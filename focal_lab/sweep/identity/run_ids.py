@@ -180,7 +180,7 @@ class Identities:
         return f"{_environment()} {_digest(text)[:20]}"
 
     def _ask(self) -> None:
-        """Answer all open questions; a class or value that is refused keeps its raw form."""
+        """Resolve all open requests; a class or value that is refused keeps its raw form."""
         asked, self._open = self._open, {}
         owners = list(dict.fromkeys(owner for owner, _, _ in asked.values()))
         values = [(key, question) for key, question in asked.items() if question[1] is not None]

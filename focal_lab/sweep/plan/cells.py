@@ -56,7 +56,7 @@ def design_cells(sweep: Sweep) -> tuple[Cell, ...]:
 
 
 def _refuse_many(sweep: Sweep, what: str, sizes: Mapping[str, int]) -> None:
-    """Raises UserError for a plan that would take hours to make."""
+    """Raises UserError for a plan with too many runs."""
     count = prod(sizes.values())
     if count > MOST_RUNS:
         factors = " x ".join(f"{size:,} ({name})" for name, size in sizes.items())

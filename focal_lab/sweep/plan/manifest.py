@@ -146,7 +146,7 @@ def _raw(manifest: Manifest) -> dict[str, Any]:
 
 
 def seedless(run: Run) -> str:
-    """What the runs of a cell and task have in common."""
+    """The common fields of the runs of a cell and task."""
     return json.dumps(_without(run.identity, "seed_everything", "needs"), sort_keys=True)
 
 

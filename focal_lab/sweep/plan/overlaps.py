@@ -56,7 +56,7 @@ def refuse_overlaps(sweep: Sweep, overrides: Mapping[str, Any]) -> None:
             key, other_key = _rival_keys(sweep, mine, theirs)[0]
             raise UserError(
                 f"sets {key}, and so does {theirs.place(other_key)} in the same cell: the row would be "
-                "labelled with what is not trained; let one of them set it",
+                "labelled with a setting that is not trained; let only one of them set it",
                 file=sweep.path,
                 key=mine.key,
             )
@@ -84,8 +84,8 @@ def _refuse_overridden(sweep: Sweep, levels: list[_VariedLevel], overrides: Mapp
         for key, value in level.settings.items():
             if any(_replaces(name, key, value, task) for task in sweep.tasks):
                 raise UserError(
-                    f"{name}: {level.place(key)} of {sweep.path} varies this, and rows would be labelled "
-                    "with what is not trained; drop one of the two",
+                    f"{name}: {level.place(key)} of {sweep.path} varies this, so rows would be labelled "
+                    "with a setting that is not trained; drop one of the two",
                     key="--set",
                 )
 

@@ -128,7 +128,7 @@ def make_plan(
 
 
 def _options(suite: Suite, written: Sweep, sweep: Sweep, overrides: Sequence[str]) -> tuple[str, ...]:
-    """The options that turn the sweep as written into the one that was asked for."""
+    """The command-line options that turn the sweep file into the requested sweep."""
     options = [] if suite.name == DEFAULT_SUITE else ["--suite", suite.name]
     if sweep.tasks != written.tasks:
         options += ["--tasks", *sweep.tasks]

@@ -1,4 +1,4 @@
-"""The space of a search, how a proposal becomes a run, and what was proposed so far."""
+"""The space of a search, the conversion of proposals to runs, and earlier proposals."""
 
 import json
 import math
@@ -63,7 +63,7 @@ class SearchSpace:
 
     @cached_property
     def size(self) -> int | None:
-        """How many combinations there are; None where a range is continuous."""
+        """The number of combinations; None if a range is continuous."""
         counts = [numbers.count for numbers in self.search.ranges.values()]
         known = [count for count in counts if count is not None]
         if len(known) < len(counts):
@@ -72,12 +72,12 @@ class SearchSpace:
 
     @property
     def trials(self) -> int:
-        """How many runs the search can have."""
+        """The number of runs that the search can have."""
         return self.search.trials if self.size is None else min(self.search.trials, self.size)
 
     @cached_property
     def combinations(self) -> list[Params] | None:
-        """All that can be proposed; None where there are too many."""
+        """All possible proposals; None if there are too many."""
         if self.size is None or self.size > _MOST_COMBINATIONS:
             return None
         axes: dict[str, list[Any]] = dict(self.levels)
@@ -184,7 +184,7 @@ class SearchSpace:
 
 
 class Proposals:
-    """What was proposed in a study: a small file each in `<out>/searches/<study>/`.
+    """The proposals of a study: one small file each in `<out>/searches/<study>/`.
 
     The storage has them, too, and may be lost; these files and `result.json` are enough to resume.
     """
@@ -195,12 +195,12 @@ class Proposals:
         self._known: dict[str, tuple[Params, Run]] = {}
 
     def add(self, run: Run, params: Mapping[str, Any]) -> None:
-        """Write down a proposal before it is trained."""
+        """Save a proposal before it is trained."""
         write_atomic(self._folder / f"{run.id}.json", json.dumps(dict(params)) + "\n")
         self._known[run.id] = dict(params), run
 
     def params(self, run: str) -> Params:
-        """What was proposed for a run."""
+        """The proposal of a run."""
         return self._known[run][0]
 
     def runs(self) -> dict[str, Run]:

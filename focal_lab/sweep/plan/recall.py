@@ -1,4 +1,4 @@
-"""How a sweep was last run in a folder, for reports that name the sweep alone."""
+"""Records how a sweep was last run in a folder, for reports that are only given its name."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from focal_lab.utils.atomic_files import write_atomic
 
 
 def remember(plan: Plan, out: Path, overrides: Sequence[str]) -> None:
-    """Write down how a sweep was run."""
+    """Record how a sweep was run."""
     record = {
         "path": str(plan.sweep.path.resolve()),
         "suite": plan.suite,

@@ -1,4 +1,4 @@
-"""Settings of sweep files and of --set: the configuration keys behind them, and where one was made."""
+"""Settings of sweep files and of --set: their configuration keys, and where each was set."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -48,7 +48,9 @@ def setting_key(name: str) -> str:
         )
         raise UserError(f"{name!r} is not a setting{hint or use}")
     if name.endswith("+"):
-        raise UserError(f"{name}: a setting replaces, it does not append; give {name.rstrip('+')} as a whole")
+        raise UserError(
+            f"{name}: settings replace values and cannot append; give {name.rstrip('+')} as a whole"
+        )
     if section == "trainer" or rest.startswith("init_args.") or rest == "class_path":
         return name
     return f"{section}.init_args.{rest}"

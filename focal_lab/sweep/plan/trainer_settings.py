@@ -32,7 +32,7 @@ def refuse_unhonoured(plan: Plan, overrides: Mapping[str, Any]) -> None:
 
 
 def _unhonoured(trainer: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """Name of a setting, and why it cannot be."""
+    """Name of a setting that cannot be honoured, and why."""
     devices, strategy = trainer.get("devices", 1), str(trainer.get("strategy"))
     if trainer.get("default_root_dir") is not None:
         yield "default_root_dir", "each run writes to its own folder in --out; drop it"
@@ -53,7 +53,7 @@ def _unhonoured(trainer: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def _leaves_no_checkpoint(trainer: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """As `_unhonoured`, for a run from whose best checkpoint another starts."""
+    """Like `_unhonoured`, for a run whose best checkpoint another run starts from."""
     why = "other runs start from this one's best checkpoint, and there would be none; sweep one task alone"
     if trainer.get("enable_checkpointing") is False:
         yield "enable_checkpointing", why

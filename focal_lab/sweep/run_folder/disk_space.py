@@ -1,4 +1,4 @@
-"""Whether the disk of the results has room before a sweep, and whether an error means that it is full."""
+"""Checks the free disk space before a sweep, and recognises errors caused by a full disk."""
 
 import errno
 import os
@@ -35,12 +35,12 @@ def check_room(out: Path, key: str = "--out") -> None:
         if full is None:
             why = f"cannot write to {out}: {error.strerror}; choose another folder"
             raise UserError(why, key=key) from error
-        raise UserError(f"{full}; make room, or choose another folder", key=key) from error
+        raise UserError(f"{full}; free some space, or choose another folder", key=key) from error
     finally:
         with suppress(OSError):
             probe.unlink(missing_ok=True)
     if free_space(out)[0] < _FLOOR:
-        raise UserError(f"{_sentence(out)}; make room, or choose another folder", key=key)
+        raise UserError(f"{_sentence(out)}; free some space, or choose another folder", key=key)
 
 
 def disk_full(out: Path, error: BaseException | str | None = None) -> str | None:

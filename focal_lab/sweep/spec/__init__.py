@@ -1,1 +1,1 @@
-"""The sweep file: what it may hold, and what is refused."""
+"""The sweep file: its format, and the checks of its values."""

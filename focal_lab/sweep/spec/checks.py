@@ -1,4 +1,4 @@
-"""Checks of values in a sweep file, each raising a UserError with file, dotted key, value and way out."""
+"""Checks of values in a sweep file, each raising a UserError with file, dotted key, value and fix."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

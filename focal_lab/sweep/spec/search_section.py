@@ -1,4 +1,4 @@
-"""The section `search` of a sweep file: ranges to look for the best in, instead of a grid."""
+"""The section `search` of a sweep file: ranges to search, instead of a grid."""
 
 import math
 from collections.abc import Mapping
@@ -116,7 +116,7 @@ def load_search(raw: Any, path: Path, task: str) -> tuple[SearchSection, dict[st
     main = MAIN[task]
     if search.pruning != "none" and search.objectives != {main: "maximize"}:
         raise UserError(
-            f"compares the validation {main} of runs: with it the one objective must be {main}",
+            f"compares runs by their validation {main}, so {main} must be the only objective",
             file=path,
             key="search.pruning",
         )
@@ -160,7 +160,7 @@ def _objectives(raw: Any, path: Path, task: str) -> dict[str, str]:
         raw = {name: "minimize" if name in _MINIMIZED else "maximize" for name in raw}
     objectives = {str(name): direction for name, direction in mapping(raw, path, key).items()}
     if not objectives:
-        raise UserError("names none", file=path, key=key)
+        raise UserError("is empty; name at least one objective", file=path, key=key)
     for name, direction in objectives.items():
         if name not in allowed:
             what = f"{name} is not an objective of {task}"

@@ -49,7 +49,7 @@ class Suite:
         config["trainer"] = _section(config, "trainer", path, "trainer")
         for key, value in config.items():
             if key not in _KEYS and value is not None:
-                raise UserError(f"a run of a sweep does not take it; use {one_of(_KEYS)}", file=path, key=key)
+                raise UserError(f"cannot be set in a sweep; use {one_of(_KEYS)}", file=path, key=key)
         return {key: config[key] for key in config if key in _KEYS}
 
 

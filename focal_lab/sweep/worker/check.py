@@ -66,7 +66,7 @@ def refuse_impossible(config: Mapping[str, Any]) -> None:
     available = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
     if accelerator in ("gpu", "cuda") and not available:
         raise UserError(
-            f"{accelerator}: this machine has none; auto takes one if there is one",
+            f"{accelerator}: not available on this machine; use auto to fall back to the CPU",
             key="trainer.accelerator",
         )
 

@@ -46,7 +46,7 @@ def measure_run(request: MeasureRequest, connection: Connection) -> None:
 
 
 def _measure(request: MeasureRequest, folder: Path) -> StepTimes:
-    """Fit and test as a run does, but for some batches only."""
+    """Fit and test like a run, but only for some batches."""
     asked = dict(request.config.get("trainer") or {})
     cli = build(dict(request.config) | {"trainer": shortened(asked)}, folder)
     trainer: Any = cli.trainer
@@ -83,7 +83,7 @@ def step_times(
     ranks: int = 1,
     memory_mb: float = 0.0,
 ) -> StepTimes:
-    """What a short fit measured.
+    """The measurements of a short fit.
 
     Args:
         asked: the trainer's configuration as it was before it was shortened.
@@ -131,7 +131,7 @@ def shortened(trainer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def count_validations(trainer: Mapping[str, Any], batches: float) -> float:
-    """Validations of an epoch of so many batches."""
+    """Number of validations in an epoch of this many batches."""
     interval, every = trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1)
     if isinstance(interval, float) and interval > 0:
         return round(1 / interval) / (every or 1)
@@ -155,7 +155,7 @@ def count_batches(loaders: Any, limit: float | None) -> float:
 
 @dataclass
 class Clock(Callback):
-    """Times batches; ends the training when it has enough. Comes after all other callbacks.
+    """Times batches and ends the training when it has enough; must be the last callback.
 
     Attributes:
         first: when the first step began.
@@ -180,7 +180,7 @@ class Clock(Callback):
 
     @property
     def slow_start(self) -> float:
-        """What the first step took longer than the others."""
+        """Extra seconds of the first step."""
         return max(0.0, self.steps[0] - self.first - self.batch) if len(self.steps) > 1 else 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -224,7 +224,7 @@ def typical(seconds: Sequence[float]) -> float:
 
 
 def without_batches(seconds: float, batches: Sequence[float]) -> float:
-    """What is left of a time without its batches, of which a first slow one does not count more."""
+    """A time without its batches; a slow first batch counts like the others."""
     return max(0.0, seconds - len(batches) * typical(batches))
 
 

@@ -1,4 +1,4 @@
-"""Requests that a command sends to worker processes, and what these report. Imports no torch."""
+"""Requests that a command sends to worker processes, and their messages. Does not import torch."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -134,7 +134,7 @@ class StepTimes:
         return cls(**values | {"accumulated": times[0].accumulated, "memory_mb": highest})
 
     def seconds(self, unit: str, length: float) -> float:
-        """Of a whole run of so many `epochs` or optimizer `steps`."""
+        """Seconds of a whole run of the given `epochs` or optimizer `steps`."""
         if length == 0:
             return self.start_up + self.tested
         batches = length * self.accumulated if unit == "steps" else length * self.batches

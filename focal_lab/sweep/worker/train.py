@@ -61,7 +61,7 @@ def train_run(request: TrainRequest, connection: Connection) -> None:
         result = _train(request, folder, connection, stop)
         if request.rank == 0:
             first = write_result_once(folder, result)
-            print(TRAINED if first else f"{TRAINED} Another process was first.", flush=True)
+            print(TRAINED if first else f"{TRAINED} Another process finished first.", flush=True)
             (folder / FAILURE_FILE).unlink(missing_ok=True)
         connection.send(("finished", None))
     except Stopped as stopped:

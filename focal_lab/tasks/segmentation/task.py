@@ -121,8 +121,7 @@ class Segmentation(Task):
         _check_ignored(self.ignore_index, num_classes)
         if class_weights is not None and (len(class_weights) != num_classes or min(class_weights) < 0):
             raise UserError(
-                f"{len(class_weights)} numbers, one of them {min(class_weights)}, are not {num_classes}, one "
-                "per class, of 0 or more",
+                f"{class_weights} is not a list of {num_classes} weights, one per class, of 0 or more",
                 key="model.class_weights",
             )
         self.recipe = Recipe(

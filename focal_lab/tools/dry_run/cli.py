@@ -23,7 +23,7 @@ _SHORTENED = (
 
 
 class RehearsalCLI(FocalCLI):
-    """`fit` but for its end: the subclass does something shorter with what was built.
+    """`fit` without its last step: subclasses run something shorter on what was built.
 
     Loggers get nothing, checkpoints are not saved, no profiler runs, and all else that a training writes goes
     to a temporary folder.
@@ -47,7 +47,7 @@ class RehearsalCLI(FocalCLI):
 
     @abstractmethod
     def rehearse(self, ckpt_path: str | None) -> None:
-        """What is done with model, data and trainer instead of the fit."""
+        """Called with model, data and trainer instead of the fit."""
 
     def before_instantiate_classes(self) -> None:
         """Drop loggers and profilers, which may write as soon as they are made."""

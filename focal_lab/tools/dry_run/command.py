@@ -1,4 +1,4 @@
-"""`focal-lab fit ... --dry-run`: trains a few steps and prints what all of it would take."""
+"""`focal-lab fit ... --dry-run`: trains a few steps and prints what the whole training would need."""
 
 import shutil
 import sys
@@ -24,7 +24,7 @@ from focal_lab.utils.text_table import TextColumn, aligned
 
 
 def main(argv: Sequence[str]) -> int:
-    """Rehearse a training and print what it would take; the exit status.
+    """Run a few steps of a training and print the resources it would need; returns the exit status.
 
     Args:
         argv: what follows `focal-lab fit`, without --dry-run.
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"a step does not fit into the device's memory: {str(error).partition('. ')[0]} "
-            "(a smaller batch, with more of them accumulated, trains the same)",
+            "(use a smaller batch and accumulate more of them, which trains the same)",
             key="data.batch_size",
         ) from error
 
@@ -52,7 +52,7 @@ class DryRunCLI(RehearsalCLI):
     """Prints the table."""
 
     def rehearse(self, ckpt_path: str | None) -> None:
-        """Fit shortly, then summarize."""
+        """Run a short fit, then summarise it."""
         trainer: Any = self.trainer
         root = self.asked.get("default_root_dir") or "."
         folder = Path(next((one.dirpath for one in trainer.checkpoint_callbacks if one.dirpath), root))
@@ -75,7 +75,7 @@ class DryRunCLI(RehearsalCLI):
         print(table + note_text(notes(summary), width), end="")
         if summary.disk > summary.free:
             raise UserError(
-                f"the disk of {folder} has too little room for the checkpoints (make room, keep fewer, or "
+                f"the disk of {folder} has too little space for the checkpoints (free some, keep fewer, or "
                 "choose another folder)",
                 key="trainer.default_root_dir",
             )

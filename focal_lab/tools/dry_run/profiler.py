@@ -1,4 +1,4 @@
-"""What a few steps of training show: shapes, and the times of the loader and of the network."""
+"""Watches a few training steps: shapes, and the times of the loader and of the network."""
 
 import time
 from collections.abc import Mapping

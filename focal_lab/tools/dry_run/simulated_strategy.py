@@ -1,4 +1,4 @@
-"""One device that stands for the first of many: batches, accumulation and schedule are those of all."""
+"""Simulates the first of several devices: batches, accumulation and schedule are those of all."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from focal_lab.errors import UserError
 
 @dataclass(frozen=True)
 class ConfiguredDevices:
-    """What a configuration asks for.
+    """The devices that a configuration requests.
 
     Attributes:
         each: devices of a node.

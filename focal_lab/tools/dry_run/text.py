@@ -22,7 +22,7 @@ Row = tuple[str, str]
 
 @dataclass(frozen=True)
 class Summary:
-    """What a dry run found out.
+    """The results of a dry run.
 
     Attributes:
         times: of the training, without a test.
@@ -42,7 +42,7 @@ class Summary:
 
     @cached_property
     def bytes(self) -> dict[str, int]:
-        """Of weights with buffers, gradients and the optimizer's states."""
+        """Bytes of weights with buffers, gradients and the optimizer's states."""
         model: Any = self.cli.model
         parameters = list(model.parameters())
         states = (
@@ -77,7 +77,7 @@ class Summary:
 
     @cached_property
     def seconds(self) -> tuple[float, bool]:
-        """Of what is left to train, and whether `max_time` ends it earlier."""
+        """Seconds left to train, and whether `max_time` ends the training earlier."""
         needed, limit = self.times.seconds(*self.left), time_limit({"trainer": self.cli.asked})
         return min(needed, limit), limit < needed
 
@@ -207,17 +207,17 @@ def _costs(found: Summary) -> Iterator[Row]:
 
 
 def notes(found: Summary) -> Iterator[str]:
-    """What the table assumes."""
-    yield "Nothing was written. Times are of a few steps on this machine as busy as it is now."
+    """The assumptions of the table."""
+    yield "Nothing was written. Times are from a few steps on this machine under its current load."
     devices, watch = found.cli.devices, found.watch
     if devices.count > 1:
         yield (
-            f"One device did the work of the first of {devices.count}: its share of the data, and their "
-            f"steps. Assumed: the others are as fast, and communication ({devices.strategy}) costs neither "
-            "time nor memory."
+            f"One device did the work of the first of {devices.count}, with its share of the data and the "
+            f"steps of all. Assumes that the others are as fast and that communication ({devices.strategy})"
+            "costs neither time nor memory."
         )
         if "fsdp" in devices.strategy.lower() or "deepspeed" in devices.strategy.lower():
-            yield "All weights were on one device; sharded they take less memory of each."
+            yield "All weights were on one device; with sharding, each needs less memory."
     if watch.cut:
         yield (
             f"Accumulating {watch.accumulated} batches would have taken too long here: the optimizer stepped "
@@ -225,9 +225,9 @@ def notes(found: Summary) -> Iterator[str]:
         )
     if watch.resumed_at != (0, 0):
         epochs, steps = watch.resumed_at
-        yield f"It resumes after {_count(epochs, 'epoch')}, {_count(steps, 'step')}; the time is of the rest."
+        yield f"Resumes after {_count(epochs, 'epoch')}, {_count(steps, 'step')}; the time is for the rest."
     if found.seconds[1]:
-        yield "trainer.max_time ends it before its schedule does."
+        yield "trainer.max_time ends the training before its schedule does."
 
 
 def _count(number: float, one: str, many: str | None = None) -> str:

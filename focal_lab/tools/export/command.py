@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs=2,
         type=int,
         metavar=("H", "W"),
-        help="of the input, px (default: the size used in evaluation)",
+        help="size of the input in px (default: the size used in evaluation)",
     )
     add("--batch", metavar="N|dynamic", help="batch size (default: dynamic, any number)")
     add("--opset", type=int, metavar="N", help="ONNX opset (default: torch's own choice)")

@@ -27,7 +27,7 @@ _OF_TIMM = (
 
 @dataclass(frozen=True)
 class ForTimm:
-    """What timm gets of a task.
+    """The part of a task that is exported to timm.
 
     Attributes:
         network: all of a classification; the backbone of the other tasks, without the norms of its maps.
@@ -41,7 +41,7 @@ class ForTimm:
 
 
 def for_timm(trained: TrainedTask) -> ForTimm:
-    """The network that timm gets.
+    """The network that is exported to timm.
 
     Raises:
         UserError: a weight has no counterpart in timm's network.

@@ -154,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
         "--early-stop-threshold",
         type=float,
         default=4.0,
-        help="stop when the smoothed loss is this many times its lowest (default: 4); 0 for never",
+        help="stop when the smoothed loss is this many times its minimum (default: 4); 0: never stop",
     )
     add("--csv", type=Path, metavar="FILE", help="write the curve: lr, loss, smoothed_loss")
     add("--png", type=Path, metavar="FILE", help="plot the curve")
@@ -174,10 +174,10 @@ def _check(search: argparse.Namespace) -> None:
             f"{steps} steps are too few; a slope needs {_LEAST_STEPS} or more", key="--num-training"
         )
     if threshold and not threshold > 1:
-        raise UserError(f"{threshold} is not above 1, and not 0", key="--early-stop-threshold")
+        raise UserError(f"{threshold} is neither 0 nor above 1", key="--early-stop-threshold")
     for key, path in {"--csv": search.csv, "--png": search.png}.items():
         if path is not None and not path.absolute().parent.is_dir():
-            raise UserError(f"there is no folder {path.parent}", key=key)
+            raise UserError(f"the folder {path.parent} does not exist", key=key)
 
 
 def _optimizer_of(configured: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`focal-lab inspect`: what the attention of a checkpoint, or of a sweep's cells, attends to."""
+"""`focal-lab inspect`: plots what a checkpoint's network, or the networks of a sweep, attend to."""
 
 import argparse
 import json
@@ -140,12 +140,12 @@ def _blocks(text: str) -> list[int]:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="focal-lab inspect",
-        description="What queries attend to, attention by level, learned biases and receptive fields.",
+        description="Plot what queries attend to, attention by level, learned biases and receptive fields.",
         epilog=_EPILOG,
         renamed={"--pictures": "--num-images"},
     )
     add = parser.add_argument
-    add("names", nargs="*", metavar="CHECKPOINT [IMAGE ...]", help="what to inspect, and image files")
+    add("names", nargs="*", metavar="CHECKPOINT [IMAGE ...]", help="the network to inspect, and image files")
     add("--query", type=_query, metavar="X,Y", help="pixel of the network's input (default: the centre)")
     add(
         "--block",
@@ -156,15 +156,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--head", type=int, metavar="N", help="from 0 (default: the average of all heads)")
     images = f"validation images to average shares over (default: {IMAGES})"
     add("--num-images", type=int, metavar="N", help=images)
-    output = "for plots and inspect.json (default: OUT/inspect/RUN of a run, else inspect/NAME)"
+    output = "folder for plots and inspect.json (default: OUT/inspect/RUN of a run, else inspect/NAME)"
     add("--output", "-o", type=Path, metavar="FOLDER", help=output)
     add_out(parser)
-    add("--model", metavar="NAME", help="the focal backbone of a file of weights, or alone")
+    add("--model", metavar="NAME", help="the focal backbone that the weights are for; alone: untrained")
     options = "an option of --model; or with --sweep, as in focal-lab sweep"
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=options)
     add("--json", action="store_true", help="print the contents of inspect.json")
-    add("--sweep", metavar="SWEEP", help="inspect a finished run of each cell of a sweep, for its page")
-    add("--force", action="store_true", help="with --sweep: inspect again what was inspected before")
+    add(
+        "--sweep",
+        metavar="SWEEP",
+        help="inspect a finished run of each cell of a sweep; its page shows the plots",
+    )
+    add("--force", action="store_true", help="with --sweep: inspect runs again that were inspected before")
     add("--suite", help="with --sweep: as in focal-lab report")
     add("--tasks", nargs="+", metavar="TASK", help="with --sweep: as in focal-lab report")
     add("--seeds", type=int, help="with --sweep: as in focal-lab report")

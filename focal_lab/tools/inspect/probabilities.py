@@ -48,7 +48,7 @@ class AttentionBlock(NamedTuple):
 
 @dataclass(frozen=True)
 class SeenLevel:
-    """What one query sees of one level.
+    """One query's attention to one level.
 
     Attributes:
         probabilities_NK: attention to each key of the level; over all levels they sum to 1.

@@ -1,4 +1,4 @@
-"""Loads the network that `focal-lab inspect` looks into, and the images of its evaluation.
+"""Loads the network that `focal-lab inspect` inspects, and the images of its evaluation.
 
 Shape suffixes: B batch, C channels, H W image.
 """

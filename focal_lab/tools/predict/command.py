@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         "--min-score",
         type=float,
         metavar="S",
-        help="draw a detector's objects from this score; result files have all (default: 0.5)",
+        help="only draw objects with at least this score; result files have all (default: 0.5)",
     )
     add(
         "--batch-size",
@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--device",
         default="auto",
-        help="auto, cpu, cuda, cuda:N or mps (default: auto, a GPU if there is one)",
+        help="auto, cpu, cuda, cuda:N or mps (default: auto, a GPU if available)",
     )
     add("--precision", choices=_PRECISIONS, default=_PRECISIONS[0], help="default: 32-true")
     add_weights(parser)
@@ -205,7 +205,7 @@ def _report(timer: "PredictionTimer", images: "NamedImages", notes: list[str]) -
     words = [f"{read} of {total} images predicted, {total - read} unreadable"]
     if read:
         network, overall = read / timer.network_seconds, read / timer.seconds
-        words.append(f"{network:.1f} images/s of the network, {overall:.1f} in all")
+        words.append(f"{network:.1f} images/s in the network, {overall:.1f} overall")
     print("; ".join([*words, *notes]), file=sys.stderr)
     return 0 if read else 1
 

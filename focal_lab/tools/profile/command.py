@@ -130,8 +130,8 @@ def _parser() -> argparse.ArgumentParser:
         default="classification",
         help="count the backbones with the heads of this task (default: classification)",
     )
-    add("--method", help="of detection: retinanet, mask_rcnn, faster_rcnn or fcos")
-    add("--decoder", help="of segmentation: upernet (default), fpn, segformer or deeplabv3plus")
+    add("--method", help="detection method: retinanet, mask_rcnn, faster_rcnn or fcos")
+    add("--decoder", help="segmentation decoder: upernet (default), fpn, segformer or deeplabv3plus")
     add(
         "--set",
         action="append",
@@ -146,8 +146,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PIXELS",
         help="height and width, or one number for both (default: the model's own)",
     )
-    add("--no-measure", action="store_true", help="count only: no speed, no memory")
-    add("--training", action="store_true", help="measure forward and backward passes, too")
+    add("--no-measure", action="store_true", help="only count; do not measure speed and memory")
+    add("--training", action="store_true", help="also measure forward and backward passes")
     add("--batch-size", type=int, help=f"images per batch when measuring (default: {BATCH_SIZE})")
     add("--rounds", type=int, help=f"measurements per model (default: {ROUNDS})")
     add("--json", action="store_true", help="print a list with one object per model")
@@ -155,20 +155,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Refuse what can be refused without torch."""
+    """Check the options that can be checked without torch."""
     measuring = {"--batch-size": options.batch_size, "--rounds": options.rounds}
     for name, value in measuring.items():
         if value is not None and value < 1:
             raise UserError(f"{value} is too few; use 1 or more", key=name)
     for name, value in (measuring | {"--training": options.training or None}).items():
         if value is not None and options.no_measure:
-            raise UserError(f"{name} is about measuring, which --no-measure turns off: use one of them")
+            raise UserError(f"{name} applies to measuring, which --no-measure turns off; drop one of the two")
         if value is not None and options.task != "classification":
-            raise UserError("is about measuring, and backbones with heads are only counted", key=name)
+            raise UserError("applies to measuring, but backbones with heads are only counted", key=name)
     if (options.task == "detection") != (options.method is not None):
-        raise UserError("--task detection and --method (mask_rcnn, for example) go together", key="--method")
+        raise UserError(
+            "--task detection and --method (mask_rcnn, for example) must be given together", key="--method"
+        )
     if options.decoder is not None and options.task != "segmentation":
-        raise UserError("goes with --task segmentation", key="--decoder")
+        raise UserError("needs --task segmentation", key="--decoder")
 
 
 def _size(values: Sequence[int] | None) -> tuple[int, int] | None:

@@ -116,13 +116,13 @@ def open_trained(name: str, out: Path, weights: str = RAW) -> TrainedTask:
     state = lightning_state(file)
     if state is None:
         raise UserError(
-            "holds weights alone and does not say of which task (name a checkpoint that focal-lab fit wrote, "
-            "such as checkpoints/best.ckpt of a run)",
+            "contains only weights and does not say for which task (use a checkpoint written by focal-lab "
+            "fit, such as checkpoints/best.ckpt of a run)",
             file=file,
         )
     kind = task_of(state)
     if kind is None:
-        raise UserError("is not a checkpoint of our tasks (name one that focal-lab fit wrote)", file=file)
+        raise UserError("is not a checkpoint of our tasks (use one written by focal-lab fit)", file=file)
     return build_trained(kind, state, file, run, weights)
 
 
@@ -146,7 +146,7 @@ def find_checkpoint(name: str, out: Path) -> tuple[Path, Path | None]:
         if (path / checkpoint).is_file():
             return path / checkpoint, path
     raise UserError(
-        f"has no {CHECKPOINTS}/best.ckpt or last.ckpt (name a run that has been trained, or the file)",
+        f"has no {CHECKPOINTS}/best.ckpt or last.ckpt (use a run that has been trained, or name the file)",
         file=path,
     )
 
@@ -264,8 +264,7 @@ def _check_shapes(values: Mapping[str, Tensor], module: Task, file: Path) -> Non
     if wrong:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise UserError(
-            f"its weights do not match its own options: {wrong[0]}{more} (use a checkpoint as the training "
-            "wrote it)",
+            f"its weights do not match its own options: {wrong[0]}{more} (use the original checkpoint)",
             file=file,
         )
 

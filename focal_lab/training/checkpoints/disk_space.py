@@ -24,7 +24,7 @@ def checkpoint_bytes(module: nn.Module) -> int:
 
 
 def checkpoints_kept(trainer: Any) -> int:
-    """How many checkpoints there are at the end; there is one more while a file is replaced."""
+    """Number of checkpoints at the end; there is one more while a file is replaced."""
     epochs = trainer.max_epochs
     kept = 0
     for callback in trainer.checkpoint_callbacks:
@@ -48,7 +48,7 @@ class RoomForCheckpoints(Callback):
         if needed > free:
             raise UserError(
                 f"{count + 1} checkpoints of {_size(each)} need {_size(needed)}, and the disk of {folder} "
-                f"has {_size(free)} left (make room, or choose another folder)",
+                f"has {_size(free)} left (free some space, or choose another folder)",
                 key="trainer.default_root_dir",
             )
 

@@ -18,7 +18,7 @@ _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the old file, syncs, and renames: whatever happens, the old checkpoint stays whole.
+    """Writes a new file, syncs and renames it, so that the old checkpoint stays complete until then.
 
     Ours, because Lightning's local writing renames without fsync, from the system's temporary folder. A
     folder has one writer at a time, so what a killed one left is overwritten.
@@ -61,7 +61,7 @@ class MovableCheckpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """That of the base class, so that either reads what the other wrote."""
+        """The base class's key, so that each can read the other's state."""
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -100,5 +100,5 @@ class PeriodicCheckpoint(MovableCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """Its own: that of the last epoch's checkpoint would be the same for `every=1`."""
+        """Its own key: that of the last epoch's checkpoint would be the same for `every=1`."""
         return f"{type(self).__qualname__}{{'every': {self.every}}}"

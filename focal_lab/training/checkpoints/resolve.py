@@ -1,4 +1,4 @@
-"""The checkpoint that a command line names: which file `last` is, and whether it fits the network."""
+"""Resolves the checkpoint of a command line: finds `last`, and checks that it fits the network."""
 
 import re
 from collections.abc import Mapping

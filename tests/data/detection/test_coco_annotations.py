@@ -168,5 +168,5 @@ def test_a_file_may_begin_with_a_byte_order_mark_and_not_be_a_list(tmp_path: Pat
     path.write_text(json.dumps(content()), encoding="utf-8-sig")
     assert len(read_coco(path).images) == 5
     path.write_text(json.dumps(content()["annotations"]), encoding="utf-8")
-    with pytest.raises(UserError, match="is a list, as COCO's files of results are"):
+    with pytest.raises(UserError, match="is a list, as in COCO's result files"):
         read_coco(path)

@@ -322,7 +322,7 @@ def test_a_class_may_be_called_as_a_split(tmp_path):
         ([], "train.tar: data.init_args.root: has no images (.jpg, "),
         (
             ["a.jpg", "b.jpg"],
-            "does not tell the classes of its images: expected CLASS/NAME.jpg, or KEY.jpg with KEY.cls; "
+            "does not define the classes of its images: expected CLASS/NAME.jpg, or KEY.jpg with KEY.cls; "
             "found a.jpg",
         ),
         (["cat/a.jpg", "b.jpg"], "has b.jpg outside of the class folders"),
@@ -339,7 +339,7 @@ def test_numbered_shards_are_not_taken_for_classes(tmp_path):
     for number in range(3):
         packed(tmp_path / "train" / f"part-{number}.tar", [(f"{number}.jpg", encoded(noise(number)))])
 
-    assert "does not tell the classes of its images" in error_of(tmp_path)
+    assert "does not define the classes of its images" in error_of(tmp_path)
 
 
 def test_compressed_tars_are_refused_with_the_reason(tmp_path, folders):
@@ -363,7 +363,7 @@ def test_damaged_archives_are_reported(tmp_path, folders, suffix, damage):
 def test_rare_compression_is_refused(tmp_path, folders):
     packed(tmp_path / "train.zip", below(folders / "train"), compression=zipfile.ZIP_LZMA)
 
-    assert "has an unusual compression (pack it again with zip -0)" in error_of(tmp_path)
+    assert "uses an unsupported compression (repack it with zip -0)" in error_of(tmp_path)
 
 
 def test_an_unreadable_member_is_named_by_archive_and_path(tmp_path, folders):

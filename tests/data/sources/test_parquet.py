@@ -285,9 +285,7 @@ def test_rows_without_the_files_content_are_unreadable(tmp_path, folders):
     write(tmp_path / "train.parquet", rows(folders / "train"))
     write(tmp_path / "val.parquet", images)
 
-    with pytest.raises(
-        UserError, match=r"val\.parquet#0: .*the table names a file and does not hold its content"
-    ):
+    with pytest.raises(UserError, match=r"val\.parquet#0: .*the table names a file, but does not contain it"):
         list(made(tmp_path).val_dataloader())
 
 

@@ -164,7 +164,7 @@ def test_runs_are_found_by_prefix_and_by_folder(
     ("arguments", "message"),
     [
         ((ONE, "nothing"), "there is no run nothing in runs (focal-lab runs --out runs lists them)"),
-        (("cla", OTHER), f"cla is the beginning of 2 runs (use {ONE} or {OTHER})"),
+        (("cla", OTHER), f"cla matches 2 runs (use {ONE} or {OTHER})"),
         ((ONE, ONE), f"{ONE} and {ONE} are the same run, {ONE}"),
         ((ONE, f"runs/{ONE}/"), f"{ONE} and runs/{ONE}/ are the same run, {ONE}"),
         ((ONE, "runs/nothing"), "runs/nothing: is not a run's folder"),

@@ -312,7 +312,7 @@ def test_a_page_that_cannot_be_written_is_a_users_error(out: Path, grid: FakePla
     with pytest.raises(UserError, match=r"^--output: cannot write taken/page.html: "):
         write_page(lambda: plan, out, options(output=Path("taken/page.html")))
     for seconds in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(UserError, match=r"^--watch: .* is not a number of seconds from 1 on"):
+        with pytest.raises(UserError, match=r"^--watch: .* is not a number of seconds; use 1 or more"):
             write_page(lambda: plan, out, options(watch=seconds))
 
 
@@ -326,7 +326,7 @@ def test_open_shows_the_page_and_says_where_it_is(
     captured = capsys.readouterr()
     assert opened == [(out / "reports" / "window_size.html").resolve().as_uri()]
     assert captured.out.strip() == opened[0]
-    assert "found no browser" in captured.err
+    assert "no browser found" in captured.err
 
 
 def test_strict_names_what_is_missing_and_exits_with_one(

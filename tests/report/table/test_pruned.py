@@ -52,8 +52,6 @@ def test_a_search_leaves_them_at_that(out: Path, halved: FakePlan) -> None:
 
 def test_a_design_that_shares_them_says_that_it_trains_them(out: Path, halved: FakePlan) -> None:
     notes = build_table(halved, out).notes
-    sentence = (
-        "4 of 9 runs finished, 5 pruned: focal-lab sweep sweeps/window_size.yaml trains what has no result."
-    )
+    sentence = "4 of 9 runs finished, 5 pruned: focal-lab sweep sweeps/window_size.yaml trains the rest."
     assert sentence in notes
     assert not any("failed" in note or "others were better" in note for note in notes)

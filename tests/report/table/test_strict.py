@@ -33,7 +33,7 @@ def test_a_table_that_is_whole_has_no_shortcoming(out: Path) -> None:
         ({"metrics": {"top1": 80.0}}, "14: Top-5 (%) is reported by 1 of 2 runs"),
         (
             {"identity": {"network": {"img_size": [56]}}},
-            "Rows have different images (column data): their numbers do not compare directly.",
+            "Rows have different images (column data): their numbers are not directly comparable.",
         ),
     ],
 )

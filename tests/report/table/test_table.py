@@ -131,7 +131,7 @@ def test_failures_are_listed_once_per_cause_with_their_last_line(out: Path) -> N
     failure = f"failed: 7, classification, seeds 0 and 1 ({run_id(0, 0)}, {run_id(0, 1)}): out of memory"
     assert f"{failure}; last line: Killed" in notes
     assert any(note.startswith("corrupt: 7, classification, seed 2") for note in notes)
-    command = "focal-lab sweep sweeps/window_size.yaml trains what has no result."
+    command = "focal-lab sweep sweeps/window_size.yaml trains the rest."
     assert f"0 of 3 runs finished, 2 failed, 1 corrupt: {command}" in notes
 
 
@@ -153,7 +153,7 @@ def test_very_many_failures_are_cut_and_counted(out: Path) -> None:
 def test_one_seed_says_that_it_cannot_tell_differences_from_noise(out: Path) -> None:
     plan = make_plan({"window_size": ["7"]}, seeds=(0,))
     finish(out, run_id(0, 0))
-    assert any(note.startswith("One seed a cell: no spread") for note in build_table(plan, out).notes)
+    assert any(note.startswith("One seed per cell: no spread") for note in build_table(plan, out).notes)
 
 
 def test_rows_that_the_paper_lacks_are_named(out: Path, mixed: FakePlan) -> None:

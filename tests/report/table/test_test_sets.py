@@ -84,7 +84,7 @@ def test_older_results_are_reported_with_one_note(out: Path) -> None:
     for seed in range(2):
         finish(out, run_id(0, seed), metrics={"top1": 80.0 + seed}, tested_on={})
     table = build_table(plan, out)
-    notes = [note for note in table.notes if "do not say which images they were tested on" in note]
+    notes = [note for note in table.notes if "do not record which images they were tested on" in note]
     assert len(notes) == 1
     assert notes[0].startswith("2 of 6 finished runs")
     assert table.rows[1].entries["top1"].compared.n == 3  # type: ignore[union-attr]

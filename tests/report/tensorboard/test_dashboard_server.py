@@ -36,7 +36,7 @@ def served(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            found = re.search(r"(\d+ runs? of .*): (http://\S+:\d+/) \(Ctrl-C ends it\)", line)
+            found = re.search(r"(\d+ runs? of .*): (http://\S+:\d+/) \(press Ctrl-C to stop\)", line)
             assert found, line or process.communicate()
             yield process, found[2].rstrip("/")
         finally:

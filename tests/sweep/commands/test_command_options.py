@@ -1,4 +1,4 @@
-"""What the command lines about a sweep share."""
+"""Options that the commands about sweeps share."""
 
 import pytest
 

@@ -219,7 +219,7 @@ def test_a_search_is_as_long_as_its_proposals() -> None:
         "A search: 9 proposals to train; shown are examples at the ends of its ranges",
         "Training: 12 min 45 s in all; 7 min 05 s, 2 at a time with 1 thread each",
     ]
-    with pytest.raises(UserError, match=r"^--budget: the time of 4 of 4 runs is not known, 7 among them"):
+    with pytest.raises(UserError, match=r"^--budget: the time of 4 of 4 runs is unknown, 7 among them"):
         summary_of(write_sweep(), seconds=None).check_budget(1e9)
     summary.check_budget(425.0)
     with pytest.raises(

@@ -96,7 +96,7 @@ def test_runs_are_listed_with_state_labels_and_who_needs_them(
 @pytest.mark.parametrize("action", [["rm"], ["retry"]])
 def test_ids_may_be_cut_short_but_not_be_ambiguous(swept: Plan, action: list[str]) -> None:
     finish(OUT, "0ld11111111", seed=0)
-    with pytest.raises(UserError, match=r"0ld is the beginning of 2 runs .use 0ld00000000 or 0ld11111111"):
+    with pytest.raises(UserError, match=r"0ld matches 2 runs .use 0ld00000000 or 0ld11111111"):
         runs_command([*action, "0ld"])
     with pytest.raises(UserError, match="there is no run zzz in runs"):
         runs_command([*action, "zzz"])
@@ -135,7 +135,7 @@ def test_failed_runs_are_tried_again_from_their_checkpoints_or_from_scratch(swep
     write_record(OUT / third.id, Failure(third.id, third.task, third.seed, "again", [], 3, "2026-01-02"))
     assert runs_command(["retry", third.id, "--from-scratch"]) == 0
     assert not (OUT / third.id / "checkpoints").exists()
-    with pytest.raises(UserError, match="has its result; remove it to train it again"):
+    with pytest.raises(UserError, match="is finished; remove it to train it again"):
         runs_command(["retry", first.id])
 
 

@@ -122,7 +122,7 @@ def test_a_key_under_two_names_is_refused_and_that_of_one_task_goes_before_that_
 
 def test_a_setting_does_not_append() -> None:
     with pytest.raises(
-        UserError, match=r"^--set: trainer\.callbacks\+: a setting replaces, it does not append"
+        UserError, match=r"^--set: trainer\.callbacks\+: settings replace values and cannot append"
     ):
         make_plan(write_sweep(), overrides=["trainer.callbacks+=[]"])
 

@@ -86,4 +86,4 @@ def test_a_run_that_others_start_from_leaves_its_best_checkpoint(setting: str) -
 )
 def test_a_key_that_only_fit_takes_is_refused_with_the_experiment(key: str) -> None:
     path = write("experiments/digits/classification.yaml", f"{DIGITS}{key}\n")
-    assert refusal().startswith(f"{path}: {key.partition(':')[0]}: a run of a sweep does not take it")
+    assert refusal().startswith(f"{path}: {key.partition(':')[0]}: cannot be set in a sweep")

@@ -36,8 +36,8 @@ def configuration(**changes: Any) -> dict[str, Any]:
         ({"data__num_val_images": 0}, "data.init_args.num_val_images: 0 is out of range"),
         ({"data__num_workers": -1}, "data.init_args.num_workers: -1 is out of range"),
         ({"model__backbone_checkpoint": "no.pt"}, "model.backbone_checkpoint: no.pt: is not a file"),
-        ({"trainer__accelerator": "gpu"}, "trainer.accelerator: gpu: this machine has none"),
-        ({"trainer__accelerator": "cuda"}, "trainer.accelerator: cuda: this machine has none"),
+        ({"trainer__accelerator": "gpu"}, "trainer.accelerator: gpu: not available on this machine"),
+        ({"trainer__accelerator": "cuda"}, "trainer.accelerator: cuda: not available on this machine"),
         ({"trainer__precision": "half"}, "trainer.precision: "),
         (
             {

@@ -256,7 +256,9 @@ def test_a_warmup_of_one_epoch_lasts_as_many_steps_as_an_epoch_has(
 @pytest.mark.parametrize("trainer", [{"max_epochs": -1}, {"max_epochs": 2, "limit_train_batches": 0}])
 def test_a_training_without_a_number_of_steps_is_refused(trainer: dict[str, Any]) -> None:
     data = DigitsClassification(batch_size=4, num_train_images=16, num_val_images=4)
-    with pytest.raises(UserError, match=r"^trainer\.max_epochs: a cosine needs a number of steps, not "):
+    with pytest.raises(
+        UserError, match=r"^trainer\.max_epochs: a cosine schedule needs a finite number of steps, not "
+    ):
         quiet_trainer(**trainer).fit(tiny_task(), data)
 
 

@@ -130,7 +130,7 @@ def test_a_resumed_training_takes_the_time_of_what_is_left(
     (last,) = tmp_path.rglob("last.ckpt")
     printed = dry_run(capsys, "--trainer.max_epochs=5", f"--ckpt_path={last}")
     assert "for 3 epochs" in printed["time in all"]
-    assert "It resumes after 2 epochs, 4 steps" in printed["all"]
+    assert "Resumes after 2 epochs, 4 steps" in printed["all"]
     refused = dry_run(capsys, f"--ckpt_path={last}", status=2)["error"]
     assert "nothing is left to train: the checkpoint has done all steps" in refused
 

@@ -25,7 +25,7 @@ MISTAKES = {
     "no such run": (["0123abcd", *ONNX], "0123abcd: there is no such file or folder"),
     "weights alone": (
         ["weights.pth", *TIMM],
-        "weights.pth: holds weights alone and does not say of which task",
+        "weights.pth: contains only weights and does not say for which task",
     ),
     "another file": (["notes.ckpt", *TIMM], "notes.ckpt: cannot be read as weights"),
     "no average": (["classes", *TIMM, "--weights", "ema"], "--weights: "),

@@ -88,8 +88,8 @@ def test_a_search_that_starts_too_high_is_refused(capsys: pytest.CaptureFixture[
         (["--min-lr=0"], "focal-lab: --min-lr: 0.0 to 1.0 is not a range of positive rates"),
         (["--max-lr=nan"], "focal-lab: --min-lr: 1e-06 to nan is not a range of positive rates"),
         (["--num-training=20"], "focal-lab: --num-training: 20 steps are too few; a slope needs 21 or more"),
-        (["--early-stop-threshold=0.5"], "focal-lab: --early-stop-threshold: 0.5 is not above 1, and not 0"),
-        (["--csv=nowhere/a.csv"], "focal-lab: --csv: there is no folder nowhere"),
+        (["--early-stop-threshold=0.5"], "focal-lab: --early-stop-threshold: 0.5 is neither 0 nor above 1"),
+        (["--csv=nowhere/a.csv"], "focal-lab: --csv: the folder nowhere does not exist"),
     ],
 )
 def test_nonsense_is_refused_before_anything_is_built(

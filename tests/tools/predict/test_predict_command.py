@@ -196,7 +196,7 @@ def test_a_table_appears_whole_and_is_not_overwritten(
 
 MISTAKES = {
     "no such checkpoint": (["missing.ckpt", "photos"], "missing.ckpt: there is no such file or folder"),
-    "weights alone": (["weights.pth", "photos"], "weights.pth: holds weights alone"),
+    "weights alone": (["weights.pth", "photos"], "weights.pth: contains only weights"),
     "another file": (["notes.ckpt", "photos"], "notes.ckpt: cannot be read as weights"),
     "no such image": (["classes", "cat.jpg"], "cat.jpg: there is no such image or folder"),
     "an empty folder": (["classes", "empty"], "empty: has no images (.jpg"),

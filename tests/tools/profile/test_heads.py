@@ -64,9 +64,9 @@ def test_options_and_size_reach_the_backbone(capsys: pytest.CaptureFixture[str])
         ([*DETECTION, "fcos", "nothing"], "'nothing' is not a backbone"),
         ([*DETECTION, "fcos", "focal_tiny", "--set", "a=1"], "a is not an option of a focal backbone"),
         ([*SEGMENTATION, "focal_tiny", "--decoder", "pspnet"], "'pspnet' is not a decoder (use upernet, fpn"),
-        (["profile", "focal_tiny", "--decoder", "fpn"], "--decoder: goes with --task segmentation"),
-        ([*DETECTION, "fcos", "focal_tiny", "--training"], "--training: is about measuring"),
-        ([*DETECTION, "fcos", "focal_tiny", "--rounds", "3"], "--rounds: is about measuring"),
+        (["profile", "focal_tiny", "--decoder", "fpn"], "--decoder: needs --task segmentation"),
+        ([*DETECTION, "fcos", "focal_tiny", "--training"], "--training: applies to measuring"),
+        ([*DETECTION, "fcos", "focal_tiny", "--rounds", "3"], "--rounds: applies to measuring"),
     ],
 )
 def test_mistakes_are_one_line(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

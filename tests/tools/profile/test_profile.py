@@ -174,9 +174,9 @@ def test_names_may_stand_between_and_after_flags(profile: Any) -> None:
         (["focal_tiny", "--batch-size", "0"], "--batch-size: 0 is too few; use 1 or more"),
         (
             ["focal_tiny", "--batch-size", "4"],
-            "--batch-size is about measuring, which --no-measure",
+            "--batch-size applies to measuring, which --no-measure",
         ),
-        (["focal_tiny", "--training"], "--training is about measuring, which --no-measure turns off"),
+        (["focal_tiny", "--training"], "--training applies to measuring, which --no-measure turns off"),
     ],
 )
 def test_a_mistake_is_one_line_with_status_2(
