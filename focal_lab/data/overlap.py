@@ -17,7 +17,7 @@ def all_among(tested: Iterable[str], validated: Iterable[str]) -> bool:
     if 0 < twice < count:
         warnings.warn(
             f"{twice} of {count} test images are also validation images, by which the best epoch is chosen: "
-            "the test metrics are too good",
+            "the test metrics are too optimistic",
             stacklevel=3,
         )
     return 0 < count == twice

@@ -35,7 +35,7 @@ def differing(here: Sequence[str], there: Sequence[str], where: tuple[str, str] 
         pairs = [(ours, theirs) for ours, theirs in zip_longest(here, there) if ours != theirs]
         here, there = ([name for name in names if name][:_SHOWN] for names in zip(*pairs, strict=True))
     plain = [[" ".join(name.split()).casefold() for name in names] for names in (here, there)]
-    hint = ", which differ in capitals or spaces alone" if plain[0] == plain[1] else ""
+    hint = ", which differ only in case or spaces" if plain[0] == plain[1] else ""
     return f"{', '.join(map(repr, here))} {where[0]} and {', '.join(map(repr, there))} {where[1]}{hint}"
 
 

@@ -24,7 +24,7 @@ _SLACK = 1
 _BEYOND = "boxes reach more than a pixel beyond their image and are cut (boxes are x, y, width, height)"
 _SMALL = "boxes are less than a pixel wide or high within their image and are left out"
 _APART = "masks reach elsewhere than their boxes (boxes are x, y, width, height; points x, y)"
-_SAME_ID = "annotations have the id of another one; all are kept"
+_SAME_ID = "annotations have the same id as another one; all are kept"
 _NO_MASK = "objects have no segmentation, while others have one"
 
 
@@ -245,13 +245,13 @@ def _polygon_problem(polygon: Any) -> str | None:
     if type(polygon) is not list:
         return "is not a list (segmentation is a list of polygons, [[x1, y1, x2, y2, ...], ...])"
     if polygon and type(polygon[0]) is list:
-        return "is nested too deep (a polygon is a flat list x1, y1, x2, y2, ...)"
+        return "is nested too deeply (a polygon is a flat list x1, y1, x2, y2, ...)"
     if not _finite(polygon):
-        return "has something else than finite numbers"
+        return "contains values that are not finite numbers"
     if len(polygon) % 2:
-        return f"has {len(polygon)} numbers, and points have two each"
+        return f"has {len(polygon)} numbers, but points have two each"
     if len(polygon) < 6:
-        return f"has {len(polygon) // 2} points, and needs 3 or more"
+        return f"has {len(polygon) // 2} points, but needs 3 or more"
     return None
 
 

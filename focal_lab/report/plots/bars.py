@@ -37,7 +37,7 @@ def bar_plots(table: Table) -> list[Plot]:
 def _plot(table: Table, column: Column) -> Plot:
     rows = own_rows(table)
     entries = [row.entries[column.key] for row in rows]
-    caption = f"{interval_words(entries)} Axes do not begin at zero; the numbers stand at the bars."
+    caption = f"{interval_words(entries)} Axes do not start at zero; the numbers are shown beside the bars."
     if any(entry.published is not None for entry in entries):
         scale = ": other data and another scale, so compare differences, not heights."
         caption += f" Right: {paper_words(table)}{'.' if same_scale(table) else scale}"

@@ -63,7 +63,7 @@ def _plot(table: Table, out: Path, task: str) -> Plot | None:
         else "One seed per cell."
     )
     if any(len(curve.epochs) >= _LONG for curves in panels.values() for curve in curves):
-        caption += " The axes begin where the first quarter of the epochs ends."
+        caption += " The axes start after the first quarter of the epochs."
     left_out = len(networks(table)) - len(shown)
     caption += f" The first {_MAX_CURVES} cells; {left_out} more are left out." if left_out else ""
     which = f" ({task})" if len(table.tasks) > 1 else ""

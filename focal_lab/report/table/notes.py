@@ -107,7 +107,7 @@ def incomparable(table: Table) -> Iterable[str]:
         parts = [f"{commit} ({many})" for commit, many in short.items()]
         yield f"Runs of {len(parts)} commits: {_and(parts)}."
     if found.dirty:
-        yield f"{found.dirty} {finished} are of uncommitted code."
+        yield f"{found.dirty} {finished} have uncommitted code."
     for package, versions in found.versions.items():
         if len(versions) > 1:
             yield f"Runs of {len(versions)} versions of {package}: {_and(versions)}."

@@ -46,7 +46,7 @@ class ExecutionOptions:
 
 def add_execution_options(parser: argparse.ArgumentParser) -> None:
     """The options that say how runs are executed."""
-    add_workers(parser, "one a GPU, or a core up to 4")
+    add_workers(parser, "one per GPU, or per core up to 4")
     parser.add_argument(
         "--storage",
         metavar="URL",

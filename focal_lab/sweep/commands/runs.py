@@ -20,8 +20,8 @@ from focal_lab.utils.units import many, size
 
 SOME_KEPT = 1
 _EPILOG = """actions (focal-lab runs ACTION --help for more):
-  rm ID...     remove runs that no sweep needs; --force: needed ones, too
-  retry ID...  forget why they failed: the next sweep trains them again
+  rm ID...     remove runs that no sweep needs; --force: also runs that are needed
+  retry ID...  let the next sweep train failed runs again
   gc           remove runs that no sweep needs, and leftovers of killed processes
 The beginning of an ID is enough. --failed instead of IDs means all failed runs.
 

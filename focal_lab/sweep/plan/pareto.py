@@ -48,7 +48,7 @@ def front_sentence(count: int, objectives: Mapping[str, str], trained: int) -> s
     ]
     once = "Each proposal was trained once: confirm the best with several seeds."
     if any(name not in COSTS for name in objectives):
-        once = f"The columns show the final test, which chose nothing. {once}"
+        once = f"The columns show the final test, which was not used for selection. {once}"
     if len(ways) == 1:
         return f"Best first ({ways[0]}) of {trained}. {once}"
     names = f"{', '.join(ways[:-1])} and {ways[-1]}"

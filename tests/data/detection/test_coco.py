@@ -128,7 +128,7 @@ def exchange(made: dict[str, Any]) -> None:
         (lambda made: made["categories"].append({"id": 4, "name": "bus"}), "'4 bus', '90 toothbrush' here"),
         (
             lambda made: made["categories"][0].update(name="Car "),
-            "'3 car', '90 toothbrush' there, which differ in capitals or spaces alone",
+            "'3 car', '90 toothbrush' there, which differ only in case or spaces",
         ),
         (
             lambda made: [entry.update(iscrowd=1) for entry in made["annotations"]],

@@ -28,11 +28,11 @@ FIELDS: list[tuple[str, Any, str]] = [
     ("area", "480", '"480" is not a number of 0 or more'),
     ("area", -1, "-1 is not a number"),
     ("segmentation", [[4, 6, 24, 16]], "polygon 0, [4, 6, 24, 16], has 2 points, and needs 3"),
-    ("segmentation", [SQUARE[:7]], "has 7 numbers, and points have two each"),
+    ("segmentation", [SQUARE[:7]], "has 7 numbers, but points have two each"),
     ("segmentation", [SQUARE, []], "polygon 1, [], has 0 points"),
     ("segmentation", SQUARE, "polygon 0, 4, is not a list"),
-    ("segmentation", [[[4, 6], [24, 6], [24, 16]]], "is nested too deep"),
-    ("segmentation", [[*SQUARE, NAN, 1]], "has something else than finite numbers"),
+    ("segmentation", [[[4, 6], [24, 6], [24, 16]]], "is nested too deeply"),
+    ("segmentation", [[*SQUARE, NAN, 1]], "contains values that are not finite numbers"),
     (
         "segmentation",
         {"size": [60, 40], "counts": [400, 40, 1960]},
@@ -140,7 +140,10 @@ def test_what_can_mean_one_thing_alone_is_read_as_that(
             lambda made: made["annotations"][0].update(segmentation=[]),
             "1 of 5 objects have no segmentation, while others have one",
         ),
-        (lambda made: made["annotations"][1].update(id=100), "1 of 5 annotations have the id of another"),
+        (
+            lambda made: made["annotations"][1].update(id=100),
+            "1 of 5 annotations have the same id as another",
+        ),
         (
             lambda made: made["annotations"].append(made["annotations"][0] | {"id": 1}),
             "1 annotations repeat the box and category .*first: image 7",

@@ -26,7 +26,7 @@ def test_a_table_that_is_whole_has_no_shortcoming(out: Path) -> None:
         ({"git": {"commit": "fff", "dirty": False}}, "Runs of 2 commits: 0123abc (3) and fff (1)."),
         (
             {"git": {"commit": "0123abc", "dirty": True}},
-            "1 of 4 finished runs are of uncommitted code.",
+            "1 of 4 finished runs have uncommitted code.",
         ),
         ({"git": {"commit": None, "dirty": None}}, "Runs of code outside a checkout."),
         ({"versions": {"torch": "2.99"}}, "Runs of 2 versions of torch: 2.14.1 and 2.99."),

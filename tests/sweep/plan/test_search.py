@@ -293,7 +293,7 @@ def test_runs_that_no_other_one_beats_come_first(out: Path) -> None:
     assert front == 3
     reported = front_sentence(front, {"top1": "maximize", "gmacs": "minimize"}, 4)
     assert reported is not None
-    assert "The columns show the final test, which chose nothing." in reported
+    assert "The columns show the final test, which was not used for selection." in reported
     assert reported.startswith("The first 3 rows are the Pareto front of high validation top1 and low gmacs")
 
 
