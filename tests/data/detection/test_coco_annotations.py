@@ -27,7 +27,7 @@ FIELDS: list[tuple[str, Any, str]] = [
     ("iscrowd", 2, "2 is not 0 or 1"),
     ("area", "480", '"480" is not a number of 0 or more'),
     ("area", -1, "-1 is not a number"),
-    ("segmentation", [[4, 6, 24, 16]], "polygon 0, [4, 6, 24, 16], has 2 points, and needs 3"),
+    ("segmentation", [[4, 6, 24, 16]], "polygon 0, [4, 6, 24, 16], has 2 points, but needs 3"),
     ("segmentation", [SQUARE[:7]], "has 7 numbers, but points have two each"),
     ("segmentation", [SQUARE, []], "polygon 1, [], has 0 points"),
     ("segmentation", SQUARE, "polygon 0, 4, is not a list"),

@@ -72,7 +72,7 @@ def proposed(queue: SearchQueue) -> list[str]:
         (
             {"pruning": "successive_halving", "objectives": ["top1", "gmacs"]},
             "search.pruning",
-            "must be top1",
+            "so top1 must be the only objective",
         ),
         ({"ranges": {"model.lr": {"low": 1, "high": 0.1}}}, "search.ranges.model.lr", "not below"),
         ({"ranges": {"model.lr": {"low": 0, "high": 1, "log": True}}}, "search.ranges.model.lr", "logarithm"),
