@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         url = start_tensorboard(dashboard.root, options.host, options.port)
         print(f"{dashboard.summary}: {url} (press Ctrl-C to stop)", flush=True)
         seconds = 0.0
-        while signal.sigtimedwait(signals, seconds) is None:
+        while not _arrives(signals, seconds):
             with suppress(KeyboardInterrupt):
                 seconds = dashboard.try_refresh(lambda: bool(signals & signal.sigpending()))
     finally:
@@ -119,6 +119,17 @@ class Dashboard:
         if problem not in self._reported:
             self._reported.add(problem)
             print(f"focal-lab: dashboard: {' '.join(problem.split())}", file=sys.stderr, flush=True)
+
+
+def _arrives(signals: set[signal.Signals], seconds: float) -> bool:
+    """Whether one of the blocked signals arrives in time (macOS has no sigtimedwait)."""
+    end = time.monotonic() + seconds
+    while not signals & signal.sigpending():
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.1)
+    signal.sigwait(signals)
+    return True
 
 
 def _fingerprint(out: Path) -> object:
