@@ -61,7 +61,7 @@ def test_each_run_has_its_cost_its_time_and_its_state() -> None:
         "MB",
         "85",
         "s",
-        *["failed,", "tried", "again"],
+        *["failed,", "to", "be", "retried"],
     ]
     assert third[-2:] == ["to", "train"]
 
