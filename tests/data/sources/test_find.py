@@ -211,7 +211,7 @@ def test_equal_names_are_reported_apart_by_their_folders(tmp_path):
         ('{"n01": "cat"}', "lacks the class n02 (1 in all)"),
         ("3", "is not a mapping of folders to names"),
         ('["cat"]', "has 1 names for 2 classes: n01, n02"),
-        ('{"n01": "cat", "n02": "dog", "n01": "emu"}', "is not valid (it has n01 twice)"),
+        ('{"n01": "cat", "n02": "dog", "n01": "emu"}', "is not valid (n01 occurs twice)"),
         ('{"n01": "cat", "n02": null}', "names the class n02 None, which is not text"),
     ],
 )
