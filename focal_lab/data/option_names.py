@@ -46,8 +46,10 @@ def current_options(
     return found
 
 
-def current_config(config: Any, file: Path | None = None) -> Any:
+def current_config(config: Any, file: Path | None = None, class_path: object = None) -> Any:
     """A configuration, or its data section alone, with the current names of data options.
+
+    `class_path` is the data module if the configuration names none, as one that is laid over another.
 
     Raises UserError if an option is given under both names.
     """
@@ -55,10 +57,10 @@ def current_config(config: Any, file: Path | None = None) -> Any:
         return config
     found = dict(config)
     for subcommand in {"fit", "validate", "test", "predict"} & found.keys():
-        found[subcommand] = current_config(found[subcommand], file)
+        found[subcommand] = current_config(found[subcommand], file, class_path)
     if isinstance(found.get("data"), Mapping):
-        found["data"] = _section(found["data"], file)
-    return _section(found, file) if {"class_path", "init_args"} & found.keys() else found
+        found["data"] = _section(found["data"], file, class_path)
+    return _section(found, file, class_path) if {"class_path", "init_args"} & found.keys() else found
 
 
 def recorded_config(config: Any) -> Any:
@@ -72,8 +74,10 @@ def recorded_config(config: Any) -> Any:
     return {**config, "data": {**data, "init_args": named}}
 
 
-def current_arguments(arguments: Sequence[str]) -> list[str]:
+def current_arguments(arguments: Sequence[str], class_path: object = None) -> list[str]:
     """A command line such as `--data.train_pictures=64` with the current names.
+
+    `class_path` is the data module if the command line names none.
 
     Raises UserError if an option is given under both names.
     """
@@ -82,7 +86,7 @@ def current_arguments(arguments: Sequence[str]) -> list[str]:
     given = {
         option: value or following for (option, value), following in zip(pairs, [*found[1:], ""], strict=True)
     }
-    path = given.get("--data.class_path") or given.get("--data")
+    path = given.get("--data.class_path") or given.get("--data") or class_path
     for place, (option, _) in enumerate(pairs):
         section, _, name = option.rpartition(".")
         if section not in ("--data", "--data.init_args"):
@@ -94,8 +98,26 @@ def current_arguments(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def _section(section: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
-    path = section.get("class_path")
+def class_of_data(config: Any) -> object:
+    """The class path of a configuration's data module; None if it names none."""
+    if not isinstance(config, Mapping):
+        return None
+    data = config.get("data")
+    if isinstance(data, Mapping):
+        return data.get("class_path")
+    subcommands = (config.get(name) for name in ("fit", "validate", "test", "predict"))
+    return data if isinstance(data, str) else next(filter(None, map(class_of_data, subcommands)), None)
+
+
+def takes(kind: type, option: str) -> bool:
+    """Whether a class, or a base of it, has an option of its own of this name."""
+    return any(
+        "__init__" in vars(base) and option in signature(base.__init__).parameters for base in kind.__mro__
+    )
+
+
+def _section(section: Mapping[str, Any], file: Path | None, class_path: object) -> dict[str, Any]:
+    path = section.get("class_path") or class_path
     found = current_options(section, path, file)
     for part in ("init_args", "dict_kwargs"):
         if isinstance(found.get(part), Mapping):
@@ -114,10 +136,9 @@ def _takes(class_path: str, option: str) -> bool:
     if not module or module.partition(".")[0] == "focal_lab":
         return False
     try:
-        bases = getattr(import_module(module), name).__mro__
+        return takes(getattr(import_module(module), name), option)
     except Exception:  # it runs the user's code; what is wrong with it is reported where it is used
         return False
-    return any("__init__" in vars(base) and option in signature(base.__init__).parameters for base in bases)
 
 
 @cache

@@ -5,6 +5,7 @@ A run of a sweep goes through the same class with the same configuration file.
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
-from focal_lab.data.option_names import current_arguments, current_config
+from focal_lab.data.option_names import class_of_data, current_arguments, current_config
 from focal_lab.errors import UserError
 from focal_lab.tasks.class_count import fill_in
 from focal_lab.training.callbacks import DivergedError, LogLearningRate, ReseedEachEpoch, StopWhenDiverged
@@ -39,7 +40,12 @@ SUBCOMMANDS = ("fit", "validate", "test", "predict")
 try_int_before_float()
 # every YAML that jsonargparse reads, whichever option names the file
 _read_yaml = get_loader("yaml")
-set_loader("yaml", lambda text: current_config(_read_yaml(text)), exceptions=(yaml.YAMLError,))
+_data_class: ContextVar[object] = ContextVar("_data_class", default=None)  # of the command line being parsed
+set_loader(
+    "yaml",
+    lambda text: current_config(_read_yaml(text), class_path=_data_class.get()),
+    exceptions=(yaml.YAMLError,),
+)
 
 
 class FocalCLI(LightningCLI):
@@ -77,12 +83,15 @@ class FocalCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Check what jsonargparse accepts and Lightning fails on; it opens the checkpoint right after."""
         if isinstance(args, Mapping):
-            args = current_config(args)
+            args, data_class = current_config(args), class_of_data(args)
         else:
-            args = current_arguments(args)
-            for file in _config_files(args):
-                # stricter than jsonargparse, which takes the last of a repeated key
-                current_config(load_yaml(file), file)
+            # stricter than jsonargparse, which takes the last of a repeated key
+            files = {file: load_yaml(file) for file in _config_files(args)}
+            data_class = next(filter(None, map(class_of_data, reversed(files.values()))), None)
+            for file, config in files.items():
+                current_config(config, file, data_class)
+            args = current_arguments(args, data_class)
+        _data_class.set(data_class)
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
@@ -90,6 +99,8 @@ class FocalCLI(LightningCLI):
             parsers = getattr(self, "_subcommand_parsers", {}).values()
             known = {name for one in parsers for name in one._option_string_actions}
             raise UserError(shorten(str(error), known.union(self.own_options))) from error
+        finally:
+            _data_class.set(None)
         subcommand = self.config.get("subcommand")
         chosen = self.config[subcommand] if subcommand else self.config
         _refuse_sharded(str(chosen.trainer.get("strategy")))

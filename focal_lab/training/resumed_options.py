@@ -9,14 +9,16 @@ from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
-from focal_lab.data.option_names import current_options
+from focal_lab.data.option_names import RENAMED
 from focal_lab.errors import UserError
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.optimizer import Recipe
 from focal_lab.training.callbacks import ReseedEachEpoch
+from focal_lab.utils.lazy_imports import find_class
 
 STEP = "focal_lab_step"  # key of the trainer's options in a checkpoint
 MID_EPOCH = "focal_lab_mid_epoch"  # key of the position in an unfinished epoch (`resumption`)
@@ -52,8 +54,12 @@ def changes(checkpoint: Mapping[str, Any], module: Any, data: Any, options: Mapp
         ("data", "datamodule_hyper_parameters", data),
     ):
         saved, given = checkpoint.get(key) or {}, dict(getattr(owner, "hparams", {}))
-        if prefix == "data":
-            saved = current_options(saved, saved.get("_class_path"))
+        saved = {
+            RENAMED[name] if name in RENAMED and name not in given else name: value
+            for name, value in saved.items()
+        }
+        if "_class_path" in given and _is_class(saved.get("_class_path"), type(owner)):
+            saved["_class_path"] = given["_class_path"]  # it has moved, or has several paths
         pairs.append((_named(prefix, saved), _named(prefix, given)))
     found = {
         name: f"{name} was {before[name]} and is {now[name]}"
@@ -86,7 +92,8 @@ def apply_options(checkpoint: dict[str, Any], module: Task, trainer: Any, change
         )
     check_position(checkpoint, trainer_options(trainer))
     keep_patience(checkpoint, trainer)
-    regroup(checkpoint, module.recipe, module.model)
+    if not isinstance(trainer.strategy, FSDPStrategy):  # it restores the optimizer itself
+        regroup(checkpoint, module.recipe, module.model)
 
 
 def check_what_is_left(checkpoint: Mapping[str, Any], trainer: Any) -> str | None:
@@ -189,6 +196,13 @@ def _named(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Hyperparameters by their names on the command line."""
     named = {f"{prefix}.{name}": value for name, value in values.items() if not name.startswith("_")}
     return named | ({prefix: values["_class_path"]} if "_class_path" in values else {})
+
+
+def _is_class(path: object, kind: type) -> bool:
+    try:
+        return find_class(str(path)) is kind
+    except Exception:  # a module of the user's that is gone, or fails
+        return False
 
 
 def _sizes(groups: list[dict[str, Any]]) -> list[int]:

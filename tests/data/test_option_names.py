@@ -1,6 +1,7 @@
 """The old names of options that count images: accepted with a note, refused beside the new ones."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -144,6 +145,62 @@ def test_suites_and_results_of_before_are_read(tmp_path: Path, monkeypatch: pyte
     (folder / "classification.yaml").write_text(old)
     monkeypatch.chdir(tmp_path)
     assert find_suite("older").experiment("classification") == new
+
+
+class Kin(DigitsClassification):
+    """A subclass of ours with an option of its own that has an old name, and with ours."""
+
+    def __init__(self, train_pictures: int = 128, **options: Any) -> None:
+        super().__init__(num_train_images=2 * train_pictures, **options)
+
+
+class Passing(DigitsClassification):
+    """A subclass of ours that passes our options on."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+
+def test_subclasses_keep_their_own_options_and_take_old_names_of_ours(tmp_path: Path) -> None:
+    assert Kin(train_pictures=100, val_pictures=7).hparams["num_train_images"] == 200
+    assert Kin(train_pictures=100, val_pictures=7).hparams["num_val_images"] == 7
+    noted = {"train_pictures": 320, "batch_size": 32}
+    state = {"datamodule_hyper_parameters": noted, "state_dict": {}, "pytorch-lightning_version": "2.6.0"}
+    torch.save(state, tmp_path / "old.ckpt")
+    for kind, count in ((DigitsClassification, 320), (Passing, 320), (Kin, 640)):
+        assert kind.load_from_checkpoint(tmp_path / "old.ckpt").hparams["num_train_images"] == count
+    for name in ("train_pictures", "num_train_images"):
+        for kind in (DigitsClassification, Passing):
+            loaded = kind.load_from_checkpoint(tmp_path / "old.ckpt", **{name: 64})
+            assert loaded.hparams["num_train_images"] == 64
+
+
+def test_a_data_module_of_ones_own_keeps_its_options_in_overlays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = yaml.safe_load(Path(EXPERIMENT).read_text()) | {"data": {"class_path": f"{__name__}.Own"}}
+    overlay = {"data": {"init_args": {"train_pictures": 7}}}
+    for name, config in {"own": own, "overlay": overlay}.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
+    first = f"--config={tmp_path}/own.yaml"
+    assert parsed(first, f"--config={tmp_path}/overlay.yaml") == {"train_pictures": 7}
+    assert parsed(first, "--data.train_pictures=8") == {"train_pictures": 8}
+    assert parsed(first, "--data={init_args: {train_pictures: 9}}") == {"train_pictures": 9}
+    assert "is now called" not in capsys.readouterr().err
+
+
+def test_a_resumed_training_does_not_complain_of_moved_classes_and_old_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = DigitsClassification(num_train_images=640)
+    data.hparams["_class_path"] = "focal_lab.data.DigitsClassification"
+    noted = {"_class_path": "focal_lab.data.digits.DigitsClassification", "train_pictures": 640}
+    assert changes({"datamodule_hyper_parameters": noted}, None, data, {}) == []
+    noted["_class_path"] = "focal_lab.data.DigitsDetection"
+    assert changes({"datamodule_hyper_parameters": noted}, None, data, {}) == [
+        "data was focal_lab.data.DigitsDetection and is focal_lab.data.DigitsClassification"
+    ]
+    assert "is now called" not in capsys.readouterr().err
 
 
 def test_a_data_module_of_ones_own_may_have_options_of_these_names(

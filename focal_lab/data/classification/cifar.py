@@ -55,9 +55,13 @@ class CifarDataModule(ClassificationDataModule):
             **options,
         )
         check("classes", classes, classes in (10, 100), "use 10 or 100")
-        self._kind = CIFAR10 if classes == 10 else CIFAR100
-        inner = Path(root).name == self._kind.base_folder
-        self.root = Path(root).parent if inner else Path(root)
+        self._kind: type[CIFAR10] = CIFAR10 if classes == 10 else CIFAR100
+        self.root, folder = Path(root), Path(root).absolute()
+        if folder.name == self._kind.base_folder:
+            self.root = folder.parent
+        elif (folder / self._kind.test_list[0][0]).is_file():  # the folder has another name
+            self.root = folder.parent
+            self._kind = type(self._kind.__name__, (self._kind,), {"base_folder": folder.name})
         self._read: dict[str, CIFAR10] = {}
 
     @property
@@ -87,6 +91,12 @@ class CifarDataModule(ClassificationDataModule):
                 path.name for path in self.root.glob(f"cifar-{self.hparams['classes']}-*.tar.gz")
             )
             found = f"; found {archives[0]}: unpack it (tar xf)" if archives else ""
+            binary = ("cifar-10-batches-bin", "cifar-100-binary")[self.hparams["classes"] == 100]
+            if any(
+                (place / "test_batch.bin").is_file() or (place / "test.bin").is_file()
+                for place in (self.root, self.root / binary)
+            ):
+                found = "; found the binary version: torchvision reads the Python version"
             lacks = f"no {folder}" if not (self.root / folder).is_dir() else f"no {missing[0]}"
             raise UserError(
                 f"has {lacks} in it{found} (--data.download=true lets torchvision download it)",

@@ -69,9 +69,7 @@ def check_trained(subcommand: str, class_path: str, configured: Mapping[str, Any
         UserError: no weights are named.
     """
     if configured.get("backbone_checkpoint") is not None:
-        if not class_path.startswith(
-            ("focal_lab.tasks.classification.task.", "focal_lab.tasks.Classification")
-        ):
+        if not class_path.startswith(("focal_lab.tasks.classification.", "focal_lab.tasks.Classification")):
             rank_zero_warn(f"--ckpt_path is not given: {subcommand} with heads that were never trained")
         return
     problem = f"is not given; without it, {subcommand} would evaluate an untrained network"

@@ -62,6 +62,17 @@ def test_both_data_sets_are_read_from_their_folder_or_the_one_above(write, tmp_p
     assert data.class_names == [f"class {number}" for number in range(classes)]
 
 
+@pytest.mark.parametrize("classes", [10, 100])
+def test_the_folder_may_have_any_name(write, tmp_path, monkeypatch, classes):
+    write(tmp_path, classes).rename(tmp_path / "cifar")
+    monkeypatch.chdir(tmp_path / "cifar")
+    for root in ("../cifar", "."):
+        data = CifarDataModule(root, classes, **OPTIONS)
+        data.check_files()
+        data.setup("fit")
+        assert len(data.class_names) == classes
+
+
 def test_a_part_of_the_training_files_validates(write, tmp_path):
     write(tmp_path)
     data = CifarDataModule(str(tmp_path), **OPTIONS)
@@ -93,6 +104,11 @@ def test_missing_files_are_reported_with_the_way_to_get_them(write, tmp_path):
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"")
     with pytest.raises(UserError, match=r"found cifar-10-python\.tar\.gz: unpack it"):
         CifarDataModule(str(tmp_path), **OPTIONS).check_files()
+    (tmp_path / "cifar-10-batches-bin").mkdir()
+    (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").write_bytes(b"")
+    for root in (tmp_path, tmp_path / "cifar-10-batches-bin"):
+        with pytest.raises(UserError, match="has no cifar-10-batches-py in it; found the binary version"):
+            CifarDataModule(str(root), **OPTIONS).check_files()
     folder = write(tmp_path)
     (folder / "batches.meta").unlink()
     with pytest.raises(UserError, match=r"root: has no cifar-10-batches-py/batches\.meta in it"):
