@@ -112,7 +112,8 @@ def class_of_data(config: Any) -> object:
 def takes(kind: type, option: str) -> bool:
     """Whether a class, or a base of it, has an option of its own of this name."""
     return any(
-        "__init__" in vars(base) and option in signature(base.__init__).parameters for base in kind.__mro__
+        "__init__" in vars(base) and option in signature(vars(base)["__init__"]).parameters
+        for base in kind.__mro__
     )
 
 

@@ -93,7 +93,7 @@ def test_both_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rule):
         check_config(config)
     with pytest.raises(UserError, match=rule):
-        DigitsClassification(train_pictures=640, num_train_images=640)
+        DigitsClassification(train_pictures=640, num_train_images=640)  # type: ignore[call-arg]
 
 
 def test_classes_and_checkpoints_take_the_old_name(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_classes_and_checkpoints_take_the_old_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("prefix", ["data.", "data.init_args.", "classification.data."])
 def test_sweeps_take_the_old_name_and_give_the_same_id(tmp_path: Path, prefix: str) -> None:
-    ids = set()
+    ids: set[Any] = set()
     for number, name in enumerate([f"{prefix}train_pictures", f"{prefix}num_train_images"]):
         for factors, settings in (
             (f"size: {{small: {{{name}: 640}}}}", ""),
