@@ -110,7 +110,7 @@ def test_an_overlay_opens_with_a_command_that_parses(path: Path) -> None:
 
 
 def test_a_folder_of_overlays_is_no_suite() -> None:
-    with pytest.raises(UserError, match=r"'debug' holds no experiments") as caught:
+    with pytest.raises(UserError, match=r"'debug' has no experiments") as caught:
         find_suite("debug")
     assert "digits" in str(caught.value)
     with pytest.raises(UserError) as caught:

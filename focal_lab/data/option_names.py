@@ -144,4 +144,4 @@ def _takes(class_path: str, option: str) -> bool:
 
 @cache
 def _note(option: str) -> None:
-    print(f"data.{option} is now called data.{RENAMED[option]}", file=sys.stderr)
+    print(f"focal-lab: data.{option} is now called data.{RENAMED[option]}", file=sys.stderr)

@@ -18,7 +18,7 @@ from focal_lab.training.resumed_options import changes
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT = str(ROOT / "experiments/digits/classification.yaml")
-NOTE = "data.train_pictures is now called data.num_train_images\n"
+NOTE = "focal-lab: data.train_pictures is now called data.num_train_images\n"
 SWEEP = "tasks: [classification]\nseeds: [0]\nfactors: {{{factors}}}\nset: {{{settings}}}\n"
 
 

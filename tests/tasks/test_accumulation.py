@@ -30,7 +30,7 @@ def test_a_step_is_told_in_one_line() -> None:
     )
     assert step_size(100, 3, 1024).describe(1e-3) == (
         "900 images a step: 3 devices x 3 batches x 100 images; learning rate 0.000879 "
-        "(0.001 is for 1024 pictures)"
+        "(0.001 is for 1024 images)"
     )
 
 

@@ -2,8 +2,6 @@ import csv
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +9,13 @@ import pytest
 import torch
 from jsonargparse import ArgumentError
 from lightning import Callback
-from support import ROOT
 from support.tiny_task import OPTIONS, read_checkpoint, tiny_config, write_config
 
 from focal_lab import cli
 from focal_lab.errors import UserError
-from focal_lab.tasks.classification.task import Classification
 from focal_lab.training.callbacks import ReseedEachEpoch, StopWhenDiverged
-from focal_lab.training.checkpoints.io import PeriodicCheckpoint
 from focal_lab.training.cli import FocalCLI, check_config, main
 from focal_lab.training.config_errors import one_line_errors, shorten
-from focal_lab.training.help import _ALL, _PAGES
-from focal_lab.utils.lazy_imports import find_class
 
 CHECKPOINTS = "lightning_logs/version_0/checkpoints"
 FIT = ["--config", "tiny.yaml"]
@@ -340,51 +333,6 @@ def test_ctrl_c_ends_with_status_130() -> None:
         signal.signal(signal.SIGINT, handler)
 
 
-@pytest.mark.parametrize("argument", ["--help-all", "--print_config"])
-def test_all_options_and_the_whole_configuration_are_printed(
-    argument: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(["fit", *FIT, argument])
-    assert caught.value.code == 0
-    printed = capsys.readouterr().out
-    assert "trainer" in printed
-    assert "ckpt_path" in printed
-    assert "detect_anomaly" in printed
-
-
-@pytest.mark.parametrize("subcommand", ["fit", "validate", "test"])
-def test_help_is_a_short_page_with_examples(subcommand: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        cli.main([subcommand, *FIT, "--help"])
-    assert caught.value.code == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) < 40
-    assert max(map(len, lines)) <= 110
-    assert sum(line.startswith(f"  focal-lab {subcommand} --config ") for line in lines) == 2
-    options = [line.split()[0].rstrip(",") for line in lines if line.startswith("  -")]
-    assert {"--ckpt_path", "--help-all", "--print_config"} <= set(options)
-
-
-def test_every_option_of_the_short_page_is_one_that_fit_accepts() -> None:
-    page = _PAGES["fit"].partition("options:")[2] + _ALL
-    named = {word for word in page.split() if word.startswith("--") and "backbone_options" not in word}
-    ours = {"--dry-run", "--help-all", "--config"}
-    made = FocalCLI([*FIT, "--model.backbone_options.window_size=7"], run=False)
-    known = {f"--{name}" for name in list(made.parser.get_defaults().keys())}
-    known |= {f"--model.{name}" for name in (*made.model.hparams, "help")}
-    known |= {f"--data.{name}" for name in ("root", "batch_size", "help")}
-    assert named - ours - {"--ckpt_path", "--help", "--print_config"} <= known
-
-
-def test_the_old_spelling_of_dry_run_works_with_a_note(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["fit", *FIT, "--dry_run", "--trainer.max_epochs=1"]) == 0
-    printed = capsys.readouterr()
-    assert "--dry_run is now called --dry-run" in printed.err
-    assert "optimizer step" in printed.out
-    assert not Path("lightning_logs").exists()
-
-
 def test_a_bug_is_not_taken_for_a_users_mistake() -> None:
     with pytest.raises(ZeroDivisionError), one_line_errors():
         raise ZeroDivisionError
@@ -414,40 +362,6 @@ def test_a_checked_configuration_comes_back_with_numbers_for_texts_and_defaults(
     assert parsed["model"]["init_args"]["label_smoothing"] == 0.1
     assert parsed["model"]["init_args"]["backbone_options"] == OPTIONS
     assert not Path("lightning_logs").exists()
-
-
-@pytest.mark.parametrize(
-    "path", ["focal_lab.tasks.Classification", "focal_lab.tasks.classification.Classification"]
-)
-def test_class_paths_of_old_configurations_keep_working(path: str) -> None:
-    every = {"init_args": {"every": 3}}
-    old = every | {"class_path": "focal_lab.tasks.checkpoint_io.PeriodicCheckpoint"}
-    config = tiny_config(trainer={"callbacks": [old]})
-    config["model"]["class_path"] = path
-    made = FocalCLI(config, run=False)
-    assert type(made.model) is Classification
-    assert any(type(callback) is PeriodicCheckpoint for callback in made.trainer.callbacks)
-
-
-@pytest.mark.parametrize(
-    ("path", "now"),
-    [
-        ("focal_lab.tasks.detection.Detection", "focal_lab.tasks.Detection"),
-        ("focal_lab.tasks.segmentation.Segmentation", "focal_lab.tasks.Segmentation"),
-        ("focal_lab.tasks.callbacks.StopWhenDiverged", "focal_lab.training.callbacks.StopWhenDiverged"),
-        ("focal_lab.tasks.callbacks.LogLearningRate", "focal_lab.training.callbacks.LogLearningRate"),
-        ("focal_lab.tasks.checkpoint_io.MovableCheckpoint", "focal_lab.training.MovableCheckpoint"),
-        ("focal_lab.tasks.checkpoint_io.AtomicCheckpointIO", "focal_lab.training.AtomicCheckpointIO"),
-    ],
-)
-def test_old_class_paths_are_the_classes_of_today(path: str, now: str) -> None:
-    assert find_class(path) is find_class(now)
-
-
-def test_the_package_of_tasks_is_imported_without_torch() -> None:
-    code = "import sys, focal_lab.tasks, focal_lab.training.help; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout == "False\n"
 
 
 UNION = (
