@@ -2,6 +2,8 @@ import errno
 import os
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,12 +92,15 @@ def test_a_writer_that_is_interrupted_leaves_the_old_checkpoint() -> None:
     assert names() == ["last.ckpt"]
 
 
-def test_what_a_killed_writer_left_is_overwritten_and_is_not_taken_for_a_checkpoint() -> None:
+def test_leftovers_of_killed_writers_are_removed_and_files_of_live_ones_are_not() -> None:
     FILE.parent.mkdir()
-    (FILE.parent / UNFINISHED).write_bytes(b"half")
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True).stdout
+    for process in (int(dead), os.getppid()):
+        (FILE.parent / f"{UNFINISHED}{process}").write_bytes(b"half")
+    (FILE.parent / ".unfinished").write_bytes(b"")
     assert "ckpt" not in UNFINISHED
     AtomicCheckpointIO().save_checkpoint(NEW, FILE)
-    assert names() == ["last.ckpt"]
+    assert names() == [".unfinished", f"{UNFINISHED}{os.getppid()}", "last.ckpt"]
 
 
 def test_a_training_writes_so_and_a_full_disk_ends_it_with_the_last_epoch_kept() -> None:

@@ -12,16 +12,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from focal_lab.errors import UserError
 from focal_lab.utils.atomic_files import sync_folder
 
-# In a folder of checkpoints: a name in which Lightning finds no number of an hpc_ckpt_N.ckpt.
-UNFINISHED = ".unfinished"
+# Followed by the writer's process ID; a name in which Lightning finds no number of an hpc_ckpt_N.ckpt.
+UNFINISHED = ".unfinished."
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a new file, syncs and renames it, so that the old checkpoint stays complete until then.
 
-    Ours, because Lightning's local writing renames without fsync, from the system's temporary folder. A
-    folder has one writer at a time, so what a killed one left is overwritten.
+    Ours, because Lightning's local writing renames without fsync, from the system's temporary folder. Files
+    that killed processes left unfinished are removed.
     """
 
     def save_checkpoint(
@@ -37,7 +37,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(UNFINISHED)
+        _remove_leftovers(path.parent)
+        unfinished = path.with_name(f"{UNFINISHED}{os.getpid()}")
         try:
             with open(unfinished, "wb") as stream:
                 torch.save(checkpoint, stream)
@@ -102,3 +103,20 @@ class PeriodicCheckpoint(MovableCheckpoint):
     def state_key(self) -> str:
         """Its own key: that of the last epoch's checkpoint would be the same for `every=1`."""
         return f"{type(self).__qualname__}{{'every': {self.every}}}"
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for path in folder.glob(f"{UNFINISHED}*"):
+        process = path.name.removeprefix(UNFINISHED)
+        if process.isdecimal() and not _is_alive(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
