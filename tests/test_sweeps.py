@@ -76,9 +76,9 @@ def test_the_cost_on_top_of_a_sweep_counts_its_runs_and_what_others_share(name: 
     cost = header(name)["Cost"]
     runs = re.match(r"(\d+) runs", cost)
     assert runs
-    recipe = planned(name, "digits").recipe
-    assert int(runs[1]) == (len(ids(name)) if recipe is None else recipe.search.trials)
-    assert (recipe is not None) == (name in SEARCHES)
+    space = planned(name, "digits").space
+    assert int(runs[1]) == (len(ids(name)) if space is None else space.search.trials)
+    assert (space is not None) == (name in SEARCHES)
     shared = re.search(r"(\d+) of them shared with (\w+)(?: and (\w+))?", cost)
     if shared:
         others = [other for other in shared.groups()[1:] if other]

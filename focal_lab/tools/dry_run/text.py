@@ -213,7 +213,7 @@ def notes(found: Summary) -> Iterator[str]:
     if devices.count > 1:
         yield (
             f"One device did the work of the first of {devices.count}, with its share of the data and the "
-            f"steps of all. Assumes that the others are as fast and that communication ({devices.strategy})"
+            f"steps of all. Assumes that the others are as fast and that communication ({devices.strategy}) "
             "costs neither time nor memory."
         )
         if "fsdp" in devices.strategy.lower() or "deepspeed" in devices.strategy.lower():

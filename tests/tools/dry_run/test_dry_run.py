@@ -97,7 +97,7 @@ def test_one_device_stands_for_many(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed["devices"] == "4 (cpu, ddp); dry run on one: cpu"
     assert printed["optimizer step"] == "64 images = 4 devices x 2 batches accumulated x 8 images"
     assert "step 7 " in printed["learning rate"]  # 2 epochs of 8 batches, two a step
-    assert "Assumed:" in printed["all"]
+    assert "Assumes that" in printed["all"]
 
 
 def test_loggers_profilers_and_checkpoints_of_the_configuration_write_nothing(

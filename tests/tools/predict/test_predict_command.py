@@ -71,7 +71,7 @@ def test_a_row_for_each_of_the_likeliest_classes_and_one_for_what_cannot_be_read
     assert (broken["index"], broken["rank"], broken["probability"]) == ("2", "", "")
     assert broken["class"].startswith("unreadable: cannot be decoded as an image")
     assert "3 of 4 images predicted, 1 unreadable" in captured.err
-    assert "images/s of the network" in captured.err
+    assert "images/s in the network" in captured.err
 
 
 def test_the_table_has_the_networks_probabilities_of_the_preprocessed_image(
