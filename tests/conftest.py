@@ -14,6 +14,12 @@ SLOW = (
     "sweep/plan/test_search.py::test_successive_halving",
     "sweep/test_sweep_end_to_end.py",
     "backbones/test_graphs.py",  # torch.compile, torch.export, ONNX
+    "tools/export/test_export_graph.py",
+    "tools/export/test_export_heads.py",
+    "sweep/engine/test_queue.py::TestOfSeveralMachines",  # PostgreSQL
+    "sweep/engine/test_queue.py::test_four_processes_claim_every_run_once[postgres]",
+    "sweep/commands/test_plan_command.py::test_time_and_memory_are_measured_once",  # real measurements
+    "tools/profile/test_profile.py::test_a_measurement_has_speed",
     "report/tensorboard/test_dashboard_server.py",  # TensorBoard's server
     "report/html/test_page_browser.py",
     "training/test_device_commands.py",  # commands that start processes of their own
@@ -21,6 +27,9 @@ SLOW = (
     "training/test_processes.py",
     "training/test_slurm_requeue.py",
     "training/test_two_processes_evaluate.py",
+    "tasks/detection/test_metrics.py::test_two_processes",
+    "tasks/segmentation/test_segmentation_metrics.py::test_two_processes",
+    "backbones/test_ecosystem.py::test_two_processes",
     "benchmarks/test_gpu_check.py",
 )
 
