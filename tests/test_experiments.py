@@ -83,7 +83,7 @@ def test_the_cost_on_top_of_an_experiment_is_that_of_its_settings(path: Path) ->
 
 
 @by_path
-def test_an_experiments_network_can_be_built_and_takes_its_pictures(path: Path) -> None:
+def test_an_experiments_network_can_be_built_and_takes_its_images(path: Path) -> None:
     counted = count_config(load(path))
     assert counted.params > 10_000
     assert counted.gmacs > 0

@@ -24,7 +24,7 @@ def test_the_papers_step_is_reached_at_any_number_of_devices(
     assert step.lr_factor == pictures / 1024
 
 
-def test_a_step_is_told_in_one_line() -> None:
+def test_a_step_is_reported_in_one_line() -> None:
     assert step_size(128, 1, 1024).describe(1e-3) == (
         "1024 images a step: 8 batches x 128 images; learning rate 0.001"
     )
@@ -46,7 +46,7 @@ def fitted(**changes: Any) -> FocalCLI:
     return made
 
 
-def test_accumulated_batches_train_like_one_batch_of_the_same_pictures() -> None:
+def test_accumulated_batches_train_like_one_batch_of_the_same_images() -> None:
     whole = fitted(data={"batch_size": 32}, total_batch_size=32)
     parts = fitted(data={"batch_size": 8}, total_batch_size=32)
     assert (whole.trainer.global_step, parts.trainer.global_step) == (2, 2)
@@ -73,7 +73,7 @@ def test_a_trainer_that_accumulates_otherwise_is_refused() -> None:
         accumulate(trainer, 8)
 
 
-def test_zero_pictures_are_no_step() -> None:
+def test_zero_images_are_no_step() -> None:
     with pytest.raises(UserError, match=r"^model.total_batch_size: 0 is not 1 or more"):
         build(tiny_config(total_batch_size=0), Path("run"))
 

@@ -76,7 +76,7 @@ def test_an_unknown_name_is_refused_with_those_that_exist(name: str) -> None:
         ("resnet10t.nope", {}, "resnet10t.nope: Invalid pretrained tag (nope) for resnet10t."),
     ],
 )
-def test_an_option_that_breaks_a_rule_is_told_with_the_model(
+def test_an_option_that_breaks_a_rule_is_reported_with_the_model(
     name: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError) as caught:
@@ -101,7 +101,7 @@ def warned(**arguments: Any) -> tuple[torch.nn.Module, list[str]]:
     return model, [str(warning.message) for warning in caught]
 
 
-def test_a_head_of_other_classes_begins_anew_and_is_told() -> None:
+def test_a_head_of_other_classes_begins_from_scratch_and_is_reported() -> None:
     trained = timm.create_model(MICRO, num_classes=5, **OPTIONS)
     torch.save(trained.state_dict(), "weights.pth")
     started, reported = warned(name="focal_micro", options=OPTIONS, checkpoint="weights.pth", num_classes=3)
@@ -110,7 +110,7 @@ def test_a_head_of_other_classes_begins_anew_and_is_told() -> None:
     assert started(torch.zeros(1, 3, 28, 28)).shape == (1, 3)
 
 
-def test_weights_of_other_windows_are_resized_and_that_is_told() -> None:
+def test_weights_of_other_windows_are_resized_and_that_is_reported() -> None:
     torch.save(timm.create_model(MICRO, num_classes=5, **OPTIONS).state_dict(), "weights.pth")
     _, reported = warned(
         name="focal_micro",
@@ -286,7 +286,7 @@ def test_nothing_in_a_file_of_weights_is_executed(name: str) -> None:
         ),
     ],
 )
-def test_weights_that_cannot_be_loaded_are_told_with_their_file(
+def test_weights_that_cannot_be_loaded_are_reported_with_their_file(
     content: bytes | str | None, message: str
 ) -> None:
     if isinstance(content, bytes):
@@ -299,7 +299,7 @@ def test_weights_that_cannot_be_loaded_are_told_with_their_file(
     assert "\n" not in str(caught.value)
 
 
-def test_weights_that_do_not_fit_a_model_of_timm_are_told_with_their_file() -> None:
+def test_weights_that_do_not_fit_a_model_of_timm_are_reported_with_their_file() -> None:
     torch.save(timm.create_model("resnet10t").state_dict(), "weights.pth")
     with pytest.raises(
         UserError, match=r"^model\.backbone_checkpoint: weights\.pth: does not fit test_resnet: "

@@ -60,13 +60,13 @@ def test_the_average_does_not_change_what_is_trained() -> None:
     assert all(torch.equal(value, ours[name]) for name, value in plain.model.model.state_dict().items())
 
 
-def test_both_are_judged_and_come_into_the_result() -> None:
+def test_both_are_evaluated_and_come_into_the_result() -> None:
     trained = train(tiny_config(ema_decay=0.99), Path("run"))
     assert set(trained.metrics) == {"top1", "top5", "loss", "ema_top1", "ema_top5", "ema_loss"}
     assert trained.metrics["ema_loss"] != trained.metrics["loss"]
 
 
-def test_an_average_that_keeps_nothing_is_judged_like_the_weights() -> None:
+def test_an_average_that_keeps_nothing_is_evaluated_like_the_weights() -> None:
     metrics = train(tiny_config(ema_decay=1e-12), Path("run")).metrics
     assert metrics["ema_loss"] == pytest.approx(metrics["loss"], abs=1e-6)
 

@@ -34,7 +34,7 @@ def short(task: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task_names_its_curves_and_pictures_alike(task: str) -> None:
+def test_every_task_names_its_curves_and_images_alike(task: str) -> None:
     metrics = train(short(task), Path("run")).metrics
     (file,) = Path("run").glob("events.out.tfevents.*")
     tags = {

@@ -40,7 +40,7 @@ def test_other_classes_get_a_new_head_on_the_trained_backbone(trained: dict[str,
     assert all(torch.equal(begun[name], trained[name]) for name in same)
 
 
-def test_larger_pictures_and_windows_take_the_weights_with_biases_interpolated(
+def test_larger_images_and_windows_take_the_weights_with_biases_interpolated(
     trained: dict[str, torch.Tensor],
 ) -> None:
     made = restarted(options={"img_size": 56, "window_size": 14}, data={"image_size": 56})

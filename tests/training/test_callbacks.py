@@ -212,7 +212,7 @@ def test_asking_for_the_time_does_not_count_it_twice(monkeypatch: pytest.MonkeyP
     assert timing.train_seconds == 6
 
 
-def test_a_resumed_training_counts_the_pictures_of_both_parts_once() -> None:
+def test_a_resumed_training_counts_the_images_of_both_parts_once() -> None:
     config = tiny_config()
     with pytest.raises(InterruptionError):
         fit(config, "run", Timing(), InterruptAfter(1))

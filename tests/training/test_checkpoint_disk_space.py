@@ -46,7 +46,7 @@ def test_the_checkpoints_that_will_lie_there_are_counted() -> None:
     assert count(enable_checkpointing=False) == 0
 
 
-def test_a_disk_without_room_is_told_before_training(
+def test_a_disk_without_room_is_reported_before_training(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_config(Path("tiny.yaml"), tiny_config())

@@ -52,7 +52,7 @@ def test_a_checkpoint_replaces_the_old_one_and_leaves_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 100, 4096, 1 << 19])
-def test_a_full_disk_is_told_with_the_file_and_the_old_checkpoint_stays(size: int) -> None:
+def test_a_full_disk_is_reported_with_the_file_and_the_old_checkpoint_stays(size: int) -> None:
     AtomicCheckpointIO().save_checkpoint(OLD, FILE)
     with files_up_to(size), pytest.raises(OSError, match=r"checkpoints/last\.ckpt") as caught:
         AtomicCheckpointIO().save_checkpoint(NEW, FILE)
@@ -63,7 +63,9 @@ def test_a_full_disk_is_told_with_the_file_and_the_old_checkpoint_stays(size: in
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_disk_that_fails_later_is_told_just_the_same(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_later_is_reported_just_the_same(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     AtomicCheckpointIO().save_checkpoint(OLD, FILE)
 
     def fail(*_: Any) -> None:

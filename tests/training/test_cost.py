@@ -23,7 +23,7 @@ def test_the_cost_is_that_of_the_model_that_is_trained() -> None:
     assert (counted.params, counted.gmacs) == (count_parameters(model), count_gmacs(model, (28, 28)))
 
 
-def test_the_cost_is_counted_at_the_size_of_the_datas_pictures() -> None:
+def test_the_cost_is_counted_at_the_size_of_the_datas_images() -> None:
     config = tiny_config(backbone="resnet10t", backbone_options={}, data={"image_size": 64})
     small = count_config(config)
     larger = count_config(config | {"data": {"class_path": DIGITS, "init_args": {"image_size": 128}}})
@@ -87,7 +87,7 @@ def test_a_networks_cost_needs_no_memory_for_its_weights(monkeypatch: pytest.Mon
         ),
     ],
 )
-def test_a_configuration_that_cannot_be_trained_is_told_in_one_line(config: Any, message: str) -> None:
+def test_a_configuration_that_cannot_be_trained_is_reported_in_one_line(config: Any, message: str) -> None:
     with pytest.raises(UserError) as caught:
         count_config(config)
     assert str(caught.value).startswith(message)
@@ -101,6 +101,6 @@ def test_data_that_does_not_say_its_size_is_refused() -> None:
 
 
 @pytest.mark.parametrize("path", ["focal_lab.data.digits.Nope", "focal_lab.nope.Nope", "Nope", ""])
-def test_a_class_that_is_not_there_is_told_with_its_path(path: str) -> None:
+def test_a_class_that_is_not_there_is_reported_with_its_path(path: str) -> None:
     with pytest.raises(UserError, match=rf"^{path} is not the dotted path of a class: "):
         find_class(path)

@@ -164,7 +164,7 @@ def test_loggers_of_the_configuration_log_beside_ours_under_the_name_of_the_run(
         ),
     ],
 )
-def test_a_wrong_configuration_is_told_as_the_users_mistake(config: Any, message: str) -> None:
+def test_a_wrong_configuration_is_reported_as_the_users_mistake(config: Any, message: str) -> None:
     with pytest.raises(UserError) as caught:
         train(config, RUN)
     assert str(caught.value).startswith(message)

@@ -111,7 +111,7 @@ def test_a_checkpoint_predicts(trained: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [len(outputs["classes"]) for outputs in Collect.found] == [32, 16]
 
 
-def test_predictions_are_written_picture_by_picture(
+def test_predictions_are_written_image_by_image(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Collect, "found", [])
@@ -263,7 +263,7 @@ def test_a_checkpoint_callback_of_the_configuration_replaces_ours(own: dict[str,
         ),
     ],
 )
-def test_a_users_mistake_is_told_in_one_line(
+def test_a_users_mistake_is_reported_in_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("broken.yaml").write_text("a: [1\nb: }\n")
@@ -306,7 +306,7 @@ def test_a_network_that_was_never_trained_is_not_evaluated(
     assert cli.main([subcommand, *FIT, *given]) == 0
 
 
-def test_weights_of_another_network_are_told(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_of_another_network_are_reported(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = read_checkpoint(trained / CHECKPOINTS / "best.ckpt")
     del state["hyper_parameters"]
     torch.save(state, "bare.ckpt")

@@ -43,7 +43,7 @@ def test_two_processes_train_what_one_trains_with_twice_the_batch(root: Path, al
     assert any(name.startswith("ema.") for name in first["weights"])
 
 
-def test_two_processes_judge_every_picture_once(root: Path, alone: Answer) -> None:
+def test_two_processes_evaluate_every_image_once(root: Path, alone: Answer) -> None:
     config = folder_config(root, batch_size=4, trainer=TWO | {"max_epochs": 1}, total_batch_size=None)
     first, second = in_processes(2, fit, config, Path("two"))
     assert alone["judged"] == [sum(VAL.values())] * 2
@@ -69,7 +69,7 @@ def test_two_processes_go_on_from_an_epoch_bit_for_bit(root: Path) -> None:
     assert sum(TRAIN.values()) // 32 == 3
 
 
-def test_two_processes_judge_every_embedded_digit_once() -> None:
+def test_two_processes_evaluate_every_embedded_digit_once() -> None:
     trainer = TWO | {"max_epochs": 1, "num_sanity_val_steps": 0}
     config = tiny_config(trainer=trainer, data={"num_val_images": 21, "batch_size": 8})
     first, second = in_processes(2, fit, config, Path("two"))

@@ -70,7 +70,7 @@ def test_both_processes_come_to_the_same_metrics_and_the_first_one_writes(undist
     [(3, 1, 2), (7, 0, 4), (9, 1, 6)],
     ids=["amid an epoch", "in validation", "amid the next epoch"],
 )
-def test_one_process_is_told_to_stop_and_both_do_and_go_on_exactly(
+def test_one_process_is_reported_to_stop_and_both_do_and_go_on_exactly(
     stop_at: int, rank: int, step: int, undisturbed: Any
 ) -> None:
     assert train_in_two(RUN, stop_at, rank) == [{"stopped": "stop"}] * 2

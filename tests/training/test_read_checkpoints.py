@@ -28,7 +28,7 @@ def test_a_file_of_something_else_is_not_taken(content: Any) -> None:
     assert checkpoint_problem(FILE, resume=False) == "is not a checkpoint of Lightning"
 
 
-def test_a_path_without_a_file_is_told() -> None:
+def test_a_path_without_a_file_is_reported() -> None:
     assert checkpoint_problem(FILE, resume=False) == "does not exist"
     assert checkpoint_problem(Path("."), resume=False) == "is not a file"
 

@@ -42,7 +42,7 @@ def test_last_goes_on_from_the_newest_training_of_the_folder(trained: Path) -> N
     assert last_checkpoint(Path()) == newest
 
 
-def test_without_a_checkpoint_last_begins_anew() -> None:
+def test_without_a_checkpoint_last_begins_from_scratch() -> None:
     write_config(Path("tiny.yaml"), tiny_config())
     assert cli.main([*FIT, "--ckpt_path=last", "--trainer.max_epochs=1"]) == 0
     assert checkpoint_progress(FIRST) == (2, 1)
@@ -99,7 +99,7 @@ def test_other_learning_rates_are_no_other_network() -> None:
     check_same_network({"lr": 1.0, "backbone_options": {}}, {"lr": 2.0, "backbone_options": None}, "x.ckpt")
 
 
-def test_what_does_not_fit_is_told_by_its_first_names() -> None:
+def test_what_does_not_fit_is_reported_by_its_first_names() -> None:
     small, large = torch.nn.Linear(2, 3), torch.nn.Sequential(torch.nn.Linear(2, 3))
     with pytest.raises(RuntimeError) as error:
         large.load_state_dict(small.state_dict())

@@ -136,7 +136,7 @@ def test_a_number_of_steps_is_reached_whatever_an_epoch_has(trained: Path) -> No
     "recipe",
     [Recipe(), Recipe(warmup_steps=50), Recipe(power=1.0), Recipe(milestones=(3.0, 6.0)), Recipe(lr=1.0)],
 )
-def test_every_schedule_is_made_anew_and_only_finds_its_place(recipe: Recipe) -> None:
+def test_every_schedule_is_made_from_scratch_and_only_finds_its_place(recipe: Recipe) -> None:
     def made(recipe: Recipe, total: int, per_epoch: int) -> Schedule:
         optimizer = recipe.optimizer(nn.Linear(2, 2), fused=False)
         return Schedule(recipe.scheduler(optimizer, total, per_epoch), per_epoch)

@@ -234,7 +234,7 @@ def test_the_checkpoint_of_a_stop_goes_when_a_later_one_is_written() -> None:
     assert seen == [True] * 4 + [False] * 8
 
 
-def test_times_and_pictures_of_both_parts_are_counted_once() -> None:
+def test_times_and_images_of_both_parts_are_counted_once() -> None:
     config = config_of()
     with pytest.raises(Stopped):
         train(config, RUN, stop=At(TRAIN[5]))

@@ -80,7 +80,7 @@ def test_repetitions_of_an_image_differ(root):
     assert not torch.equal(dataset[Draw(2, 7)][0], dataset[Draw(2, 8)][0])
 
 
-def test_nothing_is_a_black_image_that_is_not_judged(root):
+def test_nothing_is_a_black_image_that_is_not_evaluated(root):
     pixels, label = made(root).val_dataloader().dataset[NOTHING]
 
     assert (pixels.shape, pixels.dtype, label) == ((3, SIDE, SIDE), torch.uint8, -1)

@@ -104,20 +104,20 @@ def test_a_time_says_which_finished_runs_it_is_from() -> None:
     )
 
 
-def test_more_memory_than_there_is_is_told() -> None:
+def test_more_memory_than_there_is_is_reported() -> None:
     reported = shown(summary_of(write_sweep(), memory=5000.0)).splitlines()[-1]
     assert reported == "Memory: 2 at a time need up to 9.8 GB, this machine has 8000 MB; use fewer --workers"
     assert "Memory: " not in shown(summary_of(write_sweep(), memory=3000.0))
 
 
-def test_cells_that_come_to_the_same_runs_are_told() -> None:
+def test_cells_that_come_to_the_same_runs_are_reported() -> None:
     factors = {"net": {"Own": {}, "Seven": {"window_size": 7}}}
     text = shown(summary_of(write_sweep(factors=factors, allow_degenerate=True)))
     assert "- Seven has the same runs as Own: trained once\n" in text
     assert "2 runs: 0 reused, 2 to train; 2 more are the same as one of these" in text
 
 
-def test_what_was_not_honoured_is_told_once_for_all_cells() -> None:
+def test_what_was_not_honoured_is_reported_once_for_all_cells() -> None:
     text = shown(summary_of(write_sweep()))
     assert "- stage 3: window 7 becomes the 4 x 4 map (7)\n" in text
     assert "- stages 1, 2, 3, 4: expansion is off: the window covers the map (14)\n" in text
@@ -131,7 +131,7 @@ def test_a_note_says_for_what_size_it_is_where_images_have_another_one() -> None
     assert "- stage 3: window 7 becomes the 4 x 4 map, as made for 28 x 28 px (7)\n" in text
 
 
-def test_why_something_was_not_measured_is_told() -> None:
+def test_why_something_was_not_measured_is_reported() -> None:
     summary = summary_of(write_sweep(), seconds=None)
     summary.estimates.problems["data.root: no such folder"] = list(summary.plan.distinct_runs[:2])
     assert shown(summary).splitlines()[-1] == "Not measured: 7; 14: data.root: no such folder"
@@ -158,7 +158,7 @@ def test_the_size_at_which_is_counted_is_said_and_whether_it_is_assumed() -> Non
     assert f"- GMACs, detection: of one input of {measured} ({last.cell.name})\n" in shown(summary)
 
 
-def test_data_that_are_not_here_are_told_by_a_plan_and_refused_by_a_sweep() -> None:
+def test_data_that_are_not_here_are_reported_by_a_plan_and_refused_by_a_sweep() -> None:
     plan = make_plan(write_sweep())
     checked = check_plan(plan, cast(WarmProcesses, FakeProcesses(absent={0: "/data: does not exist"})))
     states = dict.fromkeys((run.id for run in plan.runs), State.MISSING)

@@ -281,7 +281,7 @@ def test_what_is_no_setting_is_refused_with_what_is(name: str) -> None:
         ),
     ],
 )
-def test_a_setting_that_cannot_be_is_told_where_it_was_made(keys: dict[str, Any], message: str) -> None:
+def test_a_setting_that_cannot_be_is_reported_where_it_was_made(keys: dict[str, Any], message: str) -> None:
     assert refusal(**keys).startswith(f"sweeps/small.yaml: {message}")
 
 

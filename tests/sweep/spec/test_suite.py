@@ -66,7 +66,7 @@ def test_a_suite_file_holds_nothing_but_stand_ins(text: str) -> None:
         ("trainer: {", "trainer: {{", "is not YAML: line 3, column 1"),
     ],
 )
-def test_a_malformed_experiment_is_told_with_file_and_key(old: str, new: str, message: str) -> None:
+def test_a_malformed_experiment_is_reported_with_file_and_key(old: str, new: str, message: str) -> None:
     assert old in DIGITS
     write("experiments/digits/classification.yaml", DIGITS.replace(old, new))
     with pytest.raises(UserError) as caught:

@@ -137,11 +137,13 @@ def test_a_sweep_needs_only_factors() -> None:
         ({"allow_degenerate": "no"}, "allow_degenerate: 'no' is neither true nor false"),
     ],
 )
-def test_a_broken_rule_is_told_with_file_key_value_and_way_out(keys: dict[str, Any], message: str) -> None:
+def test_a_broken_rule_is_reported_with_file_key_value_and_way_out(
+    keys: dict[str, Any], message: str
+) -> None:
     assert refusal(write_sweep(**keys)).startswith(f"sweeps/small.yaml: {message}")
 
 
-def test_a_missing_or_malformed_file_is_told() -> None:
+def test_a_missing_or_malformed_file_is_reported() -> None:
     assert refusal(Path("sweeps/no.yaml")) == "sweeps/no.yaml: cannot be read: No such file or directory"
     malformed = write("sweeps/bad.yaml", "title: x\nfactors: {a: [7, 14}")
     assert refusal(malformed).startswith("sweeps/bad.yaml: is not YAML: line 2, column 20: ")

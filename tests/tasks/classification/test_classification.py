@@ -73,7 +73,7 @@ def test_a_few_epochs_lower_the_loss() -> None:
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_metrics_count_every_picture_alike_however_they_are_batched(split: str) -> None:
+def test_metrics_count_every_image_alike_however_they_are_batched(split: str) -> None:
     task = task_with_logits(num_classes=4)
     loader = DataLoader(list(zip(LOGITS, LABELS, strict=True)), batch_size=3)  # type: ignore[arg-type]
     task.log = Classification.log.__get__(task)  # type: ignore[method-assign]
@@ -100,7 +100,7 @@ def test_top5_is_the_share_of_labels_among_the_five_likeliest() -> None:
     assert float(task.test_metrics["top1"].compute()) == pytest.approx(100 / 7)
 
 
-def test_metrics_start_anew_after_an_evaluation() -> None:
+def test_metrics_start_from_scratch_after_an_evaluation() -> None:
     data = DigitsClassification(batch_size=32, num_val_images=48)
     task, trainer = tiny_task(), quiet_trainer()
     first = trainer.validate(task, data, verbose=False)
@@ -122,7 +122,7 @@ def test_label_smoothing_spreads_the_target_in_training_only() -> None:
 
 
 @pytest.mark.parametrize("mixing", [{"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.8, "cutmix": 1.0}])
-def test_mixing_trains_on_pairs_of_pictures_with_soft_targets(mixing: dict[str, float]) -> None:
+def test_mixing_trains_on_pairs_of_images_with_soft_targets(mixing: dict[str, float]) -> None:
     task = tiny_task(label_smoothing=0.1, **mixing)
     task.log = lambda *_, **__: None  # type: ignore[method-assign]
     seen: list[Tensor] = []
@@ -163,7 +163,7 @@ def test_prediction_gives_the_likeliest_classes_with_their_probabilities() -> No
     assert torch.equal(found["labels"], LABELS)
 
 
-def test_prediction_takes_pictures_without_labels_and_gives_five_classes() -> None:
+def test_prediction_takes_images_without_labels_and_gives_five_classes() -> None:
     found = tiny_task().eval().predict_step(pictures()[0], 0)
     assert set(found) == {"classes", "probabilities"}
     assert found["classes"].shape == found["probabilities"].shape == (4, 5)
@@ -200,7 +200,7 @@ def test_counting_gives_parameters_and_multiply_accumulates() -> None:
     assert next(task.parameters()).device.type == "cpu"
 
 
-def test_a_size_that_the_backbone_does_not_take_is_told() -> None:
+def test_a_size_that_the_backbone_does_not_take_is_reported() -> None:
     task = Classification("test_vit", num_classes=10)
     with pytest.raises(
         UserError, match=r"^model\.backbone: test_vit does not take images of 28 x 56 px: Input"
@@ -219,7 +219,9 @@ def test_a_size_that_the_backbone_does_not_take_is_told() -> None:
         ),
     ],
 )
-def test_model_and_data_that_do_not_fit_are_told_before_training(model: dict[str, Any], message: str) -> None:
+def test_model_and_data_that_do_not_fit_are_reported_before_training(
+    model: dict[str, Any], message: str
+) -> None:
     data = DigitsClassification(batch_size=32, num_train_images=64, num_val_images=32)
     with pytest.raises(UserError) as caught:
         quiet_trainer(max_epochs=1).fit(tiny_task(**model), data)
@@ -280,7 +282,7 @@ def test_a_number_out_of_range_is_refused_by_name(wrong: dict[str, Any], message
     assert str(caught.value).startswith(message)
 
 
-def test_grey_pictures_are_counted_with_one_channel() -> None:
+def test_grey_images_are_counted_with_one_channel() -> None:
     grey, colour = (
         build(tiny_config(options={"in_chans": channels}), Path("run")).model.gmacs((28, 28))
         for channels in (1, 3)

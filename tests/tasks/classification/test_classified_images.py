@@ -52,7 +52,7 @@ def share_of(picture_3HW: Tensor, label: int) -> float:
     return float((picture_3HW == wanted_3).all(0).float().mean())
 
 
-def test_a_training_shows_the_same_validation_pictures_after_every_epoch() -> None:
+def test_a_training_shows_the_same_validation_images_after_every_epoch() -> None:
     train(tiny_config(), Path("run"))
     assert tags(Path("run")) == {f"val/picture_{i}": [2, 4] for i in range(SHOWN)}
 
@@ -68,7 +68,7 @@ def test_what_is_shown_does_not_change_what_is_found() -> None:
         assert torch.equal(weight, weights[1]["state_dict"][name]), name
 
 
-def test_a_task_that_tells_nothing_and_a_logger_without_pictures_show_nothing() -> None:
+def test_a_task_that_tells_nothing_and_a_logger_without_images_show_nothing() -> None:
     config = tiny_config(trainer={"max_epochs": 1})
     config["model"]["class_path"] = f"{__name__}.Mute"
     train(config, Path("mute"))
@@ -80,7 +80,7 @@ def test_a_task_that_tells_nothing_and_a_logger_without_pictures_show_nothing() 
 
 
 @pytest.mark.parametrize("size", [(3, 28, 28), (3, 224, 300), (3, 20, 400)])
-def test_truth_and_answer_are_of_one_size_whatever_the_picture(size: tuple[int, int, int]) -> None:
+def test_truth_and_answer_are_of_one_size_whatever_the_image(size: tuple[int, int, int]) -> None:
     picture = torch.zeros(size, dtype=torch.uint8)
     names = look("a name that is much too long for any picture", "b")
     truth = ShowClasses().draw_truth(names, picture, torch.tensor(0))
@@ -97,7 +97,7 @@ def test_the_bars_are_as_long_as_their_classes_are_likely() -> None:
     assert shares[0] / shares[2] == pytest.approx(7.0, rel=0.1)
 
 
-def test_the_truth_has_its_classs_colour_and_leaves_the_picture_to_be_seen() -> None:
+def test_the_truth_has_its_classs_colour_and_leaves_the_image_to_be_seen() -> None:
     truth = ShowClasses().draw_truth(
         look("a", "b"), torch.zeros(3, 28, 28, dtype=torch.uint8), torch.tensor(1)
     )

@@ -40,7 +40,7 @@ def written(notes: Sequence[Note]) -> list[str]:
     return [note.word for note in notes]
 
 
-def test_what_is_not_drawn_is_told_below_and_truth_is_told_from_what_was_found(
+def test_what_is_not_drawn_is_reported_below_and_truth_differs_from_what_was_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reported: list[list[str]] = []

@@ -46,7 +46,7 @@ def trainer(folder: Path, **options: Any) -> Trainer:
     )
 
 
-def test_validation_pictures_with_truth_and_answer_are_in_tensorboard(tmp_path: Path) -> None:
+def test_validation_images_with_truth_and_answer_are_in_tensorboard(tmp_path: Path) -> None:
     data = DigitsDetection(
         image_size=64,
         largest=32,
@@ -67,7 +67,7 @@ def test_validation_pictures_with_truth_and_answer_are_in_tensorboard(tmp_path: 
 
 
 @pytest.mark.parametrize("method", ["retinanet", "mask_rcnn"])
-def test_predict_writes_cocos_result_file_and_pictures_without_an_annotation_file(
+def test_predict_writes_cocos_result_file_and_images_without_an_annotation_file(
     tmp_path: Path, method: str
 ) -> None:
     task = small_task(method)
@@ -127,7 +127,7 @@ def test_what_is_too_uncertain_or_a_crowd_is_not_drawn() -> None:
     assert nothing[:, :320].sum() == 0 < nothing[:, 320:].sum()
 
 
-def test_a_normalised_picture_is_shown_as_it_was() -> None:
+def test_a_normalised_image_is_shown_as_it_was() -> None:
     pixels = torch.arange(256, dtype=torch.uint8).repeat(3, 4, 1)
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
     normal = (pixels / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)

@@ -123,7 +123,7 @@ def test_average_precision_is_pycocotools(seed: int) -> None:
         assert 0 < ours[0] < 95
 
 
-def test_boxes_alone_are_judged_alike() -> None:
+def test_boxes_alone_are_evaluated_alike() -> None:
     truths, answers = scenes(9)
     metric = AveragePrecision(masks=False)
     metric.update(answers, truths)
@@ -145,7 +145,7 @@ def test_what_is_not_there_has_no_figure() -> None:
     assert found["ap_large_box"].isnan()
 
 
-def test_a_picture_that_is_seen_twice_counts_once() -> None:
+def test_an_image_that_is_seen_twice_counts_once() -> None:
     truths, answers = scenes(5)
     numbered = [truth | {"image_id": torch.tensor(i)} for i, truth in enumerate(truths)]
     once, twice = AveragePrecision(masks=True), AveragePrecision(masks=True)

@@ -77,7 +77,7 @@ def test_several_views_average_probabilities_at_the_original_size() -> None:
     assert same > 0.999  # the sum of the few probabilities that are equal depends on its order
 
 
-def test_a_picture_as_large_as_a_window_is_one_window() -> None:
+def test_an_image_as_large_as_a_window_is_one_window() -> None:
     model, images = segmenter(), torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         whole = segment(model, images, Protocol(**NATIVE))

@@ -56,7 +56,7 @@ def test_every_decoder_is_trained_and_reports_its_metrics(decoder: str) -> None:
     assert "test_per_class/iou/background" in tested
 
 
-def test_a_few_pictures_are_learned_by_heart() -> None:
+def test_a_few_images_are_learned_by_heart() -> None:
     data = segmentation_data(num_train_images=4, batch_size=4)
     task = small_segmenter("upernet", lr=3e-3, dropout=0.0)
     trainer = quiet_trainer(max_epochs=40, limit_val_batches=0)
@@ -163,14 +163,14 @@ def test_the_rate_falls_in_a_straight_line_after_the_warmup() -> None:
     assert rates[10:] == pytest.approx([1e-3 * (1 - step / 100) for step in range(10, 100)])
 
 
-def test_one_picture_is_too_few_for_batch_norms() -> None:
+def test_one_image_is_too_few_for_batch_norms() -> None:
     with pytest.raises(UserError, match="sync_batchnorm") as error:
         quiet_trainer().fit(small_segmenter(), segmentation_data(batch_size=1))
     assert error.value.key == "data.init_args.batch_size"
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_a_batch_may_have_pictures_of_any_size(backbone: str) -> None:
+def test_a_batch_may_have_images_of_any_size(backbone: str) -> None:
     task = small_segmenter("upernet", backbone).eval()
     with torch.no_grad():
         found = task([torch.randn(3, 64, 64), torch.randn(3, 40, 70)])
@@ -203,7 +203,7 @@ def trainer_with_pictures(folder: Path) -> Trainer:
     )
 
 
-def test_validation_pictures_with_truth_and_answer_are_in_tensorboard(tmp_path: Path) -> None:
+def test_validation_images_with_truth_and_answer_are_in_tensorboard(tmp_path: Path) -> None:
     trainer_with_pictures(tmp_path).fit(small_segmenter(), segmentation_data(num_val_images=3))
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0})
     events.Reload()
@@ -213,7 +213,7 @@ def test_validation_pictures_with_truth_and_answer_are_in_tensorboard(tmp_path: 
     assert 320 < shown.height < 460  # the legend is below
 
 
-def test_predict_writes_masks_of_the_datas_numbers_and_the_original_size_and_pictures(tmp_path: Path) -> None:
+def test_predict_writes_masks_of_the_datas_numbers_and_the_original_size_and_images(tmp_path: Path) -> None:
     write_world(tmp_path)
     (tmp_path / "in").mkdir()
     torch.manual_seed(0)

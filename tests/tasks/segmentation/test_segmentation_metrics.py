@@ -74,7 +74,7 @@ def test_a_class_nobody_saw_has_no_score_and_one_that_was_only_predicted_has_zer
     assert set(named) == set("abcde")
 
 
-def test_a_picture_that_is_seen_twice_counts_once() -> None:
+def test_an_image_that_is_seen_twice_counts_once() -> None:
     world = pictures(1)
     twice = fed(world, [*range(9), 0, 4])
     assert torch.equal(twice.matrix(), fed(world).matrix())
@@ -88,7 +88,7 @@ def test_nothing_but_ignored_pixels_adds_nothing() -> None:
     assert metric.compute()["miou"] == 100
 
 
-def test_a_metric_that_was_reset_starts_anew() -> None:
+def test_a_metric_that_was_reset_starts_from_scratch() -> None:
     world = pictures(2)
     metric = fed(world)
     metric.reset()
