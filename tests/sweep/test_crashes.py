@@ -264,12 +264,12 @@ def test_a_full_disk_stops_the_sweep_which_goes_on_when_there_is_room(tiny: Path
         _, reported = process.communicate(timeout=120)
         assert process.returncode == 1, reported
         assert f"the disk of {disk}/runs (tmpfs on {disk}) is full" in reported
-        assert "Make room, then go on with" in reported
+        assert "Free disk space, then resume" in reported
         filler.unlink()
         done = sweep(path, "--out", str(disk / "runs"))
         assert done.returncode == 0, done.stderr
         assert before.items() <= started_at(disk / "runs").items()
-        assert not list((disk / "runs").glob("*/.*.ckpt*"))
+        assert not list((disk / "runs").rglob(".unfinished*"))
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
         shutil.rmtree(disk, ignore_errors=True)
