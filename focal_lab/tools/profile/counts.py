@@ -1,6 +1,6 @@
 """Counts a model without computing anything: parameters, multiply-accumulates, and what its windows see."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,8 +14,7 @@ from focal_lab.backbones.counting import (
     count_released_parameters,
 )
 from focal_lab.backbones.model import FocalTransformer
-from focal_lab.backbones.options import Size, image_size
-from focal_lab.backbones.receptive_field import receptive_field
+from focal_lab.backbones.options import FocalOptions, Size, StageConfig, image_size
 from focal_lab.errors import UserError
 from focal_lab.tasks.backbone import create_backbone, resolve_name
 
@@ -80,9 +79,32 @@ def count_model(name: str, options: Mapping[str, Any], size: Size | None) -> Cou
 def describe_stages(model: FocalTransformer) -> list[dict[str, Any]]:
     """Effective configuration, notes and receptive field of each stage, as JSON."""
     return [
-        described | {"receptive_field": receptive_field(stage, model.options).as_dict()}
+        described | {"receptive_field": receptive_field(stage, model.options)}
         for described, stage in zip(model.effective_config(), model.stages_config, strict=True)
     ]
+
+
+def receptive_field(stage: StageConfig, options: FocalOptions) -> dict[str, Any]:
+    """What one window sees in one block, in pixels cut to the image; at the border it sees less.
+
+    A token stands for the square of pixels that it was embedded from, one stride wide. Earlier blocks and
+    overlapping patch embeddings add to that: this is what attention sees at least.
+
+    Returns:
+        Height and width of the fine level, and of each coarse one.
+    """
+    stride = options.patch_size * 2 ** (stage.stage - 1)
+    limits = image_size(options.img_size)
+
+    def pixels(tokens: Iterable[int]) -> list[int]:
+        return [min(count * stride, limit) for count, limit in zip(tokens, limits, strict=True)]
+
+    return {
+        "fine": pixels(stage.window[axis] + 2 * stage.expand[axis] for axis in (0, 1)),
+        "coarse": [
+            pixels(level.region[axis] * level.pool_size[axis] for axis in (0, 1)) for level in stage.levels
+        ],
+    }
 
 
 def full_name(name: str) -> str:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from focal_lab.backbones.model import FocalTransformer
-from focal_lab.backbones.options import make_options, resolve_stages
+from focal_lab.backbones.options import make_options
 from focal_lab.backbones.presets import preset_options
-from focal_lab.backbones.receptive_field import receptive_field
+from focal_lab.tools.profile.counts import receptive_field
 
 # One block on a map of 7 x 5 windows of 4 tokens, 2 pixels each: nothing that the middle window sees is cut.
 ONE_BLOCK: dict[str, Any] = {
@@ -52,27 +52,27 @@ def test_a_windows_output_depends_on_exactly_its_receptive_field(
     chosen: dict[str, Any],
 ) -> None:
     options = make_options(ONE_BLOCK | chosen)
-    (stage,) = resolve_stages(options)
+    (stage,) = options.stages
     seen = receptive_field(stage, options)
-    largest = tuple(max(sizes) for sizes in zip(seen.fine, *seen.coarse, strict=True))
+    largest = tuple(max(sizes) for sizes in zip(seen["fine"], *seen["coarse"], strict=True))
     assert dependent_pixels(ONE_BLOCK | chosen) == largest
 
 
 def test_focal_tiny_sees_the_whole_image_from_its_second_stage_on() -> None:
     options = preset_options("focal_tiny")
-    seen = [receptive_field(stage, options) for stage in resolve_stages(options)]
-    assert [field.fine for field in seen] == [(52, 52), (104, 104), (208, 208), (224, 224)]
-    assert [field.coarse for field in seen] == [((196, 196),), *[((224, 224),)] * 3]
+    seen = [receptive_field(stage, options) for stage in options.stages]
+    assert [field["fine"] for field in seen] == [[52, 52], [104, 104], [208, 208], [224, 224]]
+    assert [field["coarse"] for field in seen] == [[[196, 196]], *[[[224, 224]]] * 3]
 
 
 def test_nothing_beyond_the_image_is_counted() -> None:
     options = preset_options("focal_tiny", {"img_size": (100, 300)})
-    (first, *_) = resolve_stages(options)
+    (first, *_) = options.stages
     seen = receptive_field(first, options)
-    assert (seen.fine, seen.coarse) == ((52, 52), ((100, 196),))
+    assert seen == {"fine": [52, 52], "coarse": [[100, 196]]}
 
 
 def test_without_coarse_levels_there_is_no_coarse_reach() -> None:
     options = preset_options("focal_swin_tiny")
-    seen = [receptive_field(stage, options).as_dict() for stage in resolve_stages(options)]
+    seen = [receptive_field(stage, options) for stage in options.stages]
     assert seen[0] == {"fine": [28, 28], "coarse": []}
