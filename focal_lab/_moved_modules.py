@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # old module -> where its classes are now
 MOVED = {
+    "focal_lab.backbones.weights.load_hook": "focal_lab.backbones.weights.fit",  # in pickles of whole models
     "focal_lab.data.cifar": "focal_lab.data",
     "focal_lab.data.coco": "focal_lab.data",
     "focal_lab.data.digits_detection": "focal_lab.data",

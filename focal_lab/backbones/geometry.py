@@ -9,7 +9,6 @@ region row by row.
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,7 @@ from torch import Tensor
 from focal_lab.backbones.coarse_levels import CoarseLevel
 from focal_lab.backbones.options import Size, StageConfig
 
-# Indices are numpy arrays: they are cached for the whole process, and a tensor created while torch traces
-# with fake tensors would poison the cache.
+# Indices are numpy arrays: a tensor made for a model on the meta device would have no values.
 Index = np.ndarray[Any, np.dtype[np.int64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -138,15 +136,6 @@ def regions(x_BHWC: Tensor, windows: Size, step: Size, size: Size) -> Tensor:
     return view_BPPCRR.movedim((-2, -1), (3, 4))
 
 
-@lru_cache(maxsize=256)
-def own_position_index(window: Size) -> Index:
-    """(Q, Q) index into Swin's table of (2 s_p - 1)^2 relative positions of query and key."""
-    rows, columns = _positions(window)
-    down = rows[:, None] - rows[None] + window[0] - 1
-    return down * (2 * window[1] - 1) + columns[:, None] - columns[None] + window[1] - 1
-
-
-@lru_cache(maxsize=256)
 def ring_positions(window: Size, expand: Size) -> Mask:
     """(fine keys,) True for each token of the fine region that belongs to the ring, row by row."""
     region = np.ones((window[0] + 2 * expand[0], window[1] + 2 * expand[1]), bool)
@@ -154,17 +143,18 @@ def ring_positions(window: Size, expand: Size) -> Mask:
     return region.ravel()
 
 
-@lru_cache(maxsize=256)
-def coarse_position_index(window: Size, region: Size) -> Index:
-    """(Q, keys) index into a table of (s_p + g - 1)^2 positions of a g x g region (released formula)."""
+def position_index(window: Size, region: Size) -> Index:
+    """(Q, keys) index into a table of the (s_p + g - 1)^2 relative positions of a window and a g x g region.
+
+    A window's own table, as in Swin, is the case of a region as large as the window.
+    """
     query, key = _positions(window), _positions(region)
     down = query[0][:, None] - key[0][None] + region[0] - 1
     right = query[1][:, None] - key[1][None] + region[1] - 1
     return down * (window[1] + region[1] - 1) + right
 
 
-@lru_cache(maxsize=256)
-def bias_index(stage: StageConfig, per_window: bool = False) -> Index:
+def bias_index(stage: StageConfig, per_window: bool) -> Index:
     """Index of each query's bias for each key into all of a stage's flattened tables, concatenated.
 
     The tables in order: the own window's ((2 s_p - 1)^2 positions), the ring's (Q x ring keys), and per
@@ -176,8 +166,8 @@ def bias_index(stage: StageConfig, per_window: bool = False) -> Index:
     queries = math.prod(stage.window)
     fine = np.empty((queries, stage.fine_keys), np.int64)
     ring = ring_positions(stage.window, stage.expand)
-    fine[:, ~ring] = own_position_index(stage.window)
-    first = (2 * stage.window[0] - 1) * (2 * stage.window[1] - 1)
+    fine[:, ~ring] = position_index(stage.window, stage.window)
+    first = math.prod(table_side(stage.window, stage.window))
     fine[:, ring] = first + np.arange(queries * ring.sum()).reshape(queries, -1)
     first += queries * int(ring.sum())
     parts = [fine]
@@ -185,7 +175,7 @@ def bias_index(stage: StageConfig, per_window: bool = False) -> Index:
         if per_window:
             index = np.broadcast_to(np.arange(level.keys), (queries, level.keys))
         else:
-            index = coarse_position_index(stage.window, level.region)
+            index = position_index(stage.window, level.region)
         parts.append(first + index)
         first += coarse_table_size(stage.window, level, per_window)
     return np.concatenate(parts, 1)
@@ -197,11 +187,14 @@ def hidden_keys(stage: StageConfig) -> Mask:
     return np.concatenate([np.zeros(stage.fine_keys, bool), *coarse])
 
 
-def coarse_table_size(window: Size, level: CoarseLevel, per_window: bool = False) -> int:
+def coarse_table_size(window: Size, level: CoarseLevel, per_window: bool) -> int:
     """Position biases per head of a coarse level."""
-    if per_window:
-        return level.keys
-    return (window[0] + level.region[0] - 1) * (window[1] + level.region[1] - 1)
+    return level.keys if per_window else math.prod(table_side(window, level.region))
+
+
+def table_side(window: Size, region: Size) -> Size:
+    """Relative positions of a window's queries and a region's keys per direction."""
+    return window[0] + region[0] - 1, window[1] + region[1] - 1
 
 
 def fit_cells(x_BHWC: Tensor, grid: WindowGrid, level: CoarseLevel) -> Tensor:

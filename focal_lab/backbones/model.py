@@ -20,20 +20,17 @@ from timm.models import checkpoint, register_notrace_module
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from focal_lab.backbones.attention.layer import FocalAttention, make_attention
+from focal_lab.backbones.attention.layer import FocalAttention
 from focal_lab.backbones.attention.pooling import LinearPool
 from focal_lab.backbones.embedding import ConvDownsample, PatchEmbed, PatchMerging, clear_padding, strided
 from focal_lab.backbones.options import (
-    OPTION_NAMES,
     FocalOptions,
     StageConfig,
     cuts_odd_maps,
     make_options,
 )
-from focal_lab.backbones.protocol import FocalNetwork
-from focal_lab.backbones.weights.load_hook import load_pre_hook
+from focal_lab.backbones.weights.fit import load_pre_hook
 from focal_lab.backbones.weights.set_input_size import resize_model
-from focal_lab.errors import did_you_mean, one_of
 
 register_notrace_module(FocalAttention)  # its layout depends on the map's size, which torch.fx does not know
 
@@ -55,7 +52,7 @@ class FocalBlock(nn.Module):
         self.shifted = shifted
         dim, scale = stage.dim, options.layerscale_value
         self.norm1 = nn.LayerNorm(dim)
-        self.attn = make_attention(stage, options, attn_drop=attn_drop, proj_drop=proj_drop)
+        self.attn = FocalAttention(stage, options, attn_drop=attn_drop, proj_drop=proj_drop)
         self.drop_path1 = DropPath(drop_path) if drop_path else nn.Identity()
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * options.mlp_ratio), drop=proj_drop)
@@ -120,7 +117,7 @@ class FocalStage(nn.Module):
         return x_BHWC
 
 
-class FocalTransformer(FocalNetwork):
+class FocalTransformer(nn.Module):
     """A focal backbone with a classifier and timm's methods.
 
     Args:
@@ -134,8 +131,7 @@ class FocalTransformer(FocalNetwork):
         options: see `focal_lab.backbones.options.FocalOptions`.
 
     Raises:
-        TypeError: an option is unknown.
-        ValueError: an option breaks a rule.
+        ValueError: an option is unknown or breaks a rule.
     """
 
     output_fmt = "NHWC"
@@ -153,12 +149,6 @@ class FocalTransformer(FocalNetwork):
         **options: Any,
     ) -> None:
         super().__init__()
-        unknown = [name for name in options if name not in OPTION_NAMES]
-        if unknown:
-            hint = did_you_mean(unknown[0], OPTION_NAMES)
-            raise TypeError(
-                f"{unknown[0]} is not an option of a focal backbone (use {one_of(OPTION_NAMES)}){hint}"
-            )
         self.register_load_state_dict_pre_hook(load_pre_hook)  # type: ignore[no-untyped-call]
         self.options = make_options(options)
         self.stages_config = self.options.stages
@@ -189,7 +179,7 @@ class FocalTransformer(FocalNetwork):
                     for stage in self.stages_config
                 )
             )
-            self.norm = nn.LayerNorm(self.num_features)
+            self.norm: nn.Module = nn.LayerNorm(self.num_features)  # Identity where it was pruned
             self.head = ClassifierHead(
                 self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate, input_fmt="NHWC"
             )
@@ -323,9 +313,8 @@ class FocalTransformer(FocalNetwork):
             output_fmt: NCHW or NHWC.
             intermediates_only: return only the list.
             valid_size: integers (B, 2), height and width in pixels of each image in the top left corner of
-            its
-                frame; None if images fill their frames. Pixels beyond, even NaN, do not change the output,
-                and maps are zero there. Needs border="mask".
+                its frame; None if images fill their frames. Pixels beyond, even NaN, do not change the
+                output, and maps are zero there. Needs border="mask".
 
         Raises:
             ValueError: another output format, or `valid_size` with a border that is not masked.

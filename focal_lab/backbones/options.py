@@ -1,6 +1,6 @@
 """Options of a focal backbone, and what each stage computes with them at a given input size (pure Python).
 
-The names are those of the authors' configuration files; a scalar means "every stage". `resolve_stages`
+The names are those of the authors' configuration files; a scalar means "every stage". `stages`
 alone decides what is computed: windows cut to the map, expansion and shift switched off, and padding.
 The network is built from its result, `effective_config` reports it, and run IDs are hashes of it.
 """
@@ -95,8 +95,35 @@ class FocalOptions:
 
     @cached_property
     def stages(self) -> tuple["StageConfig", ...]:
-        """`resolve_stages` of these options, which are resolved once."""
-        return resolve_stages(self)
+        """What each stage computes at `img_size`.
+
+        Raises:
+            ValueError: an option breaks a rule; the message names the option, its value and the rule.
+        """
+        _check_choices(self)
+        depths = _integers("depths", self.depths, None, least=1)
+        stages = len(depths)
+        given: dict[str, tuple[Any, ...]] = {"depths": depths}
+        for name in ("num_heads", "window_size", "focal_levels", "focal_windows", "expand_sizes"):
+            least = 0 if name == "expand_sizes" else 1
+            given[name] = _integers(name, getattr(self, name), stages, least)
+        given["use_shift"] = per_stage("use_shift", self.use_shift, stages)
+        # None, or one size per coarse level (a single size stands for all of them)
+        given["pool_sizes"] = tuple(
+            None
+            if entry is None
+            else _integers("pool_sizes", entry if isinstance(entry, Sequence) else (entry,), None, 1)
+            for entry in per_stage("pool_sizes", self.pool_sizes, stages)
+        )
+        size = image_size(self.img_size)
+        map_size = (-(-size[0] // self.patch_size), -(-size[1] // self.patch_size))
+        resolved = []
+        for i in range(stages):
+            resolved.append(
+                _resolve_stage(i + 1, {name: values[i] for name, values in given.items()}, map_size, self)
+            )
+            map_size = downsampled_size(map_size, self)
+        return tuple(resolved)
 
 
 OPTION_NAMES = tuple(entry.name for entry in fields(FocalOptions))
@@ -168,38 +195,6 @@ def make_options(values: Mapping[str, Any]) -> FocalOptions:
     options = FocalOptions(**values)
     _ = options.stages  # raises
     return options
-
-
-def resolve_stages(options: FocalOptions) -> tuple[StageConfig, ...]:
-    """What each stage computes at `options.img_size`.
-
-    Raises:
-        ValueError: an option breaks a rule; the message names the option, its value and the rule.
-    """
-    _check_choices(options)
-    depths = _integers("depths", options.depths, None, least=1)
-    stages = len(depths)
-    given: dict[str, tuple[Any, ...]] = {"depths": depths}
-    for name in ("num_heads", "window_size", "focal_levels", "focal_windows", "expand_sizes"):
-        least = 0 if name == "expand_sizes" else 1
-        given[name] = _integers(name, getattr(options, name), stages, least)
-    given["use_shift"] = per_stage("use_shift", options.use_shift, stages)
-    # None, or one size per coarse level (a single size stands for all of them)
-    given["pool_sizes"] = tuple(
-        None
-        if entry is None
-        else _integers("pool_sizes", entry if isinstance(entry, Sequence) else (entry,), None, 1)
-        for entry in per_stage("pool_sizes", options.pool_sizes, stages)
-    )
-    size = image_size(options.img_size)
-    map_size = (-(-size[0] // options.patch_size), -(-size[1] // options.patch_size))
-    resolved = []
-    for i in range(stages):
-        resolved.append(
-            _resolve_stage(i + 1, {name: values[i] for name, values in given.items()}, map_size, options)
-        )
-        map_size = downsampled_size(map_size, options)
-    return tuple(resolved)
 
 
 def downsampled_size(map_size: Size, options: FocalOptions) -> Size:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from torch import Tensor
 
 from focal_lab.backbones.options import FocalOptions, image_size
 from focal_lab.backbones.presets import PRESETS, preset_options
@@ -46,10 +45,10 @@ def create_focal(name: str, pretrained: bool = False, **kwargs: Any) -> FocalTra
     """Build a preset by timm's factory, with `features_only`, `checkpoint_path` and the like.
 
     Raises:
-        TypeError: an option is unknown.
-        ValueError: an option breaks a rule.
+        ValueError: an option is unknown or breaks a rule.
     """
     from focal_lab.backbones.model import FocalTransformer
+    from focal_lab.backbones.weights.fit import adapt
 
     options = PRESETS[name] | kwargs
     out_indices = options.pop("out_indices", tuple(range(len(options.get("depths", FocalOptions.depths)))))
@@ -57,24 +56,12 @@ def create_focal(name: str, pretrained: bool = False, **kwargs: Any) -> FocalTra
         FocalTransformer,
         name,
         pretrained,
-        pretrained_filter_fn=fit_pretrained,
+        # values that do not fit stay in: timm adapts the first convolution and the head, and refuses others
+        pretrained_filter_fn=lambda state_dict, model: adapt(state_dict, model).values,
         feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
         **options,
     )
     return model
-
-
-def fit_pretrained(state_dict: dict[str, Any], model: FocalTransformer) -> dict[str, Tensor]:
-    """timm's hook for checkpoints: fit other formats, windows and regions to the model.
-
-    Values that still do not fit stay in: timm adapts the first convolution and the head, and refuses others.
-
-    Raises:
-        ValueError: no weights, or values that are not finite.
-    """
-    from focal_lab.backbones.weights.load_hook import adapt
-
-    return adapt(state_dict, model).values
 
 
 def _entry_point(name: str) -> Callable[..., FocalTransformer]:

@@ -194,7 +194,7 @@ def test_a_wrapped_canvas_that_is_too_large_is_cut_evenly(windows: int, kept: ra
 
 
 def test_a_wrapped_canvas_that_is_too_small_is_padded_evenly() -> None:
-    # cells * s_w beyond the window happens for no stage of `resolve_stages`; the rule still stands
+    # cells * s_w beyond the window happens for no stage of `FocalOptions.stages`; the rule still stands
     grid, level = grid_of_cells(10, 3, 2)
     pooled = pooled_view(numbered((10, 1)), grid, level)
     assert pooled.flatten().tolist() == [0.0, *(number(row, 0) for row in range(10)), 0.0]
@@ -224,7 +224,7 @@ def test_from_canvas_undoes_to_canvas(size: Size, levels: int, border: str) -> N
 
 @pytest.mark.parametrize("window", [(3, 3), (2, 4), (1, 3)])
 def test_own_positions_index_swins_table(window: Size) -> None:
-    index = geometry.own_position_index(window)
+    index = geometry.position_index(window, window)
     tokens = [(row, column) for row in range(window[0]) for column in range(window[1])]
     for q, query in enumerate(tokens):
         for k, key in enumerate(tokens):
@@ -235,7 +235,7 @@ def test_own_positions_index_swins_table(window: Size) -> None:
 
 @pytest.mark.parametrize(("window", "region"), [((3, 3), (5, 5)), ((2, 4), (4, 3)), ((7, 7), (8, 8))])
 def test_coarse_positions_follow_the_released_formula(window: Size, region: Size) -> None:
-    index = geometry.coarse_position_index(window, region)
+    index = geometry.position_index(window, region)
     for query in range(math.prod(window)):
         for key in range(math.prod(region)):
             down = query // window[1] - key // region[1] + region[0] - 1

@@ -16,13 +16,12 @@ from focal_lab.backbones.options import (
     image_size,
     make_options,
     per_stage,
-    resolve_stages,
 )
 from focal_lab.backbones.presets import PRESETS, find_preset, preset_options
 
 
 def stages(**options: Any) -> tuple[StageConfig, ...]:
-    return resolve_stages(make_options(options))
+    return make_options(options).stages
 
 
 @pytest.mark.parametrize(
@@ -353,7 +352,7 @@ def test_notes_do_not_make_two_stages_different() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_resolves_and_is_found_by_its_short_name(name: str) -> None:
-    assert len(resolve_stages(preset_options(name))) == 4
+    assert len(preset_options(name).stages) == 4
     assert find_preset(name) == name
     assert find_preset(name.split("_patch")[0]) == name
 

@@ -10,37 +10,33 @@ import torch
 from torch import Tensor
 
 from focal_lab.backbones.attention.layer import FocalAttention
-from focal_lab.backbones.options import Size, StageConfig, make_options, resolve_stages
+from focal_lab.backbones.options import FocalOptions, Size, StageConfig, make_options
 
 
-def one_stage(map_size: Size, **options: Any) -> StageConfig:
+def small_options(map_size: Size, **options: Any) -> FocalOptions:
     """A stage of two blocks on a map of that size: width 8, 2 heads, window 5, all else as in Focal-Tiny."""
     small = {"patch_size": 1, "embed_dim": 8, "depths": (2,), "num_heads": 2, "window_size": 5}
     small |= {"focal_windows": 3, "expand_sizes": 2}
-    return resolve_stages(make_options(small | {"img_size": map_size} | options))[0]
+    return make_options(small | {"img_size": map_size} | options)
+
+
+def one_stage(map_size: Size, **options: Any) -> StageConfig:
+    """The only stage of `small_options`."""
+    return small_options(map_size, **options).stages[0]
 
 
 def make_attention(
     map_size: Size,
     *,
-    border: str = "wrap",
     pool: str = "fc",
-    attention: str = "fast",
     attn_drop: float = 0.0,
-    coarse_bias: str = "query",
     dtype: torch.dtype = torch.float32,
     **options: Any,
 ) -> FocalAttention:
     """Focal attention whose parameters, position biases included, are large enough to matter."""
     torch.manual_seed(0)
-    module = FocalAttention(
-        one_stage(map_size, **options),
-        border=border,
-        pool=pool,
-        coarse_bias=coarse_bias,
-        attention=attention,
-        attn_drop=attn_drop,
-    )
+    resolved = small_options(map_size, focal_pool=pool, **options)
+    module = FocalAttention(resolved.stages[0], resolved, attn_drop=attn_drop)
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return module.to(dtype)

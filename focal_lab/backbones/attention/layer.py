@@ -30,40 +30,28 @@ class FocalAttention(nn.Module):
 
     Args:
         stage: what the stage computes.
-        border: wrap or mask.
-        pool: fc, mean, max or conv.
-        pool_init: released or mean, the initialisation of fc pooling.
-        coarse_bias: query or window, whether each query has its own bias for a pooled token.
-        attention: fast or reference, two implementations of the same function.
+        options: of the network.
+        attn_drop: dropout of attention weights.
+        proj_drop: dropout of the output.
     """
 
     def __init__(
-        self,
-        stage: StageConfig,
-        *,
-        border: str = "wrap",
-        pool: str = "fc",
-        pool_init: str = "released",
-        coarse_bias: str = "query",
-        attention: str = "fast",
-        qkv_bias: bool = True,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
+        self, stage: StageConfig, options: FocalOptions, *, attn_drop: float = 0.0, proj_drop: float = 0.0
     ) -> None:
         super().__init__()
-        self.stage, self.border, self.attention, self.attn_drop = stage, border, attention, attn_drop
+        self.stage, self.attn_drop = stage, attn_drop
+        self.border, self.attention = options.border, options.attention
         self.num_heads = stage.num_heads
         self.scale = (stage.dim // stage.num_heads) ** -0.5
-        height, width = stage.window
-        queries, ring = height * width, stage.fine_keys - height * width
-        self.qkv = nn.Linear(stage.dim, 3 * stage.dim, bias=qkv_bias)
+        queries = math.prod(stage.window)
+        ring = stage.fine_keys - queries
+        self.qkv = nn.Linear(stage.dim, 3 * stage.dim, bias=options.qkv_bias)
         self.proj = nn.Linear(stage.dim, stage.dim)
         self.proj_drop = nn.Dropout(proj_drop)
-        self.relative_position_bias_table = nn.Parameter(
-            torch.empty((2 * height - 1) * (2 * width - 1), self.num_heads)
-        )
+        positions = math.prod(geometry.table_side(stage.window, stage.window))
+        self.relative_position_bias_table = nn.Parameter(torch.empty(positions, self.num_heads))
         self.ring_bias = nn.Parameter(torch.empty(self.num_heads, queries, ring)) if ring else None
-        self.bias_per_window = coarse_bias == "window"
+        self.bias_per_window = options.coarse_bias == "window"
         tables = nn.ParameterList(
             torch.empty(self.num_heads, geometry.coarse_table_size(stage.window, level, self.bias_per_window))
             for level in stage.levels
@@ -72,7 +60,7 @@ class FocalAttention(nn.Module):
         self.coarse_bias_tables = nn.ParameterList() if self.bias_per_window else tables
         self.window_bias_tables = tables if self.bias_per_window else nn.ParameterList()
         self.pools = nn.ModuleList(
-            make_pooling(pool, stage.dim, level.pool_size, pool_init) for level in stage.levels
+            make_pooling(options, stage.dim, level.pool_size) for level in stage.levels
         )
         self.bias_index: Tensor
         self.hidden_keys: Tensor | None
@@ -195,23 +183,6 @@ class FocalAttention(nn.Module):
         return f"keys={self.stage.keys_per_window}, window={self.stage.window}, border={self.border}"
 
 
-def make_attention(
-    stage: StageConfig, options: FocalOptions, *, attn_drop: float, proj_drop: float
-) -> FocalAttention:
-    """The attention of a stage's blocks."""
-    return FocalAttention(
-        stage,
-        border=options.border,
-        pool=options.focal_pool,
-        pool_init=options.pool_init,
-        coarse_bias=options.coarse_bias,
-        attention=options.attention,
-        qkv_bias=options.qkv_bias,
-        attn_drop=attn_drop,
-        proj_drop=proj_drop,
-    )
-
-
 def project_keys(pooled_BhwC: Tensor, layer: nn.Module) -> Tensor:
     """k and v (B, h, w, 2 C) of pooled tokens, by the layer that also projects q."""
     dim = pooled_BhwC.shape[-1]
@@ -220,14 +191,3 @@ def project_keys(pooled_BhwC: Tensor, layer: nn.Module) -> Tensor:
         return all_Bhw3C[..., dim:]
     weight, bias = cast(nn.Linear, layer).weight, cast(nn.Linear, layer).bias
     return F.linear(pooled_BhwC, weight[dim:], None if bias is None else bias[dim:])
-
-
-def count_released_ring_keys(stage: StageConfig) -> int:
-    """Ring keys that the released code stores for a square window: four rolled copies, some keys twice.
-
-    It has one bias for each, so its parameter count exceeds ours: 132 keys instead of 120 at window 7 and
-    expansion 3, 300 instead of 204 at window 14.
-    """
-    queries = math.prod(stage.window)
-    height, width = stage.window[0] - stage.expand[0], stage.window[1] - stage.expand[1]
-    return 4 * (queries - height * width) if any(stage.expand) else 0

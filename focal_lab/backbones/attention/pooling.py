@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from focal_lab.backbones.cpu.dispatch import is_plain
 from focal_lab.backbones.geometry import sub_windows
-from focal_lab.backbones.options import Size
+from focal_lab.backbones.options import FocalOptions, Size
 
 
 class LinearPool(nn.Module):
@@ -27,7 +27,7 @@ class LinearPool(nn.Module):
             weights too, but the initialisation of the network overwrites them.
     """
 
-    def __init__(self, size: Size, as_mean: bool = False) -> None:
+    def __init__(self, size: Size, as_mean: bool) -> None:
         super().__init__()
         self.size = size
         self.linear = nn.Linear(math.prod(size), 1)
@@ -92,10 +92,10 @@ class MaxPool(MeanPool):
         return pooled.masked_fill(~inside_BhwS1.any(-2), 0.0)  # such cells are masked; keep them finite
 
 
-def make_pooling(kind: str, dim: int, size: Size, init: str = "released") -> nn.Module:
-    """The pooling of that name: fc (initialised as `init`, released or mean), conv, mean or max."""
-    if kind == "fc":
-        return LinearPool(size, as_mean=init == "mean")
-    if kind == "conv":
+def make_pooling(options: FocalOptions, dim: int, size: Size) -> nn.Module:
+    """The pooling that the options name."""
+    if options.focal_pool == "fc":
+        return LinearPool(size, as_mean=options.pool_init == "mean")
+    if options.focal_pool == "conv":
         return ConvPool(dim, size)
-    return MeanPool(size) if kind == "mean" else MaxPool(size)
+    return MeanPool(size) if options.focal_pool == "mean" else MaxPool(size)

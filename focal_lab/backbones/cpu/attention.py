@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from focal_lab.backbones.attention.key_maps import AttentionLayout, split_levels
+from focal_lab.backbones.attention.key_maps import AttentionLayout, KeyMap, split_levels
 from focal_lab.backbones.geometry import regions
-from focal_lab.backbones.options import Size
 
 # Bytes of keys, values and scores in one chunk
 CHUNK_BYTES = 1 << 22
@@ -52,12 +51,12 @@ class _ChunkedAttention(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(qkv_BHWC, bias_NQK, allowed, *coarse)
         ctx.layout = layout
-        q_BHWC, kv_maps = _split(qkv_BHWC, coarse, layout)
+        q_BHWC, maps = split_levels(qkv_BHWC, coarse, layout)
         mask = _additive(allowed, bias_NQK)
         out_BHWC = q_BHWC.new_empty(q_BHWC.shape)
         with torch.autocast("cpu", enabled=False):
             for chunk in _chunks(q_BHWC, bias_NQK, layout):
-                q_GQD, k_GKD, v_GKD = chunk.queries(q_BHWC), *chunk.keys(kv_maps)
+                q_GQD, k_GKD, v_GKD = chunk.queries(q_BHWC), *chunk.keys(maps)
                 out_GQD = torch.bmm(chunk.weights(q_GQD, k_GKD, bias_NQK, mask), v_GKD)
                 chunk.put(out_GQD, out_BHWC)
         return out_BHWC
@@ -68,15 +67,16 @@ class _ChunkedAttention(torch.autograd.Function):
         qkv_BHWC, bias_NQK, allowed, *coarse = ctx.saved_tensors
         with torch.enable_grad():  # autograd differentiates scaling and padding
             inputs = [tensor.detach().requires_grad_() for tensor in (qkv_BHWC, *coarse)]
-            split = _split(inputs[0], inputs[1:], ctx.layout)
-        q_BHWC, kv_maps = split[0].detach(), [kv.detach() for kv in split[1]]
+            split_BHWC, split = split_levels(inputs[0], inputs[1:], ctx.layout)
+        q_BHWC = split_BHWC.detach()
+        maps = [level._replace(kv_BHWC=level.kv_BHWC.detach()) for level in split]
         mask = _additive(allowed, bias_NQK)
         grad_q_BHWC = q_BHWC.new_empty(q_BHWC.shape)
         grad_bias_NQK = bias_NQK.new_zeros(bias_NQK.shape)
-        grad_maps = [kv.new_zeros(kv.shape) for kv in kv_maps]
+        grad_maps = [level._replace(kv_BHWC=level.kv_BHWC.new_zeros(level.kv_BHWC.shape)) for level in maps]
         with torch.autocast("cpu", enabled=False):
             for chunk in _chunks(q_BHWC, bias_NQK, ctx.layout):
-                q_GQD, k_GKD, v_GKD = chunk.queries(q_BHWC), *chunk.keys(kv_maps)
+                q_GQD, k_GKD, v_GKD = chunk.queries(q_BHWC), *chunk.keys(maps)
                 weights_GQK = chunk.weights(q_GQD, k_GKD, bias_NQK, mask)
                 grad_GQD = chunk.queries(grad_BHWC)
                 grad_kv_2GKD = k_GKD.new_empty(2, *k_GKD.shape)
@@ -90,17 +90,11 @@ class _ChunkedAttention(torch.autograd.Function):
                 chunk.put(torch.bmm(scores_GQK, k_GKD), grad_q_BHWC)
                 chunk.add_keys(grad_kv_2GKD, grad_maps)
         grad_qkv_BHWC, *grad_coarse = torch.autograd.grad(
-            [split[0], *split[1]], inputs, [grad_q_BHWC, *grad_maps]
+            [split_BHWC, *(level.kv_BHWC for level in split)],
+            inputs,
+            [grad_q_BHWC, *(level.kv_BHWC for level in grad_maps)],
         )
         return grad_qkv_BHWC, grad_bias_NQK, None, None, *grad_coarse
-
-
-def _split(
-    qkv_BHWC: Tensor, coarse: Sequence[Tensor], layout: AttentionLayout
-) -> tuple[Tensor, list[Tensor]]:
-    """Scaled queries, and the padded map of keys and values of each level."""
-    q_BHWC, maps = split_levels(qkv_BHWC, coarse, layout)
-    return q_BHWC, [level.kv_BHWC for level in maps]
 
 
 def _chunks(q_BHWC: Tensor, bias_NQK: Tensor, layout: AttentionLayout) -> Iterator["_Chunk"]:
@@ -135,9 +129,9 @@ class _Chunk:
         target = self._windows(target_BHWC)
         target.copy_(x_GQD.view(target.shape))
 
-    def keys(self, kv_maps: Sequence[Tensor]) -> Tensor:
+    def keys(self, maps: Sequence[KeyMap]) -> Tensor:
         """Keys and values (2, G, K, D)."""
-        views = [self._regions(kv, *shown) for kv, shown in zip(kv_maps, self._shown(), strict=True)]
+        views = [self._regions(level) for level in maps]
         counts = [math.prod(view.shape[5:7]) for view in views]
         two, *outer, _, _, depth = views[0].shape
         kv = views[0].new_empty(two, *outer, sum(counts), depth)
@@ -145,18 +139,18 @@ class _Chunk:
             part.unflatten(-2, view.shape[5:7]).copy_(view)
         return kv.view(two, -1, sum(counts), depth)
 
-    def add_keys(self, grad_kv_2GKD: Tensor, grad_maps: Sequence[Tensor]) -> None:
+    def add_keys(self, grad_kv_2GKD: Tensor, grad_maps: Sequence[KeyMap]) -> None:
         """The adjoint of `keys`: add the gradient of every window's keys to the maps that they came from."""
         windows = self.rows.stop - self.rows.start, self.layout.grid.windows[1]
         shape = self.images.stop - self.images.start, *windows, self.layout.heads
         first = 0
-        for grad_map, (step, region) in zip(grad_maps, self._shown(), strict=True):
+        for grad_BHWC, step, region in grad_maps:
             count = math.prod(region)
             level_2GKD = grad_kv_2GKD[:, :, first : first + count]
             level_2BPQNhwD = level_2GKD.unflatten(2, region).unflatten(1, shape)
             down_BPW2NDh = _fold(level_2BPQNhwD.permute(1, 2, 3, 5, 0, 4, 7, 6), 2, step[1]).movedim(3, -1)
             folded_BHW2ND = _fold(down_BPW2NDh, 1, step[0])
-            target = grad_map[self.images, self.rows.start * step[0] :].unflatten(3, (2, shape[-1], -1))
+            target = grad_BHWC[self.images, self.rows.start * step[0] :].unflatten(3, (2, shape[-1], -1))
             target[:, : folded_BHW2ND.shape[1], : folded_BHW2ND.shape[2]] += folded_BHW2ND
             first += count
 
@@ -176,11 +170,6 @@ class _Chunk:
         weights_GQK: Tensor = torch.softmax(scores_GQK, -1, out=scores_GQK)
         return weights_GQK
 
-    def _shown(self) -> list[tuple[Size, Size]]:
-        """Distance and extent of the regions of each level."""
-        grid = self.layout.grid
-        return [(grid.window, grid.fine_region), *((level.cells, level.region) for level in grid.levels)]
-
     def _windows(self, x_BHWC: Tensor) -> Tensor:
         """View (B, P, Q, N, h, w, D)."""
         height, width = self.layout.grid.window
@@ -189,8 +178,9 @@ class _Chunk:
         windows: Tensor = x_BHWND.unflatten(2, (-1, width)).unflatten(1, (-1, height))
         return windows.permute(0, 1, 3, 5, 2, 4, 6)
 
-    def _regions(self, kv_BHWC: Tensor, step: Size, region: Size) -> Tensor:
+    def _regions(self, level: KeyMap) -> Tensor:
         """View (2, B, P, Q, N, h, w, D) of a level's map."""
+        kv_BHWC, step, region = level
         windows = self.rows.stop - self.rows.start, self.layout.grid.windows[1]
         kv = kv_BHWC[self.images, self.rows.start * step[0] :].unflatten(3, (2, self.layout.heads, -1))
         return regions(kv, windows, step, region).permute(5, 0, 1, 2, 6, 3, 4, 7)

@@ -4,46 +4,37 @@ Values that fit are passed on unchanged, every other change is reported, and wha
 refused with its key.
 """
 
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from focal_lab.backbones.protocol import FocalNetwork
 from focal_lab.backbones.weights.bias_tables import level_numbers, rebuild_attention
 from focal_lab.backbones.weights.formats import (
+    OWN,
     PER_QUERY,
     PER_WINDOW,
     NamedWeights,
     Shape,
     WeightsError,
+    find_prefix,
     in_our_names,
     is_positional,
 )
-from focal_lab.backbones.weights.report import Change, FitReport
+from focal_lab.backbones.weights.report import Change, Fit, FitReport
+
+if TYPE_CHECKING:
+    from focal_lab.backbones.model import FocalTransformer
 
 T = TypeVar("T")
 _HEAD = "head.fc."
 
 
-@dataclass
-class Fit:
-    """A partly fitted state dict; values that do not fit are unchanged.
-
-    `misfits` and `refused` are pairs of a key and why it does not fit, or cannot be resized.
-    """
-
-    values: dict[str, Tensor]
-    report: FitReport
-    misfits: list[tuple[str, str]] = field(default_factory=list)
-    refused: list[tuple[str, str]] = field(default_factory=list)
-
-
 def fit_weights(
     state_dict: Mapping[str, Any],
-    model: FocalNetwork,
+    model: "FocalTransformer",
     *,
     interpolation: str = "bicubic",
     transfer: bool = False,
@@ -55,8 +46,7 @@ def fit_weights(
         model: the target; it is not changed, and may be on the meta device.
         interpolation: bicubic, or bilinear as in the paper.
         transfer: the model has another task. A head with other classes stays fresh; a head, a last norm or
-        last
-            stages that were pruned from the model are dropped.
+            last stages that were pruned from the model are dropped.
 
     Returns:
         The fitted values, and what happened to each.
@@ -72,13 +62,13 @@ def fit_weights(
     return finish(fit, model)
 
 
-def finish(fit: Fit, model: FocalNetwork) -> tuple[dict[str, Tensor], FitReport]:
+def finish(fit: Fit, model: "FocalTransformer") -> tuple[dict[str, Tensor], FitReport]:
     """The values of a fit in the model's order.
 
     Raises:
         WeightsError: something did not fit.
     """
-    problems = fit.refused + fit.misfits
+    problems = [*fit.refused.items(), *fit.misfits.items()]
     if problems:
         key, message = problems[0]
         more = f"; {len(problems) - 1} more do not fit either" if len(problems) > 1 else ""
@@ -87,7 +77,7 @@ def finish(fit: Fit, model: FocalNetwork) -> tuple[dict[str, Tensor], FitReport]
 
 
 def fit_named(
-    named: NamedWeights, model: FocalNetwork, interpolation: str, fresh: Mapping[str, str] | None = None
+    named: NamedWeights, model: "FocalTransformer", interpolation: str, fresh: Mapping[str, str] | None = None
 ) -> Fit:
     """Resize what can be, and list what does not fit; `fresh` maps keys to leave initialised to reasons."""
     own = model.state_dict(keep_vars=True)
@@ -112,45 +102,45 @@ def fit_named(
                 del fit.values[prefix + key]
             fit.values |= {prefix + key: value for key, value in rebuilt.values.items()}
             fit.report.add(prefix, rebuilt.report)
-            fit.refused += [(prefix + key, why) for key, why in rebuilt.refused.items()]
+            fit.refused |= {prefix + key: why for key, why in rebuilt.refused.items()}
             resized |= {prefix + change.key for change in rebuilt.report.interpolated}
     fresh_keys = {change.key for change in fit.report.fresh}
     fit.values |= {key: own[key].detach() for key in fresh_keys}
-    missing = []
+    missing = {}
     for key, shape in expected.items():
         value = fit.values.get(key)
         if value is None:
-            missing.append((key, f"is missing; the model needs it in shape {shape}"))
+            missing[key] = f"is missing; the model needs it in shape {shape}"
             continue
         if key in named.folded:
             before, why = named.folded[key]
             fit.report.folded.append(Change(key, before, tuple(named.values[key].shape), why))
         if tuple(value.shape) != shape:
-            if key not in dict(fit.refused):
-                fit.misfits.append((key, f"shape {tuple(value.shape)} is not the model's {shape}"))
+            if key not in fit.refused:
+                fit.misfits[key] = f"shape {tuple(value.shape)} is not the model's {shape}"
         elif key not in named.folded and key not in fresh_keys | resized:
             fit.report.mapped.append(Change(key, shape, shape, named.sources.get(key, key)))
-    fit.misfits += missing
+    fit.misfits |= missing
     for key, value in fit.values.items():
         if key not in expected:
             shape, name = tuple(value.shape), named.sources.get(key, key)
-            fit.misfits.append((key, f"is not a parameter of the model (shape {shape}, from {name})"))
+            fit.misfits[key] = f"is not a parameter of the model (shape {shape}, from {name})"
     return fit
 
 
-def forgive_task(fit: Fit, model: FocalNetwork) -> None:
+def forgive_task(fit: Fit, model: "FocalTransformer") -> None:
     """Remove the misfits that only mean that the model has another task than the checkpoint."""
     own = model.state_dict(keep_vars=True)
     expected = expected_shapes(model)
     pruned = [f"layers.{i}." for i in range(len(model.layers), len(model.stages_config))]
     pruned += ["norm."] if isinstance(model.norm, nn.Identity) else []
-    kept = []
-    for key, message in fit.misfits:
+    kept = {}
+    for key, message in fit.misfits.items():
         found = fit.values.get(key)
         shape = None if found is None else tuple(found.shape)
         if key.startswith(_HEAD) and key in expected:
             if shape is not None and shape[1:] != expected[key][1:]:
-                kept.append((key, message))  # another width, not other classes
+                kept[key] = message  # another width, not other classes
                 continue
             why = "the checkpoint has no head" if shape is None else f"its head has {shape[0]} classes"
             fit.report.fresh.append(Change(key, shape, expected[key], why))
@@ -159,7 +149,7 @@ def forgive_task(fit: Fit, model: FocalNetwork) -> None:
             fit.report.dropped.append(Change(key, shape, None, "the model ends before it"))
             del fit.values[key]
         else:
-            kept.append((key, message))
+            kept[key] = message
     fit.misfits = kept
     if any(change.key.startswith(_HEAD) for change in fit.report.fresh):
         # a classifier's weight without its bias, or the reverse, is useless
@@ -167,6 +157,59 @@ def forgive_task(fit: Fit, model: FocalNetwork) -> None:
             fit.report.mapped.remove(change)
             fit.report.fresh.append(change._replace(why="the rest of the head does not fit"))
             fit.values[change.key] = own[change.key].detach()
+
+
+def load_pre_hook(
+    model: "FocalTransformer",
+    state_dict: dict[str, Any],
+    prefix: str,
+    local_metadata: dict[str, Any],
+    strict: bool,
+    missing_keys: list[str],
+    unexpected_keys: list[str],
+    error_msgs: list[str],
+) -> None:
+    """Let `load_state_dict` accept what `fit_weights` does; torch itself refuses what still does not fit.
+
+    A state dict that fits is not touched, and missing keys are left for torch to report.
+
+    Raises:
+        WeightsError: values that are not finite, or a ring of unknown shape.
+    """
+    given = {key.removeprefix(prefix): state_dict[key] for key in state_dict if key.startswith(prefix)}
+    expected = expected_shapes(model)
+    fits = all(
+        key in expected and getattr(value, "shape", None) == expected[key] for key, value in given.items()
+    )
+    lacks_positions = any(  # an attention without all of its position biases
+        key not in given and f"{key[: key.rindex('attn.')]}attn.{OWN}" in given
+        for key in filter(is_positional, expected)
+    )
+    if fits and not lacks_positions:
+        return
+    fit = adapt(given, model)
+    error_msgs.extend(f"{key}: {why}" for key, why in fit.refused.items())
+    own = find_prefix(given)
+    kept = {} if prefix else {key: value for key, value in given.items() if not key.startswith(own)}
+    for key in given:
+        del state_dict[prefix + key]
+    state_dict.update({prefix + key: value for key, value in (kept | fit.values).items()})
+
+
+def adapt(state_dict: Mapping[str, Any], model: "FocalTransformer") -> Fit:
+    """Fit a state dict to the model with a warning about what changed; values that do not fit stay in.
+
+    Raises:
+        WeightsError: no weights, values that are not finite, or a ring of unknown shape.
+    """
+    named = in_our_names(state_dict)
+    check_finite(named)
+    named.outside.clear()  # torch reports keys that it does not expect
+    fit = fit_named(named, model, "bicubic")
+    summary = fit.report.summary()
+    if summary:
+        warnings.warn(f"weights ({fit.report.origin}): {summary}", stacklevel=2)
+    return fit
 
 
 def check_finite(named: NamedWeights) -> None:

@@ -5,11 +5,10 @@ have are copied; the others (ring, pooling, biases of pooled tokens) stay as ini
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from focal_lab.backbones.protocol import FocalNetwork
 from focal_lab.backbones.weights.fit import check_finite, expected_shapes, finish, fit_named, forgive_task
 from focal_lab.backbones.weights.formats import (
     MICROSOFT_SWIN,
@@ -21,9 +20,12 @@ from focal_lab.backbones.weights.formats import (
 )
 from focal_lab.backbones.weights.report import Change, FitReport
 
+if TYPE_CHECKING:
+    from focal_lab.backbones.model import FocalTransformer
+
 
 def swin_to_focal(
-    state_dict: Mapping[str, Any], model: FocalNetwork, *, interpolation: str = "bicubic"
+    state_dict: Mapping[str, Any], model: "FocalTransformer", *, interpolation: str = "bicubic"
 ) -> tuple[dict[str, Tensor], FitReport]:
     """A state dict for `model` from timm's or Microsoft's Swin of the same depths and width.
 

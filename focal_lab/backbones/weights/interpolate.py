@@ -25,10 +25,8 @@ def resize_own_table(table_TN: Tensor, window: Size, new_window: Size, interpola
     """Swin's table of (2 s_p - 1)^2 relative positions for another window, shape (T', N)."""
     if window == new_window:
         return table_TN
-    (height, width), (new_height, new_width) = window, new_window
-    image_NHW = table_TN.t().reshape(-1, 2 * height - 1, 2 * width - 1)
-    new_side = (2 * new_height - 1, 2 * new_width - 1)
-    return resize_image(image_NHW, new_side, interpolation).flatten(1).t().contiguous()
+    side, new_side = ((2 * height - 1, 2 * width - 1) for height, width in (window, new_window))
+    return resize_coarse_table(table_TN.t(), side, new_side, interpolation).t().contiguous()
 
 
 def resize_coarse_table(table_NT: Tensor, side: Size, new_side: Size, interpolation: str) -> Tensor:
@@ -40,7 +38,7 @@ def resize_coarse_table(table_NT: Tensor, side: Size, new_side: Size, interpolat
 
 def average_over_queries(table_NT: Tensor, window: Size, region: Size) -> Tensor:
     """One bias per pooled token, the mean over the window's queries of a table with one for each; (N, K)."""
-    index_QK = _index(geometry.coarse_position_index(window, region), table_NT)
+    index_QK = _index(geometry.position_index(window, region), table_NT)
     bias_NQK = _wide(table_NT)[:, index_QK]
     return bias_NQK.mean(1).to(table_NT.dtype)
 
@@ -80,7 +78,7 @@ def resize_ring(
     ring, inside = _index(in_ring.nonzero()[0], ring_NQR), _index((~in_ring).nonzero()[0], ring_NQR)
     frame_NQK = _wide(ring_NQR).new_empty(heads, math.prod(window), math.prod(frame))
     frame_NQK[:, :, ring] = _wide(ring_NQR)
-    frame_NQK[:, :, inside] = _wide(own_TN).t()[:, _index(geometry.own_position_index(window), ring_NQR)]
+    frame_NQK[:, :, inside] = _wide(own_TN).t()[:, _index(geometry.position_index(window, window), ring_NQR)]
     frame_NQK = frame_NQK.view(heads, *window, *frame)  # query rows and columns, key rows and columns
     for axis in (0, 1):
         old, new = window[axis], new_window[axis]

@@ -1,9 +1,11 @@
-"""Report of what happened to a checkpoint's weights."""
+"""A checkpoint's weights fitted to a model, and the report of what happened to them."""
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from torch import Tensor
 
 from focal_lab.backbones.weights.formats import Shape, is_positional
 
@@ -55,6 +57,19 @@ class FitReport:
                 *_grouped(self.fresh, "{} left as initialised ({})"),
             ]
         )
+
+
+@dataclass
+class Fit:
+    """A partly fitted state dict; values that do not fit are unchanged.
+
+    `misfits` and `refused` are keys with the reason why they do not fit, or cannot be resized.
+    """
+
+    values: dict[str, Tensor] = field(default_factory=dict)
+    report: FitReport = field(default_factory=FitReport)
+    misfits: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def _grouped(changes: list[Change], form: str) -> Iterator[str]:

@@ -2,21 +2,22 @@
 
 import warnings
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from focal_lab.backbones.attention.layer import FocalAttention, make_attention
+from focal_lab.backbones.attention.layer import FocalAttention
 from focal_lab.backbones.options import FocalOptions, StageConfig, image_size
-from focal_lab.backbones.protocol import FocalNetwork
 from focal_lab.backbones.weights.bias_tables import level_numbers, rebuild_attention
 from focal_lab.backbones.weights.formats import OWN, is_positional
 from focal_lab.backbones.weights.report import FitReport
-from focal_lab.backbones.weights.table_sizes import TableSizes
+
+if TYPE_CHECKING:
+    from focal_lab.backbones.model import FocalTransformer
 
 
-def resize_model(model: FocalNetwork, changed: dict[str, Any], interpolation: str) -> None:
+def resize_model(model: "FocalTransformer", changed: dict[str, Any], interpolation: str) -> None:
     """Change options that are sizes; the model is unchanged if an option breaks a rule.
 
     Raises:
@@ -49,7 +50,7 @@ def _resize_attention(
     """A new attention for `stage`; parameters that need no change are the old ones themselves."""
     like = old.qkv.weight
     with torch.device(like.device):
-        new = make_attention(stage, options, attn_drop=old.attn_drop, proj_drop=old.proj_drop.p)
+        new = FocalAttention(stage, options, attn_drop=old.attn_drop, proj_drop=old.proj_drop.p)
     new.to(like.dtype)
     new.border, new.attention = old.border, old.attention
     new.train(old.training)
@@ -67,7 +68,7 @@ def _resize_attention(
         interpolation,
         levels=[numbers.index(k) if k in numbers else -1 for k in level_numbers(stage, options)],
         found=values,
-        source=TableSizes.of(old.stage),
+        source=old.stage,
     )
     parameters = {id(value): own[key] for key, value in values.items()}
     for key in expected:
@@ -82,7 +83,7 @@ def _resize_attention(
     return new, rebuilt.report
 
 
-def _update_timm(model: FocalNetwork, changed: dict[str, Any]) -> None:
+def _update_timm(model: "FocalTransformer", changed: dict[str, Any]) -> None:
     """Update the input size that timm keeps in addition to the model's description."""
     try:
         from timm.models._input import update_model_input_size

@@ -23,7 +23,8 @@ from focal_lab.backbones import geometry
 from focal_lab.backbones.attention import fused, layer
 from focal_lab.backbones.attention.fused import attend, attend_at_once
 from focal_lab.backbones.attention.key_maps import AttentionLayout
-from focal_lab.backbones.attention.layer import FocalAttention, count_released_ring_keys
+from focal_lab.backbones.attention.layer import FocalAttention
+from focal_lab.backbones.counting import count_parameters, count_released_parameters
 from focal_lab.backbones.cpu import attention as attention_chunked
 from focal_lab.backbones.options import BORDERS, POOLINGS, Size
 
@@ -297,4 +298,6 @@ def test_the_printed_module_shows_what_it_computes() -> None:
 @pytest.mark.parametrize(("window", "expand", "keys"), [(7, 3, 132), (14, 3, 300), (7, 0, 0), (5, 2, 64)])
 def test_released_ring_keys_are_counted_with_their_doubles(window: int, expand: int, keys: int) -> None:
     module = make_attention((30, 30), window_size=window, expand_sizes=expand)
-    assert count_released_ring_keys(module.stage) == keys
+    heads, queries, ring = module.num_heads, window**2, module.stage.fine_keys - window**2
+    more = count_released_parameters(module) - count_parameters(module)
+    assert more == heads * queries * (keys - ring)

@@ -111,7 +111,7 @@ def test_a_frame_that_grows_in_proportion_is_resampled_as_one_image(interpolatio
     frame = torch.empty(16, 64)
     mask = torch.as_tensor(geometry.ring_positions((4, 4), (2, 2)))
     frame[:, mask] = ring[0]
-    frame[:, ~mask] = own[:, 0][torch.as_tensor(geometry.own_position_index((4, 4)))]
+    frame[:, ~mask] = own[:, 0][torch.as_tensor(geometry.position_index((4, 4), (4, 4)))]
     keys = F.interpolate(frame.view(1, 16, 8, 8), (16, 16), mode=interpolation)
     queries = keys.view(4, 4, 256).permute(2, 0, 1)[None]
     expected = F.interpolate(queries, (8, 8), mode=interpolation)[0].flatten(1).t()
@@ -141,7 +141,7 @@ def test_a_constant_map_is_pooled_to_the_same_token(interpolation: str, shape: t
 
 def test_the_average_over_queries_is_the_mean_of_what_the_queries_saw() -> None:
     table = torch.randn(3, 11 * 11)
-    seen_NQK = table[:, torch.as_tensor(geometry.coarse_position_index((7, 7), (5, 5)))]
+    seen_NQK = table[:, torch.as_tensor(geometry.position_index((7, 7), (5, 5)))]
     averaged = interpolate.average_over_queries(table, (7, 7), (5, 5))
     torch.testing.assert_close(averaged, seen_NQK.mean(1))
 

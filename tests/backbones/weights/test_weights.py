@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 import focal_lab  # noqa: F401
 from focal_lab.backbones.model import FocalTransformer
-from focal_lab.backbones.weights.fit import fit_weights
+from focal_lab.backbones.weights.fit import fit_weights, load_pre_hook
 from focal_lab.backbones.weights.formats import WeightsError
-from focal_lab.backbones.weights.load_hook import load_pre_hook
 
 MICRO = "focal_micro_patch2_window7_28"
 
