@@ -23,7 +23,6 @@ class Features(nn.Module):
         options: options of that model; a focal one gets border="mask" unless they say otherwise.
         checkpoint: file of weights to start from.
         stages: how many maps, counted from the last.
-        extent: the images' part of a padded batch.
         norm: a layer norm on each map, as in Swin's detectors; None for one if the backbone's maps are
             channels-last, because these are not normalised after a stage.
 
@@ -37,11 +36,10 @@ class Features(nn.Module):
         options: Mapping[str, Any] | None,
         checkpoint: str | None,
         stages: int,
-        extent: Extent,
         norm: bool | None = None,
     ) -> None:
         super().__init__()
-        self.extent = extent
+        self.extent = Extent()  # the images' part of a padded batch
         options = dict(options or {})
         if is_focal(backbone):
             model = create_backbone(

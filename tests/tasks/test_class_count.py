@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from focal_lab.data.loading.collate import as_lists
 from focal_lab.errors import UserError
 from focal_lab.tasks.class_count import check_count
-from focal_lab.tasks.detection.methods import known_methods
+from focal_lab.tasks.detection.methods import METHODS
 
 
 class Own(LightningDataModule):
@@ -34,7 +34,7 @@ class Own(LightningDataModule):
         return DataLoader([(torch.zeros(3, 64, 64), target)] * 2, batch_size=2, collate_fn=as_lists)
 
 
-@pytest.mark.parametrize("method", [*known_methods(), "segmentation"])
+@pytest.mark.parametrize("method", [*METHODS, "segmentation"])
 @pytest.mark.parametrize("label", [-1, 10, 11])
 def test_a_label_without_an_output_is_named_with_its_image(method: str, label: int) -> None:
     if method == "segmentation":

@@ -29,19 +29,22 @@ class Settings:
 
     Attributes:
         features: the backbone.
-        extent: the images' part of a padded batch.
         channels: of the pyramid's maps.
         options: keyword arguments of torchvision's class.
     """
 
     features: Features
-    extent: Extent
     num_classes: int
     min_size: tuple[int, ...] = ()
     max_size: int = 1333
     channels: int = 256
     head_width: int = 1024
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def extent(self) -> Extent:
+        """The images' part of a padded batch."""
+        return self.features.extent
 
     def construct(self, network: Any, defaults: Mapping[str, Any] | None = None, **arguments: Any) -> Any:
         """`network(**arguments)` with the user's options, or else our defaults of them.

@@ -20,7 +20,6 @@ from focal_lab.tasks.detection.regions import in_full
 from focal_lab.tasks.detection.settings import Settings
 from focal_lab.tasks.features import Features
 from focal_lab.tasks.optimizer import Recipe, check_options
-from focal_lab.tasks.padding import Extent
 from focal_lab.tasks.tested import refuse_repeated
 
 
@@ -95,7 +94,7 @@ class Detection(Task):
             }
         )
         chosen = find_method(method)
-        self.masks, self.first_label = bool(chosen.HAS_MASKS), int(chosen.FIRST_LABEL)
+        self.masks, self.first_label = chosen.has_masks, chosen.first_label
         self.recipe = Recipe(
             lr=lr,
             weight_decay=weight_decay,
@@ -106,10 +105,8 @@ class Detection(Task):
             warmup_steps=warmup_steps,
             decay_biases=True,
         )
-        extent = Extent()
         settings = Settings(
-            Features(backbone, backbone_options, backbone_checkpoint, chosen.STAGES, extent, feature_norm),
-            extent,
+            Features(backbone, backbone_options, backbone_checkpoint, chosen.stages, feature_norm),
             num_classes,
             min_size=tuple(min_size or ()),
             max_size=max_size,

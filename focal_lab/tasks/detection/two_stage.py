@@ -1,10 +1,12 @@
-"""The common part of methods with region proposals (Ren et al. 2015, arXiv 1506.01497)."""
+"""Faster R-CNN (Ren et al. 2015, arXiv 1506.01497) and Mask R-CNN (He et al. 2017, arXiv 1703.06870)."""
 
 from functools import partial
 from typing import Any, cast
 
 from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from focal_lab.tasks.detection.pyramid import Pyramid
@@ -12,19 +14,28 @@ from focal_lab.tasks.detection.regions import NEVER, Anchors, RegionAlign, are_o
 from focal_lab.tasks.detection.settings import Settings
 from focal_lab.tasks.padding import shield
 
-STAGES = 4
-FIRST_LABEL = 1  # 0 is background
-_RESOLUTION = 7
+_BOX_RESOLUTION, _MASK_RESOLUTION = 7, 14  # of a region's features
 
 
-def build_two_stage(network: Any, settings: Settings, **arguments: Any) -> nn.Module:
-    """torchvision's Faster R-CNN, or a subclass, on the pyramid P2 to P6.
+def faster_rcnn(settings: Settings) -> nn.Module:
+    """torchvision's Faster R-CNN."""
+    return _build(FasterRCNN, settings)
 
-    Args:
-        network: torchvision's class.
-        settings: its parts.
-        arguments: of the subclass.
-    """
+
+def mask_rcnn(settings: Settings) -> nn.Module:
+    """torchvision's Mask R-CNN: Faster R-CNN, and four convolutions that predict each object's mask."""
+    channels = settings.channels
+    return _build(
+        MaskRCNN,
+        settings,
+        mask_roi_pool=_region_align(settings, _MASK_RESOLUTION),
+        mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1),
+        mask_predictor=MaskRCNNPredictor(channels, channels, settings.num_classes + 1),
+    )
+
+
+def _build(network: Any, settings: Settings, **arguments: Any) -> nn.Module:
+    """A class of torchvision's on the pyramid P2 to P6, as in the papers."""
     pyramid = Pyramid(settings.features, settings.channels, "pool")
     anchors = Anchors(
         settings.extent, pyramid.strides, [[8 * stride] for stride in pyramid.strides], (0.5, 1.0, 2.0)
@@ -37,8 +48,8 @@ def build_two_stage(network: Any, settings: Settings, **arguments: Any) -> nn.Mo
         backbone=pyramid,
         rpn_anchor_generator=anchors,
         rpn_head=rpn_head,
-        box_roi_pool=region_align(settings, _RESOLUTION),
-        box_head=TwoMLPHead(settings.channels * _RESOLUTION**2, settings.head_width),
+        box_roi_pool=_region_align(settings, _BOX_RESOLUTION),
+        box_head=TwoMLPHead(settings.channels * _BOX_RESOLUTION**2, settings.head_width),
         box_predictor=FastRCNNPredictor(settings.head_width, settings.num_classes + 1),
         **arguments,
     )
@@ -63,7 +74,7 @@ class ShieldedProposals(RegionProposalNetwork):  # type: ignore[misc]
         return [label_A.masked_fill(are_outside(anchor_A4), -1.0) for label_A, anchor_A4 in pairs], boxes
 
 
-def region_align(settings: Settings, resolution: int) -> RegionAlign:
+def _region_align(settings: Settings, resolution: int) -> RegionAlign:
     """Regions of that resolution from P2 to P5."""
     return RegionAlign(settings.extent, settings.features.strides, resolution)
 

@@ -16,7 +16,7 @@ from focal_lab.tasks.base import Task
 from focal_lab.tasks.class_count import check_labels, known
 from focal_lab.tasks.features import Features
 from focal_lab.tasks.optimizer import Recipe, check_options
-from focal_lab.tasks.padding import Extent, padded_size
+from focal_lab.tasks.padding import padded_size
 from focal_lab.tasks.segmentation.decoders import build_decoder
 from focal_lab.tasks.segmentation.evaluation import Protocol, segment
 from focal_lab.tasks.segmentation.images import ShowSegmentation, WriteSegmentation
@@ -143,7 +143,7 @@ class Segmentation(Task):
         }
         self.val_protocol = Protocol(**sizes)
         self.test_protocol = Protocol(**sizes, scales=tuple(scales or (1.0,)), flip=flip)
-        features = Features(backbone, backbone_options, backbone_checkpoint, _STAGES, Extent(), feature_norm)
+        features = Features(backbone, backbone_options, backbone_checkpoint, _STAGES, feature_norm)
         self.model = Segmenter(
             features,
             build_decoder(decoder, features.channels, features.strides, decoder_channels, decoder_options),

@@ -12,10 +12,10 @@ from support.tiny_task import quiet_trainer
 
 from focal_lab.backbones.model import FocalTransformer
 from focal_lab.errors import UserError
-from focal_lab.tasks.detection.methods import known_methods
+from focal_lab.tasks.detection.methods import METHODS
 
 
-@pytest.mark.parametrize("method", known_methods())
+@pytest.mark.parametrize("method", METHODS)
 def test_every_weight_of_every_method_has_a_gradient(method: str) -> None:
     task = silent(small_detector(method))
     for number, batch in enumerate(detection_data().train_dataloader()):
@@ -24,7 +24,7 @@ def test_every_weight_of_every_method_has_a_gradient(method: str) -> None:
     assert without == []
 
 
-@pytest.mark.parametrize("method", known_methods())
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_trained_and_reports_its_metrics(method: str) -> None:
     task, trainer = small_detector(method, warmup_steps=0), quiet_trainer()
     trainer.fit(task, detection_data())

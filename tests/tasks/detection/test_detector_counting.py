@@ -5,10 +5,9 @@ import torch
 
 from focal_lab.backbones.counting import count_parameters
 from focal_lab.tasks.detection.counting import count_detector_gmacs
-from focal_lab.tasks.detection.methods import find_method
+from focal_lab.tasks.detection.methods import METHODS
 from focal_lab.tasks.detection.settings import Settings
 from focal_lab.tasks.features import Features
-from focal_lab.tasks.padding import Extent
 
 SIZE = (800, 1280)
 REGIONS = {"focal_windows": [15, 13, 9, 7]}
@@ -32,11 +31,10 @@ REGIONS = {"focal_windows": [15, 13, 9, 7]}
 def test_parameters_and_operations_are_the_papers(
     method: str, backbone: str, params: float, gmacs: float, tolerance: float
 ) -> None:
-    extent = Extent()
     options = {"img_size": SIZE} | (REGIONS if backbone.startswith("focal") else {})
     with torch.device("meta"):
-        features = Features(backbone, options, None, find_method(method).STAGES, extent)
-        settings = Settings(features, extent, num_classes=80)
-        detector = find_method(method).build(settings)
+        features = Features(backbone, options, None, METHODS[method].stages)
+        settings = Settings(features, num_classes=80)
+        detector = METHODS[method].build(settings)
     assert count_parameters(detector) / 1e6 == pytest.approx(params, rel=0.02)
     assert count_detector_gmacs(detector, SIZE) == pytest.approx(gmacs, rel=tolerance)

@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from focal_lab.tasks.detection.methods import find_method, known_methods
+from focal_lab.tasks.detection.methods import METHODS
 from focal_lab.tasks.detection.settings import Settings
 from focal_lab.tasks.features import Features
-from focal_lab.tasks.padding import Extent
 
 SIZES = [(61, 90), (96, 64), (33, 35)]
 # every proposal and region is looked at, so that nothing is drawn at random
@@ -22,18 +21,16 @@ EVERYTHING = {
 
 def make(method: str, **changes: Any) -> nn.Module:
     torch.manual_seed(0)
-    extent = Extent()
     options = {"img_size": 96, "focal_windows": 5}
-    features = Features("focal_micro_patch2_window7_28", options, None, find_method(method).STAGES, extent)
+    features = Features("focal_micro_patch2_window7_28", options, None, METHODS[method].stages)
     settings = Settings(
         features,
-        extent,
         num_classes=3,
         channels=32,
         head_width=64,
         options=EVERYTHING.get(method, {}) | changes,
     )
-    return find_method(method).build(settings)
+    return METHODS[method].build(settings)
 
 
 def pictures() -> list[Tensor]:
@@ -57,7 +54,7 @@ def targets(masks: bool) -> list[dict[str, Tensor]]:
     return made
 
 
-@pytest.mark.parametrize("method", known_methods())
+@pytest.mark.parametrize("method", METHODS)
 def test_answers_do_not_depend_on_the_batch(method: str) -> None:
     detector = make(method).double().eval()
     answering = getattr(detector, "roi_heads", detector)
@@ -73,7 +70,7 @@ def test_answers_do_not_depend_on_the_batch(method: str) -> None:
                 torch.testing.assert_close(together[number][name], expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", known_methods())
+@pytest.mark.parametrize("method", METHODS)
 def test_losses_do_not_depend_on_the_frame(method: str) -> None:
     detector = make(method).double().train()
     image, target = pictures()[0].double(), targets(method == "mask_rcnn")[0]
@@ -108,7 +105,7 @@ def test_a_copy_has_its_own_extent() -> None:
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("method", known_methods())
+@pytest.mark.parametrize("method", METHODS)
 def test_boxes_are_in_full_precision_when_the_network_is_not(method: str) -> None:
     detector = make(method).eval()
     answering = getattr(detector, "roi_heads", detector)

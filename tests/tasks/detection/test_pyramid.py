@@ -10,7 +10,6 @@ from focal_lab.errors import UserError
 from focal_lab.tasks.detection.pyramid import Pyramid
 from focal_lab.tasks.detection.task import Detection
 from focal_lab.tasks.features import Features
-from focal_lab.tasks.padding import Extent
 
 ANY = {
     "focal_micro": {"img_size": 64},
@@ -22,7 +21,7 @@ ANY = {
 
 def features(backbone: str, stages: int = 4, norm: bool | None = None, **options: Any) -> Features:
     torch.manual_seed(0)
-    return Features(backbone, ANY[backbone] | options, None, stages, Extent(), norm)
+    return Features(backbone, ANY[backbone] | options, None, stages, norm)
 
 
 @pytest.mark.parametrize("backbone", ANY)
@@ -83,4 +82,4 @@ def test_p6_comes_from_c5_even_where_it_is_as_wide_as_p5() -> None:
 
 def test_what_is_no_pyramid_is_refused() -> None:
     with pytest.raises(UserError, match="not a pyramid"):
-        Features("vit_tiny_patch16_224", {"img_size": 64}, None, 3, Extent())
+        Features("vit_tiny_patch16_224", {"img_size": 64}, None, 3)

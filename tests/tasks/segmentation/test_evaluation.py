@@ -19,7 +19,7 @@ NATIVE: dict[str, Any] = {"short_side": None, "window": 64, "step": 32}
 
 def segmenter(classes: int = 20, **options: Any) -> Segmenter:
     torch.manual_seed(0)
-    features = Features("focal_micro", {"img_size": 64} | options, None, 4, Extent())
+    features = Features("focal_micro", {"img_size": 64} | options, None, 4)
     decoder = build_decoder("upernet", features.channels, features.strides, 16)
     return Segmenter(features, decoder, classes, auxiliary_channels=8).eval()
 
