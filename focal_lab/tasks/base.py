@@ -8,6 +8,7 @@ from lightning import LightningModule
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
+from torchmetrics import Metric, MetricCollection
 
 from focal_lab.backbones.counting import count_parameters
 from focal_lab.backbones.options import Size
@@ -74,21 +75,24 @@ class Task(LightningModule):
             return
         if stage == "fit":
             self.classes = Classes.of(data)
-            self._accumulate()
+            wanted = self.hparams.get("total_batch_size")
+            if wanted is not None:
+                self.lr_factor, step = accumulate(self.trainer, wanted, self.recipe.lr)
+                rank_zero_info(step)
             found = evaluation_size(self, data)
             self._evaluated_at = found.size if found.known else None
         else:
             self._compare_classes(data)
         check_count(self.hparams["num_classes"], data)
 
-    def _accumulate(self) -> None:
-        """Accumulate gradients to the recipe's images per step, and report how."""
-        wanted = self.hparams.get("total_batch_size")
-        if wanted is None:
-            return
-        step = accumulate(self.trainer, wanted)
-        rank_zero_info(step.describe(self.recipe.lr))
-        self.lr_factor = step.lr_factor
+    def configure_optimizers(self) -> Any:
+        return self.recipe.scaled(self.lr_factor).configure(self.trainer, self.model)
+
+    def on_validation_epoch_start(self) -> None:
+        """Reset: `trainer.validate` leaves inference tensors, which `fit` cannot update."""
+        for name, part in self.named_children():
+            if name.startswith("val_") and isinstance(part, Metric | MetricCollection):
+                part.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add class names and input size, so that prediction and export need no data."""

@@ -1,7 +1,6 @@
 """Optimizer and learning rate schedule of all tasks, made by timm."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -15,15 +14,14 @@ from focal_lab.backbones.model import FocalTransformer
 from focal_lab.errors import UserError
 
 
-def check_options(rules: Mapping[str, tuple[Any, bool, str]]) -> None:
-    """Check options of the model, each with its value, whether that is valid, and the rule in words.
+def check_option(name: str, value: Any, valid: bool, rule: str) -> None:
+    """Refuse an invalid value of the model's option `name`, with the rule in words.
 
     Raises:
-        UserError: one is invalid.
+        UserError: it is invalid.
     """
-    for name, (value, valid, rule) in rules.items():
-        if not valid:
-            raise UserError(f"{value} is not {rule}", key=f"model.{name}")
+    if not valid:
+        raise UserError(f"{value} is not {rule}", key=f"model.{name}")
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,8 @@ class Recipe:
             "power": (self.power is None or 0 < self.power < math.inf, "positive"),
             "warmup_steps": (self.warmup_steps is None or self.warmup_steps >= 0, "0 or more"),
         }
-        check_options({name: (getattr(self, name), *rule) for name, rule in rules.items()})
+        for name, (valid, rule) in rules.items():
+            check_option(name, getattr(self, name), valid, rule)
         if self.min_lr > self.lr and not self.milestones:
             raise UserError(
                 f"{self.min_lr} is above model.lr, {self.lr}: the rate would rise to it; lower min_lr",

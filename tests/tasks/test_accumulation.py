@@ -7,9 +7,14 @@ import torch
 from support.tiny_task import quiet_trainer, tiny_config
 
 from focal_lab.errors import UserError
-from focal_lab.tasks.accumulation import accumulate, step_size
+from focal_lab.tasks.accumulation import accumulate
 from focal_lab.training.cli import FocalCLI
 from focal_lab.training.fit import build
+
+
+def trainer_of(batch_size: int, devices: int, accumulated: int = 1) -> Any:
+    data = SimpleNamespace(batch_size=batch_size)
+    return SimpleNamespace(datamodule=data, world_size=devices, accumulate_grad_batches=accumulated)
 
 
 @pytest.mark.parametrize(
@@ -19,16 +24,18 @@ from focal_lab.training.fit import build
 def test_the_papers_step_is_reached_at_any_number_of_devices(
     batch_size: int, devices: int, accumulated: int, pictures: int
 ) -> None:
-    step = step_size(batch_size, devices, 1024)
-    assert (step.accumulated, step.images) == (accumulated, pictures)
-    assert step.lr_factor == pictures / 1024
+    trainer = trainer_of(batch_size, devices)
+    factor, step = accumulate(trainer, 1024, 1e-3)
+    assert trainer.accumulate_grad_batches == accumulated
+    assert step.startswith(f"{pictures} images a step: ")
+    assert factor == pictures / 1024
 
 
 def test_a_step_is_reported_in_one_line() -> None:
-    assert step_size(128, 1, 1024).describe(1e-3) == (
+    assert accumulate(trainer_of(128, 1), 1024, 1e-3)[1] == (
         "1024 images a step: 8 batches x 128 images; learning rate 0.001"
     )
-    assert step_size(100, 3, 1024).describe(1e-3) == (
+    assert accumulate(trainer_of(100, 3), 1024, 1e-3)[1] == (
         "900 images a step: 3 devices x 3 batches x 100 images; learning rate 0.000879 "
         "(0.001 is for 1024 images)"
     )
@@ -63,14 +70,12 @@ def test_learning_rates_grow_with_a_step_that_misses_the_number() -> None:
 
 
 def test_a_trainer_that_accumulates_otherwise_is_refused() -> None:
-    trainer: Any = SimpleNamespace(
-        datamodule=SimpleNamespace(batch_size=4), world_size=1, accumulate_grad_batches=3
-    )
+    trainer = trainer_of(4, 1, accumulated=3)
     with pytest.raises(UserError, match=r"^trainer.accumulate_grad_batches: 3 contradicts .* 8, for which 2"):
-        accumulate(trainer, 8)
+        accumulate(trainer, 8, 1e-3)
     trainer.datamodule = None
     with pytest.raises(UserError, match=r"^model.total_batch_size: NoneType has no batch_size"):
-        accumulate(trainer, 8)
+        accumulate(trainer, 8, 1e-3)
 
 
 def test_zero_images_are_no_step() -> None:

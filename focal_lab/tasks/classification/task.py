@@ -23,7 +23,7 @@ from focal_lab.tasks.classification.images import ShowClasses, WritePredictions
 from focal_lab.tasks.ema import PREFIX, average_of
 from focal_lab.tasks.evaluation_size import evaluation_size
 from focal_lab.tasks.freezing import Frozen, evaluate_frozen, freeze
-from focal_lab.tasks.optimizer import Recipe, check_options
+from focal_lab.tasks.optimizer import Recipe, check_option
 
 Batch = tuple[Tensor, Tensor]
 METRICS = ("top1", "top5", "loss")
@@ -91,18 +91,11 @@ class Classification(Task):
             raise UserError(
                 f"{num_classes} is too few; classification needs 2 classes", key="model.num_classes"
             )
-        check_options(
-            {
-                "total_batch_size": (
-                    total_batch_size,
-                    total_batch_size is None or total_batch_size >= 1,
-                    "1 or more",
-                ),
-                "label_smoothing": (label_smoothing, 0 <= label_smoothing < 1, "in [0, 1)"),
-                "mixup": (mixup, 0 <= mixup < math.inf, "0 or more"),
-                "cutmix": (cutmix, 0 <= cutmix < math.inf, "0 or more"),
-            }
-        )
+        images = math.inf if total_batch_size is None else total_batch_size
+        check_option("total_batch_size", total_batch_size, images >= 1, "1 or more")
+        check_option("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "in [0, 1)")
+        check_option("mixup", mixup, 0 <= mixup < math.inf, "0 or more")
+        check_option("cutmix", cutmix, 0 <= cutmix < math.inf, "0 or more")
         self.recipe = Recipe(
             lr=lr,
             weight_decay=weight_decay,
@@ -175,12 +168,6 @@ class Classification(Task):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(labels_B))
         return loss
 
-    def on_validation_epoch_start(self) -> None:
-        """Reset: `trainer.validate` leaves inference tensors, which `fit` cannot update."""
-        self.val_metrics.reset()
-        if self.ema is not None:
-            self.val_ema_metrics.reset()
-
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Update the validation metrics; returns the logits (B, num_classes) for callbacks that draw them."""
         if self.ema is not None:
@@ -203,9 +190,6 @@ class Classification(Task):
 
     def configure_callbacks(self) -> list[Callback]:
         return [ShowClasses(), WritePredictions()]
-
-    def configure_optimizers(self) -> Any:
-        return self.recipe.scaled(self.lr_factor).configure(self.trainer, self.model)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Update the average, too; here, so that a checkpoint after a batch has both."""

@@ -19,7 +19,7 @@ from focal_lab.tasks.detection.metrics import AveragePrecision, metric_names
 from focal_lab.tasks.detection.regions import in_full
 from focal_lab.tasks.detection.settings import Settings
 from focal_lab.tasks.features import Features
-from focal_lab.tasks.optimizer import Recipe, check_options
+from focal_lab.tasks.optimizer import Recipe, check_option
 from focal_lab.tasks.tested import refuse_repeated
 
 
@@ -81,18 +81,11 @@ class Detection(Task):
         super().__init__()
         self.save_hyperparameters()
         num_classes, sizes = known(num_classes), min_size or [1]
-        check_options(
-            {
-                "num_classes": (num_classes, num_classes >= 1, "1 or more"),
-                "pyramid_channels": (pyramid_channels, pyramid_channels >= 1, "1 or more"),
-                "head_width": (head_width, head_width >= 1, "1 or more"),
-                "min_size": (
-                    sizes,
-                    min(sizes) >= 1 and max(sizes) <= max_size,
-                    f"within 1 to max_size, {max_size}",
-                ),
-            }
-        )
+        check_option("num_classes", num_classes, num_classes >= 1, "1 or more")
+        check_option("pyramid_channels", pyramid_channels, pyramid_channels >= 1, "1 or more")
+        check_option("head_width", head_width, head_width >= 1, "1 or more")
+        within = min(sizes) >= 1 and max(sizes) <= max_size
+        check_option("min_size", sizes, within, f"within 1 to max_size, {max_size}")
         chosen = find_method(method)
         self.masks, self.first_label = chosen.has_masks, chosen.first_label
         self.recipe = Recipe(
@@ -170,10 +163,6 @@ class Detection(Task):
         self.log_dict(parts, batch_size=len(images))
         return loss
 
-    def on_validation_epoch_start(self) -> None:
-        """Reset: `trainer.validate` leaves inference tensors, which `fit` cannot update."""
-        self.val_metric.reset()
-
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Target]]:
         """Update the validation metric; returns the predictions for callbacks that draw them."""
         return {"found": self._evaluate(batch, self.val_metric)}
@@ -198,9 +187,6 @@ class Detection(Task):
 
     def configure_callbacks(self) -> list[Callback]:
         return [ShowDetections(), WriteDetections(self.drawn_from)]
-
-    def configure_optimizers(self) -> Any:
-        return self.recipe.configure(self.trainer, self.model)
 
     def network_size(self, image: Size) -> Size:
         """Resized by `min_size` and `max_size`, and padded."""

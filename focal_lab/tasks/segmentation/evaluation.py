@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from focal_lab.backbones.options import Size
-from focal_lab.tasks.optimizer import check_options
+from focal_lab.tasks.optimizer import check_option
 from focal_lab.tasks.segmentation.network import Segmenter
 
 MODES = ("whole", "slide")
@@ -52,20 +52,13 @@ class Protocol:
 
     def __post_init__(self) -> None:
         least, scales = self.short_side or 1, list(self.scales)
-        check_options(
-            {
-                "evaluation": (self.mode, self.mode in MODES, " or ".join(MODES)),
-                "test_size": (self.short_side, self.short_side != 0 and least >= 1, "1 or more"),
-                "max_size": (self.long_side, self.long_side >= least, f"test_size, {least}, or more"),
-                "window": (
-                    self.window,
-                    self.window >= _MULTIPLE and self.window % _MULTIPLE == 0,
-                    f"a multiple of {_MULTIPLE}",
-                ),
-                "window_step": (self.step, 1 <= self.step <= self.window, f"1 to window, {self.window}"),
-                "scales": (scales, bool(scales) and min(scales) > 0, "a list of positive factors"),
-            }
-        )
+        divisible = self.window >= _MULTIPLE and self.window % _MULTIPLE == 0
+        check_option("evaluation", self.mode, self.mode in MODES, " or ".join(MODES))
+        check_option("test_size", self.short_side, self.short_side != 0 and least >= 1, "1 or more")
+        check_option("max_size", self.long_side, self.long_side >= least, f"test_size, {least}, or more")
+        check_option("window", self.window, divisible, f"a multiple of {_MULTIPLE}")
+        check_option("window_step", self.step, 1 <= self.step <= self.window, f"1 to window, {self.window}")
+        check_option("scales", scales, bool(scales) and min(scales) > 0, "a list of positive factors")
 
     def size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
         """Height and width that an image of height x width px is resized to."""

@@ -15,7 +15,7 @@ from focal_lab.errors import UserError
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.class_count import check_labels, known
 from focal_lab.tasks.features import Features
-from focal_lab.tasks.optimizer import Recipe, check_options
+from focal_lab.tasks.optimizer import Recipe, check_option
 from focal_lab.tasks.padding import padded_size
 from focal_lab.tasks.segmentation.decoders import build_decoder
 from focal_lab.tasks.segmentation.evaluation import Protocol, segment
@@ -105,19 +105,12 @@ class Segmentation(Task):
         self.save_hyperparameters()
         num_classes = known(num_classes)
         self.ignore_index = _IGNORED if ignore_index is None else ignore_index
-        check_options(
-            {
-                "num_classes": (num_classes, num_classes >= 2, "2 or more"),
-                "decoder_channels": (
-                    decoder_channels,
-                    decoder_channels is None or decoder_channels >= 1,
-                    "1 or more",
-                ),
-                "auxiliary_weight": (auxiliary_weight, auxiliary_weight >= 0, "0 or more"),
-                "auxiliary_channels": (auxiliary_channels, auxiliary_channels >= 1, "1 or more"),
-                "dropout": (dropout, 0 <= dropout < 1, "in [0, 1)"),
-            }
-        )
+        check_option("num_classes", num_classes, num_classes >= 2, "2 or more")
+        width = 1 if decoder_channels is None else decoder_channels
+        check_option("decoder_channels", decoder_channels, width >= 1, "1 or more")
+        check_option("auxiliary_weight", auxiliary_weight, auxiliary_weight >= 0, "0 or more")
+        check_option("auxiliary_channels", auxiliary_channels, auxiliary_channels >= 1, "1 or more")
+        check_option("dropout", dropout, 0 <= dropout < 1, "in [0, 1)")
         _check_ignored(self.ignore_index, num_classes)
         if class_weights is not None and (len(class_weights) != num_classes or min(class_weights) < 0):
             raise UserError(
@@ -204,10 +197,6 @@ class Segmentation(Task):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images_BCHW))
         return loss
 
-    def on_validation_epoch_start(self) -> None:
-        """Reset: `trainer.validate` leaves inference tensors, which `fit` cannot update."""
-        self.val_metric.reset()
-
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Tensor]]:
         """Update the validation metric; returns the predictions for callbacks that draw them."""
         return {"found": self._evaluate(batch, self.val_metric, self.val_protocol)}
@@ -231,9 +220,6 @@ class Segmentation(Task):
 
     def configure_callbacks(self) -> list[Callback]:
         return [ShowSegmentation(), WriteSegmentation()]
-
-    def configure_optimizers(self) -> Any:
-        return self.recipe.configure(self.trainer, self.model)
 
     def network_size(self, image: Size) -> Size:
         """Resized by `test_size` and `max_size`, padded, and one window; as in validation, at scale 1."""
