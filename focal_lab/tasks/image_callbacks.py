@@ -4,7 +4,7 @@ import colorsys
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,25 +30,8 @@ _NEXT_TURN = 0.22
 TRUE, FOUND = "TRUE", "FOUND"  # headings of the two sides of a validation image
 
 
-class DisplayOptions:
-    """How to show the images of a data module.
-
-    Attributes:
-        mean, std: of the normalisation, per channel, on a scale of 0 to 1.
-        classes: names of the labels.
-        ignored: the label of pixels that do not count, if there is one.
-    """
-
-    def __init__(self, trainer: Trainer, module: LightningModule) -> None:
-        data = getattr(trainer, "datamodule", None)
-        self.mean: Sequence[float] = getattr(data, "mean", (0.0, 0.0, 0.0))
-        self.std: Sequence[float] = getattr(data, "std", (1.0, 1.0, 1.0))
-        self.classes: Classes = getattr(module, "classes", Classes())
-        self.ignored: int | None = getattr(module, "ignore_index", None)
-
-    def pixels(self, image_CHW: Tensor) -> Tensor:
-        """A normalised image as uint8 (3, H, W) on the CPU."""
-        return as_bytes(image_CHW, self.mean, self.std)
+# Draws what a task (the first argument) is given or predicts for an image of uint8 (3, H, W).
+Draw = Callable[[Any, Tensor, Any], Tensor]
 
 
 class ShowImages(Callback):
@@ -57,16 +40,9 @@ class ShowImages(Callback):
     The task's `validation_step` returns its predictions for the batch under the key `found`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, draw_truth: Draw, draw_found: Draw) -> None:
+        self._draw_truth, self._draw_found = draw_truth, draw_found
         self._shown = 0
-
-    def draw_truth(self, display: DisplayOptions, image_3HW: Tensor, target: Any) -> Tensor:
-        """The truth, over an image of bytes."""
-        raise NotImplementedError
-
-    def draw_found(self, display: DisplayOptions, image_3HW: Tensor, found: Any) -> Tensor:
-        """The prediction, over an image of bytes."""
-        raise NotImplementedError
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._shown = 0
@@ -81,10 +57,10 @@ class ShowImages(Callback):
             return
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        display = DisplayOptions(trainer, pl_module)
+        data = getattr(trainer, "datamodule", None)
         for image, target, found in list(zip(*batch, outputs["found"], strict=True))[: SHOWN - self._shown]:
-            pixels = display.pixels(image)
-            sides = self.draw_truth(display, pixels, target), self.draw_found(display, pixels, found)
+            pixels = as_bytes(image, data)
+            sides = self._draw_truth(pl_module, pixels, target), self._draw_found(pl_module, pixels, found)
             logger.experiment.add_image(f"val/picture_{self._shown}", beside(*sides), trainer.global_step)
             self._shown += 1
 
@@ -94,19 +70,19 @@ class WriteImages(BasePredictionWriter):
 
     def __init__(self) -> None:
         super().__init__("batch")
-        self.display: DisplayOptions | None = None
-        self.files: Sequence[Path] | None = None
+        self._files: Sequence[Path] = ()
         self._names: list[str] = []
         self._numbers: list[int] = []
 
-    def draw(self, display: DisplayOptions, image_3HW: Tensor, found: Any) -> Tensor:
+    def draw(self, task: Any, image_3HW: Tensor, found: Any) -> Tensor:
         """The prediction, over an image of bytes."""
         raise NotImplementedError
 
-    def keep(self, folder: Path, name: str, written: str, number: int, found: Any) -> None:
+    def keep(self, classes: Classes, folder: Path, name: str, written: str, number: int, found: Any) -> None:
         """Write or remember whatever else is predicted for an image.
 
         Args:
+            classes: of the task.
             folder: of all output files.
             name: of the image's file.
             written: name of its output files, without a suffix.
@@ -123,9 +99,8 @@ class WriteImages(BasePredictionWriter):
         return Path(trainer.log_dir or trainer.default_root_dir)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.display = DisplayOptions(trainer, pl_module)
-        self.files = getattr(getattr(trainer, "datamodule", None), "predict_files", None)
-        self._names, self._numbers = output_names(self.files or ()), image_ids(self.files or ())
+        self._files = getattr(getattr(trainer, "datamodule", None), "predict_files", None) or ()
+        self._names, self._numbers = output_names(self._files), image_ids(self._files)
 
     def write_on_batch_end(
         self,
@@ -137,16 +112,17 @@ class WriteImages(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        display, folder = self.display, self.folder(trainer)
-        assert display is not None
+        folder, data = self.folder(trainer), getattr(trainer, "datamodule", None)
         for image, target, found in zip(*batch, prediction, strict=True):
-            index = int(target["image_id"])
-            written = self._names[index] if self.files else str(index)
-            name = str(Path(written).with_name(self.files[index].name)) if self.files else written
-            file = folder / "pictures" / f"{written}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            as_image(self.draw(display, display.pixels(image), found)).save(file)
-            self.keep(folder, name, written, self._numbers[index] if self.files else index, found)
+            number = int(target["image_id"])
+            written = name = str(number)
+            if self._files:
+                written, file = self._names[number], self._files[number]
+                name, number = str(Path(written).with_name(file.name)), self._numbers[number]
+            drawn = folder / "pictures" / f"{written}.png"
+            drawn.parent.mkdir(parents=True, exist_ok=True)
+            as_image(self.draw(pl_module, as_bytes(image, data), found)).save(drawn)
+            self.keep(getattr(pl_module, "classes", Classes()), folder, name, written, number, found)
 
 
 def output_names(files: Sequence[Path]) -> list[str]:
@@ -159,27 +135,23 @@ def output_names(files: Sequence[Path]) -> list[str]:
     folders: dict[str, set[Path]] = {}
     for path in paths:
         folders.setdefault(path.stem, set()).add(path.parent)
-    below = [Path()] * len(paths)
     apart = [stem for stem, parents in folders.items() if len(parents) > 1]
+    named = [Path(path.name) for path in paths]
     if apart:
         common = os.path.commonpath([path.parent for path in paths])
-        below = [path.parent.relative_to(common) for path in paths]
+        named = [path.relative_to(common) for path in paths]
         rank_zero_warn(
             f"images of several folders are called {apart[0]}: output files go into folders of the same names"
         )
-    often = Counter((folder, path.stem) for folder, path in zip(below, paths, strict=True))
-    for (_, stem), count in often.items():
+    often = Counter(name.with_suffix("") for name in named)
+    for name, count in often.items():
         if count > 1:
             rank_zero_warn(
-                f"several images are called {stem}: their output files keep the suffix, {stem}.SUFFIX.png"
+                f"several images are called {name.name}: their output files keep the suffix, "
+                f"{name.name}.SUFFIX.png"
             )
-    named = [
-        str(folder / (path.stem if often[folder, path.stem] == 1 else path.name))
-        for folder, path in zip(below, paths, strict=True)
-    ]
-    if len(set(named)) == len(named):
-        return named
-    return [str(folder / path.name) for folder, path in zip(below, paths, strict=True)]
+    short = [str(name.with_suffix("") if often[name.with_suffix("")] == 1 else name) for name in named]
+    return short if len(set(short)) == len(short) else [str(name) for name in named]
 
 
 def image_ids(files: Sequence[Path]) -> list[int]:
@@ -189,8 +161,10 @@ def image_ids(files: Sequence[Path]) -> list[int]:
     return numbers if len(set(numbers)) == len(stems) else list(range(len(stems)))
 
 
-def as_bytes(image_CHW: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """A normalised image as uint8 (3, H, W) on the CPU: its first three channels, or one three times."""
+def as_bytes(image_CHW: Tensor, data: Any) -> Tensor:
+    """An image that a data module normalised as uint8 (3, H, W): its first three channels, or one thrice."""
+    mean: Sequence[float] = getattr(data, "mean", (0.0, 0.0, 0.0))
+    std: Sequence[float] = getattr(data, "std", (1.0, 1.0, 1.0))
     image_CHW = image_CHW.detach().float().cpu()[: 1 if len(image_CHW) < 3 else 3]
     mean_C, std_C = (torch.tensor(list(values))[:3].view(-1, 1, 1) for values in (mean, std))
     return ((image_CHW * std_C + mean_C) * 255).round().clamp(0, 255).byte().expand(3, -1, -1)
@@ -205,9 +179,9 @@ def beside(left_3HW: Tensor, right_3HW: Tensor) -> Tensor:
     return torch.cat((left_3HW, left_3HW.new_full((3, height, 4), 255), right_3HW), 2)
 
 
-def magnification(image_3HW: Tensor, least_side: int = _LEAST_SIDE) -> int:
+def magnification(image_3HW: Tensor) -> int:
     """How often to repeat the pixels of a small image so that drawings on it are visible."""
-    return max(1, math.ceil(least_side / max(image_3HW.shape[1:])))
+    return max(1, math.ceil(_LEAST_SIDE / max(image_3HW.shape[1:])))
 
 
 def enlarged(x_CHW: Tensor, factor: int) -> Tensor:

@@ -2,10 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,12 +27,9 @@ class Note(NamedTuple):
 @lru_cache
 def font(size: int) -> Any:
     """Matplotlib's, which has European letters; Pillow's own has English ones, and is unpacked each time."""
-    found = find_spec("matplotlib")
-    if found is not None and found.origin:
-        with suppress(OSError):
-            path = Path(found.origin).with_name("mpl-data") / "fonts/ttf/DejaVuSans.ttf"
-            return ImageFont.truetype(path, size)
-    return ImageFont.load_default(size)
+    import matplotlib  # takes a tenth of a second, and is only needed where something is drawn
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
 @lru_cache(4096)
@@ -44,10 +38,10 @@ def _has(letter: str) -> bool:
     return letter.isspace() or bytes(font(16).getmask(letter)) != bytes(font(16).getmask("\U0010ffff"))
 
 
-def readable(name: str, number: int, longest: int = _LONGEST) -> str:
+def readable(name: str, number: int) -> str:
     """A class's name, truncated; its number if the font lacks a letter of it."""
     name = name if all(map(_has, name)) else f"class {number}"
-    return name if len(name) <= longest else f"{name[: longest - 3]}..."
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
 
 
 def text_size(height: int, width: int) -> int:

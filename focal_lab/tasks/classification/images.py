@@ -9,51 +9,34 @@ import torch.nn.functional as F  # noqa: N812
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
-from PIL import Image, ImageDraw
 from torch import Tensor
 
-from focal_lab.tasks.image_callbacks import DisplayOptions, ShowImages, colour, enlarged, magnification
-from focal_lab.tasks.words import as_image, as_tensor, font, readable
+from focal_lab.tasks.class_names import Classes
+from focal_lab.tasks.image_callbacks import FOUND, TRUE, colour, enlarged, magnification
+from focal_lab.tasks.words import Note, readable, with_notes
 
-_LISTED = 5  # classes beside an image, the most likely first
-_SIDE = 160  # small images are enlarged to about this side
-_PAPER, _INK, _EMPTY = (255, 255, 255), (32, 32, 32), (225, 225, 225)
-_LONGEST = 18
+_LISTED = 5  # classes below an image, the most likely first
 
 
-class ShowClasses(ShowImages):
-    """Validation images with their class, and the most likely classes as bars, each in its class's colour."""
+def draw_truth(task: Any, image_3HW: Tensor, target: Any) -> Tensor:
+    """The image, and its class below."""
+    return _listed(image_3HW, [Note(TRUE), _note(task.classes, int(target))])
 
-    def draw_truth(self, display: DisplayOptions, image_3HW: Tensor, target: Any) -> Tensor:
-        """The image, and its class on top of it."""
-        label = int(target)
-        drawn = as_image(enlarged(image_3HW, magnification(image_3HW, _SIDE)))
-        size = _text_size(drawn)
-        pen, letters = ImageDraw.Draw(drawn), font(size)
-        word = f"true: {readable(display.classes.name(label), label, _LONGEST)}"
-        pen.rectangle((0, 0, pen.textlength(word, letters) + 1.2 * size, 1.6 * size), _PAPER)
-        pen.rectangle((0, 0, 0.4 * size, 1.6 * size), colour(label))
-        pen.text((0.8 * size, 0.2 * size), word, _INK, letters)
-        return as_tensor(drawn)
 
-    def draw_found(self, display: DisplayOptions, image_3HW: Tensor, found: Any) -> Tensor:
-        """The most likely classes and their probabilities on a sheet of the image's size."""
-        image_3HW = enlarged(image_3HW, magnification(image_3HW, _SIDE))
-        sheet = Image.new("RGB", (image_3HW.shape[2], image_3HW.shape[1]), _PAPER)
-        size = _text_size(sheet)
-        pen, letters = ImageDraw.Draw(sheet), font(size)
-        probabilities_K = F.softmax(found.detach().float().cpu(), -1)
-        top = probabilities_K.topk(min(_LISTED, len(probabilities_K)))
-        height, margin = sheet.height / _LISTED, size / 2
-        for row, (label, share) in enumerate(zip(top.indices.tolist(), top.values.tolist(), strict=True)):
-            above, full = row * height, sheet.width - 2 * margin
-            word = f"{readable(display.classes.name(label), label, _LONGEST)}  {share:.3f}"
-            pen.text((margin, above + 0.1 * height), word, _INK, letters)
-            low, high = above + 0.1 * height + 1.3 * size, above + 0.92 * height
-            if high > low:
-                pen.rectangle((margin, low, margin + full, high), _EMPTY)
-                pen.rectangle((margin, low, margin + max(1.0, share * full), high), colour(label))
-        return as_tensor(sheet)
+def draw_found(task: Any, image_3HW: Tensor, found: Any) -> Tensor:
+    """The image, and the most likely classes with their probabilities below."""
+    probabilities_K = F.softmax(found.detach().float().cpu(), -1)
+    top = probabilities_K.topk(min(_LISTED, len(probabilities_K)))
+    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    return _listed(image_3HW, [Note(FOUND), *(_note(task.classes, label, f" {p:.3f}") for label, p in pairs)])
+
+
+def _listed(image_3HW: Tensor, notes: list[Note]) -> Tensor:
+    return with_notes(enlarged(image_3HW, magnification(image_3HW)), notes)
+
+
+def _note(classes: Classes, label: int, more: str = "") -> Note:
+    return Note(readable(classes.name(label), label) + more, colour(label))
 
 
 class WritePredictions(BasePredictionWriter):
@@ -114,8 +97,3 @@ class WritePredictions(BasePredictionWriter):
             self._stream.close()
             rank_zero_info(f"predictions: {self._stream.name}")
             self._stream = None
-
-
-def _text_size(image: Image.Image) -> int:
-    """Pixels, so that each row of the list has room for its words and its bar."""
-    return max(8, min(22, round(image.height / (2.6 * _LISTED))))

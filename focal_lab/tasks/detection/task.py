@@ -13,12 +13,13 @@ from focal_lab.errors import UserError
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.class_count import check_labels, known
 from focal_lab.tasks.detection.counting import PAPER_SIZE, count_detector_gmacs
-from focal_lab.tasks.detection.images import DRAWN_FROM, ShowDetections, WriteDetections
+from focal_lab.tasks.detection.images import DRAWN_FROM, WriteDetections, draw_found, draw_truth
 from focal_lab.tasks.detection.methods import find_method, most_found
 from focal_lab.tasks.detection.metrics import AveragePrecision, metric_names
 from focal_lab.tasks.detection.regions import in_full
 from focal_lab.tasks.detection.settings import Settings
 from focal_lab.tasks.features import Features
+from focal_lab.tasks.image_callbacks import ShowImages
 from focal_lab.tasks.optimizer import Recipe, check_option
 from focal_lab.tasks.tested import refuse_repeated
 
@@ -186,7 +187,7 @@ class Detection(Task):
         return found
 
     def configure_callbacks(self) -> list[Callback]:
-        return [ShowDetections(), WriteDetections(self.drawn_from)]
+        return [ShowImages(draw_truth, draw_found), WriteDetections(self.drawn_from)]
 
     def network_size(self, image: Size) -> Size:
         """Resized by `min_size` and `max_size`, and padded."""

@@ -15,11 +15,12 @@ from focal_lab.errors import UserError
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.class_count import check_labels, known
 from focal_lab.tasks.features import Features
+from focal_lab.tasks.image_callbacks import ShowImages
 from focal_lab.tasks.optimizer import Recipe, check_option
 from focal_lab.tasks.padding import padded_size
 from focal_lab.tasks.segmentation.decoders import build_decoder
 from focal_lab.tasks.segmentation.evaluation import Protocol, segment
-from focal_lab.tasks.segmentation.images import ShowSegmentation, WriteSegmentation
+from focal_lab.tasks.segmentation.images import WriteSegmentation, draw_found, draw_truth
 from focal_lab.tasks.segmentation.metrics import METRICS, Confusion
 from focal_lab.tasks.segmentation.network import Segmenter
 from focal_lab.tasks.tested import refuse_repeated
@@ -219,7 +220,7 @@ class Segmentation(Task):
         return found
 
     def configure_callbacks(self) -> list[Callback]:
-        return [ShowSegmentation(), WriteSegmentation()]
+        return [ShowImages(draw_truth, draw_found), WriteSegmentation()]
 
     def network_size(self, image: Size) -> Size:
         """Resized by `test_size` and `max_size`, padded, and one window; as in validation, at scale 1."""

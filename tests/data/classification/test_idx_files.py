@@ -60,7 +60,7 @@ def test_images_of_one_channel_can_be_shown(tmp_path):
     data = FashionMnistDataModule(str(tmp_path), channels=1, **OPTIONS)
     images, labels = evaluated(data)
 
-    shown = as_bytes(images[3], data.mean, data.std)
+    shown = as_bytes(images[3], data)
 
     assert shown.shape == (3, 28, 28)
     assert (shown == 10 * labels[3]).all()

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,9 +10,9 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 from torch import Tensor
 
 from focal_lab.tasks.class_names import Classes
-from focal_lab.tasks.classification.images import ShowClasses
+from focal_lab.tasks.classification.images import draw_found, draw_truth
 from focal_lab.tasks.classification.task import Classification
-from focal_lab.tasks.image_callbacks import SHOWN, DisplayOptions, colour
+from focal_lab.tasks.image_callbacks import SHOWN, colour, magnification
 from focal_lab.training.fit import build, train
 
 
@@ -38,12 +39,6 @@ def tags(folder: Path) -> dict[str, list[int]]:
             if value.HasField("image"):
                 found.setdefault(value.tag, []).append(event.step)
     return found
-
-
-def look(*names: str) -> DisplayOptions:
-    made = DisplayOptions.__new__(DisplayOptions)
-    made.mean, made.std, made.classes = (0.0,) * 3, (1.0,) * 3, Classes(names)
-    return made
 
 
 def share_of(picture_3HW: Tensor, label: int) -> float:
@@ -80,27 +75,25 @@ def test_a_task_that_tells_nothing_and_a_logger_without_images_show_nothing() ->
 
 
 @pytest.mark.parametrize("size", [(3, 28, 28), (3, 224, 300), (3, 20, 400)])
-def test_truth_and_answer_are_of_one_size_whatever_the_image(size: tuple[int, int, int]) -> None:
+def test_truth_and_prediction_have_their_classes_colours_below_the_image(size: tuple[int, int, int]) -> None:
     picture = torch.zeros(size, dtype=torch.uint8)
-    names = look("a name that is much too long for any picture", "b")
-    truth = ShowClasses().draw_truth(names, picture, torch.tensor(0))
-    found = ShowClasses().draw_found(names, picture, torch.tensor([0.0, 3.0]))
-    assert truth.shape == found.shape
-    assert truth.dtype == found.dtype == torch.uint8
+    task = SimpleNamespace(classes=Classes(("a name that is much too long for any picture", "b", "c")))
+    truth = draw_truth(task, picture, torch.tensor(1))
+    found = draw_found(task, picture, torch.tensor([0.7, 0.2, 0.1]).log())
+    high, wide = (side * magnification(picture) for side in size[1:])
+    for drawn in (truth, found):
+        assert drawn.dtype == torch.uint8
+        assert drawn[:, :high, :wide].sum() == 0 < drawn[:, high:].sum()
+    assert [share_of(truth, label) > 0 for label in range(3)] == [False, True, False]
+    assert all(share_of(found, label) > 0 for label in range(3))
 
 
-def test_the_bars_are_as_long_as_their_classes_are_likely() -> None:
-    logits = torch.tensor([0.7, 0.2, 0.1]).log()
-    found = ShowClasses().draw_found(look("a", "b", "c"), torch.zeros(3, 300, 600, dtype=torch.uint8), logits)
-    shares = [share_of(found, label) for label in range(3)]
-    assert shares[0] / shares[1] == pytest.approx(3.5, rel=0.05)
-    assert shares[0] / shares[2] == pytest.approx(7.0, rel=0.1)
-
-
-def test_the_truth_has_its_classs_colour_and_leaves_the_image_to_be_seen() -> None:
-    truth = ShowClasses().draw_truth(
-        look("a", "b"), torch.zeros(3, 28, 28, dtype=torch.uint8), torch.tensor(1)
+def test_the_most_likely_classes_are_listed_with_their_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "focal_lab.tasks.classification.images.with_notes", lambda _, notes: [note.word for note in notes]
     )
-    assert share_of(truth, 1) > 0
-    assert share_of(truth, 0) == 0
-    assert float((truth == 0).all(0).float().mean()) > 0.85
+    task, black = SimpleNamespace(classes=Classes(tuple("abcdef"))), torch.zeros(3, 28, 28, dtype=torch.uint8)
+    words: Any = draw_found(task, black, torch.tensor([0.02, 0.5, 0.2, 0.15, 0.1, 0.03]).log())
+    assert words == ["FOUND", "b 0.500", "c 0.200", "d 0.150", "e 0.100", "f 0.030"]
+    words = draw_truth(task, black, torch.tensor(2))
+    assert words == ["TRUE", "c"]

@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
 from focal_lab.tasks.class_names import Classes
-from focal_lab.tasks.detection.drawing import draw
+from focal_lab.tasks.detection.images import draw
 from focal_lab.tasks.image_callbacks import FOUND, TRUE, as_bytes, beside, colour, image_ids, output_names
-from focal_lab.tasks.segmentation.drawing import overlay
+from focal_lab.tasks.segmentation.images import overlay
 from focal_lab.tasks.words import Note, as_tensor, boxed, ink_on, readable, text_size, with_notes
 
 
@@ -46,7 +47,7 @@ def test_what_is_not_drawn_is_reported_below_and_truth_differs_from_what_was_fou
     reported: list[list[str]] = []
     for module in ("detection", "segmentation"):
         monkeypatch.setattr(
-            f"focal_lab.tasks.{module}.drawing.with_notes",
+            f"focal_lab.tasks.{module}.images.with_notes",
             lambda picture, notes: (reported.append(written(notes)), picture)[1],
         )
     grey_3HW = torch.full((3, 400, 400), 90, dtype=torch.uint8)
@@ -138,7 +139,7 @@ def test_pixels_are_those_of_the_image_whatever_its_channels() -> None:
     for channels in (1, 3, 4, 5):
         scale, shift = (torch.tensor(values[:channels]).view(-1, 1, 1) for values in (std, mean))
         normal_CHW = (picture_CHW[:channels] / 255 - shift) / scale
-        found_3HW = as_bytes(normal_CHW, mean[:channels], std[:channels])
+        found_3HW = as_bytes(normal_CHW, SimpleNamespace(mean=mean[:channels], std=std[:channels]))
         assert torch.equal(found_3HW, picture_CHW[:channels][:3].expand(3, -1, -1))
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from torch import Tensor
 from focal_lab.data.detection.coco import CocoDataModule
 from focal_lab.data.digits.detection import DigitsDetection
 from focal_lab.tasks.class_names import Classes
-from focal_lab.tasks.detection.drawing import draw
+from focal_lab.tasks.detection.images import draw
 from focal_lab.tasks.detection.task import Detection
 from focal_lab.tasks.image_callbacks import as_bytes
 
@@ -131,4 +132,4 @@ def test_a_normalised_image_is_shown_as_it_was() -> None:
     pixels = torch.arange(256, dtype=torch.uint8).repeat(3, 4, 1)
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
     normal = (pixels / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-    assert torch.equal(as_bytes(normal, mean, std), pixels)
+    assert torch.equal(as_bytes(normal, SimpleNamespace(mean=mean, std=std)), pixels)
