@@ -1,13 +1,11 @@
-"""Callbacks of every training: divergence, seeds, learning rate, timing, progress."""
+"""Callbacks of every training: divergence, learning rate, timing, progress."""
 
 import math
-import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -86,25 +84,6 @@ class StopWhenDiverged(Callback):
         except (OSError, RuntimeError):
             return ""
         return f" (its batch is in {path})"
-
-
-class ReseedEachEpoch(Callback):
-    """Seeds drop path, dropout and augmentation from (seed, epoch), so that a resumed training is exact."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        reseed(self.seed, trainer)
-
-
-def reseed(seed: int, trainer: Trainer) -> None:
-    """Seed all random number generators for the current epoch and process."""
-    seed = (seed * 100003 + trainer.current_epoch) * 1009 + trainer.global_rank
-    torch.manual_seed(seed)
-    # timm's mixup draws from numpy, its augmentation from both
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
 
 
 class LogLearningRate(Callback):

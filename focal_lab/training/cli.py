@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from focal_lab.data.option_names import class_of_data, current_arguments, current_config
 from focal_lab.errors import UserError
 from focal_lab.tasks.class_count import fill_in
-from focal_lab.training.callbacks import DivergedError, LogLearningRate, ReseedEachEpoch, StopWhenDiverged
+from focal_lab.training.callbacks import DivergedError, LogLearningRate, StopWhenDiverged
 from focal_lab.training.checkpoints.disk_space import RoomForCheckpoints
 from focal_lab.training.checkpoints.io import AtomicCheckpointIO, MovableCheckpoint, PeriodicCheckpoint
 from focal_lab.training.checkpoints.read import checkpoint_problem, hyperparameters
@@ -95,7 +95,6 @@ class FocalCLI(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
-            _refuse_sharded(str(error))
             parsers = getattr(self, "_subcommand_parsers", {}).values()
             known = {name for one in parsers for name in one._option_string_actions}
             raise UserError(shorten(str(error), known.union(self.own_options))) from error
@@ -103,7 +102,6 @@ class FocalCLI(LightningCLI):
             _data_class.set(None)
         subcommand = self.config.get("subcommand")
         chosen = self.config[subcommand] if subcommand else self.config
-        _refuse_sharded(str(chosen.trainer.get("strategy")))
         check_trainer_options(chosen.trainer)
         seed, root = chosen.get("seed_everything"), chosen.trainer.default_root_dir
         if seed is not None and not 0 <= seed < 2**32:
@@ -205,7 +203,7 @@ class FocalCLI(LightningCLI):
                 callbacks[i:i] = best_and_last(self.model)
                 break
         seed = int(self._get(self.config, "seed_everything") or 0)
-        callbacks.extend([RoomForCheckpoints(), StopWhenDiverged(), ReseedEachEpoch(seed), ExactResume(seed)])
+        callbacks.extend([RoomForCheckpoints(), StopWhenDiverged(), ExactResume(seed)])
         if self.subcommand == "fit":  # a run of a sweep is stopped by its worker
             callbacks.append(RequeueOnSignal())
         if trainer.strategy._checkpoint_io is None:  # the configuration names no other
@@ -287,16 +285,6 @@ def main(subcommand: str, argv: Sequence[str], cli: type[FocalCLI] = FocalCLI) -
             raise KeyboardInterrupt from error
         raise
     return 0
-
-
-def _refuse_sharded(text: str) -> None:
-    """Report the removed FSDP strategy of old configurations, in an option or an error message."""
-    if "focal_lab.tasks.sharding" in text:
-        raise UserError(
-            "focal_lab.tasks.sharding.Sharded was removed (use ddp, which is enough for 200 M weights; "
-            "docs/devices.md has Lightning's fsdp)",
-            key="trainer.strategy",
-        )
 
 
 def _init_args(model: Any) -> dict[str, Any]:

@@ -32,22 +32,18 @@ def count_config(config: Mapping[str, Any]) -> Counted:
         UserError: a key or value that the classes do not accept, or a backbone that cannot be built.
     """
     parsed = check_config(config)
-    module = _unweighted(parsed)
+    module = build_unweighted(parsed)
     found = configured_size(module, parsed["data"])
     params, gmacs = module.count(found.size)
     return Counted(params, gmacs, found)
 
 
-def build_unweighted(config: Mapping[str, Any]) -> Any:
-    """Check a run's configuration and build its task on the meta device, where weights take no memory.
+def build_unweighted(parsed: Mapping[str, Any]) -> Any:
+    """Build the task of a checked configuration on the meta device, where weights take no memory.
 
     Raises:
-        UserError: a key or value that the classes do not accept, or a backbone that cannot be built.
+        UserError: a backbone that cannot be built, or data with another number of classes.
     """
-    return _unweighted(check_config(config))
-
-
-def _unweighted(parsed: Mapping[str, Any]) -> Any:
     model = parsed["model"]
     fill_in(model, parsed.get("data") or {})
     init_args = dict(model.get("init_args", {})) | {"backbone_checkpoint": None}

@@ -15,17 +15,16 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from focal_lab.tasks.base import Task
-from focal_lab.training.callbacks import reseed
 from focal_lab.training.resumed_options import MID_EPOCH, STEP, apply_options, changes, trainer_options
 
 _VAL_PROGRESS = "epoch_loop.val_loop.batch_progress"
 
 
 class ExactResume(Callback):
-    """Derives every epoch's data from (seed, epoch), and restores the position in an interrupted epoch.
+    """Derives every epoch's random numbers and data from (seed, epoch), and restores the position within one.
 
-    Must follow ReseedEachEpoch of the same seed. Loader processes are replaced at every epoch, even
-    persistent ones, whose random states depend on earlier epochs.
+    Loader processes are replaced at every epoch, even persistent ones, whose random states depend on earlier
+    epochs.
     """
 
     def __init__(self, seed: int) -> None:
@@ -46,9 +45,10 @@ class ExactResume(Callback):
             return
         self._epoch_data, self._resumed = _data_state(trainer), checkpoint.get(MID_EPOCH)
         data = getattr(trainer, "datamodule", None)
-        changed = changes(checkpoint, pl_module, data, trainer_options(trainer))
+        options = trainer_options(trainer, self.seed)
+        changed = changes(checkpoint, pl_module, data, options)
         if isinstance(pl_module, Task):
-            apply_options(checkpoint, pl_module, trainer, changed)
+            apply_options(checkpoint, pl_module, trainer, options, changed)
         elif changed:
             rank_zero_warn(
                 f"--ckpt_path: {', '.join(changed)}: optimizer and schedule keep the checkpoint's options"
@@ -62,6 +62,7 @@ class ExactResume(Callback):
             self._restore_position(trainer, self._resumed)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        reseed(self.seed, trainer)
         loop = trainer.fit_loop
         if trainer.current_epoch == 0 or loop.is_resuming:
             # Lightning made the iterator in advance, before the epoch's seed was set
@@ -86,7 +87,7 @@ class ExactResume(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Save the trainer's options, and the position in the epoch, unless the epoch has ended."""
-        checkpoint[STEP] = trainer_options(trainer)
+        checkpoint[STEP] = trainer_options(trainer, self.seed)
         epochs: Any = trainer.fit_loop.epoch_progress.current
         if trainer.state.fn != TrainerFn.FITTING or epochs.processed == epochs.ready:
             return
@@ -133,6 +134,15 @@ class ExactResume(Callback):
         for loader in loop._combined_loader.flattened:
             _set_sampler_epoch(loader, epochs.processed)
         iter(loop._data_fetcher)
+
+
+def reseed(seed: int, trainer: Trainer) -> None:
+    """Seed drop path, dropout, mixup and augmentation for the current epoch and process."""
+    seed = (seed * 100003 + trainer.current_epoch) * 1009 + trainer.global_rank
+    torch.manual_seed(seed)
+    # timm's mixup draws from numpy, its augmentation from both
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
 
 
 def _start_next_epoch(trainer: Trainer) -> None:

@@ -17,7 +17,6 @@ from focal_lab.data.option_names import RENAMED
 from focal_lab.errors import UserError
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.optimizer import Recipe
-from focal_lab.training.callbacks import ReseedEachEpoch
 from focal_lab.utils.lazy_imports import find_class
 
 STEP = "focal_lab_step"  # key of the trainer's options in a checkpoint
@@ -35,11 +34,10 @@ _OF_TRAINER = (
 _WITHOUT_EFFECT = {"model.backbone_checkpoint", "data.num_workers", "data.download"}
 
 
-def trainer_options(trainer: Any) -> dict[str, Any]:
+def trainer_options(trainer: Any, seed: int) -> dict[str, Any]:
     """The options to save in a checkpoint that are not hyperparameters."""
-    seeds = [callback.seed for callback in trainer.callbacks if isinstance(callback, ReseedEachEpoch)]
     return {
-        "seed_everything": seeds[0] if seeds else None,
+        "seed_everything": seed,
         "data.batch_size": getattr(getattr(trainer, "datamodule", None), "batch_size", None),
         "devices": trainer.world_size,
         **{f"trainer.{name}": getattr(trainer, name) for name in _OF_TRAINER},
@@ -70,13 +68,16 @@ def changes(checkpoint: Mapping[str, Any], module: Any, data: Any, options: Mapp
     return [found[name] for name in sorted(found)]
 
 
-def apply_options(checkpoint: dict[str, Any], module: Task, trainer: Any, changed: Sequence[str]) -> None:
+def apply_options(
+    checkpoint: dict[str, Any], module: Task, trainer: Any, options: Mapping[str, Any], changed: Sequence[str]
+) -> None:
     """Make a resumed training continue with the options it is given now.
 
     Args:
         checkpoint: as loaded by Lightning, which reads the rest of it afterwards.
         module: the model.
         trainer: its trainer.
+        options: the trainer's, from `trainer_options`.
         changed: the options that differ from the checkpoint's, to report.
 
     Raises:
@@ -90,18 +91,14 @@ def apply_options(checkpoint: dict[str, Any], module: Task, trainer: Any, change
             f"--ckpt_path: {', '.join(changed)}: the training continues with the new values, and the "
             "learning rates follow the new schedule"
         )
-    check_position(checkpoint, trainer_options(trainer))
+    _check_position(checkpoint, options)
     keep_patience(checkpoint, trainer)
     if not isinstance(trainer.strategy, FSDPStrategy):  # it restores the optimizer itself
         regroup(checkpoint, module.recipe, module.model)
 
 
 def check_what_is_left(checkpoint: Mapping[str, Any], trainer: Any) -> str | None:
-    """A message for a training that is complete already; None while there is something to train.
-
-    Raises:
-        UserError: the checkpoint is from after the training's end.
-    """
+    """A message for a complete training, None while something is left; a UserError for one past its end."""
     progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
     finished = None
     for name, unit, done, limit in (
@@ -120,16 +117,8 @@ def check_what_is_left(checkpoint: Mapping[str, Any], trainer: Any) -> str | Non
     return finished
 
 
-def check_position(checkpoint: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Refuse to resume within an epoch of other batches.
-
-    Args:
-        checkpoint: as loaded by Lightning.
-        options: the trainer's, from `trainer_options`.
-
-    Raises:
-        UserError: a batch of all devices has another number of images.
-    """
+def _check_position(checkpoint: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Refuse to resume within an epoch where a batch of all devices has another number of images."""
     before = checkpoint.get(STEP, {})
     if checkpoint.get(MID_EPOCH, {"ended": True}).get("ended") or "devices" not in before:
         return
@@ -145,11 +134,6 @@ def check_position(checkpoint: Mapping[str, Any], options: Mapping[str, Any]) ->
 
 def regroup(checkpoint: dict[str, Any], recipe: Recipe, model: nn.Module) -> None:
     """Renumber the optimizer's moments for a recipe with other parameter groups, such as layer decay.
-
-    Args:
-        checkpoint: as loaded by Lightning; its optimizer state is replaced.
-        recipe: the new one.
-        model: the network.
 
     Raises:
         UserError: the moments do not fit the model's weights.

@@ -12,27 +12,20 @@ from lightning_utilities.core.imports import RequirementCache
 
 from focal_lab.errors import UserError, one_of
 
-# The least value of each number. A negative norm to clip to would reverse every gradient, silently.
+# Least value and rule of each number. A negative norm to clip to would reverse every gradient, silently.
 _LEAST = {
-    "accumulate_grad_batches": 1,
-    "check_val_every_n_epoch": 1,
-    "fast_dev_run": 0,
-    "gradient_clip_val": 0,
-    "log_every_n_steps": 0,
-    "max_epochs": -1,
-    "max_steps": -1,
-    "min_epochs": 0,
-    "min_steps": 0,
-    "num_nodes": 1,
-    "num_sanity_val_steps": -1,
-    "reload_dataloaders_every_n_epochs": 0,
-}
-_MEANINGS = {
-    "check_val_every_n_epoch": ", or null",
-    "gradient_clip_val": ", or null",
-    "max_epochs": ", or -1 for no end",
-    "max_steps": ", or -1 for no end",
-    "num_sanity_val_steps": ", or -1 for all",
+    "accumulate_grad_batches": (1, "1 or more"),
+    "check_val_every_n_epoch": (1, "1 or more, or null"),
+    "fast_dev_run": (0, "0 or more"),
+    "gradient_clip_val": (0, "0 or more, or null"),
+    "log_every_n_steps": (0, "0 or more"),
+    "max_epochs": (-1, "0 or more, or -1 for no end"),
+    "max_steps": (-1, "0 or more, or -1 for no end"),
+    "min_epochs": (0, "0 or more"),
+    "min_steps": (0, "0 or more"),
+    "num_nodes": (1, "1 or more"),
+    "num_sanity_val_steps": (-1, "0 or more, or -1 for all"),
+    "reload_dataloaders_every_n_epochs": (0, "0 or more"),
 }
 # Batches, 1, or a share of them, 1.0.
 _SOME_BATCHES = ("limit_train_batches", "val_check_interval")
@@ -50,10 +43,7 @@ def check_trainer_options(options: Mapping[str, Any]) -> None:
         UserError: a number is out of range, or a word is unknown to Lightning.
     """
     numbers = {name: value for name, value in options.items() if isinstance(value, int | float)}
-    rules = {
-        name: (numbers.get(name, least) >= least, f"{max(least, 0)} or more{_MEANINGS.get(name, '')}")
-        for name, least in _LEAST.items()
-    }
+    rules = {name: (numbers.get(name, least) >= least, rule) for name, (least, rule) in _LEAST.items()}
     for name in (*_SOME_BATCHES, *_BATCHES):
         value, some = numbers.get(name, 1), name in _SOME_BATCHES
         valid = (value > 0 if some else value >= 0) and (isinstance(value, int) or value <= 1)

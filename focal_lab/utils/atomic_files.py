@@ -61,6 +61,17 @@ def sync_folder(folder: Path) -> None:
         os.close(directory)
 
 
+def is_alive(pid: str) -> bool:
+    """Whether the process of that ID, as in the name of its temporary file, is still running."""
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return pid != "0"
+
+
 @contextmanager
 def atomic_output(
     target: Path, *, force: bool, key: str = "--output", holds: Collection[str] | None = None

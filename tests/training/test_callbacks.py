@@ -16,10 +16,10 @@ from focal_lab.training import callbacks
 from focal_lab.training.callbacks import (
     DivergedError,
     Progress,
-    ReseedEachEpoch,
     StopWhenDiverged,
     Timing,
 )
+from focal_lab.training.exact_resume import reseed
 from focal_lab.training.fit import build, train
 
 MODULE: Any = LightningModule()
@@ -27,13 +27,11 @@ LAST = Path("run/checkpoints/last.ckpt")
 
 
 def fit(
-    config: Mapping[str, Any], folder: str, *extra: Callback, resume: Path | None = None, reseed: bool = True
+    config: Mapping[str, Any], folder: str, *extra: Callback, resume: Path | None = None
 ) -> dict[str, Any]:
     """Train as a sweep does; the weights, or where a checkpoint was left by an interruption."""
     cli = build(config, Path(folder))
     cli.trainer.callbacks.extend(extra)
-    if not reseed:
-        cli.trainer.callbacks[:] = [c for c in cli.trainer.callbacks if not isinstance(c, ReseedEachEpoch)]
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resume)
     return dict(cli.model.state_dict())
 
@@ -43,12 +41,12 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return [name for name in one if not torch.equal(one[name], other[name])]
 
 
-def resumed_and_undisturbed(config: Mapping[str, Any], reseed: bool = True) -> tuple[Any, Any]:
+def resumed_and_undisturbed(config: Mapping[str, Any]) -> tuple[Any, Any]:
     with pytest.raises(InterruptionError):
-        fit(config, "run", InterruptAfter(1), reseed=reseed)
+        fit(config, "run", InterruptAfter(1))
     assert read_checkpoint(LAST)["epoch"] == 0
-    resumed = fit(config, "run", resume=LAST, reseed=reseed)
-    return resumed, fit(config, "undisturbed", reseed=reseed)
+    resumed = fit(config, "run", resume=LAST)
+    return resumed, fit(config, "undisturbed")
 
 
 @pytest.mark.parametrize(
@@ -62,16 +60,19 @@ def test_a_training_resumed_after_an_epoch_ends_with_the_very_same_weights(model
     assert differing(resumed, undisturbed) == []
 
 
-def test_without_reseeding_a_resumed_training_would_draw_other_numbers() -> None:
+def test_without_reseeding_a_resumed_training_would_draw_other_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("focal_lab.training.exact_resume.reseed", lambda *_: None)
     config = tiny_config(options={"drop_path_rate": 0.5})
-    resumed, undisturbed = resumed_and_undisturbed(config, reseed=False)
+    resumed, undisturbed = resumed_and_undisturbed(config)
     assert differing(resumed, undisturbed)
 
 
 def test_seeds_and_epochs_draw_different_numbers() -> None:
     def drawn(seed: int, epoch: int, rank: int = 0) -> float:
         trainer: Any = SimpleNamespace(current_epoch=epoch, global_rank=rank)
-        ReseedEachEpoch(seed).on_train_epoch_start(trainer, MODULE)
+        reseed(seed, trainer)
         return torch.rand(()).item()
 
     combinations = [(seed, epoch, rank) for seed in (0, 1) for epoch in (0, 1) for rank in (0, 1)]

@@ -13,9 +13,10 @@ from support.tiny_task import OPTIONS, read_checkpoint, tiny_config, write_confi
 
 from focal_lab import cli
 from focal_lab.errors import UserError
-from focal_lab.training.callbacks import ReseedEachEpoch, StopWhenDiverged
+from focal_lab.training.callbacks import StopWhenDiverged
 from focal_lab.training.cli import FocalCLI, check_config, main
 from focal_lab.training.config_errors import one_line_errors, shorten
+from focal_lab.training.exact_resume import ExactResume
 
 CHECKPOINTS = "lightning_logs/version_0/checkpoints"
 FIT = ["--config", "tiny.yaml"]
@@ -149,8 +150,8 @@ def test_seed_zero_is_a_seed_and_the_default() -> None:
 def test_every_training_stops_when_it_diverges_and_can_be_resumed_exactly() -> None:
     callbacks = FocalCLI(tiny_config() | {"seed_everything": 7}, run=False).trainer.callbacks
     assert any(isinstance(callback, StopWhenDiverged) for callback in callbacks)
-    (reseed,) = [callback for callback in callbacks if isinstance(callback, ReseedEachEpoch)]
-    assert reseed.seed == 7
+    (resuming,) = [callback for callback in callbacks if isinstance(callback, ExactResume)]
+    assert resuming.seed == 7
 
 
 @pytest.mark.parametrize("own", [{"monitor": "val/loss"}, {"filename": "mine", "every_n_epochs": 2}])
@@ -251,10 +252,6 @@ def test_a_checkpoint_callback_of_the_configuration_replaces_ours(own: dict[str,
         ),
         (["--config=suite.yaml"], "Subcommand 'fit' does not accept option 'backbones.focal_tiny'"),
         (["--dry-runs"], "unrecognized arguments: --dry-runs (did you mean --dry-run?)"),
-        *(
-            ([option], "trainer.strategy: focal_lab.tasks.sharding.Sharded was removed (use ddp, ")
-            for option in ("--trainer.strategy=focal_lab.tasks.sharding.Sharded", "--config=sharded.yaml")
-        ),
         (["--ckpt_path=nope.ckpt"], "--ckpt_path: nope.ckpt does not exist"),
         (["--ckpt_path=tiny.yaml"], "--ckpt_path: tiny.yaml cannot be read as a checkpoint"),
         (
@@ -269,8 +266,6 @@ def test_a_users_mistake_is_reported_in_one_line(
     Path("broken.yaml").write_text("a: [1\nb: }\n")
     Path("twice.yaml").write_text("trainer: {max_epochs: 1}\ntrainer: {max_epochs: 2}\n")
     Path("list.yaml").write_text("- 1\n- 2\n")
-    sharded = "{class_path: focal_lab.tasks.sharding.Sharded, init_args: {cpu_offload: false}}"
-    Path("sharded.yaml").write_text(f"trainer: {{strategy: {sharded}}}\n")
     Path("suite.yaml").write_text("backbones: {focal_tiny: focal_micro}\n")
     assert reported(capsys, "fit", *FIT, *arguments).startswith(message)
     assert not Path(CHECKPOINTS).exists()

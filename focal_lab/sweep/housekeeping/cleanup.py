@@ -16,6 +16,7 @@ from focal_lab.sweep.plan.proposals import SEARCHES
 from focal_lab.sweep.run_folder.layout import CHECKPOINTS, is_running, run_folders, run_lock
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.run_folder.retention import checkpoints_to_prune
+from focal_lab.utils.atomic_files import is_alive
 
 _TRASH = re.compile(r"\.trash-.+-(?P<pid>\d+)$")
 _TEMPORARY = re.compile(r"\..+\.(?P<pid>\d+)$")
@@ -159,21 +160,11 @@ def _remains_in(folder: Path, seconds: float) -> Iterator[Path]:
         for entry in entries:
             trash, temporary = _TRASH.match(entry.name), _TEMPORARY.match(entry.name)
             if trash:
-                left = not _is_alive(trash["pid"])
+                left = not is_alive(trash["pid"])
             elif temporary and entry.is_file(follow_symlinks=False):
                 old = time.time() - entry.stat().st_mtime >= seconds
-                left = old and not _is_alive(temporary["pid"])
+                left = old and not is_alive(temporary["pid"])
             else:
                 left = _ASIDE.match(entry.name) is not None
             if left:
                 yield Path(entry.path)
-
-
-def _is_alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return pid != "0"

@@ -31,7 +31,7 @@ def check_configs(request: CheckRequest, connection: Connection) -> None:
                 size, source = counted.evaluated.size, counted.evaluated.source
                 connection.send(("counted", (number, counted.params, counted.gmacs, size, source)))
             else:
-                build_unweighted(config)
+                build_unweighted(check_config(config))
             refuse_impossible(config)
             data = repr(config["data"])
             if data not in absent:

@@ -10,7 +10,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from focal_lab.errors import UserError
-from focal_lab.utils.atomic_files import sync_folder
+from focal_lab.utils.atomic_files import is_alive, sync_folder
 
 # Followed by the writer's process ID; a name in which Lightning finds no number of an hpc_ckpt_N.ckpt.
 UNFINISHED = ".unfinished."
@@ -108,15 +108,5 @@ class PeriodicCheckpoint(MovableCheckpoint):
 def _remove_leftovers(folder: Path) -> None:
     for path in folder.glob(f"{UNFINISHED}*"):
         process = path.name.removeprefix(UNFINISHED)
-        if process.isdecimal() and not _is_alive(int(process)):
+        if process.isdecimal() and not is_alive(process):
             path.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
