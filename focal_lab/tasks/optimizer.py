@@ -59,20 +59,18 @@ class Recipe:
 
     def __post_init__(self) -> None:
         rising = all(first < second for first, second in pairwise((0.0, *self.milestones)))
-        rules = {
-            "lr": (0 < self.lr < math.inf, "positive"),
-            "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
-            "betas": (all(0 <= beta < 1 for beta in self.betas), "a pair in [0, 1)"),
-            "layer_decay": (self.layer_decay is None or 0 < self.layer_decay <= 1, "in (0, 1]"),
-            "warmup_epochs": (0 <= self.warmup_epochs < math.inf, "0 or more"),
-            "warmup_lr": (0 <= self.warmup_lr < math.inf, "0 or more"),
-            "min_lr": (self.min_lr >= 0, "0 or more"),
-            "milestones": (rising, "a rising list of epochs"),
-            "power": (self.power is None or 0 < self.power < math.inf, "positive"),
-            "warmup_steps": (self.warmup_steps is None or self.warmup_steps >= 0, "0 or more"),
-        }
-        for name, (valid, rule) in rules.items():
-            check_option(name, getattr(self, name), valid, rule)
+        decayed = self.layer_decay is None or 0 < self.layer_decay <= 1
+        positive = self.power is None or 0 < self.power < math.inf
+        check_option("lr", self.lr, 0 < self.lr < math.inf, "positive")
+        check_option("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")
+        check_option("betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "a pair in [0, 1)")
+        check_option("layer_decay", self.layer_decay, decayed, "in (0, 1]")
+        check_option("warmup_epochs", self.warmup_epochs, 0 <= self.warmup_epochs < math.inf, "0 or more")
+        check_option("warmup_lr", self.warmup_lr, 0 <= self.warmup_lr < math.inf, "0 or more")
+        check_option("min_lr", self.min_lr, self.min_lr >= 0, "0 or more")
+        check_option("milestones", self.milestones, rising, "a rising list of epochs")
+        check_option("power", self.power, positive, "positive")
+        check_option("warmup_steps", self.warmup_steps, (self.warmup_steps or 0) >= 0, "0 or more")
         if self.min_lr > self.lr and not self.milestones:
             raise UserError(
                 f"{self.min_lr} is above model.lr, {self.lr}: the rate would rise to it; lower min_lr",

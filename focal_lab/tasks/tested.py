@@ -6,7 +6,6 @@ from itertools import islice
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -46,9 +45,7 @@ class CountTested(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         count = int(torch.stack(self._counts).sum()) if self._counts else 0
         ids = torch.cat(self._ids).tolist() if self._ids else []
-        found: list[Any] = [(count, ids)] * trainer.world_size
-        if trainer.world_size > 1 and dist.is_available() and dist.is_initialized():
-            dist.all_gather_object(found, (count, ids))
+        found = gather(trainer, (count, ids))
         total = sum(count for count, _ in found) + len({one for _, part in found for one in part})
         self._counts, self._ids = [], []
         self.count = total or None
@@ -58,6 +55,14 @@ class CountTested(Callback):
                 f"test: {total} images were evaluated, and the data has {listed}: its sampler repeats some "
                 "to give each process as many, and they count twice (test with --trainer.devices=1)"
             )
+
+
+def gather(trainer: Trainer, value: Any) -> list[Any]:
+    """The values of all processes."""
+    values = [value] * trainer.world_size
+    if trainer.world_size > 1:
+        torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def refuse_repeated(ids: Sequence[Tensor], split: str) -> None:

@@ -24,8 +24,14 @@ from focal_lab.tasks.class_count import fill_in
 from focal_lab.training.callbacks import DivergedError, LogLearningRate, StopWhenDiverged
 from focal_lab.training.checkpoints.disk_space import RoomForCheckpoints
 from focal_lab.training.checkpoints.io import AtomicCheckpointIO, MovableCheckpoint, PeriodicCheckpoint
-from focal_lab.training.checkpoints.read import checkpoint_problem, hyperparameters
-from focal_lab.training.checkpoints.resolve import check_same_network, check_trained, last_checkpoint, misfit
+from focal_lab.training.checkpoints.read import (
+    check_same_network,
+    check_trained,
+    checkpoint_problem,
+    hyperparameters,
+    last_checkpoint,
+    misfit,
+)
 from focal_lab.training.config_errors import one_line_errors, refuse_nulls, shorten
 from focal_lab.training.exact_resume import ExactResume
 from focal_lab.training.malloc import keep_freed_memory

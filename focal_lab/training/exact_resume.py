@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from focal_lab.tasks.base import Task
+from focal_lab.tasks.tested import gather
 from focal_lab.training.resumed_options import MID_EPOCH, STEP, apply_options, changes, trainer_options
 
 _VAL_PROGRESS = "epoch_loop.val_loop.batch_progress"
@@ -101,7 +102,7 @@ class ExactResume(Callback):
             _as_if_in_first_step(checkpoint["loops"]["fit_loop"][_VAL_PROGRESS])
         checkpoint[MID_EPOCH] = {
             "data": self._epoch_data,
-            "rng": _gather(trainer, rng),
+            "rng": gather(trainer, rng),
             "validating": validating,
             "ended": done.ready >= trainer.num_training_batches,
         }
@@ -176,15 +177,6 @@ def _data_state(trainer: Trainer) -> dict[str, Any]:
 def _restore_data(trainer: Trainer, state: dict[str, Any]) -> None:
     if state:
         trainer.datamodule.load_state_dict(state)  # type: ignore[attr-defined]
-
-
-def _gather(trainer: Trainer, value: dict[str, Any]) -> list[Any]:
-    """The values of all processes."""
-    if trainer.world_size == 1:
-        return [value]
-    values: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(values, value)
-    return values
 
 
 def rng_state() -> dict[str, Any]:

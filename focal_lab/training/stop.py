@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 
+from focal_lab.tasks.tested import gather
+from focal_lab.training.callbacks import is_log_step
 from focal_lab.training.checkpoints import LAST_CHECKPOINT, STOPPED_CHECKPOINT
 
 # the word after which a training may be resumed; all others end it
@@ -85,21 +86,12 @@ class StopOnWord(Callback):
         self._word = self._word or self.ask()
         if trainer.world_size == 1:
             return self._word
-        due = step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
-        if self._agreed is None and may_agree and due:
-            self._agreed = _agree(trainer, self._word)
+        due = self._agreed is None and may_agree and is_log_step(trainer, step)
+        if due and trainer.strategy.reduce_boolean_decision(self._word is not None, all=False):
+            words = set(gather(trainer, self._word)) - {None}
+            self._agreed = STOP if STOP in words else min(words)  # STOP loses the least work
         return self._agreed
 
     def _save_and_raise(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.folder / STOPPED_CHECKPOINT)
         raise Stopped(STOP)
-
-
-def _agree(trainer: Trainer, word: str | None) -> str | None:
-    """The word that any process received; STOP wins, because it loses the least work."""
-    if not trainer.strategy.reduce_boolean_decision(word is not None, all=False):
-        return None
-    words: list[str | None] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(words, word)
-    heard = sorted({word for word in words if word is not None})
-    return STOP if STOP in heard else heard[0]

@@ -6,8 +6,12 @@ import torch
 from support.tiny_task import OPTIONS, read_checkpoint, tiny_config, write_config
 
 from focal_lab import cli
-from focal_lab.training.checkpoints.read import checkpoint_progress
-from focal_lab.training.checkpoints.resolve import check_same_network, last_checkpoint, misfit
+from focal_lab.training.checkpoints.read import (
+    check_same_network,
+    checkpoint_progress,
+    last_checkpoint,
+    misfit,
+)
 
 FIT = ["fit", "--config", "tiny.yaml"]
 FIRST = Path("lightning_logs/version_0/checkpoints/last.ckpt")

@@ -73,26 +73,21 @@ class Confusion(Metric):
         The IoU of a class that is neither predicted nor present is NaN, and so is the accuracy of one that is
         not present; means exclude NaNs.
         """
-        return scores(self.matrix())
+        matrix_KK = self.matrix().double()
+        right_K = matrix_KK.diagonal()
+        true_K, found_K = matrix_KK.sum(1), matrix_KK.sum(0)
+        iou_K = 100 * right_K / (true_K + found_K - right_K)
+        acc_K = 100 * right_K / true_K
+        pixel_acc = 100 * right_K.sum() / matrix_KK.sum()
+        return {
+            "miou": iou_K.nanmean(),
+            "macc": acc_K.nanmean(),
+            "pixel_acc": pixel_acc,
+            "iou": iou_K,
+            "acc": acc_K,
+        }
 
     def by_class(self, names: Sequence[str]) -> dict[str, float]:
         """IoU in percent of the classes that occur, by name."""
         iou: list[float] = self.compute()["iou"].tolist()
         return {name: value for name, value in zip(names, iou, strict=True) if value == value}
-
-
-def scores(matrix_KK: Tensor) -> dict[str, Tensor]:
-    """The metrics of a confusion matrix, see `Confusion.compute`."""
-    matrix_KK = matrix_KK.double()
-    right_K = matrix_KK.diagonal()
-    true_K, found_K = matrix_KK.sum(1), matrix_KK.sum(0)
-    iou_K = 100 * right_K / (true_K + found_K - right_K)
-    acc_K = 100 * right_K / true_K
-    pixel_acc = 100 * right_K.sum() / matrix_KK.sum()
-    return {
-        "miou": iou_K.nanmean(),
-        "macc": acc_K.nanmean(),
-        "pixel_acc": pixel_acc,
-        "iou": iou_K,
-        "acc": acc_K,
-    }
