@@ -20,8 +20,7 @@ from focal_lab.backbones.weights.formats import MICROSOFT_SWIN, TIMM_SWIN, in_ou
 from focal_lab.backbones.weights.from_swin import swin_to_focal
 from focal_lab.backbones.weights.report import FitReport
 from focal_lab.errors import UserError, did_you_mean, one_of
-from focal_lab.tasks.timm_weights import load_whole, loading
-from focal_lab.tasks.weights_file import read_weights
+from focal_lab.tasks.weights_file import load_whole, loading, read_weights
 
 _CHECKPOINT = "model.backbone_checkpoint"
 

@@ -1,6 +1,7 @@
 """The base class of the three tasks."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from focal_lab.backbones.counting import count_parameters
 from focal_lab.backbones.options import Size
 from focal_lab.data.classification.class_names import differing
 from focal_lab.errors import UserError, one_of
-from focal_lab.tasks.accumulation import accumulate
 from focal_lab.tasks.class_count import check_count
 from focal_lab.tasks.class_names import Classes
 from focal_lab.tasks.evaluation_size import evaluation_size
@@ -96,7 +96,7 @@ class Task(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add class names and input size, so that prediction and export need no data."""
-        checkpoint[_CLASSES] = self.classes.as_dict()
+        checkpoint[_CLASSES] = asdict(self.classes)
         if self._evaluated_at is not None:
             checkpoint[EVALUATED_AT] = list(self._evaluated_at)
 
@@ -175,6 +175,40 @@ class Task(LightningModule):
                 f"{self.hparams['backbone']} does not take images of {height} x {width} px: {error}",
                 key="model.backbone",
             ) from error
+
+
+def accumulate(trainer: Any, wanted: int, lr: float) -> tuple[float, str]:
+    """Make a trainer accumulate the number of batches that comes closest to `wanted` images per step.
+
+    Returns:
+        The factor on the learning rates, which grow with the batch (Goyal et al. 2017, 2.1), and one line
+        about the step with `lr`, the highest.
+
+    Raises:
+        UserError: the trainer already accumulates another number, or its data module has no `batch_size`.
+    """
+    data, devices = getattr(trainer, "datamodule", None), trainer.world_size
+    batch_size = getattr(data, "batch_size", None)
+    if not isinstance(batch_size, int):
+        raise UserError(
+            f"{type(data).__name__} has no batch_size to compute with (use null, and "
+            "trainer.accumulate_grad_batches)",
+            key="model.total_batch_size",
+        )
+    batches = max(1, round(wanted / (batch_size * devices)))
+    if trainer.accumulate_grad_batches not in (1, batches):
+        raise UserError(
+            f"{trainer.accumulate_grad_batches} contradicts model.total_batch_size, {wanted}, for which "
+            f"{batches} batches are accumulated (leave one of them out)",
+            key="trainer.accumulate_grad_batches",
+        )
+    trainer.accumulate_grad_batches = batches
+    images = batch_size * devices * batches
+    counts = ((devices, "devices"), (batches, "batches"), (batch_size, "images"))
+    parts = " x ".join(f"{count} {name}" for count, name in counts if count > 1 or name == "images")
+    factor = images / wanted
+    intended = "" if images == wanted else f" ({lr:.3g} is for {wanted} images)"
+    return factor, f"{images} images a step: {parts}; learning rate {lr * factor:.3g}{intended}"
 
 
 def _check_trainer(trainer: Any, recipe: Recipe, hyperparameters: Mapping[str, Any], stage: str) -> None:

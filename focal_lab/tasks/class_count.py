@@ -14,11 +14,7 @@ _KEY = "model.num_classes"
 
 
 def fill_in(model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    """Replace `num_classes: null` in the model's options by the data's number.
-
-    Args:
-        model: class_path and init_args in a configuration.
-        data: the same of its data, which is instantiated once for this and lists its files.
+    """Replace `num_classes: null` in a configured model by the number of its data, instantiated for this.
 
     Raises:
         UserError: the data has no number of classes, or cannot be instantiated or read.
@@ -71,16 +67,10 @@ def check_count(num_classes: int, data: Any) -> None:
 
 
 def check_labels(labels: "Tensor", num_classes: int, image: int, ignored: int | None = None) -> None:
-    """Refuse labels for which the network has no output.
-
-    Args:
-        labels: of an image, in any shape, on the CPU.
-        num_classes: of the network.
-        image: its number, for the message.
-        ignored: the label that does not count.
+    """Refuse labels of an image, in any shape, for which the network has no output.
 
     Raises:
-        UserError: there is one.
+        UserError: there is one, other than `ignored`.
     """
     wrong = (labels < 0) | (labels >= num_classes)
     if ignored is not None:

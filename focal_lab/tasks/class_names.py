@@ -40,7 +40,3 @@ class Classes:
         if not self.category_ids:
             return list(self.names)
         return [f"{number} {name}" for number, name in zip(self.category_ids, self.names, strict=True)]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The keyword arguments of an equal instance, for a checkpoint."""
-        return {"names": self.names, "category_ids": self.category_ids}

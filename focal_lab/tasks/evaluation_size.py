@@ -45,9 +45,7 @@ def evaluation_size(module: "Task", data: LightningDataModule | None) -> Evaluat
     images differ in size have a method `evaluation_image_sizes`; the most frequent network input counts. The
     task resizes, cuts windows and pads.
 
-    Args:
-        module: the task; its weights do not matter.
-        data: not necessarily set up; None if unknown.
+    `data` need not be set up, and is None if unknown.
     """
     given = _given_size(data)
     if given is not None:

@@ -6,18 +6,18 @@ from timm.models import group_parameters
 from torch import nn
 
 from focal_lab.errors import UserError
+from focal_lab.tasks.optimizer import check_option
 
 Frozen = int | Literal["backbone"]
 
 
 def freeze(model: nn.Module, frozen: Frozen) -> None:
-    """Exclude weights from training.
+    """Exclude weights of a timm classifier from training.
 
     Args:
-        model: a timm classifier.
-        frozen: the number of stages after the patch embedding or stem, which is frozen with them; 0 freezes
-            that alone. Of a model without stages, such as a ViT, the number of blocks. "backbone" leaves only
-            the classifier to train: a linear probe.
+        model: the classifier.
+        frozen: the number of stages after the patch embedding or stem, which is frozen with them. Of a model
+            without stages, such as a ViT, the number of blocks. "backbone" leaves only the classifier.
 
     Raises:
         UserError: the model has no such parts, or nothing would be left to train.
@@ -49,10 +49,7 @@ def _all_but_classifier(model: Any) -> set[str]:
 
 def _first_stages(model: Any, count: int) -> set[str]:
     """Names of the parameters of the stem and the first stages, as timm groups them."""
-    if count < 0:
-        raise UserError(f"{count} is less than 0", key="model.frozen")
     groups: dict[int, list[str]] = group_parameters(model, model.group_matcher(coarse=True))
     stages = len(groups) - 2  # the first group is the stem, the last one what follows the stages
-    if count > stages:
-        raise UserError(f"{count} is more than the {stages} stages of the model", key="model.frozen")
+    check_option("frozen", count, 0 <= count <= stages, f"0 to {stages}, the number of stages of the model")
     return {name for group in sorted(groups)[: count + 1] for name in groups[group]}

@@ -81,13 +81,8 @@ class WriteImages(BasePredictionWriter):
     def keep(self, classes: Classes, folder: Path, name: str, written: str, number: int, found: Any) -> None:
         """Write or remember whatever else is predicted for an image.
 
-        Args:
-            classes: of the task.
-            folder: of all output files.
-            name: of the image's file.
-            written: name of its output files, without a suffix.
-            number: its image ID, see `image_ids`.
-            found: the task's prediction.
+        `name` is that of its file, `written` that of its output files in `folder`, without a suffix, and
+        `number` its image ID, see `image_ids`.
         """
 
     def notes(self) -> list[str]:

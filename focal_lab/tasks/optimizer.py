@@ -197,14 +197,7 @@ class Schedule:
             group.update(options)
 
     def resume(self, step: int, epochs: int, batches: int, accumulated: int) -> None:
-        """Set the rates of a resumed training; without a checkpoint nothing happens.
-
-        Args:
-            step: optimizer steps so far.
-            epochs: finished epochs.
-            batches: of the unfinished epoch.
-            accumulated: batches per step.
-        """
+        """Set the rates of a resumed training after `step` steps, and `batches` of the unfinished epoch."""
         if self._saved is None or step == 0:
             return
         if self.per_epoch is None:

@@ -66,14 +66,10 @@ def gather(trainer: Trainer, value: Any) -> list[Any]:
 
 
 def refuse_repeated(ids: Sequence[Tensor], split: str) -> None:
-    """Check that images have different `image_id`s: those that share one would count once.
-
-    Args:
-        ids: of this process's images. (A sampler that repeats images gives each process other ones.)
-        split: val or test.
+    """Refuse images of a process that share an `image_id`; a sampler that repeats some gives each other ones.
 
     Raises:
-        UserError: two images have the same.
+        UserError: two images have the same, and only one of them would count.
     """
     numbers = torch.cat(list(ids)).tolist() if ids else []
     ((number, count),) = Counter(numbers).most_common(1) or ((0, 0),)
@@ -86,15 +82,9 @@ def refuse_repeated(ids: Sequence[Tensor], split: str) -> None:
 
 
 def describe_test_set(trainer: Trainer, data: Any, count: int | None) -> dict[str, Any]:
-    """What a result records about the images it was tested on.
+    """What a result records about the images that a trainer has tested on: how many, and their digests.
 
-    Args:
-        trainer: has run the test.
-        data: its data module; `test_images()`, if it has that method, gives name and labels of each image.
-        count: how many images were evaluated.
-
-    Returns:
-        `count`, and the digests of `focal_lab.data.test_set`, as far as they are known.
+    Name and labels of each image are from the data's method `test_images()`, if it has one.
     """
     found: dict[str, Any] = {} if count is None else {"count": count}
     images = getattr(data, "test_images", None)

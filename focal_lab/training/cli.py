@@ -36,7 +36,7 @@ from focal_lab.training.config_errors import one_line_errors, refuse_nulls, shor
 from focal_lab.training.exact_resume import ExactResume
 from focal_lab.training.malloc import keep_freed_memory
 from focal_lab.training.resumed_options import plain
-from focal_lab.training.slurm_requeue import RequeueOnSignal
+from focal_lab.training.stop import RequeueOnSignal
 from focal_lab.training.trainer_options import check_trainer_options
 from focal_lab.training.union_order import try_int_before_float
 from focal_lab.utils.yaml import load_yaml

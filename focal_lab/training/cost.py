@@ -56,11 +56,7 @@ def build_unweighted(parsed: Mapping[str, Any]) -> Any:
 
 
 def configured_size(module: Task, data: Mapping[str, Any]) -> EvaluationSize:
-    """The size at which a configuration evaluates.
-
-    Args:
-        module: the configuration's task.
-        data: the part `data` of a parsed LightningCLI configuration.
+    """The size at which a task evaluates the data of a parsed configuration.
 
     Raises:
         UserError: the data neither gives its images' size nor has images to measure.

@@ -18,13 +18,10 @@ _LATE = ("torch.utils.tensorboard", "tensorboard.plugins.hparams.summary", "torc
 
 
 def preload(configs: Sequence[Mapping[str, Any]] = ()) -> None:
-    """Import, read and look up what trainings of these configurations will need.
+    """Import, read and look up what trainings of these configurations, one of each kind, will need.
 
     Computes nothing with real numbers: threads of torch or of a BLAS would not survive a fork. Errors in a
     configuration are left to its training to report.
-
-    Args:
-        configs: one of each kind that will be trained.
     """
     from focal_lab.data.digits.base import EmbeddedData
     from focal_lab.data.digits.mnist5k import PER_CLASS, source_digits

@@ -71,14 +71,7 @@ def changes(checkpoint: Mapping[str, Any], module: Any, data: Any, options: Mapp
 def apply_options(
     checkpoint: dict[str, Any], module: Task, trainer: Any, options: Mapping[str, Any], changed: Sequence[str]
 ) -> None:
-    """Make a resumed training continue with the options it is given now.
-
-    Args:
-        checkpoint: as loaded by Lightning, which reads the rest of it afterwards.
-        module: the model.
-        trainer: its trainer.
-        options: the trainer's, from `trainer_options`.
-        changed: the options that differ from the checkpoint's, to report.
+    """Make a resumed training continue with the options it is given now, and report those that have changed.
 
     Raises:
         UserError: the training cannot be resumed with these options.

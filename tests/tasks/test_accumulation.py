@@ -7,7 +7,7 @@ import torch
 from support.tiny_task import quiet_trainer, tiny_config
 
 from focal_lab.errors import UserError
-from focal_lab.tasks.accumulation import accumulate
+from focal_lab.tasks.base import accumulate
 from focal_lab.training.cli import FocalCLI
 from focal_lab.training.fit import build
 

@@ -57,7 +57,7 @@ def test_statistics_of_frozen_batch_norms_stand_still() -> None:
 
 @pytest.mark.parametrize(
     ("frozen", "message"),
-    [(5, "5 is more than the 4 stages of the model"), (-1, "-1 is less than 0")],
+    [(5, "5 is not 0 to 4, the number of stages"), (-1, "-1 is not 0 to 4, the number of stages")],
 )
 def test_what_no_model_has_is_refused(frozen: int, message: str) -> None:
     with pytest.raises(UserError, match=rf"^model.frozen: {message}"):

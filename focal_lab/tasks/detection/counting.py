@@ -15,14 +15,10 @@ PAPER_SIZE = (800, 1280)  # height and width of the papers' image
 
 
 def count_detector_gmacs(detector: nn.Module, image_size: Size) -> float:
-    """Billions of multiply-accumulates for one image: backbone, pyramid, and all heads.
+    """Billions of multiply-accumulates for one image of (height, width) pixels: backbone, pyramid, all heads.
 
     Matching, sampling and suppression of boxes are not counted. With region proposals the box head works on
     1,000 regions and the mask head on 100, whatever the image shows (as in the paper's tables 3 and 4).
-
-    Args:
-        detector: a network of `focal_lab.tasks.detection.methods`.
-        image_size: height and width in pixels; the network's frame is rounded up from it.
     """
     divisor: int = cast(Any, detector).transform.size_divisible
     return count_gmacs(_Heads(detector), padded_size(image_size, divisor))

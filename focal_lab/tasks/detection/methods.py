@@ -7,7 +7,7 @@ from torch import nn
 
 from focal_lab.errors import UserError, known_names
 from focal_lab.tasks.detection.one_stage import fcos, retinanet
-from focal_lab.tasks.detection.settings import Settings
+from focal_lab.tasks.detection.parts import Settings
 from focal_lab.tasks.detection.two_stage import faster_rcnn, mask_rcnn
 
 

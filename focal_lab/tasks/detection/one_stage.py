@@ -8,9 +8,8 @@ from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from focal_lab.tasks.detection.pyramid import Pyramid
+from focal_lab.tasks.detection.parts import Pyramid, Settings
 from focal_lab.tasks.detection.regions import NEVER, Anchors, in_full
-from focal_lab.tasks.detection.settings import Settings
 from focal_lab.tasks.padding import ShieldedGroupNorm, shield
 
 

@@ -16,8 +16,8 @@ from focal_lab.tasks.detection.counting import PAPER_SIZE, count_detector_gmacs
 from focal_lab.tasks.detection.images import DRAWN_FROM, WriteDetections, draw_found, draw_truth
 from focal_lab.tasks.detection.methods import find_method, most_found
 from focal_lab.tasks.detection.metrics import AveragePrecision, metric_names
+from focal_lab.tasks.detection.parts import Settings
 from focal_lab.tasks.detection.regions import in_full
-from focal_lab.tasks.detection.settings import Settings
 from focal_lab.tasks.features import Features
 from focal_lab.tasks.image_callbacks import ShowImages
 from focal_lab.tasks.optimizer import Recipe, check_option

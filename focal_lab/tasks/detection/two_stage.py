@@ -9,9 +9,8 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
-from focal_lab.tasks.detection.pyramid import Pyramid
+from focal_lab.tasks.detection.parts import Pyramid, Settings
 from focal_lab.tasks.detection.regions import NEVER, Anchors, RegionAlign, are_outside, in_full
-from focal_lab.tasks.detection.settings import Settings
 from focal_lab.tasks.padding import shield
 
 _BOX_RESOLUTION, _MASK_RESOLUTION = 7, 14  # of a region's features

@@ -77,15 +77,10 @@ def last_checkpoint(root: Path) -> Path | None:
 
 
 def check_same_network(configured: Mapping[str, Any], saved: Mapping[str, Any], checkpoint: str) -> None:
-    """Refuse to resume with another network than the configuration's.
-
-    Args:
-        configured: the model's options in the configuration.
-        saved: those in the checkpoint.
-        checkpoint: its path.
+    """Refuse to resume with another network.
 
     Raises:
-        UserError: they differ in what defines the network.
+        UserError: the model's options as configured and as saved differ in what defines the network.
     """
     for name in _NETWORK:
         if name not in configured or name not in saved:
@@ -102,15 +97,10 @@ def check_same_network(configured: Mapping[str, Any], saved: Mapping[str, Any], 
 
 
 def check_trained(subcommand: str, class_path: str, configured: Mapping[str, Any]) -> None:
-    """Refuse to evaluate a network that was only initialised; Lightning does so silently.
-
-    Args:
-        subcommand: the one that was given no checkpoint.
-        class_path: of the model; one of the user's own may load weights by itself and only gets a warning.
-        configured: the model's options.
+    """Refuse to evaluate a network without a checkpoint, which Lightning does silently.
 
     Raises:
-        UserError: no weights are named.
+        UserError: no weights are named. A user's own model may load some by itself, and gets a warning.
     """
     if configured.get("backbone_checkpoint") is not None:
         if not class_path.startswith(("focal_lab.tasks.classification.", "focal_lab.tasks.Classification")):

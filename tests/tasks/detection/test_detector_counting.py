@@ -6,7 +6,7 @@ import torch
 from focal_lab.backbones.counting import count_parameters
 from focal_lab.tasks.detection.counting import count_detector_gmacs
 from focal_lab.tasks.detection.methods import METHODS
-from focal_lab.tasks.detection.settings import Settings
+from focal_lab.tasks.detection.parts import Settings
 from focal_lab.tasks.features import Features
 
 SIZE = (800, 1280)

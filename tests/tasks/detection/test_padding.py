@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from focal_lab.tasks.detection.methods import METHODS
-from focal_lab.tasks.detection.settings import Settings
+from focal_lab.tasks.detection.parts import Settings
 from focal_lab.tasks.features import Features
 
 SIZES = [(61, 90), (96, 64), (33, 35)]

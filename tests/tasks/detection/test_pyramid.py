@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from focal_lab.errors import UserError
-from focal_lab.tasks.detection.pyramid import Pyramid
+from focal_lab.tasks.detection.parts import Pyramid
 from focal_lab.tasks.detection.task import Detection
 from focal_lab.tasks.features import Features
 
