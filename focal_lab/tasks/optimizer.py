@@ -79,8 +79,6 @@ class Recipe:
 
     def scaled(self, factor: float) -> "Recipe":
         """The recipe with all its learning rates multiplied."""
-        if factor == 1:
-            return self
         return replace(
             self, lr=self.lr * factor, warmup_lr=self.warmup_lr * factor, min_lr=self.min_lr * factor
         )

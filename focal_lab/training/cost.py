@@ -1,6 +1,5 @@
 """Parameters and multiply-accumulates of a configuration, without allocating its weights."""
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -65,14 +64,7 @@ def configured_size(module: Task, data: Mapping[str, Any]) -> EvaluationSize:
     arguments = {**(data.get("init_args") or {}), **(data.get("dict_kwargs") or {})}
     if any(hasattr(kind, name) for name in ("eval_transform", "evaluation_image_sizes")):
         return evaluation_size(module, kind(**arguments))
-    size = arguments.get("image_size") or _default_size(kind)
+    size = arguments.get("image_size")
     if size is None:
         raise UserError(f"{data['class_path']} has no image_size", key="data.init_args.image_size")
     return EvaluationSize(module.network_size(image_size(size)), "options")
-
-
-def _default_size(kind: Any) -> Any:
-    """The default of the option `image_size`, of the class or the first base that has the option."""
-    found = (inspect.signature(base).parameters.get("image_size") for base in inspect.getmro(kind)[:-1])
-    parameter = next((one for one in found if one is not None), None)
-    return None if parameter is None or parameter.default is parameter.empty else parameter.default

@@ -49,14 +49,14 @@ class WritePredictions(BasePredictionWriter):
     def __init__(self) -> None:
         super().__init__("batch")
         self._stream: TextIO | None = None
-        self._names: Sequence[str] | None = None
+        self._classes = Classes()
         self._files: Sequence[Path] | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = getattr(trainer, "datamodule", None)
         # the checkpoint's: the data may have none, or others
-        classes = getattr(pl_module, "classes", None)
-        self._names = (classes and classes.names) or getattr(data, "class_names", None)
+        classes = getattr(pl_module, "classes", Classes())
+        self._classes = classes if classes.names else Classes.of(data)
         self._files = getattr(data, "predict_files", None)
         rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = Path(trainer.log_dir or trainer.default_root_dir) / f"predictions{rank}.csv"
@@ -76,7 +76,6 @@ class WritePredictions(BasePredictionWriter):
     ) -> None:
         if self._stream is None or not isinstance(prediction, Mapping) or "classes" not in prediction:
             return
-        names, files = self._names, self._files
         # a batch has a black image in place of an unreadable one
         unreadable = getattr(
             getattr(getattr(trainer, "predict_dataloaders", None), "dataset", None), "unreadable", ()
@@ -84,13 +83,12 @@ class WritePredictions(BasePredictionWriter):
         rows = csv.writer(self._stream)
         chosen = zip(prediction["classes"].tolist(), prediction["probabilities"].tolist(), strict=True)
         for index, (classes, probabilities) in zip(batch_indices or [], chosen, strict=True):
-            file = files[index] if files else ""
+            file = self._files[index] if self._files else ""
             if index in unreadable:
                 rows.writerow([index, file, "", "unreadable", ""])
                 continue
             for rank, (label, probability) in enumerate(zip(classes, probabilities, strict=True), 1):
-                name = names[label] if names and label < len(names) else label
-                rows.writerow([index, file, rank, name, f"{probability:.4f}"])
+                rows.writerow([index, file, rank, self._classes.name(label), f"{probability:.4f}"])
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._stream is not None:

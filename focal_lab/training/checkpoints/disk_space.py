@@ -38,20 +38,13 @@ def checkpoints_kept(trainer: Any) -> int:
 class RoomForCheckpoints(Callback):
     """Refuses a training whose checkpoints do not fit on the disk; a URL such as s3:// is not checked."""
 
-    def __init__(self) -> None:
-        self._each = 0
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Before the strategy divides the weights among processes, which must all ask for a sharded state."""
-        if stage == "fit":
-            self._each = checkpoint_bytes(pl_module)
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         count, root = checkpoints_kept(trainer), str(trainer.log_dir or trainer.default_root_dir)
-        if not count or "://" in root or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if stage != "fit" or not count or "://" in root or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         folder = next(path for path in chain([Path(root)], Path(root).absolute().parents) if path.is_dir())
-        each, free = self._each, shutil.disk_usage(folder).free
+        each, free = checkpoint_bytes(pl_module), shutil.disk_usage(folder).free
         needed = (count + 1) * each + _MARGIN
         if needed > free:
             raise UserError(
