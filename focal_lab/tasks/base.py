@@ -15,8 +15,7 @@ from focal_lab.backbones.counting import count_parameters
 from focal_lab.backbones.options import Size
 from focal_lab.data.classification.class_names import differing
 from focal_lab.errors import UserError, one_of
-from focal_lab.tasks.class_count import check_count
-from focal_lab.tasks.class_names import Classes
+from focal_lab.tasks.classes import Classes, check_count
 from focal_lab.tasks.evaluation_size import evaluation_size
 from focal_lab.tasks.optimizer import Recipe, Schedule
 

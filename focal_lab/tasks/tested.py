@@ -12,7 +12,7 @@ from torch import Tensor
 
 from focal_lab.data.test_set import digests
 from focal_lab.errors import UserError
-from focal_lab.tasks.class_names import Classes
+from focal_lab.tasks.classes import Classes
 
 
 class CountTested(Callback):

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from focal_lab.data.option_names import class_of_data, current_arguments, current_config
 from focal_lab.errors import UserError
-from focal_lab.tasks.class_count import fill_in
+from focal_lab.tasks.classes import fill_in
 from focal_lab.training.callbacks import DivergedError, LogLearningRate, StopWhenDiverged
 from focal_lab.training.checkpoints.disk_space import RoomForCheckpoints
 from focal_lab.training.checkpoints.io import AtomicCheckpointIO, MovableCheckpoint, PeriodicCheckpoint

@@ -10,7 +10,7 @@ from lightning import Callback, LightningModule
 from support.tiny_task import InterruptAfter, InterruptionError, read_checkpoint, tiny_config
 
 from focal_lab.data.loading.unreadable import Unreadable
-from focal_lab.tasks.class_names import Classes
+from focal_lab.tasks.classes import Classes
 from focal_lab.tasks.classification.images import WritePredictions
 from focal_lab.training import callbacks
 from focal_lab.training.callbacks import (

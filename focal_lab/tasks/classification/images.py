@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from focal_lab.tasks.class_names import Classes
+from focal_lab.tasks.classes import Classes
 from focal_lab.tasks.image_callbacks import FOUND, TRUE, colour, enlarged, magnification
 from focal_lab.tasks.words import Note, readable, with_notes
 

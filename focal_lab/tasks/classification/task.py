@@ -18,7 +18,7 @@ from focal_lab.backbones.options import Size, image_size
 from focal_lab.errors import UserError
 from focal_lab.tasks.backbone import create_backbone
 from focal_lab.tasks.base import Task
-from focal_lab.tasks.class_count import known
+from focal_lab.tasks.classes import known
 from focal_lab.tasks.classification.images import WritePredictions, draw_found, draw_truth
 from focal_lab.tasks.ema import PREFIX, average_of
 from focal_lab.tasks.evaluation_size import evaluation_size

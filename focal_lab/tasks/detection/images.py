@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from focal_lab.tasks.class_names import Classes
+from focal_lab.tasks.classes import Classes
 from focal_lab.tasks.image_callbacks import FOUND, TRUE, WriteImages, colour, enlarged, magnification
 from focal_lab.tasks.words import Colour, Note, as_image, as_tensor, boxed, readable, with_notes
 

@@ -11,7 +11,7 @@ from focal_lab.backbones.options import Size
 from focal_lab.data.loading.collate import Batch, Target
 from focal_lab.errors import UserError
 from focal_lab.tasks.base import Task
-from focal_lab.tasks.class_count import check_labels, known
+from focal_lab.tasks.classes import check_labels, known
 from focal_lab.tasks.detection.counting import PAPER_SIZE, count_detector_gmacs
 from focal_lab.tasks.detection.images import DRAWN_FROM, WriteDetections, draw_found, draw_truth
 from focal_lab.tasks.detection.methods import find_method, most_found

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 from torch import Tensor
 
-from focal_lab.tasks.class_names import Classes
+from focal_lab.tasks.classes import Classes
 from focal_lab.tasks.image_callbacks import FOUND, TRUE, WriteImages, colour, enlarged, magnification
 from focal_lab.tasks.words import HATCHED, Note, readable, text_size, with_notes
 

@@ -13,7 +13,7 @@ from focal_lab.backbones.options import Size
 from focal_lab.data.loading.collate import Batch
 from focal_lab.errors import UserError
 from focal_lab.tasks.base import Task
-from focal_lab.tasks.class_count import check_labels, known
+from focal_lab.tasks.classes import check_labels, known
 from focal_lab.tasks.features import Features
 from focal_lab.tasks.image_callbacks import ShowImages
 from focal_lab.tasks.optimizer import Recipe, check_option

@@ -25,7 +25,7 @@ from focal_lab.data.loading.list_files import (
     no_images,
 )
 from focal_lab.errors import UserError
-from focal_lab.tasks.class_names import Classes
+from focal_lab.tasks.classes import Classes
 from focal_lab.tools.trained.preprocessing import Preprocessing
 
 _MOST_WORKERS = 8

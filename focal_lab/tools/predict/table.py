@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from lightning import Callback, LightningModule
 from torch import Tensor, nn
 
-from focal_lab.tasks.class_names import Classes
+from focal_lab.tasks.classes import Classes
 from focal_lab.tools.predict.images import NamedImages, Squares
 from focal_lab.tools.profile.throughput import now
 

@@ -17,7 +17,7 @@ from focal_lab.errors import UserError
 from focal_lab.sweep.housekeeping.inventory import find_runs
 from focal_lab.sweep.run_folder.layout import BEST_CHECKPOINT, CHECKPOINTS, CONFIG_FILE, LAST_CHECKPOINT
 from focal_lab.tasks.base import EVALUATED_AT, Task
-from focal_lab.tasks.class_names import Classes
+from focal_lab.tasks.classes import Classes
 from focal_lab.tasks.classification.task import Classification
 from focal_lab.tasks.detection.task import Detection
 from focal_lab.tasks.ema import AVERAGE

@@ -9,7 +9,7 @@ from support.tiny_task import tiny_config
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from torch import Tensor
 
-from focal_lab.tasks.class_names import Classes
+from focal_lab.tasks.classes import Classes
 from focal_lab.tasks.classification.images import draw_found, draw_truth
 from focal_lab.tasks.classification.task import Classification
 from focal_lab.tasks.image_callbacks import SHOWN, colour, magnification

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from focal_lab.tasks.class_names import Classes
+from focal_lab.tasks.classes import Classes
 from focal_lab.tasks.detection.images import draw
 from focal_lab.tasks.image_callbacks import FOUND, TRUE, as_bytes, beside, colour, image_ids, output_names
 from focal_lab.tasks.segmentation.images import overlay

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from focal_lab.data.detection.coco import CocoDataModule
 from focal_lab.data.digits.detection import DigitsDetection
-from focal_lab.tasks.class_names import Classes
+from focal_lab.tasks.classes import Classes
 from focal_lab.tasks.detection.images import draw
 from focal_lab.tasks.detection.task import Detection
 from focal_lab.tasks.image_callbacks import as_bytes

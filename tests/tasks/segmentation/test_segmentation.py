@@ -22,7 +22,7 @@ from focal_lab.backbones.counting import count_parameters
 from focal_lab.backbones.model import FocalTransformer
 from focal_lab.data.segmentation.mask_folder import SegmentationFolder
 from focal_lab.errors import UserError
-from focal_lab.tasks.class_names import Classes
+from focal_lab.tasks.classes import Classes
 from focal_lab.tasks.segmentation.evaluation import _most_likely
 from focal_lab.tasks.segmentation.task import Segmentation
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from focal_lab.data.loading.collate import as_lists
 from focal_lab.errors import UserError
-from focal_lab.tasks.class_count import check_count
+from focal_lab.tasks.classes import check_count
 from focal_lab.tasks.detection.methods import METHODS
 
 
