@@ -22,8 +22,12 @@ from focal_lab.data.option_names import class_of_data, current_arguments, curren
 from focal_lab.errors import UserError
 from focal_lab.tasks.classes import fill_in
 from focal_lab.training.callbacks import DivergedError, LogLearningRate, StopWhenDiverged
-from focal_lab.training.checkpoints.disk_space import RoomForCheckpoints
-from focal_lab.training.checkpoints.io import AtomicCheckpointIO, MovableCheckpoint, PeriodicCheckpoint
+from focal_lab.training.checkpoints.io import (
+    AtomicCheckpointIO,
+    MovableCheckpoint,
+    PeriodicCheckpoint,
+    RoomForCheckpoints,
+)
 from focal_lab.training.checkpoints.read import (
     check_same_network,
     check_trained,

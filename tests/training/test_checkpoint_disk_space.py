@@ -8,8 +8,7 @@ from support.tiny_task import tiny_config, write_config
 
 from focal_lab import cli
 from focal_lab.errors import UserError
-from focal_lab.training.checkpoints.disk_space import checkpoint_bytes, checkpoints_kept
-from focal_lab.training.checkpoints.io import PeriodicCheckpoint
+from focal_lab.training.checkpoints.io import PeriodicCheckpoint, checkpoint_bytes, checkpoints_kept
 from focal_lab.training.fit import build, train
 
 Usage = namedtuple("Usage", "total used free")

@@ -17,7 +17,7 @@ from focal_lab.tools.dry_run.cli import RehearsalCLI
 from focal_lab.tools.dry_run.profiler import Watch, loader_seconds
 from focal_lab.tools.dry_run.text import Summary, notes, rows
 from focal_lab.training.callbacks import DivergedError
-from focal_lab.training.checkpoints.disk_space import checkpoints_kept
+from focal_lab.training.checkpoints.io import checkpoints_kept
 from focal_lab.training.cli import main as training_main
 from focal_lab.training.fit import peak_memory_mb
 from focal_lab.utils.text_table import TextColumn, aligned
