@@ -9,7 +9,7 @@ from typing import Any
 
 import timm
 from timm.models import load_checkpoint
-from torch import Tensor, nn
+from torch import nn
 
 import focal_lab.backbones.registry  # noqa: F401  (registers the focal presets)
 from focal_lab.backbones.model import FocalTransformer
@@ -18,7 +18,6 @@ from focal_lab.backbones.presets import PRESETS, find_preset
 from focal_lab.backbones.weights.fit import fit_weights
 from focal_lab.backbones.weights.formats import MICROSOFT_SWIN, TIMM_SWIN, in_our_names
 from focal_lab.backbones.weights.from_swin import swin_to_focal
-from focal_lab.backbones.weights.report import FitReport
 from focal_lab.errors import UserError, did_you_mean, one_of
 from focal_lab.tasks.weights_file import load_whole, loading, read_weights
 
@@ -96,7 +95,15 @@ def _load_focal(model: nn.Module, name: str, checkpoint: str) -> None:
     network = model if isinstance(model, FocalTransformer) else model.model  # features_only wraps it
     assert isinstance(network, FocalTransformer)
     with _refusing(name, checkpoint):
-        values, report = _fitted(read_weights(checkpoint), network)
+        weights = read_weights(checkpoint)
+        # the paper's Focal-Large, which has other downsampling, starts from Swin's weights
+        if network.options.downsample == "conv" and in_our_names(weights).origin in (
+            MICROSOFT_SWIN,
+            TIMM_SWIN,
+        ):
+            values, report = swin_to_focal(weights, network)
+        else:
+            values, report = fit_weights(weights, network, transfer=True)
         network.load_state_dict(values)
         if report.summary():
             warnings.warn(f"{checkpoint} ({report.origin}): {report.summary()}", stacklevel=3)
@@ -127,13 +134,6 @@ def _refusing(name: str, checkpoint: str) -> Iterator[None]:
         raise UserError(str(error), key=_CHECKPOINT) from error
     except Exception as error:  # whatever the wrong weights cause in timm's models
         raise UserError(f"{checkpoint}: does not fit {name}: {_reason(error)}", key=_CHECKPOINT) from error
-
-
-def _fitted(weights: dict[str, Tensor], network: FocalTransformer) -> tuple[dict[str, Tensor], FitReport]:
-    """Weights for a network; Swin's for one with other downsampling, as the paper's Focal-Large starts."""
-    if network.options.downsample == "conv" and in_our_names(weights).origin in (MICROSOFT_SWIN, TIMM_SWIN):
-        return swin_to_focal(weights, network)
-    return fit_weights(weights, network, transfer=True)
 
 
 def _reason(error: Exception) -> str:

@@ -29,12 +29,8 @@ class Classes:
     @classmethod
     def of(cls, data: Any) -> "Classes":
         """Those of a data module."""
-        return cls(getattr(data, "class_names", None) or (), getattr(data, "category_ids", None) or ())
-
-    def __post_init__(self) -> None:
-        # a checkpoint may return lists
-        object.__setattr__(self, "names", tuple(self.names))
-        object.__setattr__(self, "category_ids", tuple(self.category_ids))
+        names, ids = getattr(data, "class_names", None) or (), getattr(data, "category_ids", None) or ()
+        return cls(tuple(names), tuple(ids))
 
     def name(self, label: int) -> str:
         """The name of a class."""
