@@ -3,18 +3,39 @@
 Text, Markdown, LaTeX and HTML show this grid, so they cannot disagree.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from focal_lab.report.table.claims import overall
-from focal_lab.report.table.records import NOTHING, Answer, Table
+from focal_lab.report.table.records import (
+    NOTHING,
+    Answer,
+    Comparison,
+    Entry,
+    Row,
+    Table,
+    entry_words,
+    row_name,
+    runs_words,
+)
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import COLUMNS, Column
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Kind = Literal["label", "measured", "paper", "state", "verdict", "folder"]
+_TONES = {
+    "good": ("better", "supported", "finished"),
+    "bad": ("worse", "contradicted", "failed", "corrupt"),
+    "warn": ("missing", "pruned", "not reported", "too few seeds", "undecided", "other test set"),
+    "even": ("within noise", "same runs", "other data"),
+}
+_TONE_OF = {word: tone for tone, words in _TONES.items() for word in words}
+# Signs stand beside words, so that nothing depends on colours.
+_SIGNS = {"good": "▲", "bad": "✕", "warn": "○", "even": "≈", "worse": "▼", "finished": "✓", "supported": "✓"}
+_SEVERE = ("failed", "corrupt", "missing", "pruned")
 # Heading of a column of metrics' titles.
 METRIC = "metric"
 # The long table shows the settings in which runs differ, up to as many as fit.
@@ -32,13 +53,13 @@ class Strip:
 
     Attributes:
         kind: decides alignment and colour.
-        numbers: those behind the cells, None where a cell has none; empty for labels and words.
+        numbers: those behind the cells, None where a cell has none; empty for words.
         task: whose metric it is; None if it is not a metric.
     """
 
     heading: str
     cells: tuple[str, ...]
-    kind: Literal["label", "measured", "paper", "state", "verdict"]
+    kind: Kind
     numbers: tuple[float | None, ...] = ()
     task: str | None = None
 
@@ -58,13 +79,13 @@ class Section:
 
 def table_grid(table: Table) -> list[Strip]:
     """The columns of a sweep's table: labels, each measurement and to its right the paper's number, runs."""
-    frame = table.frame
-    strips = _label_strips(frame)
-    if frame["data"].notna().any():
-        strips.append(Strip("data", _words(frame["data"]), "label"))
+    strips = _label_strips(table.factors, table.rows)
+    if any(row.data for row in table.rows):
+        strips.append(_strip("data", "label", [row.data or None for row in table.rows]))
     for column in table.columns:
-        strips += _column_strips(column, frame[[column.key]].droplevel(0, axis="columns"))
-    return [*strips, Strip("Runs", _words(frame["runs"]), "state", _numbers(frame["finished"].astype(float)))]
+        strips += _column_strips(column, [row.entries[column.key] for row in table.rows])
+    finished = tuple(float(row.states[State.FINISHED]) for row in table.rows)
+    return [*strips, Strip("Runs", tuple(map(runs_words, table.rows)), "state", finished)]
 
 
 def table_sections(table: Table) -> list[Section]:
@@ -72,24 +93,24 @@ def table_sections(table: Table) -> list[Section]:
     return [*_comparisons(table), *([_claim(table.answers)] if table.answers else [])]
 
 
-def _label_strips(frame: "pd.DataFrame") -> list[Strip]:
+def _label_strips(factors: Sequence[str], rows: Sequence[Row]) -> list[Strip]:
     return [
-        Strip(str(name).replace("_", " "), _words(frame.index.get_level_values(level)), "label")
-        for level, name in enumerate(frame.index.names)
-        if name is not None
+        _strip(factor.replace("_", " "), "label", [row.labels.get(factor) for row in rows])
+        for factor in factors
     ]
 
 
-def _column_strips(column: Column, part: "pd.DataFrame") -> list[Strip]:
+def _column_strips(column: Column, entries: Sequence[Entry]) -> list[Strip]:
     """Measured, published and their difference; only the published number if the task was not run."""
-    paper = Strip("paper", _words(part["paper"]), "paper", _numbers(part["paper"]))
-    measured = Strip(column.title, _words(part["shown"]), "measured", _numbers(part["mean"]))
-    difference = _signed_strip("diff", "paper", part["diff"], [column] * len(part))
-    if part["paper"].isna().all():
+    shown = tuple(entry_words(entry, column) for entry in entries)
+    measured = Strip(column.title, shown, "measured", tuple(entry.mean for entry in entries))
+    paper = _strip("paper", "paper", [entry.published for entry in entries])
+    difference = _signed_strip("diff", "paper", [(column, entry.difference, None) for entry in entries])
+    if all(entry.published is None for entry in entries):
         strips = [measured]
-    elif (part["shown"] == NOTHING).all():
+    elif all(words == NOTHING for words in shown):
         strips = [replace(paper, heading=f"{column.title} paper")]
-    elif column.task is None or part["diff"].isna().all():
+    elif column.task is None or all(entry.difference is None for entry in entries):
         strips = [measured, paper]
     else:
         strips = [measured, paper, difference]
@@ -98,30 +119,28 @@ def _column_strips(column: Column, part: "pd.DataFrame") -> list[Strip]:
 
 def _comparisons(table: Table) -> list[Section]:
     """A line for each row and metric: a table with so many columns more would be too wide to read."""
-    import pandas as pd
-
-    parts = [table.frame[column.key].assign(metric=column.key) for column in table.columns if column.task]
-    found = pd.concat([part.dropna(subset="verdict") for part in parts]) if parts else table.frame[:0]
-    if found.empty:
+    found = [
+        (column, row, compared)
+        for column in table.columns
+        for row in table.rows
+        if (compared := row.entries[column.key].compared) is not None
+    ]
+    if not found:
         return []
-    titles = [COLUMNS[key].title for key in found["metric"]]
-    strips = _label_strips(found)
+    titles = [column.title for column, _, _ in found]
+    strips = _label_strips(table.factors, [row for _, row, _ in found])
     heading = f"{titles[0]} against the baseline" if len(set(titles)) == 1 else "Against the baseline"
-    baselines = found["baseline"].unique()
-    if len(baselines) == 1:
+    baselines = [row_name(table.rows[compared.baseline]) for _, _, compared in found]
+    if len(set(baselines)) == 1:
         heading += f" {baselines[0]}"
     else:
-        strips.append(Strip("baseline", _words(found["baseline"]), "label"))
+        strips.append(_strip("baseline", "label", baselines))
     if len(set(titles)) > 1:
-        strips.append(Strip(METRIC, tuple(titles), "label"))
-    names = {"delta": "difference", "delta_ci95": "half_width", "delta_paper": "published", "pairs": "count"}
-    p_values = _numbers(found["p_holm"])
+        strips.append(_strip(METRIC, "label", titles))
+    p_values = tuple(compared.p_holm for _, _, compared in found)
     p_strip = Strip("p", tuple(map(_p_words, p_values)), "measured", p_values)
-    return [
-        Section(
-            "baseline", heading, strips + _test_strips(found.rename(columns=names), "difference", p_strip)
-        )
-    ]
+    tests = [(column, compared) for column, _, compared in found]
+    return [Section("baseline", heading, strips + _test_strips(tests, "difference", p_strip))]
 
 
 def _p_words(p: float | None) -> str:
@@ -129,26 +148,40 @@ def _p_words(p: float | None) -> str:
 
 
 def _claim(answers: Sequence[Answer]) -> Section:
-    import pandas as pd
-
-    found = pd.DataFrame([asdict(answer) for answer in answers]).rename(columns={"n": "count"})
-    probabilities = _numbers(found["probability"])
+    probabilities = tuple(answer.probability for answer in answers)
     strip = Strip("probability", tuple(map(probability_words, probabilities)), "measured", probabilities)
-    strips = [Strip("comparison", _words(found["text"]), "label"), *_test_strips(found, "margin", strip)]
+    tests = [(COLUMNS[answer.metric], answer) for answer in answers]
+    strips = [
+        _strip("comparison", "label", [answer.text for answer in answers]),
+        *_test_strips(tests, "margin", strip),
+    ]
     return Section("claim", f"Does the claim hold? {claim_words(answers)}", strips)
 
 
-def _test_strips(found: "pd.DataFrame", heading: str, probability: Strip) -> list[Strip]:
+def _test_strips(
+    tests: Sequence[tuple[Column, Comparison | Answer]], heading: str, probability: Strip
+) -> list[Strip]:
     """A test's difference, that of the published numbers, number of seeds, probability and verdict."""
-    columns = [COLUMNS[key] for key in found["metric"]]
-    paper = _signed_strip("paper", "paper", found["published"], columns)
+    measured = [(column, test.difference, test.half_width) for column, test in tests]
+    paper = [(column, test.published, None) for column, test in tests]
     return [
-        _signed_strip(heading, "measured", found["difference"], columns, found["half_width"]),
-        *([paper] if found["published"].notna().any() else []),
-        Strip("n", _words(found["count"]), "measured", _numbers(found["count"].astype(float))),
+        _signed_strip(heading, "measured", measured),
+        *(
+            [_signed_strip("paper", "paper", paper)]
+            if any(test.published is not None for _, test in tests)
+            else []
+        ),
+        _strip("n", "measured", [test.n for _, test in tests]),
         probability,
-        Strip("verdict", _words(found["verdict"]), "verdict"),
+        _strip("verdict", "verdict", [test.verdict for _, test in tests]),
     ]
+
+
+def tone(text: str) -> tuple[str, str]:
+    """Tone and sign of a text, or of the most severe word in it: good, bad, warn, even, or empty."""
+    word = next((word for word in _SEVERE if word in text), text)
+    found = _TONE_OF.get(word, "")
+    return found, _SIGNS.get(word, _SIGNS.get(found, ""))
 
 
 def claim_words(answers: Sequence[Answer]) -> str:
@@ -192,42 +225,45 @@ def _differing_settings(runs: "pd.DataFrame") -> list[str]:
 
 
 def _long_strip(key: str, values: "pd.Series[Any]", column: Column | None) -> Strip:
+    known = [
+        None if missing else value for value, missing in zip(values.tolist(), values.isna(), strict=True)
+    ]
     if column is None:
         heading = key.removeprefix(_OPTION).removeprefix("model.").replace("_", " ")
-        return Strip(heading, _words(values), "state" if key == "state" else "label")
-    numbers = _numbers(values)
-    scaled = [None if number is None else number * column.scale for number in numbers]
-    words = (NOTHING if number is None else f"{number:.{column.digits}f}" for number in scaled)
-    return Strip(column.title, tuple(words), "measured")
+        return _strip(heading, "state" if key == "state" else "label", known)
+    return number_strip(column, known)
+
+
+def number_strip(column: Column, numbers: Sequence[float | None]) -> Strip:
+    """Numbers of single runs, as they are stored."""
+    words = (NOTHING if n is None else f"{n * column.scale:.{column.digits}f}" for n in numbers)
+    return Strip(column.title, tuple(words), "measured", tuple(numbers))
+
+
+def _strip(heading: str, kind: Kind, values: Sequence[Any]) -> Strip:
+    """Values as they are; None is a dash."""
+    cells = tuple(NOTHING if value is None else str(value) for value in values)
+    if kind == "label":
+        return Strip(heading, cells, kind, _as_numbers(cells))
+    return Strip(heading, cells, kind, () if kind in WORDS else tuple(values))
+
+
+def _as_numbers(labels: Sequence[str]) -> tuple[float, ...]:
+    """Labels by which a page sorts as numbers, if all of them are."""
+    try:
+        return tuple(float(label) for label in labels)
+    except ValueError:
+        return ()
 
 
 def _signed_strip(
-    heading: str,
-    kind: Literal["measured", "paper"],
-    values: Iterable[float | None],
-    columns: Sequence[Column],
-    half_widths: Iterable[float | None] | None = None,
+    heading: str, kind: Kind, differences: Sequence[tuple[Column, float | None, float | None]]
 ) -> Strip:
-    """Differences such as `+1.2`, or `+1.2 ± 0.8`."""
-    numbers = _numbers(values)
-    widths = _numbers(half_widths) if half_widths is not None else [None] * len(numbers)
+    """Differences such as `+1.2`, or `+1.2 ± 0.8`: column, number, half of the interval."""
     words = []
-    for number, width, column in zip(numbers, widths, columns, strict=True):
-        spread = "" if width is None else f" ± {width:.{column.digits}f}"
+    for column, number, half_width in differences:
+        spread = "" if half_width is None else f" ± {half_width:.{column.digits}f}"
         # adding 0.0 turns -0.0 into 0.0
         rounded = None if number is None else round(number, column.digits) + 0.0
         words.append(NOTHING if rounded is None else f"{rounded:+.{column.digits}f}{spread}")
-    return Strip(heading, tuple(words), kind, numbers)
-
-
-def _words(values: Iterable[Any]) -> tuple[str, ...]:
-    return tuple(NOTHING if value is None else str(value) for value in _numbers(values))
-
-
-def _numbers(values: Iterable[Any]) -> tuple[Any, ...]:
-    """As Python objects, None for what is missing."""
-    import pandas as pd
-
-    series = pd.Series(values)
-    both = zip(series.tolist(), series.isna(), strict=True)
-    return tuple(None if missing else value for value, missing in both)
+    return Strip(heading, tuple(words), kind, tuple(number for _, number, _ in differences))

@@ -39,7 +39,7 @@ _ESCAPES = {
 } | {character: f"\\{character}" for character in "#$%&_"}
 # Pairs that TeX prints as one letter: --out would become a dash and "out".
 _JOINED = re.compile(r"(?<=([-`',]))(?=\1)|(?<=[?!])(?=`)")
-_HEADINGS = {"AP^b": r"AP$^b$", "AP^m": r"AP$^m$"}
+_RAISED = re.compile(r"\\textasciicircum\{\}([bm])(?:\\_(\w+))?\b")
 # LaTeX knows what it measured as \width
 _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 _MINUS = re.compile(r"(?<![^\s])-(?=\d)")
@@ -70,9 +70,7 @@ def latex(text: str) -> str:
 def _environment(sentences: Sequence[str], name: str, parts: Sequence[str]) -> str:
     label = "".join(c for c in name if c.isascii() and (c.isalnum() or c in "-_")).replace("_", "-")
     body = "\n\n\\medskip\n".join(parts)
-    caption = latex(" ".join(sentences))
-    for ours, theirs in _HEADINGS.items():
-        caption = caption.replace(latex(ours), theirs)
+    caption = _heading(" ".join(sentences))
     return (
         "% \\usepackage{booktabs,graphicx}\n\\begin{table}\n\\centering\n\\small\n"
         f"{body}\n\\caption{{{caption}}}\n\\label{{tab:{label}}}\n\\end{{table}}\n"
@@ -121,10 +119,7 @@ def _cell(text: str, strip: Strip) -> str:
 
 
 def _heading(text: str) -> str:
-    for ours, theirs in _HEADINGS.items():
-        if text == ours or text.startswith((f"{ours}_", f"{ours} ")):
-            rest = text.removeprefix(ours)
-            return theirs + (
-                f"$_{{{rest[1:]}}}$" if rest.startswith("_") else latex(rest) and f" {latex(rest)}"
-            )
-    return latex(text)
+    """Escaped, with the paper's superscripts and subscripts: AP^b_50."""
+    return _RAISED.sub(
+        lambda found: f"$^{found[1]}$" + (f"$_{{{found[2]}}}$" if found[2] else ""), latex(text)
+    )

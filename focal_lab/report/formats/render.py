@@ -6,7 +6,6 @@ headings without breaking numbers, write Markdown without padding, or group colu
 
 import io
 import json
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -61,7 +60,7 @@ def flat_table(table: Table) -> "pd.DataFrame":
 
 def table_json(table: Table) -> str:
     """Everything the table knows, down to the value of each seed and the state of each run."""
-    return _json(asdict(table))
+    return as_json(asdict(table))
 
 
 def long_text(runs: "pd.DataFrame", width: int | None = None, *, color: bool = False) -> str:
@@ -83,7 +82,7 @@ def long_markdown(runs: "pd.DataFrame") -> str:
 
 def long_json(runs: "pd.DataFrame") -> str:
     """A list of objects with equal keys; unknown is null."""
-    return _json(runs.astype(object).where(runs.notna(), None).to_dict("records"))
+    return as_json(runs.astype(object).where(runs.notna(), None).to_dict("records"))
 
 
 def csv(frame: "pd.DataFrame") -> str:
@@ -143,14 +142,6 @@ def _markdown_strips(strips: Sequence[Strip]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _json(value: Any) -> str:
-    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    """JSON has neither NaN nor infinity: null."""
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def as_json(value: Any) -> str:
+    """Indented JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

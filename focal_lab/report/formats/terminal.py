@@ -5,13 +5,12 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from focal_lab.report.formats.grid import WORDS, Strip
+from focal_lab.report.formats.grid import WORDS, Strip, tone
 from focal_lab.utils.text_table import TextColumn, aligned
 
 _NOTE_WIDTH = 100
-_RED, _YELLOW, _DIM, _GREEN = "1;31", "33", "2", "32"
-_COLORS = {"failed": _RED, "corrupt": _RED, "missing": _YELLOW, "not reported": _YELLOW}
-_VERDICTS = {"better": _GREEN, "supported": _GREEN, "worse": _RED, "contradicted": _RED}
+_DIM = "2"
+_COLORS = {"bad": "31", "warn": "33", "good": "32"}
 
 
 def strips_text(strips: Sequence[Strip], width: int | None, *, color: bool) -> str:
@@ -49,10 +48,11 @@ def note_text(notes: Iterable[str], width: int | None) -> str:
 
 
 def _style(kind: str, cell: str) -> str:
-    if kind == "paper":
-        return _DIM
-    if kind == "verdict":
-        return _VERDICTS.get(cell, "")
-    if kind in ("measured", "state"):
-        return next((color for word, color in _COLORS.items() if word in cell), "")
-    return ""
+    if kind == "label":
+        return ""
+    return _DIM if kind == "paper" else colour(cell)
+
+
+def colour(cell: str) -> str:
+    """The ANSI code of a verdict or a state; empty for other texts."""
+    return _COLORS.get(tone(cell)[0], "")

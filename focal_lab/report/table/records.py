@@ -1,4 +1,4 @@
-"""A sweep's table: typed records with every statistic, and the DataFrame that all formats show.
+"""A sweep's table: typed records with every statistic, and the same as a DataFrame.
 
 Numbers are in the unit of the column's heading.
 """
@@ -213,7 +213,7 @@ class Table:
 
     @cached_property
     def frame(self) -> "pd.DataFrame":
-        """The table as a DataFrame; text, Markdown, LaTeX, CSV, Parquet and HTML show parts of it.
+        """The table as a DataFrame; CSV and Parquet are parts of it.
 
         The index has the labels, one level per factor. Columns have two levels: the column's key, and `shown`
         (what reports print), `mean`, `sd`, `ci95` (half of the 95 % interval), `n`, `paper` or `diff` (mean

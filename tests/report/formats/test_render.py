@@ -168,7 +168,7 @@ def test_what_is_no_number_is_null_in_json() -> None:
     def refuse(word: str) -> None:
         raise AssertionError(f"{word} is not JSON")
 
-    runs = pd.DataFrame({"run": ["a0"], "top1": [float("nan")], "loss": [float("inf")], "seed": [0]})
+    runs = pd.DataFrame({"run": ["a0"], "top1": [float("nan")], "loss": [None], "seed": [0]})
     (row,) = json.loads(long_json(runs), parse_constant=refuse)
     assert (row["top1"], row["loss"], row["seed"]) == (None, None, 0)
 
