@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from focal_lab._version import __version__
-from focal_lab.report.formats.grid import claim_words
+from focal_lab.report.formats.grid import claim_words, table_grid, table_sections, tone
 from focal_lab.report.html.attention_images import attention_images
 from focal_lab.report.html.run_details import failed_runs, run_groups
-from focal_lab.report.html.sortable import main_table, section_tables, word_cell
-from focal_lab.report.html.svg import InlinePlot, inline_plots
+from focal_lab.report.html.svg import inline_svg
 from focal_lab.report.plots import sweep_plots
+from focal_lab.report.plots.style import Plot, heading
 from focal_lab.report.table.claims import overall
 from focal_lab.report.table.records import Table
 from focal_lab.sweep.run_folder.outcome import State
@@ -33,7 +33,7 @@ def page(
     out: Path,
     *,
     refresh: float | None = None,
-    plots: Sequence[InlinePlot] | None = None,
+    plots: Sequence[tuple[Plot, str]] | None = None,
     command: str | None = None,
 ) -> str:
     """The HTML of the page.
@@ -43,28 +43,28 @@ def page(
         plan: has the settings of runs that have not finished, and a search's objectives.
         out: folder of the runs.
         refresh: seconds after which the page reloads itself; None: never.
-        plots: if they have been drawn already.
+        plots: with their SVG, if they have been drawn already.
         command: that writes the page.
     """
     from markupsafe import Markup
 
+    if plots is None:
+        plots = draw_plots(table, plan, out)
     style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     failures, more_failures = failed_runs(table, out)
     images, left_out = attention_images(table, out)
     runs = {run.run: run.state for row in table.rows for run in row.runs}
-    verdict = overall(table.answers)[0] if table.answers else None
     return _template().render(
         table=table,
         style=Markup(style),
         script=Markup(script),
         policy=_policy(script),
         refresh=refresh,
-        verdict=verdict and {"word": word_cell(verdict), "text": claim_words(table.answers)},
-        main=main_table(table),
-        sections=section_tables(table),
-        plots=[
-            (plot, Markup(plot.svg)) for plot in (draw_plots(table, plan, out) if plots is None else plots)
-        ],
+        verdict=overall(table.answers)[0] if table.answers else None,
+        verdict_text=claim_words(table.answers) if table.answers else None,
+        main=table_grid(table),
+        sections=table_sections(table),
+        plots=[(plot, Markup(svg)) for plot, svg in plots],
         groups=run_groups(table, plan, out),
         failures=failures,
         more_failures=more_failures,
@@ -80,14 +80,9 @@ def page(
     )
 
 
-def draw_plots(table: Table, plan: "Plan", out: Path) -> list[InlinePlot]:
-    """The plots of a page, with a search's own objectives."""
-    return inline_plots(sweep_plots(table, out, objectives_of(plan)))
-
-
-def objectives_of(plan: "Plan") -> Mapping[str, str] | None:
-    """Of a search, column -> maximize or minimize; None for a design."""
-    return None if plan.space is None else plan.space.search.objectives
+def draw_plots(table: Table, plan: "Plan", out: Path) -> list[tuple[Plot, str]]:
+    """The plots of a page and their SVG."""
+    return [(plot, inline_svg(plot)) for plot in sweep_plots(table, plan, out)]
 
 
 def _versions(runs: Mapping[str, int]) -> str:
@@ -115,4 +110,5 @@ def _template() -> "Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"tone": tone, "raised": heading}
     return environment.get_template("page.html.j2")

@@ -2,16 +2,9 @@
 
 import io
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from focal_lab.report.plots.plot import Plot
-from focal_lab.report.plots.style import GRID, INK, MUTED, PAPER, SERIES, settings
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from focal_lab.report.plots.style import GRID, INK, MUTED, PAPER, SERIES, Plot, settings
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
@@ -23,36 +16,18 @@ _HASHED = re.compile(r"[0-9a-f]{10}$")
 _LONG_NUMBER = re.compile(r"(-?\d+\.\d\d)\d+")
 
 
-@dataclass(frozen=True)
-class InlinePlot:
-    """A plot as text for HTML; `svg` is markup, the other texts are not escaped."""
-
-    name: str
-    title: str
-    caption: str
-    svg: str
-
-
-def inline_plots(plots: Iterable[Plot]) -> list[InlinePlot]:
-    """Draw plots for a page, which adds the titles."""
-    return [
-        InlinePlot(plot.name, plot.title, plot.caption, inline_svg(plot.draw(titled=False), plot.name))
-        for plot in plots
-    ]
-
-
-def inline_svg(figure: "Figure", name: str) -> str:
-    """A figure as an `svg` element without fonts, sizes and metadata; `name`: unique on the page."""
+def inline_svg(plot: Plot) -> str:
+    """A plot as an `svg` element without title, fonts, sizes and metadata."""
     from matplotlib import rc_context
 
     stream = io.BytesIO()
-    with rc_context(settings() | {"svg.hashsalt": name}):
-        figure.savefig(stream, format="svg", metadata={"Date": None}, facecolor="none")
+    with rc_context(settings() | {"svg.hashsalt": plot.name}):
+        plot.draw(titled=False).savefig(stream, format="svg", metadata={"Date": None}, facecolor="none")
     root = ElementTree.fromstring(stream.getvalue())
     _clean(root)
     for key in ("width", "height", "version"):
         del root.attrib[key]
-    root.attrib |= {"role": "img", "aria-labelledby": f"{name}-title", "class": "plot"}
+    root.attrib |= {"role": "img", "aria-labelledby": f"{plot.name}-title", "class": "plot"}
     return ElementTree.tostring(root, encoding="unicode")
 
 

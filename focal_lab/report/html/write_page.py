@@ -2,7 +2,6 @@
 
 import argparse
 import gc
-import shlex
 import sys
 import time
 import webbrowser
@@ -10,15 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from focal_lab.command_line import command
 from focal_lab.errors import UserError
 from focal_lab.report.html.page import draw_plots, page
-from focal_lab.report.html.svg import InlinePlot
+from focal_lab.report.plots.style import Plot
 from focal_lab.report.table.build import build_table
+from focal_lab.report.table.notes import strict_status
 from focal_lab.report.table.records import Table
-from focal_lab.report.table.strict import strict_status
-from focal_lab.sweep.run_folder.layout import FAILURE_FILE, RESULT_FILE
 from focal_lab.sweep.run_folder.outcome import State
-from focal_lab.training.history_file import HISTORY_FILE
 from focal_lab.utils.atomic_files import write_atomic
 
 if TYPE_CHECKING:
@@ -81,36 +79,40 @@ class _Writer:
     def __init__(self, out: Path, target: Path, options: argparse.Namespace) -> None:
         self._out, self._target, self._options = out, target, options
         self._seen: object = None
-        self._plots: Sequence[InlinePlot] = ()
+        self._plots: Sequence[tuple[Plot, str]] = ()
 
     def write(self, plan: "Plan", refresh: float | None) -> bool:
         """Read everything again and write the page; whether all runs have ended."""
         self.table = build_table(plan, self._out)
         runs = {run.run: run.state for row in self.table.rows for run in row.runs}
-        seen = [
-            (tuple(row.labels.items()), [self._times(run.run) for run in row.runs]) for row in self.table.rows
-        ]
+        seen = [(row.labels, [self._written(run.run) for run in row.runs]) for row in self.table.rows]
         if seen != self._seen:
             self._plots, self._seen = draw_plots(self.table, plan, self._out), seen
         ended = State.MISSING not in runs.values() and (plan.space is None or len(runs) >= plan.space.trials)
-        refresh, command = None if ended else refresh, self._command(plan)
-        text = page(self.table, plan, self._out, refresh=refresh, plots=self._plots, command=command)
+        text = page(
+            self.table,
+            plan,
+            self._out,
+            refresh=None if ended else refresh,
+            plots=self._plots,
+            command=self._command(plan),
+        )
         try:
             write_atomic(self._target, text)
         except OSError as error:
             raise UserError(f"cannot write {self._target}: {error.strerror}", key="--output") from error
         return ended
 
-    def _times(self, run: str) -> list[object]:
-        """The run and when its files were written."""
-        paths = [self._out / run / name for name in (RESULT_FILE, FAILURE_FILE, HISTORY_FILE)]
-        return [run, *(path.stat().st_mtime_ns if path.exists() else None for path in paths)]
+    def _written(self, run: str) -> int | None:
+        """When one of the run's files was last replaced."""
+        folder = self._out / run
+        return folder.stat().st_mtime_ns if folder.exists() else None
 
     def _command(self, plan: "Plan") -> str:
         """The command that writes this page."""
-        options, words = self._options, ["focal-lab", "report", str(plan.sweep.path), "--format", "html"]
-        words += [] if self._out == Path("runs") else ["--out", str(self._out)]
+        options, words = self._options, ["report", plan.sweep.path, "--format", "html"]
+        words += [] if self._out == Path("runs") else ["--out", self._out]
         words += ["--suite", options.suite] if options.suite else []
         words += ["--tasks", *options.tasks] if options.tasks else []
-        words += ["--seeds", str(options.seeds)] if options.seeds else []
-        return shlex.join([*words, *(word for setting in options.set for word in ("--set", setting))])
+        words += ["--seeds", options.seeds] if options.seeds else []
+        return command(*words, *(word for setting in options.set for word in ("--set", setting)))

@@ -15,11 +15,11 @@ from support.finished_runs import FakePlan, config, fail, finish, make_plan, run
 from support.plotted_runs import grid_plan, many_plan, search_plan, train
 
 from focal_lab.errors import UserError
+from focal_lab.report.formats.grid import table_grid, table_sections
 from focal_lab.report.html import write_page as writing
 from focal_lab.report.html.attention_images import attention_images
-from focal_lab.report.html.page import page
+from focal_lab.report.html.page import page, tone
 from focal_lab.report.html.run_details import run_groups
-from focal_lab.report.html.sortable import main_table, section_tables
 from focal_lab.report.html.write_page import write_page
 from focal_lab.report.table.build import build_table
 
@@ -88,34 +88,32 @@ def test_every_text_is_escaped(out: Path) -> None:
 
 def test_cells_hold_the_raw_number_that_sorts_them(out: Path, grid: FakePlan) -> None:
     table = build_table(grid, out)
-    main = main_table(table)
-    place = [heading.text for heading in main.headings].index("Top-1 (%)")
-    assert [row[place].value for row in main.rows] == [row.entries["top1"].mean for row in table.rows]
-    assert [row[place + 1].value for row in main.rows] == [81.2, 82.1, 82.2, 82.3]
-    assert [row[place + 2].value for row in main.rows] == [
-        row.entries["top1"].difference for row in table.rows
-    ]
-    assert [heading.numeric for heading in main.headings[:2]] == [False, True]
+    backbone, window, *numbers = table_grid(table)
+    place = [strip.heading for strip in numbers].index("Top-1 (%)")
+    measured, paper, difference = numbers[place : place + 3]
+    entries = [row.entries["top1"] for row in table.rows]
+    assert list(measured.numbers) == [entry.mean for entry in entries]
+    assert list(paper.numbers) == [81.2, 82.1, 82.2, 82.3]
+    assert list(difference.numbers) == [entry.difference for entry in entries]
+    assert (backbone.numbers, window.numbers) == ((), (7.0, 14.0, 7.0, 14.0))
     assert 'data-value="28.288354"' in html_of(grid, out)
 
 
 def test_comparisons_and_claims_hold_their_raw_numbers(out: Path, grid: FakePlan) -> None:
     table = build_table(grid, out)
-    baseline, claim = section_tables(table)
+    baseline, claim = table_sections(table)
     assert (baseline.name, claim.name) == ("baseline", "claim")
     for section in (baseline, claim):
-        numbers = {heading.text for heading in section.headings if heading.numeric}
-        assert numbers >= {"n", "paper"}
-    place = [heading.text for heading in claim.headings].index("probability")
-    assert [row[place].value for row in claim.rows] == [answer.probability for answer in table.answers]
-    place = [heading.text for heading in baseline.headings].index("p")
+        assert {strip.heading for strip in section.strips if strip.numbers} >= {"n", "paper"}
+    (probability,) = [strip for strip in claim.strips if strip.heading == "probability"]
+    assert list(probability.numbers) == [answer.probability for answer in table.answers]
+    (p_strip,) = [strip for strip in baseline.strips if strip.heading == "p"]
     holm = [comparison.p_holm for row in table.rows if (comparison := row.entries["top1"].compared)]
-    assert [row[place].value for row in baseline.rows] == holm
+    assert list(p_strip.numbers) == holm
 
 
 def test_what_failed_is_marked_by_a_sign_a_word_and_a_tone(out: Path, mixed: FakePlan) -> None:
-    cells = [cell for row in main_table(build_table(mixed, out)).rows for cell in row]
-    marks = {cell.text: (cell.tone, cell.sign) for cell in cells if cell.tone}
+    marks = {cell: tone(cell) for strip in table_grid(build_table(mixed, out)) for cell in strip.cells}
     assert marks["failed"] == ("bad", "✕")
     assert marks["missing"] == ("warn", "○")
     assert marks["corrupt"] == ("bad", "✕")
@@ -145,16 +143,14 @@ def test_runs_list_the_settings_that_differ_from_the_baseline_of_their_task(
         "Focal-Tiny / 14",
     ]
     (own,) = groups[0].parts
-    assert (own.against, own.settings) == (None, ())
+    assert (own.against, own.settings) == (None, [])
     (part,) = groups[3].parts
     assert part.against == "Swin-Tiny / 7"
-    changed = {(setting.key, setting.baseline, setting.value) for setting in part.settings}
-    assert changed == {
+    assert set(part.settings) == {
         ("model.backbone_options.window_size", "7", "14"),
         ("model.backbone_options.depths", "2-2-2-2", "2-2-5-2"),
     }
-    folders = [row[-1].text for row in part.runs.rows]
-    assert folders == [f"runs/{run_id(3, seed)}" for seed in range(3)]
+    assert list(part.runs[-1].cells) == [f"runs/{run_id(3, seed)}" for seed in range(3)]
 
 
 def test_each_task_is_compared_with_its_own_baseline(out: Path) -> None:
@@ -164,8 +160,7 @@ def test_each_task_is_compared_with_its_own_baseline(out: Path) -> None:
         finish(out, run_id(cell, 0, "detection"), task="detection", config=config({}, lr=0.1 + cell))
     parts = run_groups(build_table(plan, out), plan, out)[1].parts  # type: ignore[arg-type]
     assert [part.task for part in parts] == ["classification", "detection"]
-    assert [setting.key for setting in parts[1].settings] == ["model.lr"]
-    assert (parts[1].settings[0].baseline, parts[1].settings[0].value) == ("0.1", "1.1")
+    assert parts[1].settings == [("model.lr", "0.1", "1.1")]
 
 
 def test_settings_of_a_run_without_a_result_are_those_planned(out: Path) -> None:
@@ -176,7 +171,7 @@ def test_settings_of_a_run_without_a_result_are_those_planned(out: Path) -> None
     runs[1].config = config({"window_size": 14})
     plan = replace(plan, runs=tuple(runs))
     (part,) = run_groups(build_table(plan, out), plan, out)[1].parts
-    assert [(setting.baseline, setting.value) for setting in part.settings] == [("7", "14")]
+    assert part.settings == [("model.backbone_options.window_size", "7", "14")]
 
 
 def test_published_rows_are_not_cells(out: Path) -> None:
@@ -251,9 +246,8 @@ def test_images_of_an_inspected_run_are_in_its_page(out: Path, grid: FakePlan) -
     assert attention_images(build_table(grid, out), out) == ([], 0)  # still being written
     listed = [
         {"file": "stage_1.png", "caption": EVIL},
-        "mass.png",
-        {"file": "../../elsewhere.png"},
-        {"file": 7},
+        {"file": "mass.png", "caption": "mass"},
+        {"file": "../../elsewhere.png", "caption": "elsewhere"},
     ]
     (folder / "inspect.json").write_text(json.dumps({"pictures": listed}))
     (group,), left_out = attention_images(build_table(grid, out), out)
@@ -264,7 +258,7 @@ def test_images_of_an_inspected_run_are_in_its_page(out: Path, grid: FakePlan) -
     ]
     html = html_of(grid, out)
     assert html.count("<script>") == 1
-    assert html.count('<img src="data:image/png;base64,') == 2
+    assert html.count('<img src="data:image/webp;base64,') == 2
 
 
 def test_large_images_are_made_smaller_or_left_out_with_a_note(out: Path) -> None:
@@ -276,7 +270,8 @@ def test_large_images_are_made_smaller_or_left_out_with_a_note(out: Path) -> Non
         folder = out / "inspect" / run_id(cell, 0)
         for number in range(3):
             draw_image(folder / f"{number}.png", 900, 600, noise=number == 2 and cell < 5)
-        (folder / "inspect.json").write_text("{}")
+        listed = [{"file": f"{number}.png", "caption": ""} for number in range(3)]
+        (folder / "inspect.json").write_text(json.dumps({"pictures": listed}))
     (out / "inspect" / run_id(0, 0) / "0.png").write_bytes(b"not an image")
     groups, left_out = attention_images(build_table(plan, out), out)
     shown = sum(len(group.images) for group in groups)
