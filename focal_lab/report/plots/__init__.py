@@ -1,59 +1,59 @@
 """Plots of a sweep, each only if there is data for it. Matplotlib is imported when the first one is drawn."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from focal_lab.errors import UserError, one_of
+from focal_lab.errors import UserError
 from focal_lab.report.plots.bars import bar_plots
 from focal_lab.report.plots.curves import curve_plots
 from focal_lab.report.plots.effects import effect_plots
 from focal_lab.report.plots.pareto_front import pareto_plots
-from focal_lab.report.plots.plot import Plot
+from focal_lab.report.plots.style import Plot, settings
 from focal_lab.report.plots.tradeoff import tradeoff_plots
 from focal_lab.report.table.records import Table
 
-FORMATS = ("png", "svg", "pdf")
+if TYPE_CHECKING:
+    from focal_lab.sweep.plan.plan import Plan
+
+# Formats of files, and what in their metadata would differ between files of the same results.
+_FORMATS = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
-def sweep_plots(table: Table, out: Path, objectives: Mapping[str, str] | None = None) -> list[Plot]:
+def sweep_plots(table: Table, plan: "Plan", out: Path) -> list[Plot]:
     """The plots of a sweep, the most informative first; none before two cells have results.
 
     Args:
-        table: of the sweep.
-        out: folder of its runs.
-        objectives: of a search, column -> maximize or minimize; None: the main metric and GMACs.
+        table: of the plan.
+        plan: has a search's objectives.
+        out: folder of the runs.
     """
-    return [
-        *tradeoff_plots(table),
-        *pareto_plots(table, out, objectives),
-        *bar_plots(table),
-        *effect_plots(table),
-        *curve_plots(table, out),
-    ]
+    if table.order is not None and plan.space is not None:  # a search, with one run per row
+        return pareto_plots(table, out, plan.space.search.objectives)
+    return [*tradeoff_plots(table), *bar_plots(table), *effect_plots(table), *curve_plots(table, out)]
 
 
-def save_plots(
-    table: Table,
-    out: Path,
-    folder: Path,
-    formats: Sequence[str] = FORMATS,
-    objectives: Mapping[str, str] | None = None,
-) -> list[Path]:
+def save_plots(table: Table, plan: "Plan", out: Path, folder: Path) -> list[Path]:
     """Write every plot of `sweep_plots` as `<folder>/<sweep>-<plot>.<format>`; the files that were written.
 
     Raises:
-        UserError: there is nothing to plot yet, no such format, or the folder cannot be written to.
+        UserError: there is nothing to plot yet, or the folder cannot be written to.
     """
-    for format in formats:
-        if format not in FORMATS:
-            raise UserError(f"{format!r} is not a format of plots (use {one_of(FORMATS)})")
-    plots = sweep_plots(table, out, objectives)
+    from matplotlib import rc_context
+
+    plots = sweep_plots(table, plan, out)
     if not plots:
         raise UserError(
             f"{table.name}: nothing to plot yet: plots need two cells with results ({table.command})"
         )
+    written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return [path for plot in plots for path in plot.save(folder / f"{table.name}-{plot.name}", formats)]
+        for plot in plots:
+            figure = plot.draw()
+            for format, metadata in _FORMATS.items():
+                written.append(folder / f"{table.name}-{plot.name}.{format}")
+                with rc_context(settings()):
+                    figure.savefig(written[-1], metadata=metadata)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}", key="--plots") from error
+    return written

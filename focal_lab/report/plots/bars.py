@@ -1,10 +1,10 @@
 """Bars of every row's metric beside the published number, as in the paper's figure 5."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from focal_lab.report.plots.measured import (
-    has,
     interval,
     interval_words,
     limits,
@@ -14,8 +14,18 @@ from focal_lab.report.plots.measured import (
     row_styles,
     same_scale,
 )
-from focal_lab.report.plots.plot import Plot
-from focal_lab.report.plots.style import INK, MUTED, PAPER, heading, name_rows, new_figure, note, tidy, words
+from focal_lab.report.plots.style import (
+    INK,
+    MUTED,
+    PAPER,
+    Plot,
+    heading,
+    name_rows,
+    new_figure,
+    note,
+    tidy,
+    words,
+)
 from focal_lab.report.table.records import Entry, Row, Table, entry_words, row_name
 from focal_lab.sweep.spec.columns import Column
 
@@ -28,8 +38,8 @@ _HEIGHT = 0.3
 
 
 def bar_plots(table: Table) -> list[Plot]:
-    """A plot for each task's main metric; none for a search, whose rows have no order of their own."""
-    if table.order is not None or not 2 <= len(own_rows(table)) <= _MAX_ROWS:
+    """A plot for each task's main metric."""
+    if not 2 <= len(own_rows(table)) <= _MAX_ROWS:
         return []
     return [_plot(table, column) for column in main_columns(table)]
 
@@ -42,14 +52,14 @@ def _plot(table: Table, column: Column) -> Plot:
         scale = ": other data and another scale, so compare differences, not heights."
         caption += f" Right: {paper_words(table)}{'.' if same_scale(table) else scale}"
     title = f"{heading(column.title)} of every cell"
-    return Plot(f"bars-{column.key}", title, caption, lambda: _draw(table, column, rows))
+    return Plot(f"bars-{column.key}", title, caption, partial(_draw, table, column, rows))
 
 
-def _draw(table: Table, column: Column, rows: Sequence[Row]) -> "Figure":
+def _draw(table: Table, column: Column, rows: Sequence[Row], title: str) -> "Figure":
     entries = [row.entries[column.key] for row in rows]
     published = [entry.published for entry in entries]
     numbers = [number for number in published if number is not None]
-    figure = new_figure(0.95 + _HEIGHT * len(entries))
+    figure = new_figure(0.95 + _HEIGHT * len(entries), title)
     panels = 1 + bool(numbers)
     axes = figure.subplots(1, panels, sharey=True, squeeze=False, width_ratios=[1.25, 1][:panels])[0]
     low, high = limits(entries)
@@ -97,7 +107,7 @@ def _bars(
 
 def _annotate(axes: "Axes", place: int, entry: Entry, column: Column, low: float) -> None:
     """The number to the right of the bar and its interval, or why there is none."""
-    if not has(entry) or entry.mean is None:
+    if entry.mean is None:
         note(axes, entry_words(entry, column), low, place, color=MUTED, style="italic")
         return
     half_width = interval(entry)

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import fsum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from focal_lab.report.plots.measured import Network, networks
-from focal_lab.report.plots.plot import Plot
-from focal_lab.report.plots.style import SeriesStyle, heading, new_figure, tidy, words
+from focal_lab.report.plots.style import Plot, SeriesStyle, heading, new_figure, tidy, words
 from focal_lab.report.table.records import Table
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import COLUMNS, MAIN
@@ -35,9 +35,7 @@ class CellCurve:
 
 
 def curve_plots(table: Table, out: Path) -> list[Plot]:
-    """A plot for each task whose runs have curves; none for a search, which has one run per row."""
-    if table.order is not None:
-        return []
+    """A plot for each task whose runs have curves."""
     return [plot for task in table.tasks if (plot := _plot(table, out, task)) is not None]
 
 
@@ -68,7 +66,7 @@ def _plot(table: Table, out: Path, task: str) -> Plot | None:
     caption += f" The first {_MAX_CURVES} cells; {left_out} more are left out." if left_out else ""
     which = f" ({task})" if len(table.tasks) > 1 else ""
     title = f"Learning curves{which}: {' and '.join(panels)}"
-    return Plot(f"curves-{task}", title, caption, lambda: _draw(panels))
+    return Plot(f"curves-{task}", title, caption, partial(_draw, panels))
 
 
 def _histories(network: Network, out: Path, task: str) -> list[list[Point]]:
@@ -91,9 +89,9 @@ def _curve(network: Network, histories: Sequence[Sequence[Point]], key: str) -> 
     )
 
 
-def _draw(panels: dict[str, list[CellCurve]]) -> "Figure":
+def _draw(panels: dict[str, list[CellCurve]], title: str) -> "Figure":
     most = max(map(len, panels.values()))
-    figure = new_figure(max(2.2, 0.4 + 0.18 * most) * len(panels) + 0.35)
+    figure = new_figure(max(2.2, 0.4 + 0.18 * most) * len(panels) + 0.35, title)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     lines: dict[str, Any] = {}
     for panel, (title, curves) in zip(axes, panels.items(), strict=True):
@@ -123,6 +121,6 @@ def _limits(curves: Sequence[CellCurve]) -> tuple[float, float]:
         for epoch, *ends in zip(curve.epochs, curve.low, curve.high, strict=True)
         if len(curve.epochs) < _LONG or epoch > start
         for value in ends
-    ] or [value for curve in curves for value in (*curve.low, *curve.high)]
+    ]
     room = (max(values) - min(values)) * 0.06 or 1e-3
     return min(values) - room, max(values) + room

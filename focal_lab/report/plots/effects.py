@@ -1,12 +1,12 @@
 """Main effects: the mean metric of each level of a factor, averaged over the other factors."""
 
 from collections.abc import Sequence
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING
 
 from focal_lab.report.plots.measured import interval, main_columns, own_rows
-from focal_lab.report.plots.plot import Plot
-from focal_lab.report.plots.style import SERIES, heading, name_rows, new_figure, note, tidy, words
+from focal_lab.report.plots.style import SERIES, Plot, heading, name_rows, new_figure, note, tidy, words
 from focal_lab.report.table.records import Row, Table
 from focal_lab.report.table.statistics import LEAST_SEEDS, Sample, sample
 from focal_lab.sweep.spec.columns import Column
@@ -19,43 +19,23 @@ Effects = dict[str, dict[str, Sample]]
 
 
 def effect_plots(table: Table) -> list[Plot]:
-    """A plot for each task's main metric; none for a search or a single factor, whose rows show it."""
-    factors = [factor for factor in table.factors if len(_levels(table, factor)) > 1]
-    if table.order is not None or len(factors) < 2:
+    """A plot for each task's main metric, if the rows are all combinations of several factors' levels."""
+    rows = own_rows(table)
+    levels = {factor: list(dict.fromkeys(row.labels[factor] for row in rows)) for factor in table.factors}
+    varied = [factor for factor in table.factors if len(levels[factor]) > 1]
+    if len(varied) < 2 or len(rows) != prod(map(len, levels.values())):
         return []
-    found = [(column, _effects(table, factors, column)) for column in main_columns(table)]
-    return [_plot(table, column, effects) for column, effects in found if sum(map(len, effects.values())) > 1]
-
-
-def is_grid(table: Table) -> bool:
-    """Whether the rows are all combinations of the factors' levels."""
-    rows = own_rows(table)
-    combinations = prod(len(_levels(table, factor)) for factor in table.factors)
-    return len({tuple(row.labels.items()) for row in rows}) == len(rows) == combinations
-
-
-def _levels(table: Table, factor: str) -> list[str]:
-    return list(dict.fromkeys(row.labels[factor] for row in own_rows(table) if factor in row.labels))
-
-
-def _effects(table: Table, factors: Sequence[str], column: Column) -> Effects:
-    """Without a full grid, only of rows that differ from the first one in a single factor."""
-    rows = own_rows(table)
-    grid, first = is_grid(table), rows[0].labels
-    effects: Effects = {}
-    for factor in factors:
-        others = [other for other in factors if other != factor]
-        for level in _levels(table, factor):
-            cells = [
-                row
-                for row in rows
-                if row.labels.get(factor) == level
-                and (grid or all(row.labels.get(other) == first.get(other) for other in others))
-            ]
-            mean = _mean_over(cells, column)
-            if mean.mean is not None:
-                effects.setdefault(factor, {})[level] = mean
-    return effects
+    plots = []
+    for column in main_columns(table):
+        effects: Effects = {}
+        for factor in varied:
+            for level in levels[factor]:
+                mean = _mean_over([row for row in rows if row.labels[factor] == level], column)
+                if mean.mean is not None:
+                    effects.setdefault(factor, {})[level] = mean
+        if sum(map(len, effects.values())) > 1:
+            plots.append(_plot(column, effects))
+    return plots
 
 
 def _mean_over(cells: Sequence[Row], column: Column) -> Sample:
@@ -65,20 +45,19 @@ def _mean_over(cells: Sequence[Row], column: Column) -> Sample:
     return sample([sum(found[seed] for found in values) / len(values) for seed in sorted(seeds)])
 
 
-def _plot(table: Table, column: Column, effects: Effects) -> Plot:
-    how = "mean over all cells of the level" if is_grid(table) else "the other factors at their first level"
+def _plot(column: Column, effects: Effects) -> Plot:
     most = max(mean.n for levels in effects.values() for mean in levels.values())
     bars = "; bars: 95 % t-interval over seeds" if most >= LEAST_SEEDS else ""
     return Plot(
         f"effects-{column.key}",
         f"Main effects on {heading(column.title)}",
-        f"Each mark: {how}{bars}. Only seeds that all of these cells have.",
-        lambda: _draw(column, effects),
+        f"Each mark: mean over all cells of the level{bars}. Only seeds that all of these cells have.",
+        partial(_draw, column, effects),
     )
 
 
-def _draw(column: Column, effects: Effects) -> "Figure":
-    figure = new_figure(0.6 + sum(0.42 + 0.3 * len(levels) for levels in effects.values()))
+def _draw(column: Column, effects: Effects, title: str) -> "Figure":
+    figure = new_figure(0.6 + sum(0.42 + 0.3 * len(levels) for levels in effects.values()), title)
     ratios = [1.0 + 0.75 * len(levels) for levels in effects.values()]
     panels = figure.subplots(len(effects), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
     ends: list[float] = []

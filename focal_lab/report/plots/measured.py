@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 
 from focal_lab.report.plots.style import PLAIN, SERIES, SeriesStyle, group_style, series_style
 from focal_lab.report.table.records import Entry, Row, Table, row_name
@@ -66,13 +65,8 @@ def main_columns(table: Table) -> list[Column]:
     return [
         column
         for column in table.columns
-        if column.key in mains and any(has(row.entries[column.key]) for row in table.rows)
+        if column.key in mains and any(row.entries[column.key].n for row in table.rows)
     ]
-
-
-def has(entry: Entry) -> bool:
-    """Whether the value is a finite number."""
-    return entry.mean is not None and isfinite(entry.mean)
 
 
 def same_scale(table: Table) -> bool:
@@ -102,16 +96,14 @@ def interval_words(entries: Sequence[Entry]) -> str:
     return f"Bars: 95 % t-interval of the mean over {seeds} seeds.{none}"
 
 
-def limits(entries: Sequence[Entry], margin: float = 0.08) -> tuple[float, float]:
+def limits(entries: Sequence[Entry]) -> tuple[float, float]:
     """The limits of an axis with all values and intervals."""
     ends: list[float] = []
     for entry in entries:
-        if entry.mean is None:
-            continue
-        ends += [value for value in (*entry.values.values(), entry.mean) if isfinite(value)]
-        half_width = interval(entry)
-        if half_width is not None:
+        ends += entry.values.values()
+        if entry.mean is not None:
+            half_width = interval(entry) or 0.0
             ends += [entry.mean - half_width, entry.mean + half_width]
     low, high = min(ends), max(ends)
-    room = (high - low) * margin or max(abs(high) * 0.02, 1e-6)
+    room = (high - low) * 0.08 or max(abs(high) * 0.02, 1e-6)
     return low - room, high + room

@@ -2,36 +2,39 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations, pairwise
-from math import hypot
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from focal_lab.report.plots.measured import main_columns, networks, own_rows
-from focal_lab.report.plots.plot import Plot
-from focal_lab.report.plots.scatter import Box, Mark, draw_marks, label_marks
-from focal_lab.report.plots.style import INK, MUTED, SERIES, heading, new_figure, series_style, tidy, words
+from focal_lab.report.plots.measured import networks, own_rows
+from focal_lab.report.plots.scatter import Mark, draw_marks, label_marks
+from focal_lab.report.plots.style import (
+    INK,
+    MUTED,
+    SERIES,
+    Plot,
+    heading,
+    new_figure,
+    series_style,
+    tidy,
+    words,
+)
 from focal_lab.report.table.records import Table
 from focal_lab.sweep.run_folder.outcome import read_outcome
 from focal_lab.sweep.run_folder.result import COSTS, known_values, objective_values
 from focal_lab.sweep.spec.columns import COLUMNS
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Of a long front, the best by the first objective are named.
 _MAX_NAMES = 12
 
 
-def pareto_plots(table: Table, out: Path, objectives: Mapping[str, str] | None = None) -> list[Plot]:
-    """A plot for each pair of a search's objectives (column -> maximize or minimize); none for a design.
-
-    A single objective, or without any the main metric, is plotted against GMACs.
-    """
-    if table.order is None:
-        return []
-    ways = dict(objectives or {column.key: "maximize" for column in main_columns(table)[:1]})
+def pareto_plots(table: Table, out: Path, objectives: Mapping[str, str]) -> list[Plot]:
+    """A plot for each pair of a search's objectives (column -> maximize or minimize), or of one and GMACs."""
+    ways = dict(objectives)
     if len(ways) == 1:
         ways |= {"gmacs": "minimize"}
     # costs on the x axis, in whatever order they are given
@@ -51,7 +54,7 @@ def _plot(table: Table, out: Path, x: str, y: str, ways: Mapping[str, str]) -> P
         f"Pareto front: {titles[y]} against {titles[x]}",
         f"Filled: the {len(front)} of {len(marks)} runs that no other one beats in both; "
         "hollow: the others. Each was trained once, so neighbours may change places.",
-        lambda: _draw(groups, marks, front, titles[x], titles[y]),
+        partial(_draw, groups, marks, front, titles[x], titles[y]),
     )
 
 
@@ -90,8 +93,10 @@ def pareto_front(marks: Sequence[Mark], x_way: str, y_way: str) -> list[int]:
     return sorted(kept, key=lambda index: marks[index].x)
 
 
-def _draw(groups: Sequence[str], marks: Sequence[Mark], front: Sequence[int], x: str, y: str) -> "Figure":
-    figure = new_figure(3.6 + 0.06 * min(len(front), _MAX_NAMES))
+def _draw(
+    groups: Sequence[str], marks: Sequence[Mark], front: Sequence[int], x: str, y: str, title: str
+) -> "Figure":
+    figure = new_figure(3.6 + 0.06 * min(len(front), _MAX_NAMES), title)
     axes = figure.subplots()
     marks = [replace(mark, filled=index in front) for index, mark in enumerate(marks)]
     draw_marks(axes, marks)
@@ -110,17 +115,5 @@ def _draw(groups: Sequence[str], marks: Sequence[Mark], front: Sequence[int], x:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     named = sorted(best, key=lambda mark: -mark.y)[:_MAX_NAMES]
-    label_marks(axes, marks, named, _boxes_along(axes, best))
+    label_marks(axes, marks, named)
     return figure
-
-
-def _boxes_along(axes: "Axes", front: Sequence[Mark]) -> list[Box]:
-    """Boxes along the front's line, which keep labels off it."""
-    boxes: list[Box] = []
-    for (x, y), (u, v) in pairwise(axes.transData.transform((mark.x, mark.y)) for mark in front):
-        # not at the marks themselves, where their labels stand
-        steps = int(hypot(u - x, v - y) / 8)
-        for part in (k / steps for k in range(2, steps - 1)):
-            px, py = x + (u - x) * part, y + (v - y) * part
-            boxes.append((px - 6, py - 6, px + 6, py + 6))
-    return boxes

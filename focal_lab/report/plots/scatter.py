@@ -1,8 +1,8 @@
 """Scatter plots with labels beside the marks, none of which covers another."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import cos, hypot, radians, sin
+from math import cos, radians, sin
 from typing import TYPE_CHECKING, Any
 
 from focal_lab.report.plots.style import MUTED, PAPER, SMALL, SeriesStyle, words
@@ -36,10 +36,8 @@ def draw_marks(axes: "Axes", marks: Iterable[Mark]) -> None:
         axes.errorbar(mark.x, mark.y, yerr=mark.error, linestyle="none", elinewidth=1.2, **style)
 
 
-def label_marks(
-    axes: "Axes", marks: Sequence[Mark], named: Collection[Mark], taken: Sequence[Box] = ()
-) -> None:
-    """Write names near their marks, without covering any mark, label or box of `taken`.
+def label_marks(axes: "Axes", marks: Sequence[Mark], named: Iterable[Mark]) -> None:
+    """Write names near their marks, without covering any mark or label.
 
     The axes need their final size and limits. A thin line leads to a name that is not right beside its mark.
     """
@@ -47,17 +45,11 @@ def label_marks(
     assert figure is not None
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     unit = figure.dpi / 72
-    used = [_box(axes, mark, 4.5 * unit) for mark in marks] + list(taken)
+    used = [_box(axes, mark, 4.5 * unit) for mark in marks]
     inside = axes.get_window_extent(renderer)
     frame: Box = (inside.x0, inside.y0, inside.x1, inside.y1)
-    pixels = {mark: axes.transData.transform((mark.x, mark.y)) for mark in named}
-    # the most crowded marks choose first
-    crowd = {
-        mark: sum(hypot(x - u, y - v) < 60 * unit for u, v in pixels.values())
-        for mark, (x, y) in pixels.items()
-    }
-    for mark in sorted(pixels, key=lambda mark: -crowd[mark]):
-        x, y = pixels[mark]
+    for mark in named:
+        x, y = axes.transData.transform((mark.x, mark.y))
         drawn = axes.text(0, 0, words(mark.name), fontsize=SMALL, transform=None, va="center")
         extent = drawn.get_window_extent(renderer)
         box, distance = _place(x, y, extent.width + 2 * unit, extent.height + unit, used, frame, _NEAR * unit)

@@ -5,8 +5,8 @@ after Machado et al. 2009), and every series has its own marker and dash pattern
 replaced by CSS variables (`focal_lab.report.html.svg`), so that they follow light and dark.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,37 +61,39 @@ def settings() -> Any:
     return rc_params_from_file(Path(__file__).with_name("plots.mplstyle"), use_default_template=False)
 
 
-def new_figure(height: float, width: float = WIDTH) -> "Figure":
-    """An empty figure of that size in inches, with a canvas that can measure texts."""
+@dataclass(frozen=True)
+class Plot:
+    """A plot of a sweep: its texts, and what draws it with a title or, given "", without.
+
+    `name` is unique within the sweep.
+    """
+
+    name: str
+    title: str
+    caption: str
+    drawing: Callable[[str], "Figure"] = field(repr=False, compare=False)
+
+    def draw(self, *, titled: bool = True) -> "Figure":
+        """A new figure; matplotlib's global state is not changed."""
+        from matplotlib import rc_context
+
+        with rc_context(settings()):
+            return self.drawing(self.title if titled else "")
+
+
+def new_figure(height: float, title: str = "", width: float = WIDTH) -> "Figure":
+    """An empty figure of that size in inches, higher by its title, with a canvas that can measure texts."""
+    import textwrap
+
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    lines = textwrap.wrap(title, int(width * 13))
+    figure = Figure(figsize=(width, height + 0.1 + 0.19 * len(lines)), layout="constrained")
+    if lines:
+        figure.suptitle("\n".join(lines), x=0.06 / width, ha="left", fontsize=11, fontweight="bold")
     FigureCanvasAgg(figure)
     return figure
-
-
-def put_title(figure: "Figure", title: str) -> None:
-    """A title at the upper left, broken into lines that fit; the figure grows by its height."""
-    import textwrap
-
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    lines = textwrap.wrap(title, int(figure.get_figwidth() * 13))
-    old = figure.get_figheight()
-    new = old + 0.12 + 0.19 * len(lines)
-    engine = figure.get_layout_engine()
-    if isinstance(engine, ConstrainedLayoutEngine):
-        engine.set(rect=(0, 0, 1, old / new))
-    else:
-        for axes in figure.axes:
-            x, y, width, height = axes.get_position().bounds
-            axes.set_position((x, y * old / new, width, height * old / new))
-    figure.set_figheight(new)
-    x, y = 0.06 / figure.get_figwidth(), 1 - 0.06 / new
-    text = figure.text(x, y, "\n".join(lines), ha="left", va="top", fontsize=11, fontweight="bold")
-    text.set_in_layout(False)
-    text.set_gid("title")
 
 
 def tidy(axes: "Axes", grid: str = "both") -> None:

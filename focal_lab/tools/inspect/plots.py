@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from focal_lab.report.plots.style import INK, MUTED, SERIES, WIDTH, new_figure, put_title, settings, tidy
+from focal_lab.report.plots.style import INK, MUTED, SERIES, WIDTH, new_figure, settings, tidy
 from focal_lab.tools.inspect.measure import DrawnImage, Inspection, QueryView, Reach
 from focal_lab.tools.inspect.probabilities import AttentionBlock, SeenLevel
 
@@ -178,16 +178,15 @@ def save(figure: "Figure", path: Path) -> None:
 def _figure(
     title: str, height: float, width: float = WIDTH, *, h_pad: float | None = None
 ) -> Iterator["Figure"]:
-    """A new figure with our settings, whose title is set last; with `h_pad`, its axes are close together."""
+    """A new figure with our settings; with `h_pad`, its axes are close together."""
     from matplotlib import rc_context
 
     with rc_context(settings()):
-        figure = new_figure(height, width)
+        figure = new_figure(height, title, width)
         engine: Any = figure.get_layout_engine()
         if h_pad is not None:
             engine.set(w_pad=0.02, h_pad=h_pad, wspace=0, hspace=0)
         yield figure
-        put_title(figure, title)
 
 
 def _coloured(pixels_HW3: NDArray[np.float32], level: SeenLevel, stride: int) -> Any:

@@ -14,11 +14,11 @@ from support.finished_runs import FakePlan, fail, finish, make_plan, run_id
 from support.plotted_runs import grid_plan, many_plan, search_plan, train
 
 from focal_lab.errors import UserError
-from focal_lab.report.plots import Plot, save_plots, sweep_plots
+from focal_lab.report.plots import save_plots, sweep_plots
 from focal_lab.report.plots.measured import row_styles
 from focal_lab.report.plots.pareto_front import pareto_front
 from focal_lab.report.plots.scatter import Mark
-from focal_lab.report.plots.style import GRID, INK, MUTED, PAPER, PLAIN, SERIES
+from focal_lab.report.plots.style import GRID, INK, MUTED, PAPER, PLAIN, SERIES, Plot, settings
 from focal_lab.report.table.build import build_table
 from focal_lab.training.history_file import Point, write_history
 
@@ -41,8 +41,7 @@ def pair(out: Path) -> FakePlan:
 
 
 def plots_of(plan: Any, out: Path) -> dict[str, Plot]:
-    objectives = plan.space and plan.space.search.objectives
-    return {plot.name: plot for plot in sweep_plots(build_table(plan, out), out, objectives)}
+    return {plot.name: plot for plot in sweep_plots(build_table(plan, out), plan, out)}
 
 
 def words_of(figure: Figure) -> list[str]:
@@ -74,8 +73,7 @@ def test_without_curves_and_with_one_factor_those_plots_are_left_out(out: Path) 
 def test_every_plot_is_written_in_every_format(out: Path, plan: FakePlan) -> None:
     train(plan, out)
     table = build_table(plan, out)
-    objectives = plan.space and plan.space.search.objectives  # type: ignore[attr-defined]
-    written = save_plots(table, out, Path("plots"), objectives=objectives)
+    written = save_plots(table, plan, out, Path("plots"))
     assert len(written) == 3 * len(plots_of(plan, out)) > 0
     for path in written:
         assert path.name.startswith(f"{table.name}-")
@@ -84,19 +82,17 @@ def test_every_plot_is_written_in_every_format(out: Path, plan: FakePlan) -> Non
 
 def test_the_same_results_give_the_same_files(out: Path, pair: FakePlan) -> None:
     table = build_table(pair, out)
-    first, second = (save_plots(table, out, Path(name), ["svg", "pdf"]) for name in ("a", "b"))
+    first, second = (save_plots(table, pair, out, Path(name)) for name in ("a", "b"))
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_plots_that_cannot_be_written_are_a_users_error(out: Path, grid: FakePlan) -> None:
     table = build_table(grid, out)
-    with pytest.raises(UserError, match=r"'gif' is not a format of plots \(use png, svg or pdf\)"):
-        save_plots(table, out, Path("plots"), ["gif"])
     Path("taken").touch()
     with pytest.raises(UserError, match=r"^--plots: cannot write to taken: "):
-        save_plots(table, out, Path("taken"), ["png"])
+        save_plots(table, grid, out, Path("taken"))
     with pytest.raises(UserError, match="nothing to plot yet"):
-        save_plots(build_table(grid, Path("empty")), Path("empty"), Path("plots"))
+        save_plots(build_table(grid, Path("empty")), grid, Path("empty"), Path("plots"))
 
 
 @pytest.mark.parametrize("plan", [grid_plan(), many_plan(seeds=3), search_plan()], ids=["4", "20", "search"])
@@ -104,7 +100,8 @@ def test_no_text_overlaps_another_or_leaves_the_figure(out: Path, plan: FakePlan
     train(plan, out)
     for plot in plots_of(plan, out).values():
         figure = plot.draw()
-        figure.draw_without_rendering()
+        with matplotlib.rc_context(settings()):
+            figure.draw_without_rendering()
         renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
         texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
         shown = [
@@ -255,7 +252,7 @@ def test_pruned_and_failed_runs_do_not_disturb_the_others(out: Path) -> None:
 
 def test_drawing_changes_no_global_setting_and_imports_no_pyplot(out: Path, pair: FakePlan) -> None:
     before = dict(matplotlib.rcParams)
-    save_plots(build_table(pair, out), out, Path("plots"))
+    save_plots(build_table(pair, out), pair, out, Path("plots"))
     assert dict(matplotlib.rcParams) == before
     code = (
         "import json, sys; from pathlib import Path; from focal_lab.report.plots import sweep_plots\n"
