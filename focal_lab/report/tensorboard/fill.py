@@ -4,9 +4,7 @@ import io
 import re
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +16,8 @@ from tensorboard.util.tensor_util import make_tensor_proto
 from focal_lab.errors import UserError
 from focal_lab.report.tensorboard.hparams import columns_event, end_events, start_events
 from focal_lab.report.tensorboard.log_dir import LAST, LogDir, digest, event, scalar
-from focal_lab.report.tensorboard.naming import ShownRun, ShownSweep, folder_name
-from focal_lab.sweep.run_folder.layout import CONFIG_FILE
-from focal_lab.sweep.run_folder.outcome import Outcome, State, read_outcome
+from focal_lab.report.tensorboard.naming import ShownRun, ShownSweep, unique_names
+from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.spec.columns import COLUMNS, MAIN
 from focal_lab.sweep.spec.sweep_file import TASKS
 from focal_lab.training.history_file import Point, read_history
@@ -35,87 +32,52 @@ _DOTS_PER_INCH = 110
 _ESCAPES = {"<": "&lt;", "&": "&amp;", "$": "$", "~": "~"}
 
 
-@dataclass(frozen=True)
-class _RunFiles:
-    """The content of a run's folder; times in seconds since 1970."""
-
-    events: list[Path]
-    outcome: Outcome
-    points: list[Point]
-    started: float
-    changed: float
-
-
-def fill(
-    log_dir: LogDir,
-    sweeps: Sequence[ShownSweep],
-    out: Path,
-    warnings: list[str],
-    stop: Callable[[], bool] = lambda: False,
-) -> None:
-    """Add everything that the log directory should have; call it inside `log_dir.updating()`.
-
-    `warnings` gets a line for each sweep without a table; `stop` is called before each plot is drawn.
-
-    Raises:
-        KeyboardInterrupt: `stop` returned true.
-    """
-    means = False
-    for sweep in sweeps:
-        files = {run.id: found for run in sweep.runs if (found := _read(out / run.id)) is not None}
-        for run in sweep.runs:
-            if run.id in files:
-                _add_run(log_dir, sweep.name, run, files[run.id])
-        means |= _add_means(log_dir, sweep, files)
+def fill(log_dir: LogDir, sweeps: Sequence[ShownSweep], out: Path, warnings: list[str]) -> None:
+    """Add everything that the log directory should have; `warnings` gets a line for each missing table."""
+    means = [_add_runs(log_dir, sweep, out) for sweep in sweeps]
     tasks = {run.task for sweep in sweeps for run in sweep.runs}
-    overview = [columns_event(sweeps), _layout_event([task for task in TASKS if task in tasks], means=means)]
+    layout = _layout_event([task for task in TASKS if task in tasks], means=any(means))
+    overview = [columns_event(sweeps), layout]
     # a run is read once, so that its name has to change with its content
     log_dir.write(f"overview {digest(overview)[:6]}", overview)
     for sweep in sweeps:
         if sweep.plan is not None:
-            _add_table(log_dir, sweep.name, sweep.plan, out, warnings, stop)
+            try:
+                _add_table(log_dir, sweep.name, sweep.plan, out)
+            except UserError as error:
+                warnings.append(f"{sweep.name} is shown without its table: {error}")
 
 
-def _read(folder: Path) -> _RunFiles | None:
-    """None if the folder has just been removed."""
-    try:
-        changed = folder.stat().st_mtime
-        config = folder / CONFIG_FILE
-        started = config.stat().st_mtime if config.exists() else changed
-    except OSError:
-        return None
-    outcome, events = read_outcome(folder), sorted(folder.glob("events.out.tfevents.*"))
-    if outcome.result:
-        started = datetime.fromisoformat(outcome.result.started).timestamp()
-        changed = datetime.fromisoformat(outcome.result.finished).timestamp()
-    return _RunFiles(events, outcome, read_history(folder), started, changed)
-
-
-def _add_run(log_dir: LogDir, sweep: str, run: ShownRun, files: _RunFiles) -> None:
-    if not files.events and not files.outcome.result:
-        return
-    name = f"{sweep}/{run.name}"
-    log_dir.write(name, start_events(sweep, run, files.started))
-    for path in files.events:
-        log_dir.link(name, path)
-    if files.outcome.state is not State.MISSING:
-        step = files.points[-1].step if files.points else 0
-        log_dir.write(name, end_events(files.outcome, step, files.changed), LAST)
-
-
-def _add_means(log_dir: LogDir, sweep: ShownSweep, files: dict[str, _RunFiles]) -> bool:
-    """The mean curves of cells with several finished seeds; whether there are any."""
+def _add_runs(log_dir: LogDir, sweep: ShownSweep, out: Path) -> bool:
+    """Add the runs, and the mean curves of cells with several finished seeds; whether there are any."""
     several = len({run.task for run in sweep.runs}) > 1
     cells: dict[tuple[str, str], list[list[Point]]] = defaultdict(list)
     for run in sweep.runs:
-        found = files.get(run.id)
-        if run.task and found and found.outcome.result and found.points:
-            cells[run.cell, run.task].append(found.points)
+        points = _add_run(log_dir, sweep.name, run, out / run.id)
+        if run.task and points:
+            cells[" ".join(run.labels.values()), run.task].append(points)
     cells = {cell: seeds for cell, seeds in cells.items() if len(seeds) > 1}
-    for (cell, task), seeds in cells.items():
-        name = f"{cell} mean of {len(seeds)} seeds" + (f" {task}" if several else "")
-        log_dir.write(f"{sweep.name}/{folder_name(name)}", _mean_curves(task, seeds))
+    names = unique_names(
+        f"{cell} mean of {len(seeds)} seeds" + (f" {task}" if several else "")
+        for (cell, task), seeds in cells.items()
+    )
+    for name, ((_, task), seeds) in zip(names, cells.items(), strict=True):
+        log_dir.write(f"{sweep.name}/{name}", _mean_curves(task, seeds))
     return bool(cells)
+
+
+def _add_run(log_dir: LogDir, sweep: str, run: ShownRun, folder: Path) -> list[Point]:
+    """Add a run's event files and its row in HParams; its curves if it has finished."""
+    outcome, points = read_outcome(folder), read_history(folder)
+    files = sorted(folder.glob("events.out.tfevents.*"))
+    if files or outcome.result:
+        name = f"{sweep}/{run.name}"
+        log_dir.write(name, start_events(sweep, run))
+        for path in files:
+            log_dir.link(name, path)
+        if outcome.state is not State.MISSING:
+            log_dir.write(name, end_events(outcome, points[-1].step if points else 0), LAST)
+    return points if outcome.result else []
 
 
 def _mean_curves(task: str, seeds: Sequence[Sequence[Point]]) -> list[Event]:
@@ -131,28 +93,24 @@ def _mean_curves(task: str, seeds: Sequence[Sequence[Point]]) -> list[Event]:
     return events
 
 
-def _add_table(
-    log_dir: LogDir, sweep: str, plan: "Plan", out: Path, warnings: list[str], stop: Callable[[], bool]
-) -> None:
+def _add_table(log_dir: LogDir, sweep: str, plan: "Plan", out: Path) -> None:
     from focal_lab.report.formats.render import table_markdown
     from focal_lab.report.plots import sweep_plots
+    from focal_lab.report.plots.style import settings
     from focal_lab.report.table.build import build_table
 
-    try:
-        table = build_table(plan, out)
-    except UserError as error:
-        warnings.append(f"{sweep} is shown without its table: {error}")
-        return
+    table = build_table(plan, out)
     markdown = re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[0]), table_markdown(table))
     log_dir.write(sweep, [_text_event("table", "text", markdown.encode())])
 
     def draw() -> list[Event]:
+        from matplotlib import rc_context
+
         events = []
-        for plot in sweep_plots(table, out):
-            if stop():
-                raise KeyboardInterrupt
+        for plot in sweep_plots(table, plan, out):
             stream = io.BytesIO()
-            plot.draw().savefig(stream, format="png", dpi=_DOTS_PER_INCH)
+            with rc_context(settings()):
+                plot.draw().savefig(stream, format="png", dpi=_DOTS_PER_INCH)
             png = stream.getvalue()
             width, height = struct.unpack(">II", png[16:24])
             image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)

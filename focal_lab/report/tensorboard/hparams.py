@@ -6,6 +6,7 @@ columns are described once, in a run of their own.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event
@@ -15,36 +16,33 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 
 from focal_lab.report.tensorboard.log_dir import event, scalar
 from focal_lab.report.tensorboard.naming import ShownRun, ShownSweep
-from focal_lab.sweep.run_folder.outcome import Outcome, State
+from focal_lab.sweep.run_folder.outcome import Outcome
 from focal_lab.sweep.run_folder.result import COSTS
 from focal_lab.sweep.spec.columns import COLUMNS
 
 
-def start_events(sweep: str, run: ShownRun, started: float) -> list[Event]:
-    """The row of a run; `started` in seconds since 1970."""
+def start_events(sweep: str, run: ShownRun) -> list[Event]:
+    """The row of a run."""
     # rows of the same group name would be averaged
-    info = SessionStartInfo(group_name=f"{run.name}, {sweep}", start_time_secs=started)
+    info = SessionStartInfo(group_name=f"{run.name}, {sweep}")
     for name, value in _hparams(sweep, run).items():
         info.hparams[name].string_value = value
     hidden = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="focal_lab"))
     return [
-        event(_value(metadata.SESSION_START_INFO_TAG, session_start_info=info), time=started),
-        event(
-            Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=hidden, tensor=metadata.NULL_TENSOR),
-            time=started,
-        ),
+        event(_value(metadata.SESSION_START_INFO_TAG, session_start_info=info)),
+        event(Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=hidden, tensor=metadata.NULL_TENSOR)),
     ]
 
 
-def end_events(outcome: Outcome, step: int, ended: float) -> list[Event]:
+def end_events(outcome: Outcome, step: int) -> list[Event]:
     """How a run ended, with `test/<metric>` and `usage/<cost>` if it has a result."""
-    success = outcome.state is State.FINISHED
-    status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
-    info = SessionEndInfo(status=status, end_time_secs=ended)
-    events = [event(_value(metadata.SESSION_END_INFO_TAG, session_end_info=info), step, ended)]
-    if outcome.result is not None:
-        numbers = {f"test/{name}": value for name, value in outcome.result.metrics.items()}
-        numbers |= {_cost_tag(name): getattr(outcome.result, name) * COLUMNS[name].scale for name in COSTS}
+    result = outcome.result
+    status = api_pb2.STATUS_SUCCESS if result else api_pb2.STATUS_FAILURE
+    events = [event(_value(metadata.SESSION_END_INFO_TAG, session_end_info=SessionEndInfo(status=status)))]
+    if result is not None:
+        ended = datetime.fromisoformat(result.finished).timestamp()
+        numbers = {f"test/{name}": value for name, value in result.metrics.items()}
+        numbers |= {_cost_tag(name): getattr(result, name) * COLUMNS[name].scale for name in COSTS}
         events += [scalar(tag, value, step, ended) for tag, value in numbers.items()]
     return events
 

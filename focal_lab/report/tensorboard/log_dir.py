@@ -43,29 +43,11 @@ def digest(*values: object) -> str:
 
 
 class LogDir:
-    """A log directory; several processes may update the same one."""
+    """A log directory. Every file in it appears at once, so a process that writes may be killed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._kept: set[Path] = set()
-
-    @contextmanager
-    def updating(self) -> Iterator[None]:
-        """Hold the lock; on success, remove earlier links and generated files that were not added again.
-
-        Raises:
-            UserError: the directory cannot be written to.
-        """
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.root / ".lock"):
-                self._kept = set()
-                yield
-                self._remove_stale()
-        except OSError as error:
-            raise UserError(
-                f"cannot be written to: {error.strerror}", file=error.filename or self.root
-            ) from error
 
     def link(self, run: str, target: Path) -> None:
         """Link a file into a run; the link is relative, so that the folder of the runs can be moved."""
@@ -87,7 +69,8 @@ class LogDir:
         path = self._add(run, f"events.out.tfevents.{position:010d}.{key}{SUFFIX}")
         if path.exists():
             return
-        temporary = path.with_name(f".{path.name}")
+        # without "tfevents", by which TensorBoard would find it
+        temporary = path.with_name(f".{key}{SUFFIX}")
         with open(temporary, "wb") as stream:
             write_events(stream, make())
         os.replace(temporary, path)
@@ -98,10 +81,28 @@ class LogDir:
         self._kept.add(path)
         return path
 
-    def _remove_stale(self) -> None:
+    def remove_stale(self) -> None:
+        """Remove links and generated files that were not added, and empty folders."""
         for folder, _, names in os.walk(self.root, topdown=False):
             for path in (Path(folder, name) for name in names):
                 if path not in self._kept and (path.is_symlink() or path.name.endswith(SUFFIX)):
                     path.unlink(missing_ok=True)
             with suppress(OSError):  # not empty
                 os.rmdir(folder)
+
+
+@contextmanager
+def updating(root: Path) -> Iterator[LogDir]:
+    """A log directory to add everything to; what was added earlier, and not again, is removed on success.
+
+    Raises:
+        UserError: the directory cannot be written to.
+    """
+    log_dir = LogDir(root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".lock"):
+            yield log_dir
+            log_dir.remove_stale()
+    except OSError as error:
+        raise UserError(f"cannot be written to: {error.strerror}", file=error.filename or root) from error

@@ -1,13 +1,12 @@
 """Names of sweeps and runs in TensorBoard."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from focal_lab.errors import UserError
-from focal_lab.report.tensorboard.log_dir import digest
+from focal_lab.report.table.build import recall_sweep
 from focal_lab.sweep.plan.manifest import manifest_path, read_manifest
 from focal_lab.sweep.run_folder.layout import run_folders
 from focal_lab.sweep.run_folder.outcome import read_outcome
@@ -31,11 +30,6 @@ class ShownRun:
     task: str | None
     seed: int | None
 
-    @property
-    def cell(self) -> str:
-        """The labels in a row."""
-        return " ".join(self.labels.values())
-
 
 @dataclass(frozen=True)
 class ShownSweep:
@@ -55,21 +49,29 @@ def read_sweeps(out: Path, wanted: Sequence[Path], warnings: list[str]) -> list[
         UserError: a wanted sweep is invalid, or none of its runs has started.
     """
     started = {folder.name for folder in run_folders(out)}
+    sweeps = []
+    for path in wanted:
+        plan = recall_sweep(path, out)
+        sweeps.append(_shown(plan.sweep.name, plan.runs, started, plan))
+        if not sweeps[-1].runs:
+            raise UserError(f"has no runs in {out} yet ({plan.command(out)})", file=path)
     if wanted:
-        return [_planned(path, out, started) for path in wanted]
-    records = sorted((out / "sweeps").glob("*.json"))
-    sweeps = [sweep for path in records if (sweep := _recorded(path, out, started, warnings)).runs]
+        return sweeps
+    for record in sorted((out / "sweeps").glob("*.json")):
+        try:
+            sweeps.append(_recorded(record, out, started, warnings))
+        except UserError as error:
+            warnings.append(str(error))
     rest = started - {run.id for sweep in sweeps for run in sweep.runs}
-    return [*sweeps, *([_others(out, rest)] if rest else [])]
+    others = [ShownSweep(OTHERS, tuple(_other(out / run) for run in sorted(rest)))]
+    return [sweep for sweep in sweeps + others if sweep.runs]
 
 
 def folder_name(label: str) -> str:
     """A label as the name of a folder: no slash, printable, not hidden, not too long."""
     name = "".join(letter if letter.isprintable() else " " for letter in label.replace("/", "-"))
     name = " ".join(name.split()).lstrip(".") or "unnamed"
-    if len(name.encode()) > _MAX_BYTES:
-        name = f"{name.encode()[: _MAX_BYTES - 10].decode(errors='ignore')}..{digest(label)[:8]}"
-    return name
+    return name.encode()[:_MAX_BYTES].decode(errors="ignore")
 
 
 def unique_names(labels: Iterable[str]) -> list[str]:
@@ -85,64 +87,43 @@ def unique_names(labels: Iterable[str]) -> list[str]:
     return list(names)
 
 
-def _planned(path: Path, out: Path, started: set[str]) -> ShownSweep:
-    from focal_lab.sweep.plan.plan import with_proposals
-    from focal_lab.sweep.plan.recall import recall_plan
-
-    plan = with_proposals(recall_plan(path, out), out)
-    runs = _shown(plan.runs, started)
-    if not runs:
-        raise UserError(f"has no runs in {out} yet ({plan.command(out)})", file=path)
-    return ShownSweep(folder_name(plan.sweep.name), runs, plan)
-
-
 def _recorded(record: Path, out: Path, started: set[str], warnings: list[str]) -> ShownSweep:
     """A sweep that was run in `out`, from its file, else from the manifest of its last plan."""
-    name = folder_name(record.stem)
+    from focal_lab.sweep.plan.recall import last_run
+
+    noted = last_run(record, out)
+    if "path" not in noted or "study" not in noted:
+        raise UserError("is damaged; start the sweep again, which rewrites it", file=record)
     try:
-        raw = json.loads(record.read_text(encoding="utf-8"))
-        path, study = Path(raw["path"]), str(raw["study"])
-    except (OSError, ValueError, KeyError, TypeError):
-        warnings.append(f"{record}: is damaged; start the sweep again, which rewrites it")
-        return ShownSweep(name, ())
-    try:
-        if not path.is_file():
-            raise UserError("the sweep file no longer exists", file=path)
-        return _planned(path, out, started)
+        plan = recall_sweep(noted["path"], out)
+        return _shown(plan.sweep.name, plan.runs, started, plan)
     except UserError as error:
         warnings.append(f"{record.stem} is shown without its table: {error}")
-    try:
-        return ShownSweep(
-            name, _shown(read_manifest(manifest_path(out, study), to_train=False).runs, started)
-        )
-    except UserError as error:
-        warnings.append(str(error))
-        return ShownSweep(name, ())
+    manifest = read_manifest(manifest_path(out, noted["study"]), to_train=False)
+    return _shown(record.stem, manifest.runs, started)
 
 
-def _shown(planned: Sequence["Run"], started: set[str]) -> tuple[ShownRun, ...]:
+def _shown(sweep: str, planned: Sequence["Run"], started: set[str], plan: "Plan | None" = None) -> ShownSweep:
     several = len({run.task for run in planned}) > 1
     runs = [run for run in planned if run.id in started]
     names = unique_names(
         f"{' '.join(run.cell.labels.values())} seed {run.seed}" + (f" {run.task}" if several else "")
         for run in runs
     )
-    return tuple(
+    shown = tuple(
         ShownRun(run.id, name, dict(run.cell.labels), run.task, run.seed)
         for run, name in zip(runs, names, strict=True)
     )
+    return ShownSweep(folder_name(sweep), shown, plan)
 
 
-def _others(out: Path, ids: Iterable[str]) -> ShownSweep:
-    """Runs that belong to no sweep, named by backbone and ID."""
-    runs = []
-    for run in sorted(ids):
-        outcome = read_outcome(out / run)
-        record = outcome.result or outcome.failure
-        model = outcome.result.config.get("model", {}).get("init_args", {}) if outcome.result else {}
-        backbone = str(model.get("backbone", ""))
-        labels = {"backbone": backbone} if backbone else {}
-        labels |= {name: str(value) for name, value in (model.get("backbone_options") or {}).items()}
-        task, seed = (record.task, record.seed) if record else (None, None)
-        runs.append(ShownRun(run, folder_name(f"{backbone} {run}"), labels, task, seed))
-    return ShownSweep(OTHERS, tuple(runs))
+def _other(folder: Path) -> ShownRun:
+    """A run that belongs to no sweep, named by backbone and ID."""
+    outcome = read_outcome(folder)
+    record = outcome.result or outcome.failure
+    model = outcome.result.config.get("model", {}).get("init_args", {}) if outcome.result else {}
+    backbone = str(model.get("backbone", ""))
+    labels = {"backbone": backbone} if backbone else {}
+    labels |= {name: str(value) for name, value in (model.get("backbone_options") or {}).items()}
+    task, seed = (record.task, record.seed) if record else (None, None)
+    return ShownRun(folder.name, folder_name(f"{backbone} {folder.name}"), labels, task, seed)
