@@ -1,8 +1,6 @@
 """`focal-lab diff`: two runs side by side."""
 
 import argparse
-import json
-import math
 import os
 import shutil
 import sys
@@ -13,6 +11,7 @@ from focal_lab.command_line import CommandParser, add_out
 from focal_lab.errors import UserError
 from focal_lab.report.diff.compare import ComparedRun, common_curves, compare, read_run
 from focal_lab.report.diff.text import diff_text
+from focal_lab.report.formats.render import as_json
 from focal_lab.sweep.housekeeping.inventory import find_runs
 from focal_lab.sweep.run_folder.layout import CONFIG_FILE, FAILURE_FILE, RESULT_FILE
 
@@ -20,7 +19,6 @@ _EPILOG = """examples:
   focal-lab diff 0642 31a9                  two runs in runs/ by the beginnings of their IDs
   focal-lab diff runs/064205474a4d other/31a90999b437
   focal-lab diff 0642 31a9 --json           for programs"""
-_SECTIONS = ("configuration", "network", "environment", "tested_on")
 
 
 def main(argv: list[str]) -> int:
@@ -35,7 +33,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"{' and '.join(options.runs)} are the same run, {folders[0].name}")
     first, second = map(read_run, folders)
     if options.json:
-        print(diff_json(first, second))
+        print(diff_json(first, second), end="")
         return 0
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size((100, 24)).columns if terminal else None
@@ -48,29 +46,20 @@ def diff_json(first: ComparedRun, second: ComparedRun) -> str:
     """The differences as JSON: pairs are [first, second], unknown values are null."""
     names = dict.fromkeys([*first.metrics, *second.metrics])
     found: dict[str, Any] = {"runs": [{"run": run.run, **run.about} for run in (first, second)]}
-    for section in _SECTIONS:
-        compared = compare(getattr(first, section), getattr(second, section))
-        found[section] = {"different": compared.different, "same": compared.same}
+    for section in ("configuration", "network", "environment", "tested_on"):
+        different, same = compare(getattr(first, section), getattr(second, section))
+        found[section] = {"different": different, "same": same}
     found["metrics"] = {name: _pair(first.metrics.get(name), second.metrics.get(name)) for name in names}
     found["curves"] = {
         name: [{"epoch": epoch, **_pair(one, other)} for epoch, one, other in points]
         for name, points in common_curves(first, second).items()
     }
-    return json.dumps(_finite(found), indent=2, ensure_ascii=False, allow_nan=False)
+    return as_json(found)
 
 
 def _pair(one: float | None, other: float | None) -> dict[str, float | None]:
     difference = None if one is None or other is None else other - one
     return {"first": one, "second": other, "difference": difference}
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become strings."""
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _folder(name: str, out: Path) -> Path:
@@ -89,7 +78,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="focal-lab diff",
         description="Compare two runs: settings, network, metrics, curves and environment.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs=2, metavar="RUN", help="run ID, the beginning of one, or folder")
     add_out(parser)

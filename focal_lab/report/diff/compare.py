@@ -1,6 +1,5 @@
 """Reads two runs and compares their settings, networks, metrics, curves and environments."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from focal_lab.data.option_names import recorded_config
 from focal_lab.errors import UserError
+from focal_lab.report.table.long_table import flat_settings
 from focal_lab.sweep.housekeeping.inventory import RUNNING, read_needs
 from focal_lab.sweep.run_folder.layout import CONFIG_FILE, is_running
 from focal_lab.sweep.run_folder.outcome import Outcome, State, read_outcome
@@ -19,7 +19,6 @@ from focal_lab.utils.yaml import load_yaml
 Value = str | int | float | bool | None
 # epoch, first, second
 Points = tuple[float, float, float]
-_LOSS, _RATE = "train/loss", "lr"
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,6 @@ class ComparedRun:
     points: tuple[Point, ...] = ()
 
 
-@dataclass(frozen=True)
-class SettingDifferences:
-    """Settings of two runs: name -> (first, second) where they differ, and how many are the same."""
-
-    different: dict[str, tuple[Value, Value]]
-    same: int
-
-
 def read_run(folder: Path) -> ComparedRun:
     """A run from its folder and the plans beside it."""
     outcome = read_outcome(folder)
@@ -75,7 +66,11 @@ def read_run(folder: Path) -> ComparedRun:
     }
     points = tuple(read_history(folder))
     if result is None:
-        return ComparedRun(folder.name, about, _planned_settings(folder), points=points)
+        try:
+            planned = flat_settings(recorded_config(load_yaml(folder / CONFIG_FILE)))
+        except UserError:
+            planned = {}
+        return ComparedRun(folder.name, about, planned, points=points)
     own = {f"code of {name}": digest for name, digest in (result.identity.get("code") or {}).items()}
     if needed := result.identity.get("needs"):
         own["needs"] = needed
@@ -94,8 +89,13 @@ def read_run(folder: Path) -> ComparedRun:
     )
 
 
-def compare(first: Mapping[str, Value], second: Mapping[str, Value]) -> SettingDifferences:
-    """Compare two mappings; 1 and 1.0 are the same, 1 and true are not."""
+def compare(
+    first: Mapping[str, Value], second: Mapping[str, Value]
+) -> tuple[dict[str, tuple[Value, Value]], int]:
+    """Settings that differ, as name -> (first, second), and how many are the same.
+
+    1 and 1.0 are the same, 1 and true are not, nor are null and no such setting.
+    """
     names = list(dict.fromkeys([*first, *second]))
     different = {}
     for name in names:
@@ -103,7 +103,7 @@ def compare(first: Mapping[str, Value], second: Mapping[str, Value]) -> SettingD
         kinds = isinstance(one, bool) != isinstance(other, bool)
         if one != other or kinds or (name in first) != (name in second):
             different[name] = (one, other)
-    return SettingDifferences(different, len(names) - len(different))
+    return different, len(names) - len(different)
 
 
 def common_curves(first: ComparedRun, second: ComparedRun) -> dict[str, list[Points]]:
@@ -113,29 +113,9 @@ def common_curves(first: ComparedRun, second: ComparedRun) -> dict[str, list[Poi
     for epoch in (epoch for epoch in ones if epoch in others):
         for name in ones[epoch].keys() & others[epoch].keys():
             curves.setdefault(name, []).append((epoch, ones[epoch][name], others[epoch][name]))
-    main = [f"val/{MAIN[task]}" for run in (first, second) if (task := run.about["task"]) in MAIN]
-    order = {name: place for place, name in enumerate([*main, _LOSS])}
-    names = sorted(curves, key=lambda name: (order.get(name, len(order)), name == _RATE, name))
+    main = [f"val/{metric}" for metric in MAIN.values()]
+    names = sorted(curves, key=lambda name: (name not in main, name != "train/loss", name))
     return {name: curves[name] for name in names}
-
-
-def flat_settings(value: Any, name: str = "") -> dict[str, Value]:
-    """A configuration as dotted keys, as in sweep files: without `init_args`, lists in one piece."""
-    if isinstance(value, Mapping) and value:
-        found: dict[str, Value] = {}
-        for key, part in value.items():
-            inner = name if key == "init_args" else f"{name}.{key}" if name else str(key)
-            found |= flat_settings(part, inner)
-        return found
-    plain = value is None or isinstance(value, str | int | float | bool)
-    return {name: value if plain else json.dumps(value, default=str)}
-
-
-def _planned_settings(folder: Path) -> dict[str, Value]:
-    try:
-        return flat_settings(recorded_config(load_yaml(folder / CONFIG_FILE)))
-    except (OSError, UserError):
-        return {}
 
 
 def _network(identity: Mapping[str, Any]) -> dict[str, Value]:

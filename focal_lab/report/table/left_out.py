@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from focal_lab.errors import UserError
-from focal_lab.report.table.long_table import flatten
+from focal_lab.report.table.long_table import flat_settings
 from focal_lab.sweep.plan.manifest import all_manifests, read_manifest, seedless
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
 
@@ -127,6 +127,4 @@ def _differing_keys(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple
 
 
 def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of an identity under the names that a sweep file has for them."""
-    settings = [flatten(part, key) for key, part in identity.items() if key not in _NOT_SETTINGS]
-    return {name.replace(".init_args.", "."): leaf for part in settings for name, leaf in part.items()}
+    return flat_settings({key: part for key, part in identity.items() if key not in _NOT_SETTINGS})

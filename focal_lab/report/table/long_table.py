@@ -97,6 +97,12 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     return row | {name: getattr(result, name) for name in names}
 
 
+def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a configuration under the names that a sweep file has for them."""
+    flat = {key: leaf for part in config for key, leaf in flatten(config[part], str(part)).items()}
+    return {key.replace(".init_args.", "."): leaf for key, leaf in flat.items()}
+
+
 def flatten(value: Any, name: str) -> dict[str, Any]:
     """Nested settings as dotted keys: `{"a": {"b": [2, 2]}}` named m is `{"m.a.b": "2-2"}`."""
     if isinstance(value, Mapping):
