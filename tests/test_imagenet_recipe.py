@@ -6,7 +6,7 @@ import pytest
 from support import ROOT
 from test_experiments import load, merge
 
-from focal_lab.report.published.tables import paper_tables
+from focal_lab.report.published.layouts import paper_tables
 from focal_lab.training.cli import check_config
 
 FOLDER = ROOT / "experiments/imagenet"

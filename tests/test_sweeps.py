@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from support import ROOT
 
-from focal_lab.report.published.layouts import find_layout, known_papers
-from focal_lab.report.published.tables import published
+from focal_lab.report.published.layouts import find_layout, known_papers, published
 from focal_lab.report.table.build import build_table
 from focal_lab.sweep.plan.plan import Plan, make_plan, probe_plan
 from focal_lab.sweep.plan.runs import hash_of

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from focal_lab.command_line import CommandParser, add_out, command
 from focal_lab.errors import UserError
+from focal_lab.sweep.run_folder.layout import run_folders
 
 if TYPE_CHECKING:
     from focal_lab.sweep.plan.plan import Plan
@@ -47,20 +48,19 @@ def _report(options: argparse.Namespace) -> int:
     from focal_lab.report.table.build import build_table
     from focal_lab.report.table.left_out import left_out
     from focal_lab.report.table.long_table import runs_table, sweep_runs_table
-    from focal_lab.report.table.strict import strict_status
+    from focal_lab.report.table.notes import strict_status
 
     out: Path = options.out
-    _check_has_runs(options)
+    check_has_runs(out, (lambda: _plan(options)) if options.sweep else None)
     if options.sweep is None:
         _emit(LONG_FORMATS, runs_table(out), options)
         return 0
     plan = _plan(options)
     table = build_table(plan, out)
     if options.plots is not None:
-        from focal_lab.report.html.page import objectives_of
         from focal_lab.report.plots import save_plots
 
-        written = save_plots(table, out, options.plots, objectives=objectives_of(plan))
+        written = save_plots(table, plan, out, options.plots)
         print(f"{len(written)} files with plots in {options.plots}", file=sys.stderr)
     if options.format == "html":
         from focal_lab.report.html.write_page import write_page
@@ -86,7 +86,7 @@ def print_table(plan: "Plan", out: Path, file: TextIO | None = None, trained_by:
         trained_by: the command that trains what is missing; see `build_table`.
 
     Raises:
-        UserError: the sweep names a published table or a column that does not exist.
+        UserError: the sweep names a published table that does not exist.
     """
     from focal_lab.report.formats.render import table_text
     from focal_lab.report.table.build import build_table
@@ -107,7 +107,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="focal-lab report",
         description="Print a sweep's table, measured beside published numbers; or all runs in one table.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("sweep", nargs="?", metavar="SWEEP", help="sweep file or name (default: all runs)")
@@ -163,16 +162,17 @@ def _checked(options: argparse.Namespace) -> argparse.Namespace:
     return options
 
 
-def _check_has_runs(options: argparse.Namespace) -> None:
-    from focal_lab.sweep.run_folder.layout import run_folders
+def check_has_runs(out: Path, plan: Callable[[], "Plan"] | None = None) -> None:
+    """Refuse a folder without runs, with the command that trains those of the plan, or some.
 
-    out: Path = options.out
+    Raises:
+        UserError: `out` is not a folder, does not exist, or has no runs.
+    """
     if out.exists() and not out.is_dir():
         raise UserError("is not a folder", file=out)
     if next(run_folders(out), None) is None:
         state = "holds no runs yet" if out.exists() else "does not exist"
-        default = command("sweep", "sweeps/window_size.yaml", "--out", out)
-        train = _plan(options).command(out) if options.sweep else default
+        train = plan().command(out) if plan else command("sweep", "sweeps/window_size.yaml", "--out", out)
         raise UserError(f"{state} (train some: {train})", file=out)
 
 

@@ -7,20 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from focal_lab.errors import UserError
-from focal_lab.report.published.layouts import PublishedCell, PublishedTable, find_layout, published_values
+from focal_lab.report.published.layouts import (
+    PublishedCell,
+    PublishedTable,
+    find_layout,
+    published_rows,
+    published_values,
+)
 from focal_lab.report.table.claims import claim_answer
 from focal_lab.report.table.comparison import compare_rows, find_baselines
 from focal_lab.report.table.left_out import left_out
 from focal_lab.report.table.notes import table_notes
 from focal_lab.report.table.origins import describe_data, provenance_of
 from focal_lab.report.table.records import COUNTED, Entry, PlannedRun, Row, Status, Table
-from focal_lab.report.table.reference_rows import with_references
 from focal_lab.report.table.statistics import sample
 from focal_lab.report.table.test_sets import mixed_tests
 from focal_lab.sweep.plan.pareto import front_sentence
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.run_folder.result import Result
-from focal_lab.sweep.spec.columns import Column, find_column
+from focal_lab.sweep.spec.columns import COLUMNS, Column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,10 +72,14 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
     `command` trains what is missing; by default the plan's own, which has only the options that select runs.
 
     Raises:
-        UserError: the sweep names a published table or a column that does not exist.
+        UserError: the sweep names a published table that does not exist.
     """
     sweep = plan.sweep
-    layout, columns = _layout_and_columns(plan)
+    try:
+        layout = None if sweep.paper is None else find_layout(sweep.paper)
+    except UserError as error:
+        raise UserError(error.message, file=sweep.path, key="paper") from None
+    columns = tuple(COLUMNS[name] for name in sweep.columns)
     # the task whose networks the published table counts; the sweep's first one if it does not run that
     costs_task = layout.counted_task if layout and layout.counted_task in sweep.tasks else sweep.tasks[0]
     results: dict[str, Result] = {}
@@ -100,7 +109,7 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
             )
         )
     if layout is not None and layout.others:
-        rows = with_references(rows, layout, sweep.columns)
+        rows = _with_references(rows, layout, sweep.columns)
     rows = _compared(plan, rows, columns, results)
     order = None
     if plan.space is not None:
@@ -127,15 +136,31 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
     return replace(table, notes=(*table_notes(table), *left_out(plan, out)))
 
 
-def _layout_and_columns(plan: "Plan") -> tuple[PublishedTable | None, tuple[Column, ...]]:
-    sweep = plan.sweep
-    key = "paper"
-    try:
-        layout = None if sweep.paper is None else find_layout(sweep.paper)
-        key = "columns"
-        return layout, tuple(find_column(name) for name in sweep.columns)
-    except UserError as error:
-        raise UserError(error.message, file=sweep.path, key=key) from None
+def _with_references(rows: Sequence[Row], layout: PublishedTable, keys: Sequence[str]) -> list[Row]:
+    """The rows and, in the paper's order, those of the published table that they lack.
+
+    Rows that the paper does not have come last. If the sweep varies other factors than the published table,
+    it has its own rows only.
+    """
+    if not rows or rows[0].labels.keys() != layout.factors.keys():
+        return list(rows)
+    placed = []
+    for index, row in enumerate(rows):
+        found = published_values(layout, row.labels)
+        placed.append((found.place if found else (len(rows) + 10**6, index), row))
+    taken = {place for place, _ in placed}
+    for labels, found in published_rows(layout):
+        values = {key: found.values[key] for key in keys if key in found.values}
+        if found.place not in taken and values:
+            entries = {key: Entry(None, None, None, 0, 0, values.get(key), "not planned", {}) for key in keys}
+            states = {str(state): 0 for state in State}
+            placed.append((found.place, Row(labels, entries, states, (), True, None, reference=True)))
+    placed.sort(key=lambda pair: pair[0])
+    places = {id(row): index for index, (_, row) in enumerate(placed)}
+    return [
+        row if row.same_as is None else replace(row, same_as=places[id(rows[row.same_as])])
+        for _, row in placed
+    ]
 
 
 def _compared(

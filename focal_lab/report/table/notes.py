@@ -1,10 +1,11 @@
-"""The notes below a table: what its numbers are, what is missing, and how to complete it."""
+"""What a reader must know about a table: the notes below it, and what --strict does not accept."""
 
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from focal_lab.report.table.records import COUNTED, PlannedRun, Row, Table, row_name
+from focal_lab.report.table.records import COUNTED, PlannedRun, Row, Table, row_name, unfinished
 from focal_lab.report.table.statistics import LEAST_SEEDS
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import PAPER_SIZES, pixels
@@ -167,6 +168,36 @@ def _problems(rows: Sequence[Row]) -> Iterable[str]:
         yield f"{state}: {where}, {seeds} ({', '.join(run.run for run in runs)}): {why}"
     if len(alike) > _MOST_PROBLEMS:
         yield f"... and {len(alike) - _MOST_PROBLEMS} more: focal-lab report with --long."
+
+
+def strict_status(table: Table) -> int:
+    """Print what keeps a table from being published; the exit status of --strict."""
+    found = shortcomings(table)
+    for shortcoming in found:
+        print(f"focal-lab: --strict: {shortcoming}", file=sys.stderr)
+    return 1 if found else 0
+
+
+def shortcomings(table: Table) -> list[str]:
+    """One line each; none if every planned run has a result, all of one commit, environment and data."""
+    own = [row for row in table.rows if not row.reference]
+    states = [(row, ", ".join(unfinished(row)) or ("" if row.runs else "no runs")) for row in own]
+    outside = ["Runs of code outside a checkout."] if "no commit" in table.provenance.commits else []
+    return [
+        *(f"{row_name(row)}: {words}" for row, words in states if words),
+        *(line for row in own for line in _unreported(row, table)),
+        *outside,
+        *table.provenance.mixed_tests,
+        *incomparable(table),
+    ]
+
+
+def _unreported(row: Row, table: Table) -> Iterable[str]:
+    for column in table.columns:
+        entry = row.entries[column.key]
+        short = 0 < entry.n < entry.planned and column.key not in COUNTED
+        if entry.status == "not reported" or (short and row.states[State.FINISHED] == len(row.runs)):
+            yield f"{row_name(row)}: {column.title} is reported by {entry.n} of {entry.planned} runs"
 
 
 def long_notes(runs: "pd.DataFrame") -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from focal_lab.errors import UserError
 from focal_lab.report.html.attention_images import INSPECT_FILE
-from focal_lab.report.published.tables import paper_tables
+from focal_lab.report.published.layouts import paper_tables
 from focal_lab.tools.inspect import plots
 from focal_lab.tools.inspect.measure import Inspection
 from focal_lab.tools.inspect.probabilities import AttentionBlock

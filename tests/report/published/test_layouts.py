@@ -4,10 +4,11 @@ from focal_lab.errors import UserError
 from focal_lab.report.published.layouts import (
     find_layout,
     known_papers,
+    paper_tables,
+    published,
     published_rows,
     published_values,
 )
-from focal_lab.report.published.tables import published
 from focal_lab.sweep.spec.columns import COLUMNS
 
 # Typed off the paper: table, labels as the shipped sweeps have them, then GMACs, top-1, AP^b, AP^m, params.
@@ -174,3 +175,16 @@ def test_other_methods_are_named_beside_their_backbone() -> None:
     names = [labels["backbone"] for labels, _ in published_rows(find_layout("table7_ade20k"))]
     assert "ResNet-101 (DANet)" in names
     assert "ResNet-101" in names  # UPerNet, as the sweep trains it
+
+
+def test_rows_come_in_the_papers_order_with_their_units_in_the_field_names() -> None:
+    rows = published("table10_depth")
+    assert [(row["depths"], row["model"], row["params_M"]) for row in rows[:2]] == [
+        ("2-2-2-2", "Swin", 21.2),
+        ("2-2-2-2", "Focal", 21.7),
+    ]
+
+
+def test_tables_with_notes_beside_their_rows_answer_the_rows() -> None:
+    assert "note" in paper_tables()["table8_window_size"]
+    assert [row["top1"] for row in published("table8_window_size")] == [81.2, 82.1, 82.2, 82.3]

@@ -6,7 +6,7 @@ from support.finished_runs import finish, make_plan, run_id
 from focal_lab.report.formats.grid import table_grid
 from focal_lab.report.formats.render import table_markdown
 from focal_lab.report.table.build import build_table
-from focal_lab.report.table.strict import shortcomings
+from focal_lab.report.table.notes import shortcomings
 
 
 def test_a_comparison_shows_the_papers_other_networks_in_the_papers_order(out: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from support.finished_runs import FakePlan, finish, make_plan, run_id
 
 from focal_lab.report.table.build import build_table
-from focal_lab.report.table.strict import shortcomings
+from focal_lab.report.table.notes import shortcomings
 
 
 def finished_sweep(out: Path, **changes: dict[str, Any]) -> FakePlan:

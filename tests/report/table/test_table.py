@@ -175,12 +175,6 @@ def test_an_unknown_paper_key_names_file_key_and_those_that_exist(out: Path) -> 
         build_table(plan, out)
 
 
-def test_an_unknown_column_names_file_and_key(out: Path) -> None:
-    plan = make_plan({"window_size": ["7"]}, columns=("top2",))
-    with pytest.raises(UserError, match=r"^sweeps/window_size.yaml: columns: 'top2' is not a column"):
-        build_table(plan, out)
-
-
 @pytest.mark.parametrize(
     ("size", "source", "paper", "note"),
     [

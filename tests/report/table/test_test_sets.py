@@ -10,7 +10,7 @@ from focal_lab.report.command import main as report
 from focal_lab.report.diff.command import main as diff
 from focal_lab.report.table.build import build_table
 from focal_lab.report.table.long_table import runs_table
-from focal_lab.report.table.strict import shortcomings
+from focal_lab.report.table.notes import shortcomings
 
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
     "images": ({"images": "ff", "labels": "ff"}, "other images"),
