@@ -26,15 +26,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Kind = Literal["label", "measured", "paper", "state", "verdict", "folder"]
+# Tones of words, and signs beside them, so that nothing depends on colours.
 _TONES = {
-    "good": ("better", "supported", "finished"),
-    "bad": ("worse", "contradicted", "failed", "corrupt"),
-    "warn": ("missing", "pruned", "not reported", "too few seeds", "undecided", "other test set"),
-    "even": ("within noise", "same runs", "other data"),
+    "better": ("good", "▲"),
+    **dict.fromkeys(("supported", "finished"), ("good", "✓")),
+    "worse": ("bad", "▼"),
+    **dict.fromkeys(("contradicted", "failed", "corrupt"), ("bad", "✕")),
+    **dict.fromkeys(("missing", "pruned", "not reported"), ("warn", "○")),
+    **dict.fromkeys(("too few seeds", "undecided", "other test set"), ("warn", "○")),
+    **dict.fromkeys(("within noise", "same runs", "other data"), ("even", "≈")),
 }
-_TONE_OF = {word: tone for tone, words in _TONES.items() for word in words}
-# Signs stand beside words, so that nothing depends on colours.
-_SIGNS = {"good": "▲", "bad": "✕", "warn": "○", "even": "≈", "worse": "▼", "finished": "✓", "supported": "✓"}
 _SEVERE = ("failed", "corrupt", "missing", "pruned")
 # Heading of a column of metrics' titles.
 METRIC = "metric"
@@ -179,9 +180,7 @@ def _test_strips(
 
 def tone(text: str) -> tuple[str, str]:
     """Tone and sign of a text, or of the most severe word in it: good, bad, warn, even, or empty."""
-    word = next((word for word in _SEVERE if word in text), text)
-    found = _TONE_OF.get(word, "")
-    return found, _SIGNS.get(word, _SIGNS.get(found, ""))
+    return _TONES.get(next((word for word in _SEVERE if word in text), text), ("", ""))
 
 
 def claim_words(answers: Sequence[Answer]) -> str:
@@ -244,11 +243,11 @@ def _strip(heading: str, kind: Kind, values: Sequence[Any]) -> Strip:
     """Values as they are; None is a dash."""
     cells = tuple(NOTHING if value is None else str(value) for value in values)
     if kind == "label":
-        return Strip(heading, cells, kind, _as_numbers(cells))
+        return Strip(heading, cells, kind, as_numbers(cells))
     return Strip(heading, cells, kind, () if kind in WORDS else tuple(values))
 
 
-def _as_numbers(labels: Sequence[str]) -> tuple[float, ...]:
+def as_numbers(labels: Sequence[str]) -> tuple[float, ...]:
     """Labels by which a page sorts as numbers, if all of them are."""
     try:
         return tuple(float(label) for label in labels)

@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from focal_lab.report.formats.grid import as_numbers
 from focal_lab.report.plots.measured import networks, own_rows
 from focal_lab.report.plots.scatter import Mark, draw_marks, label_marks
 from focal_lab.report.plots.style import (
@@ -77,8 +78,7 @@ def _marks(table: Table, out: Path, x: str, y: str) -> tuple[list[str], list[Mar
 def _is_group(table: Table, factor: str) -> bool:
     """Whether colours can show the factor's levels: few of them, and not numbers."""
     labels = {row.labels.get(factor, "") for row in own_rows(table)}
-    numbers = all(label.replace(".", "").replace("e-", "").isdigit() for label in labels)
-    return 1 < len(labels) <= len(SERIES) and not numbers
+    return 1 < len(labels) <= len(SERIES) and not as_numbers(list(labels))
 
 
 def pareto_front(marks: Sequence[Mark], x_way: str, y_way: str) -> list[int]:
