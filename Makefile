@@ -23,8 +23,9 @@ $(INSTALLED): pyproject.toml
 sweep: $(INSTALLED)  ## the window-size ablation on embedded digits, and its table (the main job)
 	$(BIN)/focal-lab sweep sweeps/window_size.yaml --out $(OUT)
 
+# worksteal: tests of one file mostly stay in one process, which then makes what they share once
 test: $(INSTALLED)  ## the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-slow: $(INSTALLED)  ## tests that are slow by nature: databases, browsers, compilers, several processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow

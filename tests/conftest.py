@@ -13,6 +13,7 @@ SLOW = (
     "sweep/plan/test_search.py::test_a_search_is_trained",
     "sweep/plan/test_search.py::test_successive_halving",
     "sweep/test_sweep_end_to_end.py",
+    "backbones/attention/test_padded_batch.py::test_a_padded_batch_compiles",
     "backbones/test_graphs.py",  # torch.compile, torch.export, ONNX
     "tools/export/test_export_graph.py",
     "tools/export/test_export_heads.py",
