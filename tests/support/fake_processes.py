@@ -4,7 +4,14 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
-from focal_lab.sweep.worker.request import CheckRequest, MachineSpecs, MeasureRequest, StepTimes
+from focal_lab.sweep.worker.request import (
+    CheckAnswer,
+    CheckRequest,
+    Cost,
+    MachineSpecs,
+    MeasureRequest,
+    StepTimes,
+)
 
 MACHINE = MachineSpecs("2 x Abacus", "2.0", 0, 8000.0, None)
 MEASURED = StepTimes(
@@ -12,13 +19,10 @@ MEASURED = StepTimes(
     batch=0.1,
     batches=100.0,
     accumulated=1,
-    val_batch=0.05,
+    validation=1.0,
     val_batches=10.0,
-    epoch_end=0.5,
     validations=1.0,
-    test=1.0,
-    test_batch=0.05,
-    test_batches=20.0,
+    test=2.0,
     memory_mb=700.0,
 )
 
@@ -57,28 +61,17 @@ class FakeProcesses:
         self.checks: list[CheckRequest] = []
         self.measured: list[MeasureRequest] = []
 
-    def check(self, request: CheckRequest) -> tuple[Any, Connection]:
+    def check(self, request: CheckRequest) -> CheckAnswer:
         """As `WarmProcesses.check`."""
         self.checks.append(request)
-        counted = [
-            ("counted", (number, 1_000_000 + number, 0.5, (28, 28), "options"))
-            for number in sorted(request.counted)
-        ]
-        wrong = [("wrong", pair) for pair in self.wrong.items()]
-        absent = [("absent", pair) for pair in self.absent.items()]
-        return _sent([("machine", MACHINE), *counted, *absent, *wrong, ("checked", None)])
+        costs = {number: Cost(1_000_000 + number, 0.5, (28, 28), "options") for number in request.counted}
+        return CheckAnswer(MACHINE, costs, self.absent, next(iter(self.wrong.items()), None))
 
     def measure(self, request: MeasureRequest) -> tuple[Any, Connection]:
         """As `WarmProcesses.measure`."""
         self.measured.append(request)
-        if self.crashes:
-            return _sent([])
-        return _sent([("failed", self.failed)] if self.failed else [("measured", MEASURED)])
-
-
-def _sent(messages: list[tuple[str, Any]]) -> tuple[FakeProcess, Connection]:
-    receiver, sender = Pipe()
-    for message in messages:
-        sender.send(message)
-    sender.close()
-    return FakeProcess(), receiver
+        receiver, sender = Pipe()
+        if not self.crashes:
+            sender.send(self.failed or MEASURED)
+        sender.close()
+        return FakeProcess(), receiver

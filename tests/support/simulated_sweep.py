@@ -110,14 +110,14 @@ def left_after(sweep: Sweep, share: float) -> tuple[float | None, float]:
     reported = TimeLeft([run.expected for run in sweep.runs], sweep.workers, in_seconds=sweep.in_seconds)
     reported.helpers = sweep.elsewhere
     for run in sweep.reused:
-        reported.skip(run)
+        reported.end(run, 0.0)
     for now, what, run, part in happens:
         if now > share * total:
             break
         if what == "start":
             reported.start(run, now)
         elif what == "step":
-            reported.advance(run, part, now, saved=(part * EPOCHS) % 1 == 0)
+            reported.advance(run, part, now)
         elif what == "died":
             reported.lose(run)
         else:

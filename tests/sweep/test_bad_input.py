@@ -14,7 +14,6 @@ from support.small_project import write, write_sweep
 from focal_lab import cli
 from focal_lab.command_line import without_password
 from focal_lab.errors import UserError
-from focal_lab.sweep.commands import options as option_module
 from focal_lab.sweep.commands.worker import find_study
 from focal_lab.sweep.engine.conflicts import present, refuse_conflicts
 from focal_lab.sweep.engine.slots import find_slots
@@ -287,9 +286,3 @@ def test_gpus_are_pinned_one_a_run_among_those_that_the_user_left_visible(
     assert [places.devices(slot, runs[0]) for slot in range(places.count)] == ["2", "GPU-5a", "7"]
     # more workers than GPUs share them
     assert find_slots(runs, 3, 4, len(runs)).devices(3, runs[0]) == "2"
-
-
-@pytest.mark.parametrize("text", ["1", "m", "-3s", "1 week", "", "5 parsecs"])
-def test_a_time_without_a_unit_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="--timeout"):
-        option_module.parse_duration(text, "--timeout")

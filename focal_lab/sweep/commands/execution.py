@@ -3,45 +3,25 @@
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from focal_lab.errors import UserError
-from focal_lab.sweep.commands.options import add_workers, at_least, parse_duration
-from focal_lab.sweep.commands.progress import SweepView
-from focal_lab.sweep.engine.conflicts import Rivals, present
-from focal_lab.sweep.engine.executor import Execution, ExecutionSummary, Rules
+from focal_lab.sweep.commands.options import add_workers, at_least, duration
+from focal_lab.sweep.engine.conflicts import present
+from focal_lab.sweep.engine.executor import Execution, ExecutionSummary
+from focal_lab.sweep.engine.progress import SweepView
 from focal_lab.sweep.engine.queue import RunQueue
 from focal_lab.sweep.engine.search_queue import SearchQueue
 from focal_lab.sweep.engine.slots import DeviceSlots
-from focal_lab.sweep.engine.storage import GRACE, check_url, clock_difference
-from focal_lab.sweep.plan.manifest import Manifest, manifest_path, read_manifest
-from focal_lab.sweep.plan.runs import Run
+from focal_lab.sweep.engine.storage import GRACE, clock_difference
+from focal_lab.sweep.plan.manifest import Manifest, known_runs, manifest_path
+from focal_lab.sweep.run_folder.layout import kept_kinds
 from focal_lab.sweep.run_folder.outcome import read_outcome
-from focal_lab.sweep.run_folder.retention import parse_keep
 from focal_lab.sweep.worker.processes import WarmProcesses
 
 SOME_FAILED = 1
 INTERRUPTED = 130
 _STORAGE_VARIABLE = "FOCAL_LAB_STORAGE"
-
-
-@dataclass(frozen=True)
-class ExecutionOptions:
-    """How runs are executed, from the command line.
-
-    Attributes:
-        storage: URL of a PostgreSQL database, None for a journal in the folder of the runs.
-        workers: runs at a time, None for as many as fit.
-    """
-
-    storage: str | None
-    grace: float
-    workers: int | None
-    retries: int
-    rules: Rules
 
 
 def add_execution_options(parser: argparse.ArgumentParser) -> None:
@@ -50,21 +30,23 @@ def add_execution_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--storage",
         metavar="URL",
-        default=os.environ.get(_STORAGE_VARIABLE),
+        default=os.environ.get(_STORAGE_VARIABLE) or None,
         help="postgresql://USER@HOST/DATABASE that several machines share, with --out in a shared folder "
         f"(default: ${_STORAGE_VARIABLE}, or a journal in --out, for one machine)",
     )
     parser.add_argument(
-        "--retries", type=int, default=1, help="how often a crashed run is retried (default: 1)"
+        "--retries", type=at_least(0), default=1, help="how often a crashed run is retried (default: 1)"
     )
     parser.add_argument(
         "--timeout",
+        type=duration,
         default="1h",
         metavar="TIME",
         help="time without a message after which a run counts as hung: 90s, 30m, 2h (default: 1h)",
     )
     parser.add_argument(
         "--grace",
+        type=duration,
         default=f"{GRACE:.0f}s",
         metavar="TIME",
         help="with --storage: time without a heartbeat after which a machine counts as dead (default: "
@@ -72,74 +54,52 @@ def add_execution_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--keep",
+        type=kept_kinds,
         default="best,last",
         metavar="WHICH",
         help="checkpoints of finished runs to keep: best, last, best,last or none (default: best,last)",
     )
 
 
-def execution_options(options: argparse.Namespace) -> ExecutionOptions:
-    """Check the options of `add_execution_options`.
-
-    Raises:
-        UserError: one of them is wrong.
-    """
-    at_least(1, options.workers, "--workers")
-    at_least(0, options.retries, "--retries")
-    if options.storage is not None:
-        check_url(options.storage)
-    return ExecutionOptions(
-        storage=options.storage or None,
-        grace=parse_duration(options.grace, "--grace"),
-        workers=options.workers,
-        retries=options.retries,
-        rules=Rules(parse_duration(options.timeout, "--timeout"), parse_keep(options.keep, "--keep")),
-    )
-
-
-def open_queue(chosen: ExecutionOptions, manifest: Manifest, out: Path) -> RunQueue:
-    """The queue of a study.
+def open_queue(options: argparse.Namespace, manifest: Manifest) -> RunQueue:
+    """The queue of a study, by the options of `add_execution_options`.
 
     Raises:
         UserError: the storage cannot be used.
     """
-    options: dict[str, Any] = {
-        "storage": chosen.storage,
-        "retries": chosen.retries,
-        "grace": chosen.grace,
-        "rivals": Rivals(out, manifest.study),
-    }
+    out: Path = options.out
+    chosen = {"storage": options.storage, "retries": options.retries, "grace": options.grace}
     if manifest.space is not None:
-        return SearchQueue(out, manifest.space, **options)
+        return SearchQueue(out, manifest.space, **chosen)
     levels: dict[str, dict[str, None]] = {}
     for run in manifest.runs:
         for name, label in run.cell.labels.items():
             levels.setdefault(name, {})[label] = None
-    return RunQueue(out, manifest.study, levels=levels, **options)
+    return RunQueue(out, manifest.study, levels=levels, **chosen)
 
 
 def execute(
-    runs: Sequence[Run],
+    options: argparse.Namespace,
     manifest: Manifest,
-    out: Path,
     queue: RunQueue,
     slots: DeviceSlots,
-    rules: Rules,
     processes: WarmProcesses,
     view: SweepView,
     again: str,
     *,
     adopt: bool = False,
 ) -> int:
-    """Train runs of a study and print a summary.
+    """Train the runs of a study and print a summary.
 
     Args:
+        options: of `add_execution_options`.
         again: the command, to be typed again.
         adopt: train runs that others add to the study meanwhile, too.
 
     Returns:
         Exit status: 0 all finished, 1 some failed or the disk was full, 130 interrupted.
     """
+    out: Path = options.out
     total = view.total
     difference = clock_difference(queue.storage)
     if difference is not None:
@@ -148,42 +108,25 @@ def execute(
             f"the clock of this machine is {ahead} the database's: times in results will disagree between "
             "machines; which machine is dead is decided by the database's clock alone"
         )
+    find = partial(known_runs, manifest_path(out, manifest.study))
     try:
         with present(manifest.study, out):
             summary = Execution(
-                runs,
+                manifest.runs,
                 out,
                 queue,
                 slots=slots,
-                rules=rules,
+                timeout=options.timeout,
+                keep=options.keep,
                 processes=processes,
                 view=view,
-                find=queue.proposals.runs if isinstance(queue, SearchQueue) else _AddedRuns(manifest, out),
+                find=queue.proposals.runs if isinstance(queue, SearchQueue) else find,
                 adopt=adopt or queue.searches,
             ).run()
     finally:
         view.close()
     print(conclusion(settled(summary, queue, total, out), summary, again), file=sys.stderr)
     return status_of(summary)
-
-
-class _AddedRuns:
-    """Runs that others have added to a study's plan."""
-
-    def __init__(self, manifest: Manifest, out: Path) -> None:
-        self._path = manifest_path(out, manifest.study)
-        self._read: float | None = None
-        self._runs: Mapping[str, Run] = {}
-
-    def __call__(self) -> Mapping[str, Run]:
-        try:
-            changed = self._path.stat().st_mtime
-            if changed != self._read:
-                self._runs = {run.id: run for run in read_manifest(self._path).runs}
-                self._read = changed
-        except (OSError, UserError):
-            pass  # the runs that are known already are trained
-        return self._runs
 
 
 def status_of(summary: ExecutionSummary) -> int:

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from focal_lab.command_line import CommandParser, add_out
 from focal_lab.errors import UserError, known_names, one_of
@@ -75,38 +75,42 @@ def sweep_parser(name: str, function: object, *examples: str) -> argparse.Argume
 
 def add_workers(parser: argparse.ArgumentParser, default: str) -> None:
     """`--workers`, which is described with its default."""
-    parser.add_argument("--workers", type=int, help=f"runs trained at the same time (default: {default})")
+    help_text = f"runs trained at the same time (default: {default})"
+    parser.add_argument("--workers", type=at_least(1), help=help_text)
 
 
 def add_budget(parser: argparse.ArgumentParser) -> None:
     """`--budget`."""
     parser.add_argument(
-        "--budget", metavar="TIME", help="refuse a plan that takes longer on these workers: 40h, 30m, 90s"
+        "--budget",
+        type=duration,
+        metavar="TIME",
+        help="refuse a plan that takes longer on these workers: 40h, 30m, 90s",
     )
 
 
-def at_least(least: int, value: int | None, key: str) -> None:
-    """Raises UserError for an option below its minimum."""
-    if value is not None and value < least:
-        raise UserError(f"{value} is too few; use {least} or more", key=key)
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an option that is an integer with a minimum."""
+
+    def integer(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is too few; use {least} or more")
+        return int(text)
+
+    return integer
 
 
-def parse_duration(text: str, key: str) -> float:
-    """Seconds of `90s`, `30m`, `2.5h` or `2d`.
+def duration(text: str) -> float:
+    """The type of an option that is a time: seconds of `90s`, `30m`, `2.5h` or `2d`.
 
-    Args:
-        text: a number and a unit; a bare number is refused, because some take it for hours.
-        key: the option, for the message.
-
-    Raises:
-        UserError: not a duration, or zero.
+    A bare number is refused, because some take it for hours.
     """
     word = text.strip()
     found = _NUMBER.fullmatch(word)
     if found is None or not found[2]:
         way_out = "use 90s, 30m, 2.5h or 2d" if found is None else f"add a unit: {word}s, {word}m or {word}h"
-        raise UserError(f"{text!r} is not a duration ({way_out})", key=key)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration ({way_out})")
     seconds = float(found[1]) * _UNITS[found[2]]
     if seconds <= 0:
-        raise UserError(f"{text} is too short", key=key)
+        raise argparse.ArgumentTypeError(f"{text} is too short")
     return seconds

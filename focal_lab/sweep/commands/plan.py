@@ -12,14 +12,11 @@ from focal_lab.errors import UserError
 from focal_lab.sweep.commands.options import (
     add_budget,
     add_workers,
-    at_least,
-    parse_duration,
     plan_of,
     sweep_parser,
 )
 from focal_lab.sweep.commands.plan_text import plan_json, plan_text
-from focal_lab.sweep.engine.hardware import cores
-from focal_lab.sweep.engine.slots import DeviceSlots, find_slots
+from focal_lab.sweep.engine.slots import DeviceSlots, cores, find_slots
 from focal_lab.sweep.estimate.check_and_count import check_plan
 from focal_lab.sweep.estimate.summary import PlanSummary, summarize
 from focal_lab.sweep.plan.plan import probe_plan
@@ -46,8 +43,6 @@ def plan_command(argv: list[str], papers: Sequence[str]) -> int:
     add_budget(parser)
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     options = parser.parse_args(argv)
-    at_least(1, options.workers, "--workers")
-    budget = None if options.budget is None else parse_duration(options.budget, "--budget")
     summary = _summarize(options, papers)
     if options.json:
         print(json.dumps(plan_json(summary), indent=1, ensure_ascii=False))
@@ -56,8 +51,8 @@ def plan_command(argv: list[str], papers: Sequence[str]) -> int:
         sized = sys.stdout.isatty() or "COLUMNS" in os.environ
         width = shutil.get_terminal_size((120, 24)).columns if sized else None
         print(plan_text(summary, width, color=sys.stdout.isatty()), end="")
-    if budget is not None:
-        summary.check_budget(budget)
+    if options.budget is not None:
+        summary.check_budget(options.budget)
     return 0
 
 
@@ -73,4 +68,4 @@ def _summarize(options: argparse.Namespace, papers: Sequence[str]) -> PlanSummar
         slots = DeviceSlots(max(1, min(options.workers or 1, total)), cores())
         return replace(summarize(asked, checked, slots, out, None), obstacle=str(error))
     measuring = None if options.no_measure else processes
-    return summarize(asked, checked, slots, out, measuring, hint=" (--no-measure skips this)")
+    return summarize(asked, checked, slots, out, measuring)

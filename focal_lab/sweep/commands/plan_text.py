@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from focal_lab.sweep.estimate.check_and_count import Cost
 from focal_lab.sweep.estimate.equivalence import group_by_cell
 from focal_lab.sweep.estimate.summary import PlanSummary
 from focal_lab.sweep.plan.effective import effective_summary, intended_size
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import counted_at
+from focal_lab.sweep.worker.request import Cost
 from focal_lab.utils.text_table import TextColumn, aligned
 from focal_lab.utils.units import clock
 

@@ -5,20 +5,28 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from focal_lab.command_line import CommandParser, add_out
 from focal_lab.errors import UserError, known_names
-from focal_lab.sweep.commands.runs_text import runs_text
 from focal_lab.sweep.housekeeping.cleanup import Waste, find_waste, remove_run, remove_waste, untrained
-from focal_lab.sweep.housekeeping.inventory import Needs, RunEntry, find_runs, read_needs, take_inventory
-from focal_lab.sweep.run_folder.layout import CHECKPOINTS, FAILURE_FILE, is_running, run_folders
+from focal_lab.sweep.housekeeping.inventory import (
+    RUNNING,
+    Needs,
+    RunEntry,
+    find_runs,
+    read_needs,
+    take_inventory,
+)
+from focal_lab.sweep.run_folder.layout import CHECKPOINTS, FAILURE_FILE, is_running, kept_kinds, run_folders
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
-from focal_lab.sweep.run_folder.retention import parse_keep
-from focal_lab.utils.units import many, size
+from focal_lab.utils.text_table import TextColumn, aligned
+from focal_lab.utils.units import age, many, size
 
 SOME_KEPT = 1
+_STYLES = {State.FAILED: "31", State.CORRUPT: "31", RUNNING: "32", State.MISSING: "33"}
 _EPILOG = """actions (focal-lab runs ACTION --help for more):
   rm ID...     remove runs that no sweep needs; --force: also runs that are needed
   retry ID...  let the next sweep train failed runs again
@@ -70,6 +78,52 @@ def runs_command(argv: list[str]) -> int:
         color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         print(runs_text(entries, _width(), with_reasons=options.failed, color=color), end="")
     return 0
+
+
+def runs_text(
+    entries: Sequence[RunEntry], width: int | None, *, with_reasons: bool = False, color: bool = False
+) -> str:
+    """The runs under the sweeps that need them, and their totals.
+
+    Args:
+        width: fold cells and reasons to fit this; None: fold nothing.
+        with_reasons: why there is no result, in place of state and size.
+        color: use ANSI escape codes.
+    """
+    groups: dict[tuple[str, ...], list[RunEntry]] = defaultdict(list)
+    for entry in sorted(entries, key=_place):
+        groups[entry.sweeps].append(entry)
+    parts = []
+    for sweeps in sorted(groups, key=lambda sweeps: (not sweeps, sweeps)):
+        heading = f"Needed by {' and '.join(sweeps)}" if sweeps else "Needed by no sweep"
+        columns = _columns(groups[sweeps], with_reasons=with_reasons)
+        parts.append(f"{heading}\n{aligned(columns, width, color=color)}\n")
+    return "".join([*parts, _total(entries), "\n"])
+
+
+def _columns(entries: Sequence[RunEntry], *, with_reasons: bool) -> list[TextColumn]:
+    run = TextColumn("Run", [entry.run for entry in entries])
+    state = TextColumn("State", [entry.state for entry in entries], style=lambda cell: _STYLES.get(cell, ""))
+    which = [
+        TextColumn("Task", [entry.task or "" for entry in entries]),
+        TextColumn("Cell", [", ".join(entry.labels.values()) for entry in entries], folds=True),
+        TextColumn("Seed", ["" if entry.seed is None else str(entry.seed) for entry in entries], right=True),
+        TextColumn("Age", [age(entry.age) for entry in entries], right=True),
+    ]
+    if with_reasons:
+        return [run, *which, TextColumn("Reason", [entry.reason or "" for entry in entries], folds=True)]
+    return [run, state, *which, TextColumn("Size", [size(entry.size) for entry in entries], right=True)]
+
+
+def _place(entry: RunEntry) -> tuple[str, tuple[str, ...], int, str]:
+    """Seeds of a cell together."""
+    return entry.task or "", tuple(entry.labels.values()), entry.seed or 0, entry.run
+
+
+def _total(entries: Sequence[RunEntry]) -> str:
+    counts = Counter(entry.state for entry in entries)
+    states = ", ".join(f"{counts[state]} {state}" for state in [RUNNING, *State] if counts[state])
+    return f"{many(len(entries), 'run')}{states and f': {states}'}, {size(sum(e.size for e in entries))}"
 
 
 def _of_sweep(entries: Sequence[RunEntry], sweep: str, needs: Needs, out: Path) -> list[RunEntry]:
@@ -132,16 +186,16 @@ def _collect(argv: list[str]) -> int:
     parser.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     parser.add_argument(
         "--keep",
+        type=kept_kinds,
         metavar="WHICH",
         help="of finished runs keep only these checkpoints: best, last, best,last or none; the best one "
         "is always kept while other runs start from it",
     )
     options = parser.parse_args(argv)
-    keep = None if options.keep is None else parse_keep(options.keep)
     needs = read_needs(_checked(options.out))
     if needs.doubts:
         raise UserError(f"{needs.doubts[0]} (until then, it is unknown which runs it needs)")
-    waste = find_waste(options.out, needs, keep)
+    waste = find_waste(options.out, needs, options.keep)
     if options.dry_run:
         print("".join(f"{path}\n" for path in waste.paths), end="")
         print(f"would remove {_counts(waste, waste.size)}")

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from focal_lab.command_line import command
-from focal_lab.sweep.commands.execution import add_execution_options, execute, execution_options, open_queue
-from focal_lab.sweep.commands.options import add_budget, at_least, parse_duration, plan_of, sweep_parser
-from focal_lab.sweep.commands.progress import SweepView
+from focal_lab.sweep.commands.execution import add_execution_options, execute, open_queue
+from focal_lab.sweep.commands.options import add_budget, at_least, plan_of, sweep_parser
 from focal_lab.sweep.engine.conflicts import refuse_conflicts
+from focal_lab.sweep.engine.progress import SweepView
 from focal_lab.sweep.engine.slots import find_slots
 from focal_lab.sweep.estimate.check_and_count import check_plan
 from focal_lab.sweep.estimate.summary import summarize
@@ -35,16 +35,14 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
     add_execution_options(parser)
     parser.add_argument(
         "--devices-per-run",
-        type=int,
+        type=at_least(1),
         metavar="N",
         help="train each run on N GPUs by DDP (default: the experiment's setting, or 1); "
         "a step has N times the images, so run IDs differ from those on one GPU",
     )
     add_budget(parser)
     options = parser.parse_args(argv)
-    budget = None if options.budget is None else parse_duration(options.budget, "--budget")
-    chosen, out, devices = execution_options(options), options.out, options.devices_per_run
-    at_least(1, devices, "--devices-per-run")
+    out, budget, devices = options.out, options.budget, options.devices_per_run
     if devices is not None:
         ddp = ["trainer.strategy=ddp"] if devices > 1 else []
         options.set = [*options.set, f"trainer.devices={devices}", *ddp]
@@ -54,12 +52,12 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
     sweep, runs = plan.sweep, plan.distinct_runs
     manifest = Manifest(plan.study, sweep.name, plan.suite, sweep.title, runs, plan.space)
     refuse_conflicts(plan, out)
-    queue = open_queue(chosen, manifest, out)
+    queue = open_queue(options, manifest)
     probes = probe_plan(plan)
     processes = WarmProcesses(run.config for run in probes.runs)
     checked = check_plan(probes, processes, out)
     total = plan.space.trials if plan.space else len(runs)
-    slots = find_slots(probes.distinct_runs, checked.machine.devices, chosen.workers, total)
+    slots = find_slots(probes.distinct_runs, checked.machine.devices, options.workers, total)
     summary = summarize(plan, checked, slots, out, processes if budget is not None else None)
     summary.refuse_absent()
     if budget is not None:
@@ -68,8 +66,8 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
     write_manifest(out, manifest)
     seconds = summary.estimates.seconds
     view = SweepView(runs, checked.costs, slots.count, total - len(runs), seconds=seconds)
-    join = f"; join with focal-lab worker --study {plan.study}" if chosen.storage else ""
+    join = f"; join with focal-lab worker --study {plan.study}" if options.storage else ""
     view.noted(f"{sweep.title}: {total} runs on suite {plan.suite}, {slots}{join}", style="bold")
     again = command("sweep", *argv)
-    status = execute(runs, manifest, out, queue, slots, chosen.rules, processes, view, again)
+    status = execute(options, manifest, queue, slots, processes, view, again)
     return status, with_proposals(plan, out), out

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from focal_lab.command_line import add_out, command
 from focal_lab.errors import UserError, did_you_mean, one_of
-from focal_lab.sweep.commands.execution import add_execution_options, execute, execution_options, open_queue
+from focal_lab.sweep.commands.execution import add_execution_options, execute, open_queue
 from focal_lab.sweep.commands.options import command_parser
-from focal_lab.sweep.commands.progress import SweepView
+from focal_lab.sweep.engine.progress import SweepView
 from focal_lab.sweep.engine.slots import find_slots
 from focal_lab.sweep.estimate.check_and_count import check_here
 from focal_lab.sweep.identity.user_code import UserCode, changed_code
@@ -36,21 +36,19 @@ def worker_command(argv: list[str]) -> int:
     add_out(parser)
     add_execution_options(parser)
     options = parser.parse_args(argv)
-    chosen, out = execution_options(options), options.out
+    out = options.out
     manifest = find_study(out, options.study)
     check_room(out)
     check_code(manifest)
-    queue = open_queue(chosen, manifest, out)
+    queue = open_queue(options, manifest)
     processes = WarmProcesses(run.config for run in manifest.runs)
-    check_here(_to_train(manifest, out), processes)
+    machine = check_here(_to_train(manifest, out), processes)
     total = manifest.space.trials if manifest.space else len(manifest.runs)
-    slots = find_slots(manifest.runs, processes.count_devices(), chosen.workers, total)
+    slots = find_slots(manifest.runs, machine.devices, options.workers, total)
     view = SweepView(manifest.runs, {}, slots.count, total - len(manifest.runs))
     view.noted(f"{manifest.title}: joining, {slots}", style="bold")
     again = command("worker", *argv)
-    return execute(
-        manifest.runs, manifest, out, queue, slots, chosen.rules, processes, view, again, adopt=True
-    )
+    return execute(options, manifest, queue, slots, processes, view, again, adopt=True)
 
 
 def _to_train(manifest: Manifest, out: Path) -> list[Run]:

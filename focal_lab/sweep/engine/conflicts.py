@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from focal_lab.errors import UserError
-from focal_lab.sweep.plan.manifest import PLANS, all_manifests, read_manifest
+from focal_lab.sweep.plan.manifest import PLANS, all_manifests, known_runs
 from focal_lab.sweep.plan.plan import Plan
 from focal_lab.sweep.plan.recall import last_run
 from focal_lab.utils.file_lock import FileLock, is_locked
@@ -59,31 +59,6 @@ def _presence_file(study: str, out: Path) -> Path:
     return out / PLANS / f".{study}.present"
 
 
-class Rivals:
-    """Other studies that may train a run: two sweeps can share their baseline.
-
-    Args:
-        out: folder of the runs.
-        study: the command's own study.
-    """
-
-    def __init__(self, out: Path, study: str) -> None:
-        self._out, self._study = out, study
-        self._seen: dict[Path, float] = {}
-        self._runs: dict[str, frozenset[str]] = {}
-
-    def __call__(self, run: str) -> list[str]:
-        """Names of the other studies whose plans have the run."""
-        for path in all_manifests(self._out):
-            changed = path.stat().st_mtime
-            if path.stem != self._study and self._seen.get(path) != changed:
-                self._seen[path] = changed
-                self._runs[path.stem] = self._read(path)
-        return [study for study, runs in self._runs.items() if run in runs]
-
-    @staticmethod
-    def _read(path: Path) -> frozenset[str]:
-        try:
-            return frozenset(run.id for run in read_manifest(path).runs)
-        except UserError:
-            return frozenset()
+def other_studies(run: str, study: str, out: Path) -> list[str]:
+    """Other studies that may train a run: two sweeps can share their baseline."""
+    return [path.stem for path in all_manifests(out) if path.stem != study and run in known_runs(path)]

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from focal_lab.sweep.engine.attempt import Attempt, wait_for
+from focal_lab.sweep.engine.progress import SweepView
 from focal_lab.sweep.engine.queue import (
     CRASHED,
     DROPPED,
@@ -23,11 +24,17 @@ from focal_lab.sweep.engine.slots import DeviceSlots, devices_asked
 from focal_lab.sweep.identity.user_code import changed_code, code_changed
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.run_folder.disk_space import disk_full
-from focal_lab.sweep.run_folder.layout import BEST_CHECKPOINT, CONFIG_FILE, RESULT_FILE, last_lines, run_lock
+from focal_lab.sweep.run_folder.layout import (
+    BEST_CHECKPOINT,
+    CONFIG_FILE,
+    RESULT_FILE,
+    last_lines,
+    prune_checkpoints,
+    run_lock,
+)
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.run_folder.provenance import git_of
 from focal_lab.sweep.run_folder.result import Failure, known_values, read_failure, set_aside, write_record
-from focal_lab.sweep.run_folder.retention import prune_checkpoints
 from focal_lab.sweep.worker.processes import WarmProcesses
 from focal_lab.sweep.worker.request import SharedLock, TrainRequest
 from focal_lab.sweep.worker.signals import Interrupted, StopSignals
@@ -38,20 +45,6 @@ from focal_lab.utils.yaml import dump_yaml
 # may take to write checkpoints when they are stopped; that a run is left alone when its lock is held; between
 # two counts of the runs of other commands.
 _TICK, _LOOK, _STOP_SECONDS, _AVOID, _COUNT = 0.5, 2.0, 60.0, 5.0, 20.0
-
-
-class View(Protocol):
-    """Callbacks for events; see `progress`."""
-
-    def reused(self, run: Run) -> None: ...
-    def started(self, run: Run) -> None: ...
-    def progressed(self, run: Run, message: Mapping[str, Any]) -> None: ...
-    def retried(self, run: Run, reason: str, attempt: int) -> None: ...
-    def ended(self, run: Run, state: State, reason: str | None) -> None: ...
-    def stopping(self, count: int) -> None: ...
-    def helped(self, count: int) -> None: ...
-    def noted(self, text: str) -> None: ...
-    def tick(self) -> None: ...
 
 
 @dataclass
@@ -71,19 +64,6 @@ class ExecutionSummary:
     way_out: str = "Free disk space, then resume"
 
 
-@dataclass(frozen=True)
-class Rules:
-    """Rules for runs.
-
-    Attributes:
-        timeout: seconds without a message after which a run is considered hung.
-        keep: checkpoints of finished runs that are kept, of `best` and `last`.
-    """
-
-    timeout: float = 3600.0
-    keep: frozenset[str] = frozenset({"best", "last"})
-
-
 class Execution:
     """One command's share of a sweep.
 
@@ -92,7 +72,8 @@ class Execution:
         out: folder of the runs.
         queue: of the runs' study.
         slots: how many runs at a time, on which devices.
-        rules: how they are treated.
+        timeout: seconds without a message after which a run is considered hung.
+        keep: checkpoints of finished runs that are kept, of `best` and `last`.
         processes: where worker processes come from.
         view: shows what happens.
         find: returns all runs of the study by ID; those that other commands enqueued are trained, too.
@@ -106,13 +87,14 @@ class Execution:
         queue: RunQueue,
         *,
         slots: DeviceSlots,
-        rules: Rules,
+        timeout: float,
+        keep: frozenset[str],
         processes: WarmProcesses,
-        view: View,
+        view: SweepView,
         find: Callable[[], Mapping[str, Run]] = dict,
         adopt: bool = False,
     ) -> None:
-        self.out, self.queue, self.slots, self.rules = out, queue, slots, rules
+        self.out, self.queue, self.slots, self._timeout, self._keep = out, queue, slots, timeout, keep
         self.processes, self.view, self._find, self._adopt = processes, view, find, adopt
         self.summary = ExecutionSummary()
         self._runs = {run.id: run for run in runs}
@@ -281,8 +263,8 @@ class Execution:
                 self._avoided[attempt.run.id] = now + _AVOID
                 attempt.cut_off = True
                 attempt.kill()
-            elif now - attempt.last_message > self.rules.timeout:
-                attempt.reason = f"sent no message for {self.rules.timeout:.0f} s (--timeout)"
+            elif now - attempt.last_message > self._timeout:
+                attempt.reason = f"sent no message for {self._timeout:.0f} s (--timeout)"
                 attempt.kill()
             elif self._stop_by is not None and now > self._stop_by:
                 attempt.kill()
@@ -296,7 +278,7 @@ class Execution:
         if outcome.result is not None:
             self.queue.finish(run.id, known_values(outcome.result))
             needed = any(other.needs == run.id for other in self._runs.values())
-            prune_checkpoints(folder, self.rules.keep | ({"best"} if needed else set()))
+            prune_checkpoints(folder, self._keep | ({"best"} if needed else set()))
             self._close(run, self.summary.trained)
             return
         full = disk_full(self.out, reason)

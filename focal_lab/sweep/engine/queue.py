@@ -21,8 +21,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from focal_lab.command_line import without_password
 from focal_lab.errors import UserError
-from focal_lab.sweep.engine.hardware import machine_id, worker_name
+from focal_lab.sweep.engine.conflicts import other_studies
 from focal_lab.sweep.engine.heartbeat import Heartbeat
+from focal_lab.sweep.engine.slots import machine_id, worker_name
 from focal_lab.sweep.engine.stale_trials import StaleTrials
 from focal_lab.sweep.engine.storage import (
     GRACE,
@@ -66,7 +67,6 @@ class RunQueue:
         retries: how often a run that crashed is tried again.
         levels: factor -> labels, which Optuna's own tools show as parameters.
         grace: seconds without a heartbeat after which a machine is considered dead.
-        rivals: returns the names of other studies that may train a run, too.
 
     Raises:
         UserError: the storage cannot be used.
@@ -83,13 +83,11 @@ class RunQueue:
         retries: int = 1,
         levels: Mapping[str, Iterable[str]] | None = None,
         grace: float = GRACE,
-        rivals: Callable[[str], Iterable[str]] | None = None,
     ) -> None:
         self.out, self.retries, self.shared = out, retries, storage is not None
         self._levels = {
             name: CategoricalDistribution(list(labels)) for name, labels in (levels or {}).items()
         }
-        self._rivals = rivals
         self._held: dict[str, Trial] = {}
         self._pending: list[Callable[[], object]] = []
         self._rest_until = 0.0
@@ -336,7 +334,7 @@ class RunQueue:
         """
         if self._is_running(self._study, run, mine.number):
             return True
-        for name in self._rivals(run) if self.shared and self._rivals else ():
+        for name in other_studies(run, self._study.study_name, self.out) if self.shared else ():
             with suppress(KeyError):  # a plan that was never started in this database
                 rival = optuna.load_study(study_name=name, storage=self._study._storage)
                 optuna.storages.fail_stale_trials(rival)

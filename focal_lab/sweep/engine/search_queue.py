@@ -16,7 +16,6 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from focal_lab.errors import UserError
-from focal_lab.sweep.engine.hardware import machine_id, worker_name
 from focal_lab.sweep.engine.queue import (
     DROPPED,
     FINISHED,
@@ -24,6 +23,7 @@ from focal_lab.sweep.engine.queue import (
     ClaimedRun,
     RunQueue,
 )
+from focal_lab.sweep.engine.slots import machine_id, worker_name
 from focal_lab.sweep.plan.cells import Cell
 from focal_lab.sweep.plan.proposals import Params, Proposals, SearchSpace
 from focal_lab.sweep.plan.runs import Run

@@ -1,10 +1,13 @@
-"""Device slots of a command: how many runs it trains at a time, with which GPUs and how many threads."""
+"""This machine, and how many runs a command trains on it at a time, with which GPUs and how many threads."""
 
+import os
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 from focal_lab.errors import UserError
-from focal_lab.sweep.engine.hardware import chosen_threads, cores, visible_devices
 from focal_lab.sweep.plan.runs import Run
 
 
@@ -70,3 +73,36 @@ def find_slots(runs: Iterable[Run], gpus: int, workers: int | None, total: int) 
     count = max(1, min(workers or fitting, total))
     threads = max(1, cores() // (count * each))
     return DeviceSlots(count, min(threads, chosen_threads() or threads), tuple(visible_devices(gpus)), each)
+
+
+@cache
+def machine_id() -> str:
+    """Identifies the running kernel: processes with the same ID see each other's file locks."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def worker_name() -> str:
+    """`host:pid`, for people."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def chosen_threads() -> int | None:
+    """Threads of a process as the user chose them by OMP_NUM_THREADS; None if not chosen."""
+    chosen = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(chosen) if chosen.isdigit() and int(chosen) > 0 else None
+
+
+def visible_devices(count: int) -> list[str]:
+    """Names for CUDA_VISIBLE_DEVICES of the GPUs that torch counted here."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return [str(number) for number in range(count)]
+    return [name.strip() for name in chosen.split(",") if name.strip()][:count]

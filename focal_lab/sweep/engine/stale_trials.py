@@ -9,7 +9,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
-from focal_lab.sweep.engine.hardware import machine_id
+from focal_lab.sweep.engine.slots import machine_id
 from focal_lab.sweep.engine.storage import backend_of
 from focal_lab.sweep.run_folder.layout import is_running
 

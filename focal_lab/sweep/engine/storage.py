@@ -122,8 +122,7 @@ def unreachable(error: BaseException) -> bool:
 
 
 def _open_database(url: str, grace: float) -> RDBStorage:
-    checked = check_url(url)
-    shown = without_password(url)
+    checked, shown = check_url(url), without_password(url)
     try:
         import psycopg  # noqa: F401
         import sqlalchemy.exc

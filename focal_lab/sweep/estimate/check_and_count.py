@@ -1,6 +1,6 @@
 """Checks the configurations of a plan, and counts parameters and multiply-accumulates."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,29 +11,12 @@ from focal_lab.sweep.estimate.equivalence import classes_given, count_key, cover
 from focal_lab.sweep.plan.plan import Plan
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.worker.processes import WarmProcesses
-from focal_lab.sweep.worker.request import CheckRequest, MachineSpecs
+from focal_lab.sweep.worker.request import CheckRequest, Cost, MachineSpecs
 from focal_lab.utils.json_cache import add_to_cache, read_cache
 
 COUNTS_FILE = "counts.json"
 # Of more configurations than these not all are checked, but every value of every key is.
 _CHECKED_ALL = 40
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Parameters and multiply-accumulates of a network.
-
-    Attributes:
-        params: parameters.
-        gmacs: billions of multiply-accumulates for one image as it is evaluated.
-        image_size: height and width of that image in px.
-        source: of the size: "options", "images", or "assumed".
-    """
-
-    params: int
-    gmacs: float
-    image_size: tuple[int, int]
-    source: str
 
 
 @dataclass(frozen=True)
@@ -66,20 +49,12 @@ def check_plan(plan: Plan, processes: WarmProcesses, out: Path | None = None) ->
     costs = _cached_costs(path) if path is not None else {}
     missing = {key for key in keys if key not in costs}
     request, numbers = _request([group[0] for group in groups], keys, missing)
-    found: dict[str, Cost] = {}
-    absent: dict[str, str] = {}
-    machine: MachineSpecs | None = None
-    for kind, value in _messages(request, processes):
-        if kind == "machine":
-            machine = value
-        elif kind == "counted":
-            found[keys[numbers[value[0]]]] = Cost(*value[1:])
-        elif kind == "absent":
-            absent[_data_of(groups[numbers[value[0]]][0])] = value[1]
-        else:
-            cell = groups[numbers[value[0]]][0].cell
-            raise UserError(f"{value[1]}, for {cell.name}", file=plan.sweep.path)
-    assert machine is not None, "it is the first message"
+    answer = processes.check(request)
+    if answer.wrong is not None:
+        number, reason = answer.wrong
+        raise UserError(f"{reason}, for {groups[numbers[number]][0].cell.name}", file=plan.sweep.path)
+    found = {keys[numbers[number]]: cost for number, cost in answer.costs.items()}
+    absent = {_data_of(groups[numbers[number]][0]): why for number, why in answer.absent.items()}
     if path is not None:
         # what the images or the user's code decide may change by the next plan
         lasting = {key for key, (run, *_) in zip(keys, groups, strict=True) if _is_ours(run)}
@@ -88,39 +63,23 @@ def check_plan(plan: Plan, processes: WarmProcesses, out: Path | None = None) ->
     costs |= found
     return CheckedPlan(
         {run.id: costs[key] for key, group in zip(keys, groups, strict=True) for run in group},
-        machine,
+        answer.machine,
         {run.id: absent[_data_of(run)] for run in plan.runs if _data_of(run) in absent} if absent else {},
     )
 
 
-def check_here(runs: Iterable[Run], processes: WarmProcesses) -> None:
+def check_here(runs: Iterable[Run], processes: WarmProcesses) -> MachineSpecs:
     """Check in a worker process that this machine can train runs that were planned elsewhere.
 
     Raises:
         UserError: their data are not here, or something else that a run needs at its start.
     """
-    first = {_data_of(run): run for run in runs}
-    cells = [run.cell.name for run in first.values()]
-    request = CheckRequest(tuple(run.config for run in first.values()), frozenset())
-    for kind, value in _messages(request, processes) if first else ():
-        if kind in ("absent", "wrong"):
-            raise UserError(f"{value[1]}, for {cells[value[0]]}")
-
-
-def _messages(request: CheckRequest, processes: WarmProcesses) -> Iterator[tuple[str, Any]]:
-    process, messages = processes.check(request)
-    try:
-        while True:
-            kind, value = messages.recv()
-            if kind == "checked":
-                return
-            yield kind, value
-    except EOFError as error:
-        process.join()
-        raise RuntimeError(f"checking the plan failed (exit status {process.exitcode})") from error
-    finally:
-        process.kill()
-        messages.close()
+    first = list({_data_of(run): run for run in runs}.values())
+    answer = processes.check(CheckRequest(tuple(run.config for run in first), frozenset()))
+    problems = dict([answer.wrong] if answer.wrong is not None else []) | answer.absent
+    for number, reason in problems.items():
+        raise UserError(f"{reason}, for {first[number].cell.name}")
+    return answer.machine
 
 
 def _data_of(run: Run) -> str:

@@ -1,14 +1,44 @@
-"""Time left of a sweep: expected times of its runs, corrected by the times observed so far."""
+"""Wall time of the runs of a sweep: from their expected times, corrected by the times observed so far."""
 
+import heapq
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
-
-from focal_lab.sweep.estimate.makespan import Job, finish_time
+from typing import NamedTuple
 
 # A smaller share of a run says nothing about its speed.
 _LEAST = 0.03
+
+
+class Job(NamedTuple):
+    """A run to train: its seconds, and the run that it waits for."""
+
+    run: str
+    seconds: float
+    needs: str | None = None
+
+
+def finish_time(jobs: Iterable[Job], workers: int) -> float:
+    """Seconds until all jobs are done, as the queue hands them out: in order, children after their parents.
+
+    A parent that is not among the jobs is done.
+    """
+    waiting = list(jobs)
+    unfinished = {job.run for job in waiting}
+    training: list[tuple[float, str]] = []
+    now = 0.0
+    while waiting or training:
+        ready = None
+        if len(training) < max(1, workers):
+            ready = next((job for job in waiting if job.needs not in unfinished), None)
+        if ready is not None:
+            waiting.remove(ready)
+            heapq.heappush(training, (now + ready.seconds, ready.run))
+        else:
+            now, done = heapq.heappop(training)
+            unfinished.discard(done)
+    return now
 
 
 @dataclass(frozen=True)
@@ -61,8 +91,7 @@ class _Progress:
 class TimeLeft:
     """Seconds until a sweep is done.
 
-    A run takes its weight times the seconds per weight of the runs seen so far: of its cell, else of its
-    task, else of all. Weights other than seconds do not compare between tasks.
+    A run takes its weight times the seconds per weight of the runs seen so far, of its cell or else its task.
 
     Args:
         runs: what is trained, in this order.
@@ -78,82 +107,69 @@ class TimeLeft:
         self.workers, self._in_seconds = workers, in_seconds
         self.helpers = self.unknown = 0
         self._open = {run.run: run for run in runs}
-        self._weights = [run.weight for run in self._open.values()]
         self._training: dict[str, _Progress] = {}
-        self._saved: dict[str, float] = {}
-        self._seen: dict[str, list[tuple[float, float]]] = defaultdict(list)  # (seconds, weight) by key
+        self._seen: list[tuple[Expected, float, float]] = []  # runs, seconds of a whole one, share of it
 
     def add(self, run: Expected) -> None:
         """A run joins the plan."""
-        self._open.setdefault(run.run, run)
-        self._weights.append(run.weight)
+        self._open[run.run] = run
 
     def start(self, run: str, now: float) -> None:
         """A run starts to train, or resumes."""
         self._training[run] = _Progress(now)
 
-    def advance(self, run: str, fraction: float, now: float, *, saved: bool = False) -> None:
-        """A run has done this share of its steps; `saved`: and can resume from here."""
-        progress = self._training.get(run)
-        if progress is None:
-            return
+    def advance(self, run: str, fraction: float, now: float) -> None:
+        """A run has done this share of its steps."""
+        progress = self._training[run]
         if progress.first is None:
             progress.first, progress.from_fraction = now, fraction
         progress.last, progress.fraction = now, fraction
-        if saved:
-            self._saved[run] = fraction
 
     def end(self, run: str, now: float, *, whole: bool = True) -> None:
-        """A run ended, here or elsewhere; `whole`: with all its steps done."""
+        """A run ended, here or elsewhere, or needs no training; `whole`: with all its steps done."""
         progress, expected = self._training.pop(run, None), self._open.pop(run, None)
-        if whole and progress is not None and expected is not None:
-            self._see(self._seen, expected, now - progress.begin, 1.0 - progress.from_fraction)
+        if progress is None or expected is None or not whole:
+            return
+        share = 1.0 - progress.from_fraction
+        if share >= _LEAST:  # else it was only tested after it was resumed
+            self._seen.append((expected, (now - progress.begin) / share, share))
 
     def lose(self, run: str) -> None:
-        """A run's process was killed; it resumes from what it had saved."""
+        """A run's process was killed; the run will resume."""
         self._training.pop(run, None)
-
-    def skip(self, run: str) -> None:
-        """A run needs no training."""
-        self._open.pop(run, None)
 
     def left(self, now: float) -> float | None:
         """Seconds until all runs are done; None before anything can be said."""
-        seen = defaultdict(list, {key: list(values) for key, values in self._seen.items()})
+        seen = list(self._seen)
         for name, progress in self._training.items():
             if name in self._open and progress.whole is not None:
-                self._see(seen, self._open[name], progress.whole * progress.share, progress.share)
-        rates = {
-            key: sum(s for s, _ in pairs) / sum(w for _, w in pairs) for key, pairs in seen.items() if pairs
-        }
-        busy: dict[str, float] = {}
-        jobs: list[Job] = []
+                seen.append((self._open[name], progress.whole, progress.share))
+        seconds: dict[str, float] = defaultdict(float)
+        weights: dict[str, float] = defaultdict(float)
+        for run, whole, share in seen:
+            for key in _keys(run):
+                seconds[key] += whole * share
+                weights[key] += run.weight * share
+        jobs, helped = [], self.helpers
         for run in self._open.values():
-            keys = (_cell(run), run.task, *([""] if self._in_seconds else []))
-            rate = next((rates[key] for key in keys if key in rates), 1.0 if self._in_seconds else None)
-            if rate is None:
+            known = next((key for key in _keys(run) if weights[key] > 0), None)
+            if known is None and not self._in_seconds:
                 return None
+            expected = run.weight * (seconds[known] / weights[known] if known is not None else 1.0)
             if run.run in self._training:
-                busy[run.run] = self._training[run.run].rest(run.weight * rate, now)
-            else:
-                rest = run.weight * rate * (1 - self._saved.get(run.run, 0.0))
-                jobs.append(Job(run.run, rest, run.needs))
+                expected = self._training[run.run].rest(expected, now)
+            elif helped > 0:
+                helped -= 1
+                expected /= 2  # in training elsewhere; how far is not known
+            jobs.append(Job(run.run, expected, run.needs))
+        jobs.sort(key=lambda job: job.run not in self._training)  # workers are busy with these
         if self.unknown:
-            if "" not in rates:
+            if not seen:
                 return None
-            each = fmean(self._weights) * rates[""]
-            jobs += [Job(f"unknown {number}", each) for number in range(self.unknown)]
-        for job in jobs[: self.helpers]:
-            busy[job.run] = job.seconds / 2  # in training elsewhere; how far is not known
-        return finish_time(jobs[self.helpers :], self.workers + self.helpers, busy)
-
-    @staticmethod
-    def _see(seen: dict[str, list[tuple[float, float]]], run: Expected, seconds: float, share: float) -> None:
-        if share < _LEAST or run.weight <= 0:
-            return  # a run of one step, or one that was only tested after it was resumed
-        for key in ("", run.task, _cell(run)):
-            seen[key].append((seconds, run.weight * share))
+            jobs += [Job("", fmean(whole for _, whole, _ in seen))] * self.unknown
+        return finish_time(jobs, self.workers + self.helpers)
 
 
-def _cell(run: Expected) -> str:
-    return f"{run.task} {run.cell}"
+def _keys(run: Expected) -> tuple[str, str]:
+    """What runs of about the same speed have in common, the best first."""
+    return f"{run.task} {run.cell}", run.task

@@ -2,11 +2,14 @@
 
 import math
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +23,7 @@ from focal_lab.sweep.run_folder.result import Result
 from focal_lab.sweep.worker.processes import WarmProcesses
 from focal_lab.sweep.worker.request import MachineSpecs, MeasureRequest, StepTimes
 from focal_lab.utils.json_cache import add_to_cache, read_cache
+from focal_lab.utils.units import many
 
 MEASURED_FILE = "measured.json"
 # Seconds after which a measurement is given up.
@@ -63,7 +67,6 @@ def estimate_runs(
     machine: MachineSpecs,
     out: Path,
     processes: WarmProcesses | None = None,
-    report: Callable[[str], object] = lambda text: None,
     absent: Collection[str] = (),
 ) -> Estimates:
     """Estimate the runs of a plan; finished ones have their actual time.
@@ -74,7 +77,6 @@ def estimate_runs(
         machine: this one.
         out: folder of the runs, where measurements are cached.
         processes: where to measure what is not known; None to measure nothing.
-        report: is called with a line before measuring, which takes a while.
         absent: IDs of runs whose data are not on this machine: they cannot be measured.
     """
     groups = group_by_cell(run for run in runs if run.id not in results)
@@ -82,7 +84,7 @@ def estimate_runs(
     examples: dict[str, Run] = {}
     for shape, group in zip(shapes, groups, strict=True):
         examples.setdefault(shape, group[0])
-    finished = _finished_runs(set(examples), results, out, machine.hardware)
+    finished = _finished_runs(examples, results, out, machine.hardware)
     path = out / MEASURED_FILE
     keys = {
         shape: hash_of([shape, slots.count, slots.threads, machine.hardware, machine.torch, __version__])[:16]
@@ -92,12 +94,12 @@ def estimate_runs(
     missing = {
         shape: run
         for shape, run in examples.items()
-        if run.id not in absent and shape not in finished and shape not in measured
+        if run.id not in absent and not finished[shape] and shape not in measured
     }
     found = Estimates()
     if processes is not None and missing:
         together = f", {slots.count} at a time" if slots.count > 1 else ""
-        report(f"measuring a few steps of {len(missing)} kind{'s' * (len(missing) != 1)} of runs{together}")
+        print(f"measuring a few steps of {many(len(missing), 'kind')} of runs{together}", file=sys.stderr)
         new, problems = _measure_all(missing, slots, processes)
         add_to_cache(path, {keys[shape]: asdict(times) for shape, times in new.items()})
         measured |= new
@@ -106,7 +108,7 @@ def estimate_runs(
     for name, result in results.items():
         found.runs[name] = Estimate(seconds_taken(result), result.peak_memory_mb, "finished", 1)
     for shape, group in zip(shapes, groups, strict=True):
-        estimate = _estimate(group[0].config, finished.get(shape, []), measured.get(shape))
+        estimate = _estimate(group[0].config, finished[shape], measured.get(shape))
         if estimate is not None:
             found.runs |= dict.fromkeys((run.id for run in group), estimate)
     return found
@@ -114,35 +116,20 @@ def estimate_runs(
 
 def seconds_taken(result: Result) -> float:
     """Seconds of a finished run; a resumed one trained for longer than its last attempt."""
-    try:
-        begin, end = (datetime.fromisoformat(when) for when in (result.started, result.finished))
-        return max((end - begin).total_seconds(), result.train_seconds)
-    except (TypeError, ValueError):
-        return result.train_seconds
+    begin, end = (datetime.fromisoformat(when) for when in (result.started, result.finished))
+    return max((end - begin).total_seconds(), result.train_seconds)
 
 
 def _finished_runs(
-    shapes: set[str], results: Mapping[str, Result], out: Path, hardware: str
+    shapes: Collection[str], results: Mapping[str, Result], out: Path, hardware: str
 ) -> dict[str, list[Result]]:
-    """Finished runs on this hardware by shape; other sweeps' where the plan's own do not have every shape."""
-    found: dict[str, list[Result]] = {}
-
-    def others() -> Iterator[Result | None]:
-        if shapes - found.keys():
-            for folder in run_folders(out):
-                if folder.name not in results:
-                    yield read_outcome(folder).result
-
-    for source in (results.values(), others()):
-        for result in source:
-            if result is None or result.hardware != hardware:
-                continue
-            try:
-                shape = shape_of(result.identity, result.config)
-            except (AttributeError, KeyError, TypeError):
-                continue  # not a result of a sweep
-            if shape in shapes:
-                found.setdefault(shape, []).append(result)
+    """Finished runs on this hardware by shape, of the plan and of other sweeps."""
+    found: dict[str, list[Result]] = {shape: [] for shape in shapes}
+    others = (read_outcome(folder).result for folder in run_folders(out) if folder.name not in results)
+    for result in chain(results.values(), others) if shapes else ():
+        if result is not None and result.hardware == hardware:
+            with suppress(AttributeError, KeyError, TypeError):  # not a result of a sweep
+                found.get(shape_of(result.identity, result.config), []).append(result)
     return found
 
 
@@ -156,7 +143,7 @@ def _estimate(config: Mapping[str, Any], seen: list[Result], times: StepTimes | 
             scaled.append(seconds)
         elif own_unit == unit and 0 < own_length < math.inf:
             scaled.append(seconds * length / own_length)
-    limit = time_limit(config) + (times.start_up + times.tested if times else 0.0)
+    limit = time_limit(config) + (times.start_up + times.test if times else 0.0)
     if scaled:
         memory = max(result.peak_memory_mb for result in seen)
         return Estimate(min(statistics.median(scaled), limit), memory, "finished", len(scaled))
@@ -167,17 +154,13 @@ def _estimate(config: Mapping[str, Any], seen: list[Result], times: StepTimes | 
 
 
 def _cached_times(path: Path, keys: Mapping[str, str]) -> dict[str, StepTimes]:
-    cached, found = read_cache(path), {}
-    names = {one.name for one in fields(StepTimes)}
-    for shape, key in keys.items():
-        value = cached.get(key)
-        if isinstance(value, dict) and set(value) == names and all(map(_is_number, value.values())):
-            found[shape] = StepTimes(**value)
-    return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    cached = read_cache(path)
+    names = {one.name for one in fields(StepTimes)}  # earlier versions measured other parts
+    return {
+        shape: StepTimes(**cached[key])
+        for shape, key in keys.items()
+        if isinstance(cached.get(key), dict) and cached[key].keys() == names
+    }
 
 
 def _measure_all(
@@ -189,15 +172,13 @@ def _measure_all(
     shapes = list(runs)
     for first in range(0, len(shapes), slots.count):
         together = shapes[first : first + slots.count]
-        filled = [together[i % len(together)] for i in range(slots.count)]
+        filled = (together * slots.count)[: slots.count]
         answers = _measure([runs[shape] for shape in filled], slots, processes)
-        for shape in together:
-            own = [answer for name, answer in zip(filled, answers, strict=True) if name == shape]
-            good = [answer for answer in own if isinstance(answer, StepTimes)]
-            if good:
-                found[shape] = StepTimes.mean(good)
+        for shape, answer in zip(together, answers, strict=False):
+            if isinstance(answer, StepTimes):
+                found[shape] = answer
             else:
-                problems[shape] = str(own[0])
+                problems[shape] = answer
     return found, problems
 
 
@@ -220,7 +201,7 @@ def _measure(runs: Sequence[Run], slots: DeviceSlots, processes: WarmProcesses) 
                     answers.append(f"took more than {_PATIENCE / 60:.0f} minutes")
                     continue
                 try:
-                    answers.append(messages.recv()[1])
+                    answers.append(messages.recv())
                 except (EOFError, OSError):
                     process.join(5)
                     answers.append(f"its process crashed (exit status {process.exitcode})")

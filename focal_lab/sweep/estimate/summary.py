@@ -1,6 +1,5 @@
 """A plan with all that is known before training: costs, times, memory, missing data."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,12 +8,13 @@ from pathlib import Path
 from focal_lab.errors import UserError
 from focal_lab.sweep.engine.slots import DeviceSlots
 from focal_lab.sweep.estimate.check_and_count import CheckedPlan
-from focal_lab.sweep.estimate.makespan import Job, check_budget, finish_time
+from focal_lab.sweep.estimate.eta import Job, finish_time
 from focal_lab.sweep.estimate.run_time import Estimate, Estimates, estimate_runs
 from focal_lab.sweep.plan.plan import Plan, probe_plan, with_proposals
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.worker.processes import WarmProcesses
+from focal_lab.utils.units import clock, many
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,13 @@ class PlanSummary:
                 f"{unknown[0].cell.name} among them (make sure that steps can be measured, or omit --budget)",
                 key="--budget",
             )
-        count = len(self.to_train) if self.proposals is None else self.proposals
-        check_budget(budget, count, self.wall_seconds, self.slots.count)
+        if self.wall_seconds > budget:
+            count = len(self.to_train) if self.proposals is None else self.proposals
+            raise UserError(
+                f"{count} runs need {clock(self.wall_seconds)} on {many(self.slots.count, 'worker')}, more "
+                f"than {clock(budget)} (fewer seeds, more workers, or a larger budget)",
+                key="--budget",
+            )
 
     @cached_property
     def memory_mb(self) -> float:
@@ -133,8 +138,6 @@ def summarize(
     slots: DeviceSlots,
     out: Path,
     processes: WarmProcesses | None,
-    *,
-    hint: str = "",
 ) -> PlanSummary:
     """Summarize a plan with the runs in a folder; of a search, examples of what it may propose.
 
@@ -142,7 +145,6 @@ def summarize(
         checked: `probe_plan` of the plan, checked.
         slots: where its runs would be trained.
         processes: where to measure what is not known; None to measure nothing.
-        hint: printed after the announcement of a measurement.
     """
     plan = probe_plan(asked)
     outcomes = {run.id: read_outcome(out / run.id) for run in plan.distinct_runs}
@@ -160,7 +162,6 @@ def summarize(
         out,
         processes,
         absent=checked.absent,
-        report=lambda text: print(text + hint, file=sys.stderr, flush=True),
     )
     states_by_run = {name: outcome.state for name, outcome in outcomes.items()}
     return PlanSummary(plan, checked, slots, estimates, states_by_run, proposals)

@@ -13,9 +13,14 @@ from focal_lab.errors import UserError
 from focal_lab.sweep.housekeeping.inventory import SWEEPS, Needs, size_of
 from focal_lab.sweep.plan.manifest import PLANS
 from focal_lab.sweep.plan.proposals import SEARCHES
-from focal_lab.sweep.run_folder.layout import CHECKPOINTS, is_running, run_folders, run_lock
+from focal_lab.sweep.run_folder.layout import (
+    CHECKPOINTS,
+    checkpoints_to_prune,
+    is_running,
+    run_folders,
+    run_lock,
+)
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
-from focal_lab.sweep.run_folder.retention import checkpoints_to_prune
 from focal_lab.utils.atomic_files import is_alive
 
 _TRASH = re.compile(r"\.trash-.+-(?P<pid>\d+)$")

@@ -38,7 +38,7 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=repr)
 _T = TypeVar("_T")
 # (class, option, value); without an option: what the options of the class are
 _Question = tuple[str, str | None, Any]
-# key of a question -> answer, of all that were asked in this process
+# key of a question -> answer, of all that were asked in this process; None: the class or value is refused
 _answers: dict[str, Any] = {}
 
 
@@ -58,9 +58,10 @@ class Identities:
         self.out, self.code = out, UserCode()
         self._find_earlier = find_earlier
         self._open: dict[str, _Question] = {}
-        self._refused: set[str] = set()
         self._known: dict[tuple[str, str | None, str], Any] = {}
         self._configs: dict[str, Mapping[str, Any]] = {}
+        if out is not None:
+            _answers.update(read_cache(out / IDENTITY_FILE))
 
     def settled(self, make: Callable[[], _T]) -> _T:
         """Result of a function of descriptions; it is called again while some conversions were not known."""
@@ -163,16 +164,11 @@ class Identities:
             return self._known[short]
         question = (MOVED_CLASSES.get(owner, owner), option, value)
         key = self._key(question)
-        answer = _answers.get(key, self._kept.get(key))
-        if answer is None and key not in self._refused:
+        if key not in _answers:
             self._open[key] = question
-        else:
-            self._known[short] = answer
-        return answer
-
-    @cached_property
-    def _kept(self) -> dict[str, Any]:
-        return {} if self.out is None else read_cache(self.out / IDENTITY_FILE)
+            return None
+        self._known[short] = _answers[key]
+        return _answers[key]
 
     def _key(self, question: _Question) -> str:
         owner, option, value = question
@@ -187,29 +183,16 @@ class Identities:
         described, converted = _convert(owners, [question for _, question in values], self._configs)
         found = {key: described[owner] for key, (owner, option, _) in asked.items() if option is None}
         found |= {key: answer for (key, _), answer in zip(values, converted, strict=True)}
-        self._refused |= {key for key, answer in found.items() if answer is None}
-        found = {key: answer for key, answer in found.items() if answer is not None}
         _answers.update(found)
         if self.out is not None:
-            add_to_cache(self.out / IDENTITY_FILE, found)
+            add_to_cache(
+                self.out / IDENTITY_FILE, {key: one for key, one in found.items() if one is not None}
+            )
 
 
 def hash_of(value: Any) -> str:
     """SHA-256 of the canonical JSON: 1.0 and 1 differ, the order of keys does not matter."""
     return _digest(_canonical(value))
-
-
-def seeded_hashes(
-    described: Mapping[str, Any], own: list[dict[str, Any]]
-) -> list[tuple[str, dict[str, Any]]]:
-    """(hash, identity) of a description with each of several additions; what they share is encoded once."""
-    shared = {key: _pair(key, value) for key, value in described.items()}
-    found = []
-    for addition in own:
-        written = shared | {key: _pair(key, value) for key, value in addition.items()}
-        text = ",".join(written[key] for key in sorted(written))
-        found.append((_digest(f"{{{text}}}"), {**described, **addition}))
-    return found
 
 
 def _convert(owners: list[str], questions: list[Any], configs: Mapping[str, Mapping[str, Any]]) -> Any:
@@ -253,10 +236,6 @@ def _whole(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_whole(part) for part in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _pair(key: str, value: Any) -> str:
-    return f"{_canonical(key)}:{_canonical(value)}"
 
 
 def _canonical(value: Any) -> str:

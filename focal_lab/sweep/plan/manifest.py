@@ -4,8 +4,9 @@ A worker on another machine trains from it without the project's files.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,6 @@ class Manifest:
     runs: tuple[Run, ...]
     space: SearchSpace | None = None
 
-    def merged(self, other: "Manifest") -> "Manifest":
-        """These runs, then those that only the other has, such as added seeds."""
-        known = {run.id for run in self.runs}
-        return replace(self, runs=(*self.runs, *(run for run in other.runs if run.id not in known)))
-
 
 def write_manifest(out: Path, manifest: Manifest) -> None:
     """Write a study's manifest; runs of an earlier one stay in it.
@@ -56,14 +52,14 @@ def write_manifest(out: Path, manifest: Manifest) -> None:
     """
     path = manifest_path(out, manifest.study)
     with FileLock(path.with_name(f".{path.name}.lock")):
-        earlier = _earlier(path)
-        merged = manifest if earlier is None else manifest.merged(earlier)
-        if earlier is None or _contents(earlier) != _contents(merged):
-            write_atomic(path, json.dumps(_raw(merged), separators=(",", ":")) + "\n")
-
-
-def _contents(manifest: Manifest) -> object:
-    return manifest.space and manifest.space.as_dict(), {run.id for run in manifest.runs}
+        try:
+            earlier = read_manifest(path).runs
+        except UserError:  # there is none, or it is replaced
+            earlier = ()
+        known = {run.id for run in manifest.runs}
+        added = (run for run in earlier if run.id not in known)
+        merged = replace(manifest, runs=(*manifest.runs, *added))
+        write_atomic(path, json.dumps(_raw(merged), separators=(",", ":")) + "\n")
 
 
 def manifest_path(out: Path, study: str) -> Path:
@@ -104,16 +100,22 @@ def read_manifest(path: Path, *, to_train: bool = True) -> Manifest:
         raise UserError("is damaged; run the sweep again, which rewrites it", file=path) from error
 
 
+def known_runs(path: Path) -> Mapping[str, Run]:
+    """Run ID -> run of the manifest in a file, read again when that has changed; none if it is damaged."""
+    try:
+        return _runs_at(path, path.stat().st_mtime_ns)
+    except (OSError, UserError):
+        return {}
+
+
+@lru_cache(maxsize=256)
+def _runs_at(path: Path, changed: int) -> Mapping[str, Run]:
+    return {run.id: run for run in read_manifest(path).runs}
+
+
 def all_manifests(out: Path) -> Iterator[Path]:
     """The files of all manifests in a folder of runs, by name."""
     yield from sorted((out / PLANS).glob("*.json"))
-
-
-def _earlier(path: Path) -> Manifest | None:
-    try:
-        return read_manifest(path) if path.exists() else None
-    except UserError:
-        return None  # it is made from the plan again
 
 
 def _raw(manifest: Manifest) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -64,27 +65,14 @@ def disk_full(out: Path, error: BaseException | str | None = None) -> str | None
 
 def _sentence(out: Path) -> str:
     free, total = free_space(out)
-    device, mount = _mount_of(out)
-    return f"the disk of {out} ({device} on {mount}) is full: {size(free)} of {size(total)} free"
+    path = out.resolve()
+    mount = next(folder for folder in (path, *path.parents) if folder.is_mount())
+    return f"the disk of {out} (mounted on {mount}) is full: {size(free)} of {size(total)} free"
 
 
 def free_space(out: Path) -> tuple[int, int]:
     """Free and total bytes on the disk of a folder, or of the nearest parent that exists."""
     while not out.exists() and out != out.parent:
         out = out.parent
-    state = os.statvfs(out)
-    return state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize
-
-
-def _mount_of(out: Path) -> tuple[str, str]:
-    """Device and mount point of the disk of a folder."""
-    path = str(out.resolve())
-    best = ("the disk", "/")
-    with suppress(OSError):
-        for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
-            device, mount, *_ = line.split(" ")
-            mount = mount.replace("\\040", " ")
-            inside = path == mount or path.startswith(mount.rstrip("/") + "/")
-            if inside and len(mount) >= len(best[1]):
-                best = (device, mount)
-    return best
+    usage = shutil.disk_usage(out)
+    return usage.free, usage.total

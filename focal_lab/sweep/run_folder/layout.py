@@ -1,7 +1,9 @@
-"""File names in a run's folder, `<out>/<run ID>/`, and the lock that is held while the run is trained."""
+"""Files in a run's folder, `<out>/<run ID>/`: names, the lock that is held in training, kept checkpoints."""
 
 import os
-from collections.abc import Iterator
+from argparse import ArgumentTypeError
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from focal_lab.training.checkpoints import BEST_CHECKPOINT as BEST_CHECKPOINT
@@ -15,6 +17,7 @@ FAILURE_FILE = "failure.json"
 LOG_FILE = "log.txt"
 LOCK_FILE = "lock"
 CHECKPOINTS = BEST_CHECKPOINT.parent.name
+_KEPT_KINDS = {"best": BEST_CHECKPOINT, "last": LAST_CHECKPOINT}
 _RUN_FILES = frozenset({RESULT_FILE, FAILURE_FILE, CONFIG_FILE})
 
 
@@ -70,3 +73,28 @@ def last_lines(folder: Path, count: int = 20) -> list[str]:
         return []
     # not splitlines(): it also splits at \r, with which a progress bar redraws its line
     return text.removesuffix("\n").split("\n")[-count:] if text else []
+
+
+def kept_kinds(text: str) -> frozenset[str]:
+    """The type of the option `--keep`: `best`, `last`, `best,last` or `none` as a set."""
+    words = [] if text == "none" else text.split(",")
+    if not _KEPT_KINDS.keys() >= set(words):
+        raise ArgumentTypeError(f"{text!r} is unknown (use best, last, best,last or none)")
+    return frozenset(words)
+
+
+def checkpoints_to_prune(folder: Path, keep: Collection[str]) -> list[Path]:
+    """Checkpoints of a finished run that are not kept; those of an interrupted attempt never are."""
+    names = [name for kind, name in _KEPT_KINDS.items() if kind not in keep]
+    paths = [folder / name for name in (*names, STOPPED_CHECKPOINT)]
+    return [path for path in paths if path.exists()]
+
+
+def prune_checkpoints(folder: Path, keep: Collection[str]) -> int:
+    """Remove `checkpoints_to_prune`; returns the bytes freed."""
+    freed = 0
+    for checkpoint in checkpoints_to_prune(folder, keep):
+        with suppress(FileNotFoundError):
+            freed += checkpoint.stat().st_size
+            checkpoint.unlink()
+    return freed

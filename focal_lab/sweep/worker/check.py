@@ -3,7 +3,6 @@
 import os
 import traceback
 from collections.abc import Mapping
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 
 from focal_lab.errors import UserError
 from focal_lab.sweep.run_folder.provenance import hardware
-from focal_lab.sweep.worker.request import CheckRequest, MachineSpecs
+from focal_lab.sweep.worker.request import CheckAnswer, CheckRequest, Cost, MachineSpecs
 from focal_lab.training.cli import check_config
 from focal_lab.training.cost import build_unweighted, count_config
 from focal_lab.utils.lazy_imports import find_class
@@ -19,34 +18,39 @@ from focal_lab.utils.lazy_imports import find_class
 _MEGABYTE = 2**20
 
 
-def check_configs(request: CheckRequest, connection: Connection) -> None:
-    """Check and count configurations; the messages are those of `CheckRequest`."""
+def check_configs(request: CheckRequest) -> CheckAnswer:
+    """Check and count configurations."""
     torch.set_num_threads(1)
-    connection.send(("machine", _machine()))
+    answer = CheckAnswer(_machine())
     absent: dict[str, str | None] = {}
     for number, config in enumerate(request.configs):
         try:
             if number in request.counted:
                 counted = count_config(config)
-                size, source = counted.evaluated.size, counted.evaluated.source
-                connection.send(("counted", (number, counted.params, counted.gmacs, size, source)))
+                size = counted.evaluated
+                answer.costs[number] = Cost(counted.params, counted.gmacs, size.size, size.source)
             else:
                 build_unweighted(check_config(config))
             refuse_impossible(config)
             data = repr(config["data"])
             if data not in absent:
                 absent[data] = absent_data(config)
-            if absent[data] is not None:
-                connection.send(("absent", (number, absent[data])))
-        except UserError as error:
-            connection.send(("wrong", (number, str(error))))
+            if (missing := absent[data]) is not None:
+                answer.absent[number] = missing
         except Exception as error:
-            if _is_ours(config["model"]) and _is_ours(config["data"]):
-                raise
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            connection.send(("wrong", (number, f"{frame.filename}:{frame.lineno}: {reason}")))
-    connection.send(("checked", None))
+            answer.wrong = number, _reason(error, config)
+            break
+    return answer
+
+
+def _reason(error: Exception, config: Mapping[str, Any]) -> str:
+    """The user's mistake, or what the user's code raised, in one line; errors of our code are raised."""
+    if isinstance(error, UserError):
+        return str(error)
+    if _is_ours(config["model"]) and _is_ours(config["data"]):
+        raise error
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno}: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def refuse_impossible(config: Mapping[str, Any]) -> None:

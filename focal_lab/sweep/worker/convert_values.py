@@ -4,10 +4,9 @@ import enum
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
@@ -25,11 +24,6 @@ _KINDS: dict[Any, str] = {float: "float", int: "int", bool: "bool", str: "str", 
 Question = tuple[str, str, Any]
 
 try_int_before_float()
-
-
-def send_converted(request: tuple[Sequence[str], Sequence[Question]], connection: Connection) -> None:
-    """Body of a worker process: send what `convert_all` returns."""
-    connection.send(convert_all(*request))
 
 
 def convert_all(

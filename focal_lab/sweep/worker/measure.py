@@ -7,7 +7,6 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ _SECONDS, _LEAST_BATCHES, _SLOW_SECONDS = 3.0, 3, 60.0
 _VAL_BATCHES, _TEST_BATCHES = 4, 3
 
 
-def measure_run(request: MeasureRequest, connection: Connection) -> None:
-    """Measure a configuration; the messages are those of `MeasureRequest`."""
+def measure_run(request: MeasureRequest) -> StepTimes | str:
+    """Measure a configuration; a string says why it could not be measured."""
     folder = Path(request.folder)
     redirect_output(log_file(folder))
     torch.set_num_threads(request.threads)
@@ -37,12 +36,11 @@ def measure_run(request: MeasureRequest, connection: Connection) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = request.devices
     try:
         count_config(request.config)  # as a run does
-        connection.send(("measured", _measure(request, folder)))
+        return _measure(request, folder)
     except BaseException as error:
         traceback.print_exc()
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        connection.send(("failed", kind + " ".join(str(error).split())))
-        raise SystemExit(1) from error
+        return kind + " ".join(str(error).split())
 
 
 def _measure(request: MeasureRequest, folder: Path) -> StepTimes:
@@ -56,16 +54,13 @@ def _measure(request: MeasureRequest, folder: Path) -> StepTimes:
     checkpoint = trainer.checkpoint_callback
     best = checkpoint.best_model_path if checkpoint else ""
     trainer.test(cli.model, cli.datamodule, ckpt_path=best or None, verbose=False)
-    test = now() - clock.trained
     ranks = asked.get("devices", 1)
     return step_times(
         clock,
         trainer,
         asked,
         start_up=clock.first - request.asked + clock.slow_start,
-        test=without_batches(test, clock.test),
-        test_batch=typical(clock.test),
-        test_batches=count_batches(trainer.test_dataloaders, asked.get("limit_test_batches")),
+        test=now() - clock.trained,
         ranks=ranks if isinstance(ranks, int) and ranks > 1 else 1,
         memory_mb=peak_memory_mb(),
     )
@@ -78,33 +73,36 @@ def step_times(
     *,
     start_up: float,
     test: float = 0.0,
-    test_batch: float = 0.0,
-    test_batches: float = 0.0,
     ranks: int = 1,
     memory_mb: float = 0.0,
 ) -> StepTimes:
-    """The measurements of a short fit.
+    """The measurements of a short fit and test.
 
     Args:
         asked: the trainer's configuration as it was before it was shortened.
+        test: seconds of the test.
         ranks: processes that a real training would share the batches between.
     """
     batches = float(trainer.num_training_batches)
-    val_batches = count_batches(trainer.val_dataloaders, asked.get("limit_val_batches"))
+    val_batches = math.ceil(count_batches(trainer.val_dataloaders, asked.get("limit_val_batches")) / ranks)
+    test_batches = math.ceil(count_batches(trainer.test_dataloaders, asked.get("limit_test_batches")) / ranks)
     return StepTimes(
         start_up=start_up,
         batch=clock.batch,
         batches=math.ceil(batches / ranks) if math.isfinite(batches) else batches,
         accumulated=int(trainer.accumulate_grad_batches),
-        val_batch=typical(clock.validation),
-        val_batches=math.ceil(val_batches / ranks),
-        epoch_end=without_batches(clock.trained - clock.stepped, clock.validation),
+        validation=_extended(clock.trained - clock.stepped, clock.validation, val_batches),
+        val_batches=val_batches,
         validations=count_validations(asked, batches),
-        test=test,
-        test_batch=test_batch,
-        test_batches=math.ceil(test_batches / ranks),
+        test=_extended(test, clock.test, test_batches),
         memory_mb=memory_mb,
     )
+
+
+def _extended(seconds: float, measured: Sequence[float], batches: int) -> float:
+    """Seconds of an evaluation of so many batches, from a shorter one; a slow first batch counts once."""
+    each = typical(measured)
+    return max(0.0, seconds - len(measured) * each) + batches * each
 
 
 def shortened(trainer: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,11 +219,6 @@ class Clock(Callback):
 
 def typical(seconds: Sequence[float]) -> float:
     return statistics.median(seconds) if seconds else 0.0
-
-
-def without_batches(seconds: float, batches: Sequence[float]) -> float:
-    """A time without its batches; a slow first batch counts like the others."""
-    return max(0.0, seconds - len(batches) * typical(batches))
 
 
 def now() -> float:

@@ -7,17 +7,17 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pkgutil import resolve_name
 from typing import Any
 
-from focal_lab.sweep.worker.request import CheckRequest, MeasureRequest, TrainRequest
+from focal_lab.sweep.worker.request import CheckAnswer, CheckRequest, MeasureRequest, TrainRequest
 from focal_lab.sweep.worker.signals import join_fork_server
 
-# what the fork server is to load, as JSON; see `server`
+# what the fork server is to load, as JSON; see `fork_server`
 PRELOAD_VARIABLE = "FOCAL_LAB_PRELOAD"
 # keeps Python from putting the working directory in front of all other modules
 SAFE_PATH_VARIABLE = "PYTHONSAFEPATH"
@@ -41,31 +41,23 @@ class WarmProcesses:
 
     def train(self, request: TrainRequest) -> tuple[ForkServerProcess, Connection]:
         """Start a process of a run; see `train.train_run` for the messages of the connection."""
-        return self._start("train:train_run", request)
-
-    def check(self, request: CheckRequest) -> tuple[ForkServerProcess, Connection]:
-        """Start checking configurations; see `CheckRequest` for the messages of the connection."""
-        return self._start("check:check_configs", request)
+        return self._start(_train, request)
 
     def measure(self, request: MeasureRequest) -> tuple[ForkServerProcess, Connection]:
-        """Start measuring a configuration; see `MeasureRequest` for the messages of the connection."""
-        return self._start("measure:measure_run", request)
+        """Start measuring a configuration; the one message is what `measure.measure_run` returns."""
+        return self._start(_send_result, "measure:measure_run", request)
+
+    def check(self, request: CheckRequest) -> CheckAnswer:
+        """Check configurations, see `check.check_configs`."""
+        answer: CheckAnswer = self._result("check:check_configs", request)
+        return answer
 
     def convert(self, owners: Sequence[str], questions: Sequence[tuple[str, str, Any]]) -> Any:
-        """What `convert_values.convert_all` returns.
+        """What `convert_values.convert_all` returns."""
+        return self._result("convert_values:convert_all", owners, questions)
 
-        Raises:
-            RuntimeError: the process was killed.
-        """
-        return self._result("convert_values:send_converted", (owners, questions))
-
-    def count_devices(self) -> int:
-        """GPUs that torch sees here."""
-        return int(self._result("processes:_send_device_count", None))
-
-    def _result(self, function: str, request: Any) -> Any:
-        """The one message of a process."""
-        process, connection = self._start(function, request)
+    def _result(self, function: str, *arguments: Any) -> Any:
+        process, connection = self._start(_send_result, function, *arguments)
         try:
             return connection.recv()
         except EOFError as error:
@@ -75,9 +67,9 @@ class WarmProcesses:
             process.kill()
             connection.close()
 
-    def _start(self, function: str, request: Any) -> tuple[ForkServerProcess, Connection]:
+    def _start(self, body: Callable[..., None], *arguments: Any) -> tuple[ForkServerProcess, Connection]:
         ours, theirs = self._context.Pipe(duplex=True)
-        process = self._context.Process(target=_work, args=(f"{_WORKER}.{function}", request, theirs))
+        process = self._context.Process(target=body, args=(theirs, *arguments))
         # the server starts with the first process, and again if it was killed
         before = {name: os.environ.get(name) for name in self._server}
         os.environ.update(self._server)
@@ -107,12 +99,11 @@ def _ensure_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(function: str, request: Any, connection: Connection) -> None:
+def _train(connection: Connection, request: TrainRequest) -> None:
     join_fork_server()
-    resolve_name(function)(request, connection)
+    resolve_name(f"{_WORKER}.train:train_run")(request, connection)
 
 
-def _send_device_count(_: None, connection: Connection) -> None:
-    import torch
-
-    connection.send(torch.cuda.device_count())
+def _send_result(connection: Connection, function: str, *arguments: Any) -> None:
+    join_fork_server()
+    connection.send(resolve_name(f"{_WORKER}.{function}")(*arguments))

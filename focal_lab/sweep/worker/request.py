@@ -1,10 +1,8 @@
-"""Requests that a command sends to worker processes, and their messages. Does not import torch."""
+"""Requests that a command sends to worker processes, and their answers. Does not import torch."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from multiprocessing.reduction import DupFd
-from statistics import fmean
-from typing import Any, Self
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -49,12 +47,7 @@ def _inherit_lock(duplicate: Any) -> SharedLock:
 
 @dataclass(frozen=True)
 class CheckRequest:
-    """Check configurations, and count those at `counted`.
-
-    Messages are (kind, value): `machine` with a MachineSpecs, `counted` with (number, parameters, GMACs,
-    size, its source as in `EvaluationSize`), `wrong` with (number, reason), `absent` with (number, which file
-    of its data is missing), and last `checked`.
-    """
+    """Check configurations, and count those at `counted`."""
 
     configs: tuple[dict[str, Any], ...]
     counted: frozenset[int]
@@ -62,7 +55,7 @@ class CheckRequest:
 
 @dataclass(frozen=True)
 class MeasureRequest:
-    """Measure a configuration in a few steps. Messages are `measured` with a StepTimes, or `failed` with why.
+    """Measure a configuration in a few steps.
 
     Attributes:
         folder: an empty one.
@@ -97,6 +90,39 @@ class MachineSpecs:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """Parameters and multiply-accumulates of a network.
+
+    Attributes:
+        params: parameters.
+        gmacs: billions of multiply-accumulates for one image as it is evaluated.
+        image_size: height and width of that image in px.
+        source: of the size: "options", "images", or "assumed".
+    """
+
+    params: int
+    gmacs: float
+    image_size: tuple[int, int]
+    source: str
+
+
+@dataclass
+class CheckAnswer:
+    """What was found about configurations, by their numbers; the check ends at the first wrong one.
+
+    Attributes:
+        machine: where they were checked.
+        absent: which file of the data is not on this machine.
+        wrong: number of the wrong one, and why.
+    """
+
+    machine: MachineSpecs
+    costs: dict[int, Cost] = field(default_factory=dict)
+    absent: dict[int, str] = field(default_factory=dict)
+    wrong: tuple[int, str] | None = None
+
+
+@dataclass(frozen=True)
 class StepTimes:
     """Seconds of the parts of a run, and how many of each there are.
 
@@ -105,9 +131,10 @@ class StepTimes:
         batch: one training batch, with its data.
         batches: training batches of an epoch; infinite for data without an end.
         accumulated: batches of an optimizer step.
-        epoch_end: what comes with each validation: metrics, checkpoints.
+        validation: one validation, with what comes with it: metrics, checkpoints.
+        val_batches: batches of a validation.
         validations: per epoch.
-        test: what comes with the test: metrics, loading the best checkpoint.
+        test: with what comes with it: metrics, loading the best checkpoint.
         memory_mb: peak, as in results.
     """
 
@@ -115,34 +142,16 @@ class StepTimes:
     batch: float
     batches: float
     accumulated: int
-    val_batch: float
+    validation: float
     val_batches: float
-    epoch_end: float
     validations: float
     test: float
-    test_batch: float
-    test_batches: float
     memory_mb: float
-
-    @classmethod
-    def mean(cls, times: Sequence[Self]) -> Self:
-        """Mean of several measurements; the highest memory."""
-        values: dict[str, Any] = {
-            name: fmean(getattr(one, name) for one in times) for name in asdict(times[0])
-        }
-        highest = max(one.memory_mb for one in times)
-        return cls(**values | {"accumulated": times[0].accumulated, "memory_mb": highest})
 
     def seconds(self, unit: str, length: float) -> float:
         """Seconds of a whole run of the given `epochs` or optimizer `steps`."""
         if length == 0:
-            return self.start_up + self.tested
+            return self.start_up + self.test
         batches = length * self.accumulated if unit == "steps" else length * self.batches
         epochs = length if unit == "epochs" else batches / self.batches
-        validated = epochs * self.validations * (self.val_batches * self.val_batch + self.epoch_end)
-        return self.start_up + batches * self.batch + validated + self.tested
-
-    @property
-    def tested(self) -> float:
-        """Seconds of the test."""
-        return self.test + self.test_batches * self.test_batch
+        return self.start_up + batches * self.batch + epochs * self.validations * self.validation + self.test

@@ -186,11 +186,10 @@ def _costs(found: Summary) -> Iterator[Row]:
     )
     if times.accumulated > 1:
         yield "time a step", f"{_short(times.batch * times.accumulated)} of {times.accumulated} batches"
-    validation = times.val_batches * times.val_batch + times.epoch_end
     if times.val_batches:
         batches = _count(times.val_batches, "batch", "batches")
-        yield "time a validation", f"{_short(validation)} ({batches}), {times.validations:g} an epoch"
-    epoch = times.batches * times.batch + times.validations * validation
+        yield "time a validation", f"{_short(times.validation)} ({batches}), {times.validations:g} an epoch"
+    epoch = times.batches * times.batch + times.validations * times.validation
     yield "time an epoch", _short(epoch) if math.isfinite(epoch) else "data without an end"
     (seconds, _), (unit, length) = found.seconds, found.left
     hours = f"{seconds / 3600:.2f} hours" if seconds >= 36 else "under a minute"

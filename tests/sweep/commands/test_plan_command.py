@@ -32,7 +32,7 @@ def test_time_and_memory_are_measured_once_and_a_budget_holds() -> None:
     path = str(write_sweep(factors={"window_size": [7]}, seeds=3))
     first = plan(path, *TINY, "--workers", "1", "--json")
     assert first.returncode == 0, first.stderr
-    assert "measuring a few steps of 1 kind of runs (--no-measure skips this)" in first.stderr
+    assert "measuring a few steps of 1 kind of runs" in first.stderr
     reported = json.loads(first.stdout)
     assert reported["unknown"] == 0
     for run in reported["runs"]:

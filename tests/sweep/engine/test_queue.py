@@ -12,12 +12,13 @@ from pathlib import Path
 import optuna
 import pytest
 
-from focal_lab.sweep.engine import hardware as machine
 from focal_lab.sweep.engine import queue
+from focal_lab.sweep.engine import slots as machine
 from focal_lab.sweep.engine.queue import CRASHED, DROPPED, FAILED, FINISHED, RETURNED, ClaimedRun, RunQueue
 from focal_lab.sweep.engine.stale_trials import StaleTrials
 from focal_lab.sweep.engine.storage import JOURNAL, open_storage
 from focal_lab.sweep.plan.cells import Cell
+from focal_lab.sweep.plan.manifest import Manifest, write_manifest
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.run_folder.layout import LOCK_FILE
 from focal_lab.utils.file_lock import FileLock
@@ -289,10 +290,9 @@ class TestOfSeveralMachines:
     ) -> None:
         names = [f"{name}-{tmp_path.parent.name}" for name in ("depth", "window")]
         (run,) = make_runs(1)
-        first, second = (
-            RunQueue(tmp_path, name, storage=storage, rivals=lambda _, name=name: set(names) - {name})
-            for name in names
-        )
+        for name in names:
+            write_manifest(tmp_path, Manifest(name, name, "digits", name, (run,)))
+        first, second = (RunQueue(tmp_path, name, storage=storage) for name in names)
         first.feed([run], 1)
         second.feed([run], 1)
         assert claimed(first) == "run0"

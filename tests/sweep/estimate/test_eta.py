@@ -1,9 +1,11 @@
 """The time left of a sweep, against simulated sweeps."""
 
+import time
+
 import pytest
 from support.simulated_sweep import Played, Sweep, invented, left_after
 
-from focal_lab.sweep.estimate.eta import Expected, TimeLeft
+from focal_lab.sweep.estimate.eta import Expected, Job, TimeLeft, finish_time
 
 WITHIN = 0.25
 
@@ -16,6 +18,31 @@ def error(sweep: Sweep) -> float:
     estimate, truth = left_after(sweep, 1 / 3)
     assert estimate is not None
     return (estimate - truth) / truth
+
+
+def test_each_worker_takes_the_next_run() -> None:
+    jobs = [Job("a", 5.0), Job("b", 3.0), Job("c", 4.0), Job("d", 1.0)]
+    assert finish_time(jobs, 1) == 13.0
+    assert finish_time(jobs, 2) == 7.0
+    assert finish_time(jobs, 9) == 5.0
+    assert finish_time([], 2) == 0.0
+
+
+def test_what_waits_for_a_parent_is_passed_by_those_behind_it() -> None:
+    jobs = [Job("parent", 5.0), Job("child", 5.0, "parent"), Job("other", 4.0)]
+    assert finish_time(jobs, 2) == 10.0
+    assert finish_time(jobs, 1) == 14.0
+
+
+def test_a_parent_that_is_done_is_not_waited_for() -> None:
+    assert finish_time([Job("child", 5.0, "done long ago")], 1) == 5.0
+
+
+def test_ten_thousand_runs_are_scheduled_in_a_moment() -> None:
+    jobs = [Job(str(i), 1.0 + i % 7, str(i - 1) if i % 2 else None) for i in range(10_000)]
+    start = time.process_time()
+    assert finish_time(jobs, 4) >= sum(job.seconds for job in jobs) / 4
+    assert time.process_time() - start < 2
 
 
 def test_nothing_is_promised_before_anything_is_done() -> None:
@@ -88,23 +115,10 @@ def test_tasks_whose_costs_do_not_compare_have_rates_of_their_own() -> None:
 
 def test_reused_runs_take_no_time() -> None:
     left = TimeLeft(equal("ab"), workers=1)
-    left.skip("b")
+    left.end("b", 0.0)
     left.start("a", 0.0)
     left.end("a", 60.0)
     assert left.left(60.0) == 0.0
-
-
-def test_a_killed_run_has_lost_what_it_had_not_saved() -> None:
-    left = TimeLeft(equal("a", 100.0), workers=1, in_seconds=True)
-    left.start("a", 0.0)
-    left.advance("a", 0.0, 0.0)
-    left.advance("a", 0.5, 50.0, saved=True)
-    left.advance("a", 0.9, 90.0)
-    left.lose("a")
-    assert left.left(90.0) == pytest.approx(50.0, rel=0.4)
-    left.start("a", 95.0)
-    left.advance("a", 0.5, 95.0)
-    assert left.left(95.0) == pytest.approx(50.0, rel=0.4)
 
 
 def test_other_commands_share_what_is_left() -> None:

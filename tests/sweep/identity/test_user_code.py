@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 from zipfile import ZipFile
 
 import pytest
@@ -11,7 +12,7 @@ from support.small_project import write, write_sweep
 from focal_lab.errors import UserError
 from focal_lab.sweep.commands.execution import conclusion, status_of
 from focal_lab.sweep.commands.worker import check_code
-from focal_lab.sweep.engine.executor import Execution, Rules
+from focal_lab.sweep.engine.executor import Execution
 from focal_lab.sweep.engine.queue import RunQueue
 from focal_lab.sweep.engine.slots import DeviceSlots
 from focal_lab.sweep.identity import user_code
@@ -220,9 +221,10 @@ def test_no_run_is_begun_after_the_code_was_edited_and_no_worker_joins_with_othe
         out,
         queue,
         slots=DeviceSlots(1, 1),
-        rules=Rules(),
+        timeout=60.0,
+        keep=frozenset(),
         processes=WarmProcesses(),
-        view=_Silent(),
+        view=cast(Any, _Silent()),
     )
     manifest = Manifest("small-1", "small", "digits", "", plan.runs)
     check_code(manifest)

@@ -31,7 +31,7 @@ def test_a_folder_is_made_where_there_is_room(tmp_path: Path) -> None:
 def test_a_full_disk_is_named_with_its_mount_point(small_disk: Path) -> None:
     with pytest.raises(UserError) as caught:
         check_room(small_disk / "runs")
-    told = f"--out: the disk of {small_disk}/runs (tmpfs on {small_disk}) is full: 1.0 MB of 1.0 MB free"
+    told = f"--out: the disk of {small_disk}/runs (mounted on {small_disk}) is full: 1.0 MB of 1.0 MB free"
     assert str(caught.value) == f"{told}; free some space, or choose another folder"
 
 

@@ -6,10 +6,10 @@ import pytest
 from rich.console import Console
 from support.small_project import write_sweep
 
-from focal_lab.sweep.commands.progress import SweepView, expected_times
-from focal_lab.sweep.estimate.check_and_count import Cost
+from focal_lab.sweep.engine.progress import SweepView, expected_times
 from focal_lab.sweep.plan.plan import Plan, make_plan
 from focal_lab.sweep.run_folder.outcome import State
+from focal_lab.sweep.worker.request import Cost
 
 pytestmark = pytest.mark.usefixtures("project")
 

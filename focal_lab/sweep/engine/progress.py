@@ -11,11 +11,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from focal_lab.sweep.estimate.check_and_count import Cost
 from focal_lab.sweep.estimate.equivalence import length_of
 from focal_lab.sweep.estimate.eta import Expected, TimeLeft
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.run_folder.outcome import State
+from focal_lab.sweep.worker.request import Cost
 from focal_lab.utils.units import clock
 
 # Seconds between lines of a run where there is no terminal to redraw, and between updates of the time left.
@@ -70,7 +70,7 @@ class SweepView:
         """A run already has its result."""
         self._meet(run)
         self.done += 1
-        self._time_left.skip(run.id)
+        self._time_left.end(run.id, time.monotonic())
         self._print(f"[{self.done}/{self.total}] {describe(run)}: already trained ({run.id})")
 
     def started(self, run: Run) -> None:
@@ -88,8 +88,7 @@ class SweepView:
         known.update({key: value for key, value in message.items() if value is not None})
         now = time.monotonic()
         fraction = min(1.0, message["step"] / max(1, message["total"]))
-        # checkpoints are written where validations end
-        self._time_left.advance(run.id, fraction, now, saved=bool(message.get("validated")))
+        self._time_left.advance(run.id, fraction, now)
         if self._live is None and now - self._printed.get(run.id, now) > _LINE_SECONDS:
             self._printed[run.id] = now
             self._print(f"  {describe(run)}: {_where(known)}{self._left(now)}")

@@ -1,24 +1,24 @@
 """Which checkpoints of a finished run stay."""
 
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
 
-from focal_lab.errors import UserError
-from focal_lab.sweep.run_folder.retention import checkpoints_to_prune, parse_keep, prune_checkpoints
+from focal_lab.sweep.run_folder.layout import checkpoints_to_prune, kept_kinds, prune_checkpoints
 
 
 @pytest.mark.parametrize(
     ("text", "kinds"), [("best", {"best"}), ("last,best", {"best", "last"}), ("none", set())]
 )
 def test_what_to_keep_is_a_list_of_kinds(text: str, kinds: set[str]) -> None:
-    assert parse_keep(text) == kinds
+    assert kept_kinds(text) == kinds
 
 
 @pytest.mark.parametrize("text", ["", "all", "best,", "best last", "none,best"])
 def test_other_kinds_are_refused(text: str) -> None:
-    with pytest.raises(UserError, match=r"--keep: .* is unknown"):
-        parse_keep(text)
+    with pytest.raises(ArgumentTypeError, match="is unknown"):
+        kept_kinds(text)
 
 
 def test_checkpoints_beyond_what_is_kept_go(tmp_path: Path) -> None:
