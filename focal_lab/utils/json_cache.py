@@ -1,4 +1,4 @@
-"""Caches in JSON files beside the runs: counts, step times, run IDs. Losing one only costs time."""
+"""Caches in JSON files beside the runs: step times, run IDs. Losing one only costs time."""
 
 import json
 from collections.abc import Mapping

@@ -60,7 +60,7 @@ def _summarize(options: argparse.Namespace, papers: Sequence[str]) -> PlanSummar
     asked, out = plan_of(options, papers), options.out
     plan = probe_plan(asked)
     processes = WarmProcesses(run.config for run in plan.runs)
-    checked = check_plan(plan, processes, out)
+    checked = check_plan(plan, processes)
     total = asked.space.trials if asked.space else len(plan.distinct_runs)
     try:
         slots = find_slots(plan.distinct_runs, checked.machine.devices, options.workers, total)

@@ -55,7 +55,7 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
     queue = open_queue(options, manifest)
     probes = probe_plan(plan)
     processes = WarmProcesses(run.config for run in probes.runs)
-    checked = check_plan(probes, processes, out)
+    checked = check_plan(probes, processes)
     total = plan.space.trials if plan.space else len(runs)
     slots = find_slots(probes.distinct_runs, checked.machine.devices, options.workers, total)
     summary = summarize(plan, checked, slots, out, processes if budget is not None else None)

@@ -8,11 +8,8 @@ from typing import Any
 from focal_lab.sweep.plan.runs import Run, hash_of
 
 # These change the weights, not the cost of a step.
-_RATES = {"lr", "weight_decay", "betas", "warmup_epochs", "warmup_steps", "warmup_lr", "min_lr"}
-_TRAINING = _RATES | {"milestones", "power", "label_smoothing", "backbone_checkpoint"}
-# Whether there is any matters, how much of it does not.
-_DROPPED = {"dropout", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate"}
-_SWITCHES = _DROPPED | {"mixup", "cutmix"}
+_TRAINING = {"lr", "weight_decay", "betas", "warmup_epochs", "warmup_steps", "warmup_lr", "min_lr"}
+_TRAINING |= {"milestones", "power", "label_smoothing", "backbone_checkpoint"}
 # How many images the data serve, not how large they are.
 _SERVED = {"batch_size", "num_workers", "seed", "num_train_images", "num_val_images", "num_test_images"}
 _LENGTH = {"max_epochs", "max_steps", "min_epochs", "min_steps", "max_time"}
@@ -31,8 +28,8 @@ def shape_of(identity: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     workers = (config["data"].get("init_args") or {}).get("num_workers")
     shape = {
         "task": identity["task"],
-        "network": _cost_keys(identity["network"]),
-        "model": _cost_keys(identity["model"]),
+        "network": _without_training(identity["network"]),
+        "model": _without_training(identity["model"]),
         "data": dict(identity["data"]) | {"num_workers": workers},
         "trainer": {key: value for key, value in identity.get("trainer", {}).items() if key not in _LENGTH},
     }
@@ -68,38 +65,22 @@ def time_limit(config: Mapping[str, Any]) -> float:
 def count_key(config: Mapping[str, Any]) -> str:
     """A hash of what decides a run's parameters and multiply-accumulates."""
     model, data = config["model"], config["data"]
-    options = {
-        key: value
-        for key, value in (model.get("init_args") or {}).items()
-        if key not in _TRAINING | _SWITCHES
-    }
-    if isinstance(options.get("backbone_options"), dict):
-        rates = options["backbone_options"]
-        options["backbone_options"] = {key: rates[key] for key in rates if key not in _SWITCHES}
+    options = _without_training(model.get("init_args") or {})
     shown = {key: value for key, value in (data.get("init_args") or {}).items() if key not in _SERVED}
     return hash_of([model["class_path"], options, data["class_path"], shown])[:16]
 
 
-def classes_given(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration itself gives the number of classes."""
-    return (config["model"].get("init_args") or {}).get("num_classes") is not None
-
-
-def covering(configs: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> list[int]:
-    """Indices of configurations that together have every value of every key that any of them has.
-
-    Args:
-        configs: each with extra words to cover.
-    """
+def covering(runs: Sequence[Run]) -> list[Run]:
+    """Runs that together have every network, and every value of every key, that any of them has."""
     seen: set[tuple[str, str]] = set()
     chosen = []
-    for number, (config, words) in enumerate(configs):
-        where = f"{config['model']['class_path']} {config['data']['class_path']}"
-        leaves = {(f"{where} {key}", value) for key, value in _leaves(config, "")}
-        leaves |= {(word, "") for word in words}
+    for run in runs:
+        where = f"{run.config['model']['class_path']} {run.config['data']['class_path']}"
+        leaves = {(f"{where} {key}", value) for key, value in _leaves(run.config, "")}
+        leaves.add(("network", count_key(run.config)))
         if leaves - seen:
             seen |= leaves
-            chosen.append(number)
+            chosen.append(run)
     return chosen
 
 
@@ -114,11 +95,7 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
             yield from _leaves(part, f"{name}.{key}")
 
 
-def _cost_keys(value: Any) -> Any:
+def _without_training(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
-    return {
-        key: bool(part) if key in _SWITCHES else _cost_keys(part)
-        for key, part in value.items()
-        if key not in _TRAINING
-    }
+    return {key: _without_training(part) for key, part in value.items() if key not in _TRAINING}

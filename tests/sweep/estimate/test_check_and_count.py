@@ -1,12 +1,10 @@
 """Checking and counting a plan."""
 
-import json
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from support.fake_processes import MACHINE, FakeProcesses
-from support.small_project import write, write_sweep
+from support.small_project import write_sweep
 
 from focal_lab.errors import UserError
 from focal_lab.sweep.estimate.check_and_count import CheckedPlan, check_here, check_plan
@@ -15,11 +13,9 @@ from focal_lab.sweep.worker.processes import WarmProcesses
 
 pytestmark = pytest.mark.usefixtures("project")
 
-OUT = Path("runs")
 
-
-def check(plan: Plan, processes: FakeProcesses, out: Path | None = OUT) -> CheckedPlan:
-    return check_plan(plan, cast(WarmProcesses, processes), out)
+def check(plan: Plan, processes: FakeProcesses) -> CheckedPlan:
+    return check_plan(plan, cast(WarmProcesses, processes))
 
 
 def many(**keys: Any) -> Plan:
@@ -50,58 +46,9 @@ def test_few_configurations_are_all_checked_and_many_are_covered() -> None:
     check(make_plan(write_sweep()), processes)
     check(many(), processes)
     assert [len(order.configs) for order in processes.checks] == [2, 31]
-    assert [len(order.counted) for order in processes.checks] == [2, 0]
-
-
-def test_counts_are_kept_beside_the_runs() -> None:
-    plan, processes = many(), FakeProcesses()
-    first = check(plan, processes)
-    second = check(plan, processes)
-    assert [len(order.counted) for order in processes.checks] == [2, 0]
-    assert first.costs == second.costs
-    check(plan, processes, None)
-    assert len(processes.checks[-1].counted) == 2
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", '{"schema": 1}', '{"schema": 1, "entries": 7}', '{"schema": 9, "entries": {}}', "\x00"],
-)
-def test_a_damaged_file_of_counts_is_as_good_as_none(text: str) -> None:
-    plan, processes = many(), FakeProcesses()
-    write("runs/counts.json", text)
-    check(plan, processes)
-    assert len(processes.checks[0].counted) == 2
-    assert len(json.loads((OUT / "counts.json").read_text())["entries"]) == 2
-
-
-def test_damaged_counts_and_those_of_another_version_are_counted_again() -> None:
-    plan, processes = many(), FakeProcesses()
-    check(plan, processes)
-    raw = json.loads((OUT / "counts.json").read_text())
-    first, second = raw["entries"]
-    raw["entries"] = {first: {"params": "x", "gmacs": 1}, f"{second}9": raw["entries"][second]}
-    write("runs/counts.json", json.dumps(raw))
-    check(plan, processes)
-    assert len(processes.checks[-1].counted) == 2
-
-
-def test_a_folder_that_cannot_be_written_costs_time_only() -> None:
-    write("file", "")
-    processes = FakeProcesses()
-    check(many(), processes, Path("file/runs"))
-    check(many(), processes, Path("file/runs"))
     assert [len(order.counted) for order in processes.checks] == [2, 2]
 
 
 def test_what_is_wrong_names_the_cell() -> None:
     with pytest.raises(UserError, match=r"^sweeps/small\.yaml: model\.lr: -1 is not positive, for 14$"):
         check(make_plan(write_sweep()), FakeProcesses({1: "model.lr: -1 is not positive"}))
-
-
-def test_code_that_is_not_ours_is_counted_every_time() -> None:
-    plan = make_plan(write_sweep(), overrides=["model.class_path=mine.Model"])
-    processes = FakeProcesses()
-    check(plan, processes)
-    check(plan, processes)
-    assert [len(order.counted) for order in processes.checks] == [2, 2]
