@@ -13,7 +13,7 @@ from focal_lab.sweep.engine.progress import SweepView
 from focal_lab.sweep.engine.queue import RunQueue
 from focal_lab.sweep.engine.search_queue import SearchQueue
 from focal_lab.sweep.engine.slots import DeviceSlots
-from focal_lab.sweep.engine.storage import GRACE, clock_difference
+from focal_lab.sweep.engine.storage import GRACE, clock_difference, database_of
 from focal_lab.sweep.plan.manifest import Manifest, known_runs, manifest_path
 from focal_lab.sweep.run_folder.layout import kept_kinds
 from focal_lab.sweep.run_folder.outcome import read_outcome
@@ -101,14 +101,14 @@ def execute(
     """
     out: Path = options.out
     total = view.total
-    difference = clock_difference(queue.storage)
+    difference = clock_difference(database_of(queue.study))
     if difference is not None:
         ahead = f"{abs(difference):.0f} s {'ahead of' if difference > 0 else 'behind'}"
         view.noted(
             f"the clock of this machine is {ahead} the database's: times in results will disagree between "
             "machines; which machine is dead is decided by the database's clock alone"
         )
-    find = partial(known_runs, manifest_path(out, manifest.study))
+    searched = queue.proposals.runs if isinstance(queue, SearchQueue) else None
     try:
         with present(manifest.study, out):
             summary = Execution(
@@ -120,8 +120,8 @@ def execute(
                 keep=options.keep,
                 processes=processes,
                 view=view,
-                find=queue.proposals.runs if isinstance(queue, SearchQueue) else find,
-                adopt=adopt or queue.searches,
+                find=searched or partial(known_runs, manifest_path(out, manifest.study)),
+                adopt=adopt or searched is not None,
             ).run()
     finally:
         view.close()

@@ -5,8 +5,7 @@ from typing import Any
 
 from focal_lab.sweep.estimate.equivalence import group_by_cell
 from focal_lab.sweep.estimate.summary import PlanSummary
-from focal_lab.sweep.plan.effective import effective_summary, intended_size
-from focal_lab.sweep.plan.runs import Run
+from focal_lab.sweep.plan.runs import Run, effective_summary, intended_size
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import counted_at
 from focal_lab.sweep.worker.request import Cost

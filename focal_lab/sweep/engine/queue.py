@@ -16,19 +16,16 @@ from typing import Any
 import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from focal_lab.command_line import without_password
 from focal_lab.errors import UserError
 from focal_lab.sweep.engine.conflicts import other_studies
-from focal_lab.sweep.engine.heartbeat import Heartbeat
+from focal_lab.sweep.engine.heartbeat import Heartbeat, StaleTrials
 from focal_lab.sweep.engine.slots import machine_id, worker_name
-from focal_lab.sweep.engine.stale_trials import StaleTrials
 from focal_lab.sweep.engine.storage import (
     GRACE,
     JOURNAL,
-    backend_of,
     open_storage,
     unreachable,
     unreachable_why,
@@ -72,8 +69,6 @@ class RunQueue:
         UserError: the storage cannot be used.
     """
 
-    searches = False  # whether runs are proposed while others train
-
     def __init__(
         self,
         out: Path,
@@ -92,21 +87,16 @@ class RunQueue:
         self._pending: list[Callable[[], object]] = []
         self._rest_until = 0.0
         self._seen_complete: dict[int, float] = {}
-        self._study = self._open(study, storage, grace)
+        self.study = self._open(study, storage, grace)
         # what earlier commands gave up is tried again by this one
-        self._fresh_from = len(self._study.get_trials(deepcopy=False))
-        self._stale = StaleTrials(self._study, out)
-        self.heartbeat = Heartbeat(self._study, grace)
+        self._fresh_from = len(self.study.get_trials(deepcopy=False))
+        self._stale = StaleTrials(self.study, out)
+        self.heartbeat = Heartbeat(self.study, grace)
 
     @property
     def exhausted(self) -> bool:
         """Whether all runs that can be claimed are in the plan."""
         return True
-
-    @property
-    def storage(self) -> BaseStorage:
-        """The storage of the trials, without Optuna's cache before it."""
-        return backend_of(self._study)
 
     @property
     def down(self) -> bool:
@@ -141,8 +131,8 @@ class RunQueue:
         if self.down:
             return None
         with self._tolerate_outage():
-            while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-                trial = self._study.ask()
+            while self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+                trial = self.study.ask()
                 run = trial.user_attrs.get("run")
                 if run is None:
                     # another command took the last one: Optuna made up a random trial
@@ -216,7 +206,7 @@ class RunQueue:
         """Number of runs of the study that other commands are training."""
         if not self.down:
             with self._tolerate_outage():
-                running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+                running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
                 return len(running) - len(self._held)
         return 0
 
@@ -271,7 +261,7 @@ class RunQueue:
     def _latest(self) -> dict[str, FrozenTrial]:
         """Run -> its last trial."""
         latest: dict[str, FrozenTrial] = {}
-        for trial in self._study.get_trials(deepcopy=False):
+        for trial in self.study.get_trials(deepcopy=False):
             attributes = trial.user_attrs
             if "run" in attributes and attributes.get("outcome") != DROPPED:
                 latest[attributes["run"]] = trial
@@ -313,7 +303,7 @@ class RunQueue:
     def _add_waiting(
         self, run: Run, attempt: int, params: dict[str, Any], distributions: dict[str, Any]
     ) -> None:
-        self._study.add_trial(
+        self.study.add_trial(
             create_trial(
                 state=TrialState.WAITING,
                 params=params,
@@ -332,11 +322,11 @@ class RunQueue:
         Both look after they have claimed, so that never both train it. If both step back, the run is enqueued
         again.
         """
-        if self._is_running(self._study, run, mine.number):
+        if self._is_running(self.study, run, mine.number):
             return True
-        for name in other_studies(run, self._study.study_name, self.out) if self.shared else ():
+        for name in other_studies(run, self.study.study_name, self.out) if self.shared else ():
             with suppress(KeyError):  # a plan that was never started in this database
-                rival = optuna.load_study(study_name=name, storage=self._study._storage)
+                rival = optuna.load_study(study_name=name, storage=self.study._storage)
                 optuna.storages.fail_stale_trials(rival)
                 if self._is_running(rival, run, None):
                     return True
@@ -360,7 +350,7 @@ class RunQueue:
         state = {FINISHED: TrialState.COMPLETE, PRUNED: TrialState.PRUNED}.get(outcome, TrialState.FAIL)
         with suppress(UpdateFinishedTrialError):
             trial.set_user_attr("outcome", outcome)
-            self._study.tell(trial, values, state=None if values else state, skip_if_finished=True)
+            self.study.tell(trial, values, state=None if values else state, skip_if_finished=True)
 
     def _open(self, study: str, storage: str | None, grace: float) -> optuna.Study:
         def create() -> optuna.Study:

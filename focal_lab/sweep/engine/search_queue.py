@@ -16,13 +16,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from focal_lab.errors import UserError
-from focal_lab.sweep.engine.queue import (
-    DROPPED,
-    FINISHED,
-    PRUNED,
-    ClaimedRun,
-    RunQueue,
-)
+from focal_lab.sweep.engine.queue import DROPPED, FINISHED, PRUNED, ClaimedRun, RunQueue
 from focal_lab.sweep.engine.slots import machine_id, worker_name
 from focal_lab.sweep.plan.cells import Cell
 from focal_lab.sweep.plan.proposals import Params, Proposals, SearchSpace
@@ -53,8 +47,6 @@ class SearchQueue(RunQueue):
         UserError: the storage cannot be used.
     """
 
-    searches = True
-
     def __init__(self, out: Path, space: SearchSpace, **options: Any) -> None:
         self._space, self._search = space, space.search
         categories = {name: CategoricalDistribution(labels) for name, labels in space.levels.items()}
@@ -78,7 +70,7 @@ class SearchQueue(RunQueue):
         if self.down:
             return False
         with self._tolerate_outage():
-            trials = self._study.get_trials(deepcopy=False)
+            trials = self.study.get_trials(deepcopy=False)
             active = any(trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in trials)
             return not active and (self.spent or len(self._proposed(trials)) >= self.trials)
         return False
@@ -89,7 +81,7 @@ class SearchQueue(RunQueue):
         if claimed is not None or self.down:
             return claimed
         with self._tolerate_outage():
-            trials = self._study.get_trials(deepcopy=False)
+            trials = self.study.get_trials(deepcopy=False)
             chosen: Params | None = None
             repeats = 0
             while not self.spent and len(self._proposed(trials)) < self.trials:
@@ -97,7 +89,7 @@ class SearchQueue(RunQueue):
                 claimed = self._propose(len(trials), chosen)
                 if claimed is not None:
                     return claimed
-                trials = self._study.get_trials(deepcopy=False)
+                trials = self.study.get_trials(deepcopy=False)
                 repeats = repeats + 1 if len(self.proposals.runs()) == known else 0
                 chosen = self._choose(repeats, len(trials)) if repeats else None
         return None
@@ -124,9 +116,9 @@ class SearchQueue(RunQueue):
 
     def _propose(self, known: int, chosen: Params | None) -> ClaimedRun | None:
         # every proposal has its own seed: those of several commands differ, those of one are repeatable
-        self._study.sampler = _sampler(self._search.sampler, self._search.seed * 1_000_003 + known, chosen)
-        trial = self._study.ask(fixed_distributions=self._distributions)
-        before = (other for other in self._study.get_trials(deepcopy=False) if other.number < trial.number)
+        self.study.sampler = _sampler(self._search.sampler, self._search.seed * 1_000_003 + known, chosen)
+        trial = self.study.ask(fixed_distributions=self._distributions)
+        before = (other for other in self.study.get_trials(deepcopy=False) if other.number < trial.number)
         # another command has enqueued this trial, or made the last proposal
         if "run" in trial.user_attrs or len(self._proposed(before)) >= self.trials:
             self._close(trial, DROPPED)
@@ -145,7 +137,7 @@ class SearchQueue(RunQueue):
         for name, value in (self._attributes(run, 1) | ours).items():
             trial.set_user_attr(name, value)
         known = run.id in self.proposals.runs()
-        if known or self._is_running(self._study, run.id, trial.number):
+        if known or self._is_running(self.study, run.id, trial.number):
             # a command that proposes the same at this moment steps back, too; then it is still untried
             self._useless |= {_key(run.cell)} if known else set()
             trial.set_user_attr("reason", "was proposed before")
@@ -173,7 +165,7 @@ class SearchQueue(RunQueue):
 
     def _restore(self) -> None:
         """Restore a lost storage from the run folders."""
-        known = {trial.user_attrs.get("run") for trial in self._study.get_trials(deepcopy=False)}
+        known = {trial.user_attrs.get("run") for trial in self.study.get_trials(deepcopy=False)}
         for name, run in self.proposals.runs().items():
             outcome = read_outcome(self.out / name)
             if name in known or outcome.state not in (State.FINISHED, State.PRUNED):
@@ -183,7 +175,7 @@ class SearchQueue(RunQueue):
             if outcome.result and values is None:
                 continue
             ended = {"outcome": FINISHED if outcome.result else PRUNED}
-            self._study.add_trial(
+            self.study.add_trial(
                 create_trial(
                     state=TrialState.COMPLETE if outcome.result else TrialState.PRUNED,
                     params=self.proposals.params(name),

@@ -87,8 +87,8 @@ def open_storage(out: Path, url: str | None, grace: float = GRACE) -> BaseStorag
     return storage
 
 
-def clock_difference(storage: BaseStorage) -> float | None:
-    """Seconds that this machine's clock is ahead of the database's; None if they agree well enough."""
+def clock_difference(storage: BaseStorage | None) -> float | None:
+    """Seconds that this machine's clock is ahead of a database's; None if they agree well enough."""
     if not isinstance(storage, RDBStorage):
         return None
     import sqlalchemy
@@ -106,10 +106,10 @@ def clock_difference(storage: BaseStorage) -> float | None:
     return difference if abs(difference) > _MOST_CLOCK_DIFFERENCE else None
 
 
-def backend_of(study: optuna.Study) -> BaseStorage:
-    """The storage of a study, without Optuna's cache before it."""
+def database_of(study: optuna.Study) -> RDBStorage | None:
+    """The database of a study, which Optuna puts a cache before; None for a journal."""
     backend = getattr(study._storage, "_backend", None)
-    return backend if isinstance(backend, BaseStorage) else study._storage
+    return backend if isinstance(backend, RDBStorage) else None
 
 
 def unreachable(error: BaseException) -> bool:

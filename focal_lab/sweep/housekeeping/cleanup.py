@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from focal_lab.errors import UserError
-from focal_lab.sweep.housekeeping.inventory import SWEEPS, Needs, size_of
+from focal_lab.sweep.housekeeping.inventory import Needs, size_of
 from focal_lab.sweep.plan.manifest import PLANS
 from focal_lab.sweep.plan.proposals import SEARCHES
+from focal_lab.sweep.plan.recall import SWEEPS
 from focal_lab.sweep.run_folder.layout import (
     CHECKPOINTS,
     checkpoints_to_prune,

@@ -1,6 +1,5 @@
 """Lists the runs of a folder, and which sweeps need them. Imports no torch: thousands are listed at once."""
 
-import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,12 +12,12 @@ from focal_lab.errors import UserError, one_of
 from focal_lab.sweep.engine.conflicts import is_present
 from focal_lab.sweep.plan.manifest import all_manifests, read_manifest
 from focal_lab.sweep.plan.proposals import SEARCHES
+from focal_lab.sweep.plan.recall import SWEEPS, read_record
 from focal_lab.sweep.plan.runs import Run
 from focal_lab.sweep.run_folder.layout import is_running, run_folders
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
 
 RUNNING = "running"
-SWEEPS = "sweeps"
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,8 @@ def read_needs(out: Path) -> Needs:
         if is_present(path.stem, out):
             add(manifest.sweep, _with_parents(manifest.runs))
     for note in sorted((out / SWEEPS).glob("*.json")):
-        study, runs = _read_note(note)
+        record = read_record(note)
+        study, runs = record.get("study"), record.get("runs")
         if study in wrong:
             needs.doubts.append(wrong[study])
         elif study not in plans and runs is None:
@@ -101,19 +101,6 @@ def _with_parents(runs: Iterable[Run]) -> Iterator[str]:
         yield run.id
         if run.needs is not None:
             yield run.needs
-
-
-def _read_note(path: Path) -> tuple[str | None, list[str] | None]:
-    """Study and runs of a sweep as it was last started; None for what the file does not say."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raw = None
-    if not isinstance(raw, dict):
-        return None, None
-    study, runs = raw.get("study"), raw.get("runs")
-    whole = isinstance(runs, list) and all(isinstance(run, str) for run in runs)
-    return study if isinstance(study, str) else None, runs if whole else None
 
 
 def take_inventory(out: Path, needs: Needs) -> list[RunEntry]:

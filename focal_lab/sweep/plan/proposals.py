@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -150,7 +150,7 @@ class SearchSpace:
                 name: {level.label: level.settings for level in levels}
                 for name, levels in self.sweep.factors.items()
             },
-            "search": self.search.as_dict(),
+            "search": asdict(self.search),
             "suite": self.suite.name,
             "backbones": self.suite.backbones,
             "experiment": self.experiment,
@@ -161,6 +161,7 @@ class SearchSpace:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """The inverse of `as_dict`."""
+        ranges = {name: Range(**values) for name, values in raw["search"]["ranges"].items()}
         factors = {
             name: tuple(Level(label, settings) for label, settings in levels.items())
             for name, levels in raw["factors"].items()
@@ -176,7 +177,7 @@ class SearchSpace:
             factors=factors,
             columns=(),
             settings=raw["settings"],
-            search=SearchSection.from_dict(raw["search"]),
+            search=SearchSection(**raw["search"] | {"ranges": ranges}),
         )
         suite = Suite(raw["suite"], Path(), raw["backbones"])
         experiment = recorded_config(raw["experiment"])  # plans of earlier versions have old names

@@ -8,6 +8,8 @@ from typing import Any
 from focal_lab.sweep.plan.plan import Plan, make_plan
 from focal_lab.utils.atomic_files import write_atomic
 
+SWEEPS = "sweeps"
+
 
 def remember(plan: Plan, out: Path, overrides: Sequence[str]) -> None:
     """Record how a sweep was run."""
@@ -52,23 +54,17 @@ def recall_plan(
 
 def last_run(path: Path, out: Path) -> Mapping[str, Any]:
     """The record of `remember` for a sweep of that name; empty if there is none or it is damaged."""
+    return read_record(_file(path, out))
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """The record in a file; empty if there is none or it is damaged."""
     try:
-        noted = json.loads(_file(path, out).read_text(encoding="utf-8"))
+        noted = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    valid = (
-        isinstance(noted, dict)
-        and isinstance(noted.get("suite"), str)
-        and _all_are(int, noted.get("seeds"))
-        and _all_are(str, noted.get("set"))
-        and _all_are(str, noted.get("tasks", []))
-    )
-    return noted if valid else {}
+        noted = None
+    return noted if isinstance(noted, dict) else {}
 
 
 def _file(path: Path, out: Path) -> Path:
-    return out / "sweeps" / f"{path.stem}.json"
-
-
-def _all_are(kind: type, values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
+    return out / SWEEPS / f"{path.stem}.json"

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from focal_lab.errors import UserError, known_names, one_of
 from focal_lab.sweep.spec.checks import check_keys, choice, mapping, switch, whole
@@ -71,16 +71,6 @@ class SearchSection:
     sampler: str = "tpe"
     pruning: str = "none"
     seed: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
-        """The inverse of `as_dict`."""
-        ranges = {name: Range(**values) for name, values in raw["ranges"].items()}
-        return cls(**dict(raw) | {"ranges": ranges})
 
 
 def load_search(raw: Any, path: Path, task: str) -> tuple[SearchSection, dict[str, Any]]:

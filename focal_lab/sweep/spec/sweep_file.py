@@ -191,8 +191,6 @@ def _search(raw: Mapping[str, Any], tasks: Sequence[str], path: Path) -> SearchS
     for key in ("design", "cells", "exclude"):
         if raw.get(key):
             raise UserError(f"has no meaning beside search; drop {key}", file=path, key=key)
-    if len(tasks) > 1:
-        raise UserError("a search has one task", file=path, key="tasks")
     search, categories = load_search(raw["search"], path, tasks[0])
     if search.trials > MOST_RUNS:
         raise UserError(_too_many(search.trials, ""), file=path, key="search.trials")

@@ -14,8 +14,8 @@ import pytest
 
 from focal_lab.sweep.engine import queue
 from focal_lab.sweep.engine import slots as machine
+from focal_lab.sweep.engine.heartbeat import StaleTrials
 from focal_lab.sweep.engine.queue import CRASHED, DROPPED, FAILED, FINISHED, RETURNED, ClaimedRun, RunQueue
-from focal_lab.sweep.engine.stale_trials import StaleTrials
 from focal_lab.sweep.engine.storage import JOURNAL, open_storage
 from focal_lab.sweep.plan.cells import Cell
 from focal_lab.sweep.plan.manifest import Manifest, write_manifest
@@ -174,7 +174,7 @@ def test_values_and_labels_can_be_read_by_optuna(opened: Opener, tmp_path: Path,
     assert claimed(queue) == "run0"
     queue.report("run0", 40.0, step=1)
     queue.finish("run0", {"top1": 81.5, "gmacs": 0.25})
-    study = optuna.load_study(study_name=queue._study.study_name, storage=open_storage(tmp_path, storage))
+    study = optuna.load_study(study_name=queue.study.study_name, storage=open_storage(tmp_path, storage))
     (trial,) = study.trials
     assert trial.value == 81.5
     assert trial.params == {"window_size": "0"}
@@ -324,7 +324,7 @@ class TestOfSeveralMachines:
             work.write_pending()
             assert not work.pending
             assert claimed(work) == "run1"
-            assert [trial.value for trial in work._study.trials] == [80.0, None]
+            assert [trial.value for trial in work.study.trials] == [80.0, None]
             work.close()
 
 
@@ -333,7 +333,7 @@ def test_a_claim_that_never_introduced_itself_is_given_up(
 ) -> None:
     queue, runs = RunQueue(tmp_path, "study"), make_runs(1)
     queue.feed(runs, 1)
-    queue._study.ask()  # and killed before it could say who it was
+    queue.study.ask()  # and killed before it could say who it was
     monkeypatch.setattr(StaleTrials, "_name_seconds", 0.1)
     other = RunQueue(tmp_path, "study")
     other.end_stale()
