@@ -108,7 +108,7 @@ def execute(
             f"the clock of this machine is {ahead} the database's: times in results will disagree between "
             "machines; which machine is dead is decided by the database's clock alone"
         )
-    searched = queue.proposals.runs if isinstance(queue, SearchQueue) else None
+    added = partial(known_runs, manifest_path(out, manifest.study))
     try:
         with present(manifest.study, out):
             summary = Execution(
@@ -120,8 +120,8 @@ def execute(
                 keep=options.keep,
                 processes=processes,
                 view=view,
-                find=searched or partial(known_runs, manifest_path(out, manifest.study)),
-                adopt=adopt or searched is not None,
+                find=queue.proposals.runs if isinstance(queue, SearchQueue) else added,
+                adopt=adopt or queue.searches,
             ).run()
     finally:
         view.close()

@@ -2,9 +2,6 @@
 
 import argparse
 import json
-import os
-import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -21,6 +18,7 @@ from focal_lab.sweep.estimate.check_and_count import check_plan
 from focal_lab.sweep.estimate.summary import PlanSummary, summarize
 from focal_lab.sweep.plan.plan import probe_plan
 from focal_lab.sweep.worker.processes import WarmProcesses
+from focal_lab.utils.text_table import terminal
 
 
 def plan_command(argv: list[str], papers: Sequence[str]) -> int:
@@ -47,10 +45,8 @@ def plan_command(argv: list[str], papers: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(plan_json(summary), indent=1, ensure_ascii=False))
     else:
-        # a pipe has no width, unless COLUMNS says so
-        sized = sys.stdout.isatty() or "COLUMNS" in os.environ
-        width = shutil.get_terminal_size((120, 24)).columns if sized else None
-        print(plan_text(summary, width, color=sys.stdout.isatty()), end="")
+        width, color = terminal()
+        print(plan_text(summary, width, color=color), end="")
     if options.budget is not None:
         summary.check_budget(options.budget)
     return 0

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import shutil
 import sys
 from collections import Counter, defaultdict
@@ -22,7 +21,7 @@ from focal_lab.sweep.housekeeping.inventory import (
 )
 from focal_lab.sweep.run_folder.layout import CHECKPOINTS, FAILURE_FILE, is_running, kept_kinds, run_folders
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
-from focal_lab.utils.text_table import TextColumn, aligned
+from focal_lab.utils.text_table import TextColumn, aligned, terminal
 from focal_lab.utils.units import age, many, size
 
 SOME_KEPT = 1
@@ -75,8 +74,8 @@ def runs_command(argv: list[str]) -> int:
     if options.json:
         print(json.dumps([vars(entry) for entry in entries], indent=1))
     else:
-        color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        print(runs_text(entries, _width(), with_reasons=options.failed, color=color), end="")
+        width, color = terminal()
+        print(runs_text(entries, width, with_reasons=options.failed, color=color), end="")
     return 0
 
 
@@ -215,12 +214,6 @@ def _counts(waste: Waste, count: int) -> str:
 
 
 _ACTIONS: dict[str, Callable[[list[str]], int]] = {"rm": _remove, "retry": _retry, "gc": _collect}
-
-
-def _width() -> int | None:
-    """Width to fold at; none for a pipe, unless COLUMNS is set."""
-    sized = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return shutil.get_terminal_size((120, 24)).columns if sized else None
 
 
 def _chosen(options: argparse.Namespace) -> list[Path]:

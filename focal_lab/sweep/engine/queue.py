@@ -69,6 +69,8 @@ class RunQueue:
         UserError: the storage cannot be used.
     """
 
+    searches = False  # whether runs are proposed while others train
+
     def __init__(
         self,
         out: Path,

@@ -47,6 +47,8 @@ class SearchQueue(RunQueue):
         UserError: the storage cannot be used.
     """
 
+    searches = True
+
     def __init__(self, out: Path, space: SearchSpace, **options: Any) -> None:
         self._space, self._search = space, space.search
         categories = {name: CategoricalDistribution(labels) for name, labels in space.levels.items()}
