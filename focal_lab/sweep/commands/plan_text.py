@@ -70,7 +70,7 @@ def plan_json(summary: PlanSummary) -> dict[str, Any]:
         "memory_mb": summary.memory_mb,
         "memory_there_mb": summary.memory_there_mb,
         "same": [[first, *others] for first, others in summary.twins.items()],
-        "obstacle": summary.obstacle,
+        "obstacle": str(summary.obstacle) if summary.obstacle else None,
         "not_measured": {reason: [run.cell.name for run in runs] for reason, runs in problems},
         "absent": summary.absent,
         "runs": [_run_json(summary, run) for run in plan.distinct_runs],

@@ -8,8 +8,6 @@ from focal_lab.sweep.commands.execution import add_execution_options, execute, o
 from focal_lab.sweep.commands.options import add_budget, at_least, plan_of, sweep_parser
 from focal_lab.sweep.engine.conflicts import refuse_conflicts
 from focal_lab.sweep.engine.progress import SweepView
-from focal_lab.sweep.engine.slots import find_slots
-from focal_lab.sweep.estimate.check_and_count import check_plan
 from focal_lab.sweep.estimate.summary import summarize
 from focal_lab.sweep.plan.manifest import Manifest, write_manifest
 from focal_lab.sweep.plan.plan import Plan, probe_plan, with_proposals
@@ -53,19 +51,16 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
     manifest = Manifest(plan.study, sweep.name, plan.suite, sweep.title, runs, plan.space)
     refuse_conflicts(plan, out)
     queue = open_queue(options, manifest)
-    probes = probe_plan(plan)
-    processes = WarmProcesses(run.config for run in probes.runs)
-    checked = check_plan(probes, processes)
-    total = plan.space.trials if plan.space else len(runs)
-    slots = find_slots(probes.distinct_runs, checked.machine.devices, options.workers, total)
-    summary = summarize(plan, checked, slots, out, processes if budget is not None else None)
-    summary.refuse_absent()
+    processes = WarmProcesses(run.config for run in probe_plan(plan).runs)
+    summary = summarize(plan, out, options.workers, processes, measure=budget is not None)
+    summary.refuse_untrainable()
     if budget is not None:
         summary.check_budget(budget)
     remember(plan, out, options.set)
     write_manifest(out, manifest)
+    slots, total = summary.slots, plan.space.trials if plan.space else len(runs)
     seconds = summary.estimates.seconds
-    view = SweepView(runs, checked.costs, slots.count, total - len(runs), seconds=seconds)
+    view = SweepView(runs, summary.checked.costs, slots.count, total - len(runs), seconds=seconds)
     join = f"; join with focal-lab worker --study {plan.study}" if options.storage else ""
     view.noted(f"{sweep.title}: {total} runs on suite {plan.suite}, {slots}{join}", style="bold")
     again = command("sweep", *argv)

@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 
 from focal_lab.errors import UserError
-from focal_lab.sweep.engine.slots import DeviceSlots
-from focal_lab.sweep.estimate.check_and_count import CheckedPlan
+from focal_lab.sweep.engine.slots import DeviceSlots, cores, find_slots
+from focal_lab.sweep.estimate.check_and_count import CheckedPlan, check_plan
 from focal_lab.sweep.estimate.eta import Job, finish_time
 from focal_lab.sweep.estimate.run_time import Estimate, Estimates, estimate_runs
 from focal_lab.sweep.plan.plan import Plan, probe_plan, with_proposals
@@ -26,7 +26,7 @@ class PlanSummary:
         states: by run ID.
         proposals: of a search, how many are left to train; None for a design. The plan's runs are then
             examples, at the ends of the search's ranges.
-        obstacle: why this machine cannot train them.
+        obstacle: why this machine cannot train them: it has too few devices.
     """
 
     plan: Plan
@@ -35,7 +35,7 @@ class PlanSummary:
     estimates: Estimates
     states: Mapping[str, State]
     proposals: int | None = None
-    obstacle: str | None = None
+    obstacle: UserError | None = None
 
     @cached_property
     def to_train(self) -> list[Run]:
@@ -84,8 +84,10 @@ class PlanSummary:
                 found.setdefault(self.checked.absent[run.id], {})[run.cell.name] = None
         return {reason: list(cells) for reason, cells in found.items()}
 
-    def refuse_absent(self) -> None:
-        """Raises UserError if data of runs to train are not on this machine."""
+    def refuse_untrainable(self) -> None:
+        """Raises UserError if this machine has too few devices, or not the data of runs to train."""
+        if self.obstacle is not None:
+            raise self.obstacle
         for reason, cells in self.absent.items():
             raise UserError(f"{reason}, for {cells[0]}", file=self.plan.sweep.path)
 
@@ -133,20 +135,26 @@ class PlanSummary:
 
 
 def summarize(
-    asked: Plan,
-    checked: CheckedPlan,
-    slots: DeviceSlots,
-    out: Path,
-    processes: WarmProcesses | None,
+    asked: Plan, out: Path, workers: int | None, processes: WarmProcesses, *, measure: bool
 ) -> PlanSummary:
-    """Summarize a plan with the runs in a folder; of a search, examples of what it may propose.
+    """Check a plan and summarize it with the runs in a folder; of a search, examples of what it may propose.
 
     Args:
-        checked: `probe_plan` of the plan, checked.
-        slots: where its runs would be trained.
-        processes: where to measure what is not known; None to measure nothing.
+        workers: how many runs at a time the user wants; None for as many as fit.
+        measure: whether to measure what is not known.
+
+    Raises:
+        UserError: a configuration is wrong.
     """
     plan = probe_plan(asked)
+    checked = check_plan(plan, processes)
+    total = asked.space.trials if asked.space else len(plan.distinct_runs)
+    obstacle = None
+    try:
+        slots = find_slots(plan.distinct_runs, checked.machine.devices, workers, total)
+    except UserError as error:
+        obstacle = error
+        slots = DeviceSlots(max(1, min(workers or 1, total)), cores())
     outcomes = {run.id: read_outcome(out / run.id) for run in plan.distinct_runs}
     results = {name: outcome.result for name, outcome in outcomes.items() if outcome.result}
     proposals = None
@@ -160,8 +168,8 @@ def summarize(
         slots,
         checked.machine,
         out,
-        processes,
+        processes if measure and obstacle is None else None,
         absent=checked.absent,
     )
     states_by_run = {name: outcome.state for name, outcome in outcomes.items()}
-    return PlanSummary(plan, checked, slots, estimates, states_by_run, proposals)
+    return PlanSummary(plan, checked, slots, estimates, states_by_run, proposals, obstacle)

@@ -168,9 +168,9 @@ def test_data_that_are_not_here_are_reported_by_a_plan_and_refused_by_a_sweep() 
     assert shown(summary).splitlines()[-1] == line
     assert plan_json(summary)["absent"] == {"/data: does not exist": ["7", "14"]}
     with pytest.raises(UserError, match=r"small\.yaml: /data: does not exist, for 7"):
-        summary.refuse_absent()
+        summary.refuse_untrainable()
     done = replace(summary, states=dict.fromkeys(states, State.FINISHED))
-    done.refuse_absent()
+    done.refuse_untrainable()
     assert "Not on this machine" not in shown(done)
 
 
