@@ -1,7 +1,6 @@
 """A queue that proposes runs: Optuna's samplers over the ranges of a search."""
 
 import random
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -212,12 +211,10 @@ def _distribution(numbers: Range) -> BaseDistribution:
 
 def _sampler(name: str, seed: int, chosen: Params | None) -> optuna.samplers.BaseSampler:
     """The sampler of that name, or one that proposes exactly the chosen values."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if chosen is not None:
-            return optuna.samplers.PartialFixedSampler(chosen, optuna.samplers.RandomSampler(seed=seed))
-        if name == "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True
-        )
+    if chosen is not None:
+        return optuna.samplers.PartialFixedSampler(chosen, optuna.samplers.RandomSampler(seed=seed))
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    return optuna.samplers.TPESampler(
+        seed=seed, n_startup_trials=_STARTUP_TRIALS, multivariate=True, constant_liar=True
+    )

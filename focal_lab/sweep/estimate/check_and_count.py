@@ -47,7 +47,7 @@ def check_plan(plan: Plan, processes: WarmProcesses) -> CheckedPlan:
         number, reason = answer.wrong
         raise UserError(f"{reason}, for {runs[number].cell.name}", file=plan.sweep.path)
     absent = {_data_of(runs[number]): reason for number, reason in answer.absent.items()}
-    costs = {}
+    costs: dict[str, Cost] = {}
     for group in groups:
         cost = answer.costs[counted[count_key(group[0].config)]]
         costs |= dict.fromkeys((run.id for run in group), cost)

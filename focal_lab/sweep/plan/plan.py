@@ -96,9 +96,9 @@ def make_plan(
     written = sweep = load_sweep(path, chosen.name)
     if seeds is not None:
         wanted = seeds if isinstance(seeds, int) else list(seeds)
-        sweep = replace(sweep, seeds=seeds_from(wanted, None, "--seeds"))
+        sweep = replace(sweep, seeds=seeds_from(wanted, "--seeds"))
     if tasks is not None:
-        sweep = replace(sweep, tasks=tasks_from(list(tasks), None, "--tasks"))
+        sweep = replace(sweep, tasks=tasks_from(list(tasks), "--tasks"))
     options = _options(chosen, written, sweep, overrides)
     sweep = replace(sweep, columns=with_main_columns(sweep.columns, sweep.tasks))
     settings = parse_overrides(overrides)

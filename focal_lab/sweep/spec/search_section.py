@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 from focal_lab.errors import UserError, known_names, one_of
@@ -73,12 +72,11 @@ class SearchSection:
     seed: int = 0
 
 
-def load_search(raw: Any, path: Path, task: str) -> tuple[SearchSection, dict[str, Any]]:
+def load_search(raw: Any, task: str) -> tuple[SearchSection, dict[str, Any]]:
     """Check the section.
 
     Args:
         raw: the section.
-        path: the sweep file.
         task: the sweep's task; its main metric is the default objective.
 
     Returns:
@@ -87,75 +85,72 @@ def load_search(raw: Any, path: Path, task: str) -> tuple[SearchSection, dict[st
     Raises:
         UserError: a key or value is wrong.
     """
-    section = mapping(raw, path, "search")
-    check_keys(section, _KEYS, "a search", path, "search")
+    section = mapping(raw, "search")
+    check_keys(section, _KEYS, "a search", "search")
     ranges, factors = {}, {}
-    for name, value in mapping(section.get("ranges"), path, "search.ranges").items():
+    for name, value in mapping(section.get("ranges"), "search.ranges").items():
         if isinstance(value, Mapping) and set(value) & {"low", "high"}:
-            ranges[str(name)] = _range(value, path, f"search.ranges.{name}")
+            ranges[str(name)] = _range(value, f"search.ranges.{name}")
         else:
             factors[str(name)] = value
     search = SearchSection(
-        trials=whole(section.get("trials"), 1, "number of runs", path, "search.trials"),
+        trials=whole(section.get("trials"), 1, "number of runs", "search.trials"),
         ranges=ranges,
-        objectives=_objectives(section.get("objectives"), path, task),
-        sampler=choice(section.get("sampler", "tpe"), SAMPLERS, path, "search.sampler"),
-        pruning=choice(section.get("pruning") or "none", PRUNERS, path, "search.pruning"),
-        seed=whole(section.get("seed", 0), 0, "seed", path, "search.seed"),
+        objectives=_objectives(section.get("objectives"), task),
+        sampler=choice(section.get("sampler", "tpe"), SAMPLERS, "search.sampler"),
+        pruning=choice(section.get("pruning") or "none", PRUNERS, "search.pruning"),
+        seed=whole(section.get("seed", 0), 0, "seed", "search.seed"),
     )
     main = MAIN[task]
     if search.pruning != "none" and search.objectives != {main: "maximize"}:
         raise UserError(
             f"compares runs by their validation {main}, so {main} must be the only objective",
-            file=path,
             key="search.pruning",
         )
     return search, factors
 
 
-def _range(raw: Mapping[str, Any], path: Path, key: str) -> Range:
-    check_keys(raw, _RANGE_KEYS, "a range", path, key)
+def _range(raw: Mapping[str, Any], key: str) -> Range:
+    check_keys(raw, _RANGE_KEYS, "a range", key)
     for name in ("low", "high"):
         if not _is_number(raw.get(name)):
-            raise UserError(f"{raw.get(name)!r} is not a number", file=path, key=f"{key}.{name}")
+            raise UserError(f"{raw.get(name)!r} is not a number", key=f"{key}.{name}")
     low, high, step = raw["low"], raw["high"], raw.get("step")
-    log = switch(raw.get("log", False), path, f"{key}.log")
+    log = switch(raw.get("log", False), f"{key}.log")
     if step is not None and (not _is_number(step) or step <= 0):
-        raise UserError(f"{step!r} is not a positive number", file=path, key=f"{key}.step")
+        raise UserError(f"{step!r} is not a positive number", key=f"{key}.step")
     if not low < high:
-        raise UserError(f"low {low} is not below high {high}", file=path, key=key)
+        raise UserError(f"low {low} is not below high {high}", key=key)
     if log and low <= 0:
-        raise UserError(f"low {low} has no logarithm; use a positive one", file=path, key=key)
+        raise UserError(f"low {low} has no logarithm; use a positive one", key=key)
     if log and step is not None:
-        raise UserError("has both log and step; drop one", file=path, key=key)
+        raise UserError("has both log and step; drop one", key=key)
     if step is not None:
         width, each = Decimal(str(high)) - Decimal(str(low)), Decimal(str(step))
         if width % each:
             below = Decimal(str(low)) + width // each * each
             ends = one_of([end for end in (below, below + each) if end > Decimal(str(low))])
             raise UserError(
-                f"{step} does not divide the range from {low} to {high}; use high: {ends}",
-                file=path,
-                key=f"{key}.step",
+                f"{step} does not divide the range from {low} to {high}; use high: {ends}", key=f"{key}.step"
             )
     return Range(low, high, log, step)
 
 
-def _objectives(raw: Any, path: Path, task: str) -> dict[str, str]:
+def _objectives(raw: Any, task: str) -> dict[str, str]:
     key = "search.objectives"
     allowed = [name for name, column in COLUMNS.items() if column.task in (None, task)]
     if raw is None:
         return {MAIN[task]: "maximize"}
     if isinstance(raw, list):
         raw = {name: "minimize" if name in _MINIMIZED else "maximize" for name in raw}
-    objectives = {str(name): direction for name, direction in mapping(raw, path, key).items()}
+    objectives = {str(name): direction for name, direction in mapping(raw, key).items()}
     if not objectives:
-        raise UserError("is empty; name at least one objective", file=path, key=key)
+        raise UserError("is empty; name at least one objective", key=key)
     for name, direction in objectives.items():
         if name not in allowed:
             what = f"{name} is not an objective of {task}"
-            raise UserError(what + known_names(name, allowed), file=path, key=key)
-        choice(direction, DIRECTIONS, path, f"{key}.{name}")
+            raise UserError(what + known_names(name, allowed), key=key)
+        choice(direction, DIRECTIONS, f"{key}.{name}")
     return objectives
 
 

@@ -94,25 +94,32 @@ def load_sweep(path: Path, suite: str) -> Sweep:
     Raises:
         UserError: the file is missing, malformed or breaks a rule; the message names the dotted key.
     """
-    written = _for_suite(load_written(path), suite, path)
+    written = load_written(path)
+    try:
+        return _sweep_from(_for_suite(written, suite), path)
+    except UserError as error:
+        raise UserError(error.message, file=path, key=error.key) from error
+
+
+def _sweep_from(written: Mapping[Any, Any], path: Path) -> Sweep:
     raw = plain(written)
-    tasks = tasks_from(raw.get("tasks", ["classification"]), path)
-    search = _search(raw, tasks, path)
-    factors = _factors(written.get("factors", {}), path)
+    tasks = tasks_from(raw.get("tasks", ["classification"]))
+    search = _search(raw, tasks)
+    factors = _factors(written.get("factors", {}))
     if search is not None:
-        ranges = mapping(written["search"].get("ranges"), path, "search.ranges")
+        ranges = mapping(written["search"].get("ranges"), "search.ranges")
         labels = {name: ranges[name] for name in ranges if str(plain(name)) not in search.ranges}
-        factors |= _factors(labels, path, "search.ranges")
+        factors |= _factors(labels, "search.ranges")
     if not factors and not (search and search.ranges):
-        raise UserError("a sweep needs at least one factor with levels", file=path, key="factors")
+        raise UserError("a sweep needs at least one factor with levels", key="factors")
     cells: list[dict[str, str]] = []
-    for key, entry in entries(written, "cells", path):
-        cell = _combination(entry, factors, path, key)
+    for key, entry in entries(written, "cells"):
+        cell = _combination(entry, factors, key)
         missing = [name for name in factors if name not in cell]
         if missing:
-            raise UserError(f"lacks the factor {missing[0]}", file=path, key=key)
+            raise UserError(f"lacks the factor {missing[0]}", key=key)
         if cell in cells:
-            raise UserError(f"repeats cells.{cells.index(cell)}", file=path, key=key)
+            raise UserError(f"repeats cells.{cells.index(cell)}", key=key)
         cells.append(cell)
     return Sweep(
         name=path.stem,
@@ -121,82 +128,80 @@ def load_sweep(path: Path, suite: str) -> Sweep:
         paper=None if raw.get("paper") is None else str(written["paper"]),
         claim=None if raw.get("claim") is None else str(written["claim"]),
         tasks=tasks,
-        seeds=seeds_from(raw.get("seeds", 1 if search else 3), path),
+        seeds=seeds_from(raw.get("seeds", 1 if search else 3)),
         factors=factors,
-        columns=_columns(raw.get("columns", ["params", "gmacs", "top1"]), path),
-        design=choice(raw.get("design", "grid"), DESIGNS, path, "design"),
-        exclude=tuple(
-            _combination(entry, factors, path, key) for key, entry in entries(written, "exclude", path)
-        ),
+        columns=_columns(raw.get("columns", ["params", "gmacs", "top1"])),
+        design=choice(raw.get("design", "grid"), DESIGNS, "design"),
+        exclude=tuple(_combination(entry, factors, key) for key, entry in entries(written, "exclude")),
         cells=tuple(cells),
-        settings=dict(mapping(raw.get("set", {}), path, "set")),
-        allow_degenerate=switch(raw.get("allow_degenerate", False), path, "allow_degenerate"),
+        settings=dict(mapping(raw.get("set", {}), "set")),
+        allow_degenerate=switch(raw.get("allow_degenerate", False), "allow_degenerate"),
         search=search,
-        expectations=_expectations(raw, factors, tasks[0], path),
-        baseline=_baseline(written.get("baseline"), factors, path),
+        expectations=_expectations(raw, factors, tasks[0]),
+        baseline=_baseline(written.get("baseline"), factors),
     )
 
 
-def _for_suite(written: Mapping[Any, Any], suite: str, path: Path) -> dict[Any, Any]:
+def _for_suite(written: Mapping[Any, Any], suite: str) -> dict[Any, Any]:
     """The file's keys as the section of a suite changes them."""
-    check_keys(written, _KEYS, "a sweep file", path, "")
-    suites = mapping(written.get("suites", {}), path, "suites")
+    check_keys(written, _KEYS, "a sweep file", "")
+    suites = mapping(written.get("suites", {}), "suites")
     for name, section in suites.items():
         key, text = f"suites.{name}", str(plain(name))
         folders = [one.name for one in EXPERIMENTS.iterdir() if one.is_dir()] if EXPERIMENTS.is_dir() else []
         hint = "" if text in folders else did_you_mean(text, folders)
         if hint:  # its section would change nothing
-            raise UserError(f"{text} is not a suite{hint}", file=path, key="suites")
+            raise UserError(f"{text} is not a suite{hint}", key="suites")
         allowed = [one for one in _KEYS if one != "suites"]
-        check_keys(mapping(section, path, key), allowed, "a sweep file", path, key)
-    changes = mapping(suites.get(suite, {}), path, f"suites.{suite}")
+        check_keys(mapping(section, key), allowed, "a sweep file", key)
+    changes = mapping(suites.get(suite, {}), f"suites.{suite}")
     return {key: value for key, value in written.items() if key != "suites"} | dict(changes)
 
 
-def _baseline(raw: Any, factors: Mapping[str, Sequence[Level]], path: Path) -> dict[str, dict[str, str]]:
+def _baseline(raw: Any, factors: Mapping[str, Sequence[Level]]) -> dict[str, dict[str, str]]:
     """`{factor: label}`, the same for all rows, or `{factor: {label: label of its baseline}}`."""
     found = {}
-    for name, value in mapping(raw, path, "baseline").items():
+    for name, value in mapping(raw, "baseline").items():
         if isinstance(value, Mapping):
             pairs = {label_of(own): label_of(theirs) for own, theirs in value.items()}
             for label in (*pairs, *pairs.values()):
-                _combination({name: label}, factors, path, "baseline")
+                _combination({name: label}, factors, "baseline")
         else:
-            label = _combination({name: value}, factors, path, "baseline")[str(name)]
+            label = _combination({name: value}, factors, "baseline")[str(name)]
             pairs = {level.label: label for level in factors[name]}
         found[str(name)] = pairs
     return found
 
 
 def _expectations(
-    raw: Mapping[str, Any], factors: Mapping[str, Sequence[Level]], task: str, path: Path
+    raw: Mapping[str, Any], factors: Mapping[str, Sequence[Level]], task: str
 ) -> tuple[Expectation, ...]:
     labels = {name: [level.label for level in levels] for name, levels in factors.items()}
     expectations = []
-    for key, text in entries(raw, "expect", path):
+    for key, text in entries(raw, "expect"):
         try:
             expectation = parse_expectation(str(text), labels, task)
         except UserError as error:
-            raise UserError(error.message, file=path, key=key) from None
+            raise UserError(error.message, key=key) from None
         if expectation.metric not in {*raw.get("columns", []), *MAIN.values()}:
-            raise UserError(f"add {expectation.metric} to columns", file=path, key=key)
+            raise UserError(f"add {expectation.metric} to columns", key=key)
         expectations.append(expectation)
     return tuple(expectations)
 
 
-def _search(raw: Mapping[str, Any], tasks: Sequence[str], path: Path) -> SearchSection | None:
+def _search(raw: Mapping[str, Any], tasks: Sequence[str]) -> SearchSection | None:
     """The search, if the file has one."""
     if raw.get("search") is None:
         return None
     for key in ("design", "cells", "exclude"):
         if raw.get(key):
-            raise UserError(f"has no meaning beside search; drop {key}", file=path, key=key)
-    search, categories = load_search(raw["search"], path, tasks[0])
+            raise UserError(f"has no meaning beside search; drop {key}", key=key)
+    search, categories = load_search(raw["search"], tasks[0])
     if search.trials > MOST_RUNS:
-        raise UserError(_too_many(search.trials, ""), file=path, key="search.trials")
+        raise UserError(_too_many(search.trials, ""), key="search.trials")
     for name in (*search.ranges, *categories):
         if name in (raw.get("factors") or {}):
-            raise UserError(f"{name} is a factor, too; drop one", file=path, key=f"search.ranges.{name}")
+            raise UserError(f"{name} is a factor, too; drop one", key=f"search.ranges.{name}")
     return search
 
 
@@ -204,7 +209,7 @@ def _too_many(count: int, what: str) -> str:
     return f"{count:,}{what} are more than the {MOST_RUNS:,} runs of a plan"
 
 
-def seeds_from(value: Any, path: Path | None, key: str = "seeds") -> tuple[int, ...]:
+def seeds_from(value: Any, key: str = "seeds") -> tuple[int, ...]:
     """A number n stands for the seeds 0 .. n - 1; a list is taken as it is.
 
     Raises:
@@ -212,18 +217,16 @@ def seeds_from(value: Any, path: Path | None, key: str = "seeds") -> tuple[int, 
     """
     # type() and not isinstance: True is not a seed
     if type(value) is int and value > MOST_RUNS:
-        raise UserError(_too_many(value, " seeds"), file=path, key=key)
+        raise UserError(_too_many(value, " seeds"), key=key)
     if type(value) is int and value > 0:
         return tuple(range(value))
     integers = isinstance(value, list) and all(type(seed) is int and 0 <= seed < 2**32 for seed in value)
     if integers and value and len(set(value)) == len(value):
         return tuple(value)
-    raise UserError(
-        f"{value!r} is neither a number of seeds nor a list of different seeds", file=path, key=key
-    )
+    raise UserError(f"{value!r} is neither a number of seeds nor a list of different seeds", key=key)
 
 
-def tasks_from(value: Any, path: Path | None, key: str = "tasks") -> tuple[str, ...]:
+def tasks_from(value: Any, key: str = "tasks") -> tuple[str, ...]:
     """A task or a list of different ones.
 
     Raises:
@@ -231,31 +234,31 @@ def tasks_from(value: Any, path: Path | None, key: str = "tasks") -> tuple[str, 
     """
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not names:
-        raise UserError(f"{value!r} is not a list of tasks (use {one_of(TASKS)})", file=path, key=key)
-    return once([choice(name, TASKS, path, key) for name in names], path, key)
+        raise UserError(f"{value!r} is not a list of tasks (use {one_of(TASKS)})", key=key)
+    return once([choice(name, TASKS, key) for name in names], key)
 
 
-def _factors(raw: Any, path: Path, where: str = "factors") -> dict[str, tuple[Level, ...]]:
+def _factors(raw: Any, where: str = "factors") -> dict[str, tuple[Level, ...]]:
     factors = {}
-    for name, levels in mapping(raw, path, where).items():
+    for name, levels in mapping(raw, where).items():
         key = f"{where}.{name}"
         if isinstance(levels, Mapping):
             chosen = [
-                Level(label_of(label), plain(dict(mapping(settings, path, f"{key}.{label}"))))
+                Level(label_of(label), plain(dict(mapping(settings, f"{key}.{label}"))))
                 for label, settings in levels.items()
             ]
         elif isinstance(levels, Sequence) and not isinstance(levels, str):
             chosen = [Level(label_of(value), {str(name): plain(value)}) for value in levels]
         else:
             raise UserError(
-                f"{plain(levels)!r} is neither a list of values nor labels with settings", file=path, key=key
+                f"{plain(levels)!r} is neither a list of values nor labels with settings", key=key
             )
         labels = [level.label for level in chosen]
         if not labels:
-            raise UserError("has no levels", file=path, key=key)
+            raise UserError("has no levels", key=key)
         if "" in labels:
-            raise UserError("a label must not be empty", file=path, key=key)
-        once([f"the label {label}" for label in labels], path, key)
+            raise UserError("a label must not be empty", key=key)
+        once([f"the label {label}" for label in labels], key)
         factors[str(name)] = tuple(chosen)
     return factors
 
@@ -269,25 +272,25 @@ def label_of(value: Any) -> str:
     return str(plain(value) if isinstance(value, Mapping) else value)
 
 
-def _combination(raw: Any, factors: Mapping[str, Sequence[Level]], path: Path, key: str) -> dict[str, str]:
+def _combination(raw: Any, factors: Mapping[str, Sequence[Level]], key: str) -> dict[str, str]:
     chosen = {}
-    for name, value in mapping(raw, path, key).items():
+    for name, value in mapping(raw, key).items():
         if name not in factors:
-            raise UserError(f"{name} is not a factor{known_names(str(name), factors)}", file=path, key=key)
+            raise UserError(f"{name} is not a factor{known_names(str(name), factors)}", key=key)
         label, labels = label_of(value), [level.label for level in factors[name]]
         if label not in labels:
             hint = known_names(label, labels)
-            raise UserError(f"{label} is not a level{hint}", file=path, key=f"{key}.{name}")
+            raise UserError(f"{label} is not a level{hint}", key=f"{key}.{name}")
         chosen[str(name)] = label
     return chosen
 
 
-def _columns(value: Any, path: Path) -> tuple[str, ...]:
+def _columns(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
-        raise UserError(f"{value!r} is not a list of columns", file=path, key="columns")
+        raise UserError(f"{value!r} is not a list of columns", key="columns")
     for name in value:
         try:
             find_column(str(name))
         except UserError as error:
-            raise UserError(error.message, file=path, key="columns") from error
-    return once(value, path, "columns")
+            raise UserError(error.message, key="columns") from error
+    return once(value, "columns")

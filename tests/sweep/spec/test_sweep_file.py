@@ -202,15 +202,15 @@ def test_words_that_yaml_takes_for_numbers_are_still_words() -> None:
 
 @pytest.mark.parametrize(("value", "seeds"), [(1, (0,)), (3, (0, 1, 2)), ([0], (0,)), ([7, 3], (7, 3))])
 def test_seeds_are_a_number_or_a_list(value: Any, seeds: tuple[int, ...]) -> None:
-    assert seeds_from(value, None) == seeds
+    assert seeds_from(value) == seeds
 
 
 @pytest.mark.parametrize(
     "value", [0, -1, True, 2.0, "3", None, [], [1, 1], [-1], [1.0], [True], ["1"], {"a": 1}]
 )
 def test_what_is_no_seeds_is_refused(value: Any) -> None:
-    with pytest.raises(UserError, match=r"^s.yaml: seeds: .* is neither a number of seeds nor a list of"):
-        seeds_from(value, Path("s.yaml"))
+    with pytest.raises(UserError, match=r"^seeds: .* is neither a number of seeds nor a list of"):
+        seeds_from(value)
 
 
 @pytest.mark.parametrize(
