@@ -19,6 +19,8 @@ MOVED = {
     "focal_lab.backbones.weights.load_hook": "focal_lab.backbones.weights.fit",  # in pickles of whole models
     "focal_lab.data.cifar": "focal_lab.data",
     "focal_lab.data.coco": "focal_lab.data",
+    "focal_lab.data.digits.detection": "focal_lab.data",
+    "focal_lab.data.digits.segmentation": "focal_lab.data",
     "focal_lab.data.digits_detection": "focal_lab.data",
     "focal_lab.data.digits_segmentation": "focal_lab.data",
     "focal_lab.data.fashion_mnist": "focal_lab.data",

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from focal_lab.data.classification.image_folder import ImageFolderDataModule as ImageFolderDataModule
     from focal_lab.data.detection.coco import CocoDataModule as CocoDataModule
     from focal_lab.data.digits.classification import DigitsClassification as DigitsClassification
-    from focal_lab.data.digits.detection import DigitsDetection as DigitsDetection
-    from focal_lab.data.digits.segmentation import DigitsSegmentation as DigitsSegmentation
+    from focal_lab.data.digits.scenes import DigitsDetection as DigitsDetection
+    from focal_lab.data.digits.scenes import DigitsSegmentation as DigitsSegmentation
     from focal_lab.data.segmentation.mask_folder import Ade20kDataModule as Ade20kDataModule
     from focal_lab.data.segmentation.mask_folder import SegmentationFolder as SegmentationFolder
 
@@ -25,8 +25,8 @@ _MODULES = {
     "ImageFolderDataModule": "classification.image_folder",
     "CocoDataModule": "detection.coco",
     "DigitsClassification": "digits.classification",
-    "DigitsDetection": "digits.detection",
-    "DigitsSegmentation": "digits.segmentation",
+    "DigitsDetection": "digits.scenes",
+    "DigitsSegmentation": "digits.scenes",
     "Ade20kDataModule": "segmentation.mask_folder",
     "SegmentationFolder": "segmentation.mask_folder",
 }

@@ -14,8 +14,7 @@ from support.image_folders import class_folders, encoded, noise
 from focal_lab.data.classification.image_folder import ImageFolderDataModule
 from focal_lab.data.detection.coco import CocoDataModule
 from focal_lab.data.digits.classification import DigitsClassification
-from focal_lab.data.digits.detection import DigitsDetection
-from focal_lab.data.digits.segmentation import DigitsSegmentation
+from focal_lab.data.digits.scenes import DigitsDetection, DigitsSegmentation
 from focal_lab.data.segmentation.mask_folder import SegmentationFolder
 from focal_lab.data.test_set import below_common_folder
 from focal_lab.tasks.tested import describe_test_set

@@ -4,8 +4,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from focal_lab.data.digits.detection import DigitsDetection
-from focal_lab.data.digits.segmentation import DigitsSegmentation
+from focal_lab.data.digits.scenes import DigitsDetection, DigitsSegmentation
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.detection.task import Detection
 from focal_lab.tasks.segmentation.task import Segmentation

@@ -12,8 +12,7 @@ from support.evaluated_tasks import MODELS
 from support.tiny_task import quiet_trainer, tiny_config
 
 from focal_lab.data.digits.classification import DigitsClassification
-from focal_lab.data.digits.detection import DigitsDetection
-from focal_lab.data.digits.segmentation import DigitsSegmentation
+from focal_lab.data.digits.scenes import DigitsDetection, DigitsSegmentation
 from focal_lab.data.loading.collate import as_lists
 from focal_lab.data.test_set import digests
 from focal_lab.errors import UserError

@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 
 from focal_lab.data.classification.samplers import NOTHING
 from focal_lab.data.digits.base import EmbeddedData
+from focal_lab.data.digits.drawing import Stamp, paint_each, random_digits, random_pieces
 from focal_lab.data.digits.mnist5k import DIGIT_SIDE, Split, source_digits
-from focal_lab.data.digits.scene import SceneBatch, random_digits, random_pieces, render_batch
 from focal_lab.data.option_checks import check_least
 
 # Measured over the default training images (4 pieces, 28 px, seed 0), on a scale of 0 to 1; the channels do
@@ -109,32 +109,33 @@ def compose(
     Raises UserError if the source digits are missing.
     """
     digits = source_digits(split)
-    images = np.empty((count, 3, image_size, image_size), np.uint8)
+    images = np.zeros((count, 3, image_size, image_size), np.uint8)
     labels = np.empty(count, np.int64)
     for number, start in enumerate(range(0, count, len(digits))):
-        batch = draw_pass(split, seed, number, image_size=image_size, pieces=pieces).first(count - start)
-        images[start : start + len(digits)] = render_batch(batch, digits)
-        labels[start : start + len(digits)] = digits.labels[batch.objects[0].digit]
+        canvas = images[start : start + len(digits)]
+        for stamps in draw_pass(split, seed, number, image_size=image_size, pieces=pieces):
+            shown = Stamp(*(field[: len(canvas)] for field in stamps))
+            paint_each(canvas, shown)
+        labels[start : start + len(digits)] = digits.labels[shown.digit]  # the last stamp is the digit
     return images, labels
 
 
-def draw_pass(split: Split, seed: int, number: int, *, image_size: int, pieces: int) -> SceneBatch:
-    """One scene for each source digit of the split, in random order.
+def draw_pass(split: Split, seed: int, number: int, *, image_size: int, pieces: int) -> list[Stamp]:
+    """The stamps of one image for each source digit of the split, in random order: pieces, then the digit.
 
     A split is pass 0, pass 1, ... one after the other. Each pass has its own random stream and is always
     drawn whole, so that an image does not depend on how many are asked for.
     """
-    rng = np.random.default_rng([seed, _STREAMS[split], number])
-    total = len(source_digits(split))
+    rng, digits = np.random.default_rng([seed, _STREAMS[split], number]), source_digits(split)
+    total = len(digits)
     order = rng.permutation(total)
-    canvas = {"height": image_size, "width": image_size}
     # the digits are drawn before the pieces: more pieces leave everything else as it was
-    shown = random_digits(rng, order, **canvas)
+    shown = random_digits(rng, digits, order, image_size)
     clutter = [
-        random_pieces(rng, (order + rng.integers(1, total, size=total)) % total, **canvas)
+        random_pieces(rng, digits, (order + rng.integers(1, total, size=total)) % total, image_size)
         for _ in range(pieces)
     ]
-    return SceneBatch(objects=(shown,), pieces=tuple(clutter), **canvas)
+    return [*clutter, shown]
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from lightning import LightningModule, Trainer
 from torch import nn
 
 from focal_lab.data.digits.classification import MEAN, STD, DigitsClassification, compose, draw_pass
+from focal_lab.data.digits.drawing import paint
 from focal_lab.data.digits.mnist5k import source_digits
-from focal_lab.data.digits.scene import render
 from focal_lab.errors import UserError
 
 SMALL = {"num_train_images": 200, "num_val_images": 60, "num_test_images": 70, "batch_size": 16}
@@ -66,15 +66,21 @@ def test_labels_are_the_class_of_the_digit_on_top():
     assert [written[canvas.max(axis=0).tobytes()] for canvas in images] == labels.tolist()
 
 
-def test_classification_images_are_scenes():
+def test_images_are_those_of_their_pass_painted_one_by_one():
     images, labels = compose("test", 3, 520, image_size=33, pieces=5)
     digits = source_digits("test")
 
     for index in (0, 77, 499, 500, 519):
-        scene = draw_pass("test", 3, index // 500, image_size=33, pieces=5).scene(index % 500)
-        assert np.array_equal(images[index], render(scene, digits))
-        assert labels[index] == digits.labels[scene.objects[0].digit]
-        assert len(scene.pieces) == 5
+        stamps = [
+            layer.apart()[index % 500]
+            for layer in draw_pass("test", 3, index // 500, image_size=33, pieces=5)
+        ]
+        canvas = np.zeros((3, 33, 33), np.uint8)
+        for stamp in stamps:
+            paint(canvas, stamp)
+        assert np.array_equal(images[index], canvas)
+        assert labels[index] == digits.labels[stamps[-1].digit]
+        assert len(stamps) == 6
 
 
 @pytest.mark.parametrize("loader", LOADERS)
@@ -130,15 +136,13 @@ def test_images_of_different_passes_and_splits_differ():
     other_split = draw_pass("test", 0, 0, image_size=28, pieces=0)
 
     assert len({image.tobytes() for image in images}) == 1500
-    assert not np.array_equal(first.objects[0].digit, second.objects[0].digit)
-    assert not np.array_equal(first.objects[0].digit, other_split.objects[0].digit)
+    assert not np.array_equal(first[-1].digit, second[-1].digit)
+    assert not np.array_equal(first[-1].digit, other_split[-1].digit)
 
 
 @pytest.mark.parametrize("passes", [1, 3])
 def test_every_source_digit_is_shown_equally_often(passes):
-    shown = [
-        draw_pass("val", 0, number, image_size=28, pieces=0).objects[0].digit for number in range(passes)
-    ]
+    shown = [draw_pass("val", 0, number, image_size=28, pieces=0)[-1].digit for number in range(passes)]
 
     assert np.bincount(np.concatenate(shown), minlength=500).tolist() == [passes] * 500
 
@@ -151,11 +155,11 @@ def test_a_count_between_two_passes_shows_each_digit_once_or_twice():
 
 
 def test_pieces_are_of_other_digits_of_the_same_split():
-    batch = draw_pass("val", 0, 0, image_size=28, pieces=6)
+    *pieces, shown = draw_pass("val", 0, 0, image_size=28, pieces=6)
 
-    assert len(batch.pieces) == 6
-    for layer in batch.pieces:
-        assert (layer.digit != batch.objects[0].digit).all()
+    assert len(pieces) == 6
+    for layer in pieces:
+        assert (layer.digit != shown.digit).all()
         assert layer.digit.min() >= 0
         assert layer.digit.max() < 500
 
@@ -163,11 +167,8 @@ def test_pieces_are_of_other_digits_of_the_same_split():
 def test_more_pieces_only_add_clutter():
     none, four = (draw_pass("val", 0, 0, image_size=40, pieces=pieces) for pieces in (0, 4))
 
-    assert [none.scene(index).objects for index in range(50)] == [
-        four.scene(index).objects for index in range(50)
-    ]
-    assert not none.pieces
-    assert len(four.pieces) == 4
+    assert (len(none), len(four)) == (1, 5)
+    assert all(np.array_equal(one, same) for one, same in zip(none[-1], four[-1], strict=True))
     shares = [
         (compose("val", 0, 500, image_size=28, pieces=pieces)[0].max(axis=1) > 0).mean()
         for pieces in (0, 2, 4, 8)
@@ -177,7 +178,7 @@ def test_more_pieces_only_add_clutter():
 
 def test_no_pieces_leave_the_plain_digit():
     images, _ = compose("val", 0, 20, image_size=28, pieces=0)
-    shown = draw_pass("val", 0, 0, image_size=28, pieces=0).objects[0]
+    shown = draw_pass("val", 0, 0, image_size=28, pieces=0)[-1]
 
     for index, image in enumerate(images):
         written = source_digits("val").images[shown.digit[index]]
@@ -186,7 +187,7 @@ def test_no_pieces_leave_the_plain_digit():
 
 
 def test_larger_canvases_place_the_digit_at_random():
-    shown = draw_pass("val", 0, 0, image_size=56, pieces=0).objects[0]
+    shown = draw_pass("val", 0, 0, image_size=56, pieces=0)[-1]
 
     assert (shown.top.min(), shown.top.max()) == (0, 28)
     assert (shown.left.min(), shown.left.max()) == (0, 28)

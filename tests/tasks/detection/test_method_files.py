@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from focal_lab.data.detection.coco import CocoDataModule
-from focal_lab.data.digits.detection import DigitsDetection
+from focal_lab.data.digits.scenes import DigitsDetection
 from focal_lab.tasks.classes import Classes
 from focal_lab.tasks.detection.images import draw
 from focal_lab.tasks.detection.task import Detection
