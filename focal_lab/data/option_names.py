@@ -6,8 +6,6 @@ Standard library only: plans are made without torch.
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import import_module
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,9 @@ from focal_lab.errors import UserError
 
 # old -> new
 RENAMED = {f"{split}_pictures": f"num_{split}_images" for split in ("train", "val", "test")}
+_SUBCOMMANDS = {"fit", "validate", "test", "predict"}
+# sections that hold data options, or hold such sections
+_SECTIONS = {*_SUBCOMMANDS, "data", "init_args", "dict_kwargs"}
 
 
 def current_name(option: str, class_path: object = None) -> str:
@@ -24,7 +25,7 @@ def current_name(option: str, class_path: object = None) -> str:
         option: without `data.`.
         class_path: the data module, where it is known: one of the user's own may have an option of that name.
     """
-    if option not in RENAMED or _takes(str(class_path), option):
+    if option not in RENAMED or _is_own(class_path):
         return option
     _note(option)
     return RENAMED[option]
@@ -55,20 +56,19 @@ def current_config(config: Any, file: Path | None = None, class_path: object = N
     """
     if not isinstance(config, Mapping):
         return config
-    found = dict(config)
-    for subcommand in {"fit", "validate", "test", "predict"} & found.keys():
-        found[subcommand] = current_config(found[subcommand], file, class_path)
-    if isinstance(found.get("data"), Mapping):
-        found["data"] = _section(found["data"], file, class_path)
-    return _section(found, file, class_path) if {"class_path", "init_args"} & found.keys() else found
+    class_path = config.get("class_path", class_path)
+    found = current_options(config, class_path, file)
+    for section in _SECTIONS & found.keys():
+        found[section] = current_config(found[section], file, class_path)
+    return found
 
 
 def recorded_config(config: Any) -> Any:
-    """The configuration of an earlier run with the current names: no note, and nothing is imported."""
+    """The configuration of an earlier run with the current names, without a note."""
     data = config.get("data") if isinstance(config, Mapping) else None
     if not isinstance(data, Mapping) or not isinstance(data.get("init_args"), Mapping):
         return config
-    if not str(data.get("class_path")).startswith("focal_lab."):
+    if _is_own(data.get("class_path")):
         return config
     named = {RENAMED.get(name, name): value for name, value in data["init_args"].items()}
     return {**config, "data": {**data, "init_args": named}}
@@ -105,41 +105,18 @@ def class_of_data(config: Any) -> object:
     data = config.get("data")
     if isinstance(data, Mapping):
         return data.get("class_path")
-    subcommands = (config.get(name) for name in ("fit", "validate", "test", "predict"))
+    subcommands = map(config.get, _SUBCOMMANDS)
     return data if isinstance(data, str) else next(filter(None, map(class_of_data, subcommands)), None)
 
 
-def takes(kind: type, option: str) -> bool:
-    """Whether a class, or a base of it, has an option of its own of this name."""
-    return any(
-        "__init__" in vars(base) and option in signature(vars(base)["__init__"]).parameters
-        for base in kind.__mro__
-    )
-
-
-def _section(section: Mapping[str, Any], file: Path | None, class_path: object) -> dict[str, Any]:
-    path = section.get("class_path") or class_path
-    found = current_options(section, path, file)
-    for part in ("init_args", "dict_kwargs"):
-        if isinstance(found.get(part), Mapping):
-            found[part] = current_options(found[part], path, file)
-    return found
+def _is_own(class_path: object) -> bool:
+    """Whether a path is that of a data module of the user's own; a name alone, without a module, is ours."""
+    module = str(class_path or "").rpartition(".")[0]
+    return bool(module) and module.partition(".")[0] != "focal_lab"
 
 
 def _both(option: str, key: str, file: Path | None) -> UserError:
     return UserError(f"is the old name of {RENAMED[option]}, which is set, too", file=file, key=key)
-
-
-@cache
-def _takes(class_path: str, option: str) -> bool:
-    """Whether a data module of the user's own has an option that is called by an old name of ours."""
-    module, _, name = class_path.rpartition(".")
-    if not module or module.partition(".")[0] == "focal_lab":
-        return False
-    try:
-        return takes(getattr(import_module(module), name), option)
-    except Exception:  # it runs the user's code; what is wrong with it is reported where it is used
-        return False
 
 
 @cache

@@ -2,11 +2,9 @@
 
 import os
 import zlib
-from abc import ABCMeta, abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from inspect import signature
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from lightning import LightningDataModule
@@ -15,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 from focal_lab.data.classification.samplers import EvaluationSampler
 from focal_lab.data.digits.mnist5k import NUM_CLASSES, Split, source_digits
 from focal_lab.data.option_checks import check, check_least
-from focal_lab.data.option_names import RENAMED, current_options, takes
 
 # Validation and test images do not depend on the run's seed: all runs are evaluated on the same ones.
 _EVALUATION_SEED = 0
@@ -27,16 +24,7 @@ _NOT_DRAWN = {
 }
 
 
-class _AcceptsOldNames(ABCMeta):
-    """Lets options be given under their old names."""
-
-    def __call__(cls, *args: Any, **options: Any) -> Any:
-        own = {name: value for name, value in options.items() if name in RENAMED and takes(cls, name)}
-        ours = {name: value for name, value in options.items() if name not in own}
-        return super().__call__(*args, **own, **current_options(ours))
-
-
-class EmbeddedData(LightningDataModule, metaclass=_AcceptsOldNames):
+class EmbeddedData(LightningDataModule, ABC):
     """Images of handwritten digits, composed from a seed without any file.
 
     A subclass saves its options as hyperparameters, `num_train_images`, `num_val_images`, `num_test_images`,
@@ -51,30 +39,6 @@ class EmbeddedData(LightningDataModule, metaclass=_AcceptsOldNames):
     fills_up = False
     # the loaders' `collate_fn`; worker processes may have to pickle it
     collate: ClassVar[Any]
-
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | Path, **options: Any
-    ) -> Self:
-        """Lightning's own would ignore the options that an older checkpoint names otherwise."""
-        state = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
-        noted = state.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
-        old = {name: value for name, value in noted.items() if name in RENAMED and not takes(cls, name)}
-        given = {
-            RENAMED[name] if name in RENAMED and not takes(cls, name) else name: options[name]
-            for name in options
-        }
-        if any(
-            parameter.kind is parameter.VAR_KEYWORD
-            for parameter in signature(cls.__init__).parameters.values()
-        ):
-            # it is made with all that the checkpoint names, and so under the old names
-            before = {RENAMED[name]: name for name in old}
-            given = {before.get(name, name): value for name, value in given.items()}
-        else:
-            given = {RENAMED[name]: value for name, value in old.items()} | given
-        made: Self = super().load_from_checkpoint(checkpoint_path, **given)
-        return made
 
     def begin(self) -> None:
         """Check the options that all embedded data sets have.
