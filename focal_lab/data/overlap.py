@@ -2,18 +2,15 @@
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-
-_TABLE = ".parquet#"  # followed by the row
 
 
 def all_among(tested: Iterable[str], validated: Iterable[str]) -> bool:
     """Whether all test images are validation images, by their paths; a warning counts them if some are."""
-    others, count, twice = set(_real(validated)), 0, 0
-    for path in _real(tested):
-        count += 1
-        twice += path in others
+    others = set(map(_real, validated))
+    found = [_real(path) in others for path in tested]
+    count, twice = len(found), sum(found)
     if 0 < twice < count:
         warnings.warn(
             f"{twice} of {count} test images are also validation images, by which the best epoch is chosen: "
@@ -32,22 +29,7 @@ def warn_of_training(split: str, place: Path, trained: Path) -> None:
         )
 
 
-def _real(paths: Iterable[str]) -> Iterator[str]:
-    """Paths without links; the file system is asked once per folder, which has a thousand images."""
-    folders: dict[str, tuple[str, set[str]]] = {}
-    for path in paths:
-        table, mark, row = path.rpartition(_TABLE)
-        folder, name = (table + _TABLE[:-1], row) if mark else os.path.split(path)
-        if folder not in folders:
-            folders[folder] = os.path.realpath(folder), _links(folder)
-        real, links = folders[folder]
-        yield os.path.realpath(path) if name in links else os.path.join(real, name)
-
-
-def _links(folder: str) -> set[str]:
-    """Names of the links in a folder; none in an archive."""
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_symlink()}
-    except OSError:
-        return set()
+def _real(path: str) -> str:
+    """A path without links; rows of a table are called FILE.parquet#ROW."""
+    file, mark, row = path.rpartition("#") if ".parquet#" in path else (path, "", "")
+    return os.path.realpath(file) + mark + row

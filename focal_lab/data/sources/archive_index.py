@@ -1,7 +1,7 @@
 """Index of the images in a tar or zip file, so that they can be read without unpacking.
 
-Own code rather than tarfile's and zipfile's readers: a worker process needs 25 bytes and one `pread` an
-image, and shares nothing but the file after a fork.
+Own code rather than tarfile's and zipfile's readers: a worker process needs 25 bytes an image, and shares
+nothing but the file.
 """
 
 import json

@@ -7,20 +7,19 @@ The classes are folders in the archive, one archive each, or given by label file
 import os
 import re
 import zlib
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from focal_lab.data.loading.list_files import LeftOut, no_images
 from focal_lab.data.option_checks import ROOT_KEY
 from focal_lab.data.sources.archive_index import Member, index_archive
-from focal_lab.data.sources.base import SPLIT_NAMES, ImageSource, LabelledImages, Names, numbers_to
+from focal_lab.data.sources.base import SPLIT_NAMES, ImageSource, LabelledImages, numbers_to, packed
 from focal_lab.errors import UserError
 
-_MOST_OPEN = 64  # files of a process
 _SPLITS = {name for names in SPLIT_NAMES.values() for name in names}
 
 # members with the parts of their paths
@@ -34,9 +33,7 @@ class _Image(NamedTuple):
     member: Member
 
 
-def open_archives(
-    paths: Sequence[Path], where: Path, inside: Sequence[str] = ()
-) -> "LabelledImages[ArchiveSource] | None":
+def open_archives(paths: Sequence[Path], where: Path, inside: Sequence[str] = ()) -> LabelledImages | None:
     """The images of one split, sorted by class and path, or in their own order where label files number them.
 
     Args:
@@ -67,7 +64,7 @@ def open_archives(
     left.warn(where)
     labels = {name: label for label, name in enumerate(classes)}
     source = ArchiveSource(paths, images, [labels[image.label] for image in images])
-    return LabelledImages(where, classes, source)
+    return LabelledImages(where=where, classes=classes, own=source)
 
 
 class ArchiveSource(ImageSource):
@@ -80,41 +77,19 @@ class ArchiveSource(ImageSource):
         self._offsets = np.array([image.member.offset for image in images], np.int64)
         self._sizes = np.array([image.member.size for image in images], np.int64)
         self._deflated = np.array([image.member.deflated for image in images], bool)
-        self._names = Names(image.member.name for image in images)
-        self._files = _OpenFiles()
+        self._names = packed(image.member.name for image in images)
 
     def read(self, index: int) -> bytes:
-        size, offset = int(self._sizes[index]), int(self._offsets[index])
-        # unlike seek and read, leaves the position alone, which processes share after a fork
-        content = os.pread(self._files.descriptor(self._paths[self._shards[index]]), size, offset)
+        size = int(self._sizes[index])
+        with open(self._paths[self._shards[index]], "rb") as archive:
+            archive.seek(self._offsets[index])
+            content = archive.read(size)
         if len(content) < size:
             raise OSError("the archive ends before it")
         return zlib.decompress(content, -zlib.MAX_WBITS) if self._deflated[index] else content
 
     def name(self, index: int) -> str:
-        return f"{self._paths[self._shards[index]]}/{self._names[index]}"
-
-
-class _OpenFiles:
-    """The files used last, kept open; reopened in a process that gets them pickled."""
-
-    def __init__(self) -> None:
-        self._open: OrderedDict[str, int] = OrderedDict()
-
-    def descriptor(self, path: str) -> int:
-        if path not in self._open:
-            if len(self._open) >= _MOST_OPEN:
-                os.close(self._open.popitem(last=False)[1])
-            self._open[path] = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        self._open.move_to_end(path)
-        return self._open[path]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_open": OrderedDict()}
-
-    def __del__(self) -> None:
-        for descriptor in self._open.values():
-            os.close(descriptor)
+        return f"{self._paths[self._shards[index]]}/{os.fsdecode(self._names[index])}"
 
 
 def _inside(members: Sequence[Member], inside: Sequence[str]) -> _Shard:

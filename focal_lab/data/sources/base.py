@@ -1,11 +1,11 @@
 """Common interface of all sources of classified images: files, archives, tables and arrays."""
 
 import copy
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +44,7 @@ class ImageSource(ABC):
         """The image's path, or another description of where it is stored."""
 
 
-S = TypeVar("S", bound=ImageSource)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SplitImages(ABC):
     """The images of a split, before it is known which label each class gets.
 
@@ -59,58 +56,35 @@ class SplitImages(ABC):
 
     where: Path
     classes: Sequence[str]
-
-    @property
-    def fixed(self) -> bool:
-        return False
+    fixed: bool = False
 
     @abstractmethod
     def source(self, classes: Sequence[str]) -> ImageSource:
         """The images, labelled by their index in `classes`."""
 
 
-@dataclass(frozen=True)
-class LabelledImages(SplitImages, Generic[S]):
+@dataclass(frozen=True, kw_only=True)
+class LabelledImages(SplitImages):
     """Images that already have labels, by their index in their own `classes`."""
 
-    own: S
-    numbered: bool = False
+    own: ImageSource
 
-    @property
-    def fixed(self) -> bool:
-        return self.numbered
+    def source(self, classes: Sequence[str]) -> ImageSource:
+        numbers = {name: label for label, name in enumerate(classes)}
+        other = copy.copy(self.own)
+        # UNKNOWN is -1, the index of the last entry
+        labels = np.array([*(numbers[name] for name in self.classes), UNKNOWN], np.int64)
+        other.labels = labels[self.own.labels]
+        return other
 
-    def source(self, classes: Sequence[str]) -> S:
-        labels = {name: label for label, name in enumerate(classes)}
-        return relabelled(self.own, [labels[name] for name in self.classes])
 
-
-class Names:
-    """Many strings as one block of memory.
+def packed(names: Iterable[str]) -> NDArray[np.bytes_]:
+    """Many names as one block of memory, of which `os.fsdecode` reads one.
 
     A million `str` objects take 100 MB more in each worker process: reference counts are in the objects
     themselves, so that pages shared after a fork become copies.
     """
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
-        self._ends = np.cumsum([len(part) for part in encoded], dtype=np.int64)
-        self._block = b"".join(encoded)
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, index: int) -> str:
-        start = int(self._ends[index - 1]) if index else 0
-        return self._block[start : int(self._ends[index])].decode("utf-8", "surrogateescape")
-
-
-def relabelled(source: S, labels: Sequence[int]) -> S:
-    """The same images with label i replaced by labels[i]; UNKNOWN stays."""
-    other = copy.copy(source)
-    # UNKNOWN is -1, the index of the last entry
-    other.labels = np.array([*labels, UNKNOWN], np.int64)[source.labels]
-    return other
+    return np.array([os.fsencode(name) for name in names], np.bytes_)
 
 
 def numbers_to(last: int, where: Path) -> list[str]:
@@ -124,14 +98,14 @@ class FileSource(ImageSource):
     """Files under a folder."""
 
     def __init__(self, folder: Path, names: Sequence[str], labels: Sequence[int]) -> None:
-        self.folder, self._names = folder, Names(names)
+        self.folder, self._names = folder, packed(names)
         self.labels = np.asarray(labels, np.int64).reshape(-1)
 
     def read(self, index: int) -> bytes:
         return Path(self.name(index)).read_bytes()
 
     def name(self, index: int) -> str:
-        return str(self.folder / self._names[index])
+        return str(self.folder / os.fsdecode(self._names[index]))
 
 
 class ArraySource(ImageSource):
