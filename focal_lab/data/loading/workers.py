@@ -1,38 +1,14 @@
 """The number of worker processes where `num_workers` is not set."""
 
-import math
 import os
-from pathlib import Path
 from typing import Any
 
+import joblib
 import torch
 
 # More did not help in any measurement, and each holds two batches and its own open files.
 _MOST = 16
 _TOO_FEW = 2  # cores that are all needed for training
-_CGROUPS = Path("/sys/fs/cgroup")
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use, by its affinity and its container's quota, rounded up."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cgroup_quota(_CGROUPS)
-    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
-
-
-def cgroup_quota(root: Path) -> float | None:
-    """CPU cores that a container may use, None for no limit; `root` holds control groups, version 1 or 2."""
-    try:
-        if (root / "cpu.max").exists():
-            quota, period = (root / "cpu.max").read_text(encoding="ascii").split()
-        else:
-            quota, period = (
-                (root / "cpu" / f"cpu.cfs_{name}_us").read_text(encoding="ascii").strip()
-                for name in ("quota", "period")
-            )
-        return float(quota) / float(period) if float(quota) > 0 else None
-    except (OSError, ValueError):  # missing, or "max"
-        return None
 
 
 def choose_workers(trainer: Any = None) -> int:
@@ -48,7 +24,8 @@ def choose_workers(trainer: Any = None) -> int:
     local = 1
     if trainer is not None:
         device, local = trainer.strategy.root_device.type, max(1, trainer.num_devices)
-    share = max(1, usable_cores() // local)
+    # by the process's affinity and its container's quota
+    share = max(1, joblib.cpu_count() // local)
     if device == "cpu":
         return int(min(share, torch.get_num_threads()) > _TOO_FEW)
     if "OMP_NUM_THREADS" not in os.environ:  # launchers set that, and not always to a share of the machine

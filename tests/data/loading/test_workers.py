@@ -1,41 +1,9 @@
-import os
-
+import joblib
 import pytest
 import torch
 from lightning import Trainer
 
-from focal_lab.data.loading import workers
-from focal_lab.data.loading.workers import cgroup_quota, choose_workers, usable_cores
-
-
-def write(root, files):
-    for name, text in files.items():
-        (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_text(text)
-    return root
-
-
-@pytest.mark.parametrize(
-    ("files", "quota"),
-    [
-        ({"cpu.max": "250000 100000\n"}, 2.5),
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4.0),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-        ({"cpu.max": ""}, None),
-        ({}, None),
-    ],
-)
-def test_a_containers_quota_is_read_in_both_versions_of_control_groups(tmp_path, files, quota):
-    assert cgroup_quota(write(tmp_path, files)) == quota
-
-
-@pytest.mark.parametrize(("quota", "cores"), [("150000", 2), ("50000", 1), ("6400000", 8), ("max", 8)])
-def test_cores_are_those_of_affinity_and_quota(tmp_path, monkeypatch, quota, cores):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr(workers, "_CGROUPS", write(tmp_path, {"cpu.max": f"{quota} 100000"}))
-
-    assert usable_cores() == cores
+from focal_lab.data.loading.workers import choose_workers
 
 
 @pytest.fixture
@@ -43,7 +11,7 @@ def machine(monkeypatch):
     """A machine of so many cores, of which torch takes so many threads."""
 
     def made(cores, threads, omp=None):
-        monkeypatch.setattr(workers, "usable_cores", lambda: cores)
+        monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         if omp is not None:
