@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from focal_lab.data.classification.class_names import some
 from focal_lab.data.loading.list_files import (
     EMPTY,
     JUNK,
@@ -24,7 +25,6 @@ from focal_lab.data.sources.base import SPLIT_NAMES, FileSource, SplitImages
 from focal_lab.data.sources.parquet import Columns, open_tables
 from focal_lab.errors import UserError
 
-_SHOWN = 6
 _COMPRESSED = re.compile(r".*\.(tgz|tbz2?|txz|tzst|tar\.(gz|bz2|xz|zstd?|lz4|lzma|lz|z))", re.IGNORECASE)
 
 
@@ -57,7 +57,7 @@ class ClassFolders(SplitImages):
         return FileSource(self.where, files, labels)
 
 
-def find_split(root: Path, split: str, columns: Columns = Columns()) -> SplitImages | None:  # noqa: B008
+def find_split(root: Path, split: str, columns: Columns) -> SplitImages | None:
     """The images of a split in the data set's folder or single archive; None if there is no sign of any.
 
     Raises UserError if a folder or file of the split's name holds nothing that can be read.
@@ -97,18 +97,10 @@ def missing(root: Path, split: str) -> UserError:
     entries = _entries(root)
     return UserError(
         f"has no images for {split}: expected {split}/CLASS/*.jpg, {split}.tar or .zip, {split}-*.tar, or "
-        f"{split}-*.parquet; found {listing(entries)}{_hint(entries, split)}",
+        f"{split}-*.parquet; found {_listing(entries)}{_hint(entries, split)}",
         file=root,
         key=ROOT_KEY,
     )
-
-
-def listing(entries: Sequence[Path]) -> str:
-    """The first names of a folder, and how many there are."""
-    names = [f"{path.name}/" if path.is_dir() else path.name for path in entries]
-    if not names:
-        return "nothing"
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _files_of(root: Path, split: str) -> list[tuple[Path, list[Path]]]:
@@ -124,6 +116,10 @@ def _split_of(path: Path) -> str | None:
     words = set(re.split(r"[-_.]", path.name.lower()))
     found = [split for split, names in SPLIT_NAMES.items() if words & set(names)]
     return found[0] if len(found) == 1 else None
+
+
+def _listing(entries: Sequence[Path]) -> str:
+    return some([f"{path.name}/" if path.is_dir() else path.name for path in entries]) or "nothing"
 
 
 def _entries(folder: Path, left: LeftOut | None = None) -> list[Path]:
@@ -179,7 +175,7 @@ def _in_folder(folder: Path, columns: Columns) -> SplitImages:
     folders = [path for path in entries if path.is_dir()]
     classes = [path.name for path in folders if has_images(path)]
     if classes:
-        return ClassFolders(folder, classes)
+        return ClassFolders(where=folder, classes=classes)
     found = _of_files([path for path in entries if path.is_file()], folder, columns)
     if found is not None:
         return found
@@ -190,7 +186,7 @@ def _in_folder(folder: Path, columns: Columns) -> SplitImages:
         raise UserError(f"its class folders: {no_images(left)}", file=folder, key=ROOT_KEY)
     raise UserError(
         f"has no class folders, archives or tables: expected {folder}/CLASS/*.jpg, *.tar, *.zip or "
-        f"*.parquet; found {listing(entries)}",
+        f"*.parquet; found {_listing(entries)}",
         file=folder,
         key=ROOT_KEY,
     )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from focal_lab.data.classification.class_names import differing
 from focal_lab.data.sources.base import ImageSource, LabelledImages
-from focal_lab.data.sources.parquet_labels import Labels, join_labels, read_labels
+from focal_lab.data.sources.parquet_labels import join_labels, read_labels
 from focal_lab.errors import UserError
 
 # Row groups that a process keeps: about a window of `EpochSampler`.
@@ -35,15 +35,15 @@ class Columns(NamedTuple):
 def open_tables(
     paths: Sequence[Path],
     where: Path,
-    columns: Columns = Columns(),  # noqa: B008
-) -> "LabelledImages[ParquetSource]":
+    columns: Columns,
+) -> LabelledImages:
     """The images of one split, in Parquet files that messages call `where`.
 
     Raises UserError if pyarrow is missing, a file is damaged, or its columns do not fit.
     """
     parquet = _pyarrow(paths[0])
     groups: list[tuple[int, int, int]] = []  # file, row group, rows
-    labels: list[tuple[Path, Labels]] = []
+    labels: list[tuple[Path, list[Any]]] = []
     known: list[tuple[tuple[str, str], list[str] | None]] = []
     for number, path in enumerate(paths):
         try:
@@ -62,7 +62,8 @@ def open_tables(
         groups += [(number, group, count) for group, count in enumerate(rows)]
     (image, label), names = known[0]
     classes, numbers, numbered = join_labels(labels, names, label)
-    return LabelledImages(where, classes, ParquetSource(paths, image, groups, numbers), numbered)
+    source = ParquetSource(paths, image, groups, numbers)
+    return LabelledImages(where=where, classes=classes, fixed=numbered, own=source)
 
 
 def _compare(known: Sequence[tuple[tuple[str, str], list[str] | None]], paths: Sequence[Path]) -> None:

@@ -10,74 +10,65 @@ from numpy.typing import NDArray
 from focal_lab.data.sources.base import UNKNOWN, numbers_to
 from focal_lab.errors import UserError
 
-# numbers; strings; or the number of rows, if none has a label
-Labels = NDArray[np.int64] | list[str] | int
+_KINDS = {type(None): "no labels", int: "numbers", str: "strings"}
 
 
-def read_labels(column: Any, name: str, path: Path, names: Sequence[str] | None) -> Labels:
-    """The labels in pyarrow's column `name` of a file; null or -1 in all rows means that they are secret.
+def read_labels(column: Any, name: str, path: Path, names: Sequence[str] | None) -> list[Any]:
+    """The labels in pyarrow's column `name` of a file; all None if they are secret: null or -1 in all rows.
 
     Raises UserError if a row has no label, or one that is not among the classes' `names`.
     """
-    import pyarrow as pa
-
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if column.null_count == len(column):
-        return len(column)
-    if column.null_count:
-        row = column.is_null().to_pylist().index(True)
-        raise UserError(f"has no label in the column {name} (null)", file=f"{path}#{row}")
     values: list[Any] = column.to_pylist()
-    if pa.types.is_integer(kind):
-        if set(values) == {UNKNOWN}:
-            return len(values)
-        most = float("inf") if names is None else len(names)
-        wrong = next((row for row, value in enumerate(values) if not 0 <= value < most), None)
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        wrong = next((row for row, text in enumerate(values) if not _is_class(text, names)), None)
-    else:
-        raise UserError(f"its column {name} is of {kind}; labels are integers or strings", file=path)
-    if wrong is not None:
-        rule = f" (use 0 to {len(names) - 1})" if names is not None and pa.types.is_integer(kind) else ""
-        raise UserError(
-            f"the column {name} has {values[wrong]!r}, which is not a class{rule}", file=f"{path}#{wrong}"
-        )
-    if not pa.types.is_integer(kind):
+    kinds = set(map(type, values)) - {type(None)}
+    if not kinds:
         return values
-    numbers_to(max(values), path)
-    return np.array(values, np.int64)
-
-
-def _is_class(text: str, names: Sequence[str] | None) -> bool:
-    return bool(text) and text == text.strip() and (names is None or text in names)
+    if not (kinds == {int} or kinds == {str}):
+        raise UserError(f"its column {name} is of {column.type}; labels are integers or strings", file=path)
+    if None in values:
+        raise UserError(f"has no label in the column {name} (null)", file=f"{path}#{values.index(None)}")
+    if set(values) == {UNKNOWN}:
+        return [None] * len(values)
+    rule = ""
+    if kinds == {str}:
+        known = None if names is None else set(names)
+        right = [bool(v) and v == v.strip() and (known is None or v in known) for v in values]
+    elif names is None:
+        right = [value >= 0 for value in values]
+    else:
+        right = [0 <= value < len(names) for value in values]
+        rule = f" (use 0 to {len(names) - 1})"
+    if not all(right):
+        row = right.index(False)
+        raise UserError(
+            f"the column {name} has {values[row]!r}, which is not a class{rule}", file=f"{path}#{row}"
+        )
+    return values
 
 
 def join_labels(
-    files: Sequence[tuple[Path, Labels]], names: Sequence[str] | None, name: str
+    files: Sequence[tuple[Path, list[Any]]], names: Sequence[str] | None, name: str
 ) -> tuple[list[str], NDArray[np.int64], bool]:
     """The classes' names, the label of each row, and whether the files themselves number the classes.
 
     Raises UserError if files have labels of different kinds, or there are no rows.
     """
-    filled = [(path, part) for path, part in files if not isinstance(part, int) or part]
+    filled = [(path, values) for path, values in files if values]
     if not filled:
         raise UserError("has no rows", file=files[0][0])
-    first, parts = filled[0][0], [part for _, part in filled]
-    for path, part in filled:
-        if type(part) is not type(parts[0]):
+    first, kind = filled[0][0], type(filled[0][1][0])
+    for path, values in filled:
+        if type(values[0]) is not kind:
             raise UserError(
-                f"its column {name} has {_kind(part)}, and that of {first} has {_kind(parts[0])}", file=path
+                f"its column {name} has {_KINDS[type(values[0])]}, and that of {first} has {_KINDS[kind]}",
+                file=path,
             )
-    if isinstance(parts[0], int):  # such as ImageNet's test split, whose labels are secret
-        return list(names or ()), np.full(sum(parts), UNKNOWN, np.int64), False  # type: ignore[arg-type]
-    if isinstance(parts[0], list):
-        texts = [text for part in parts for text in part]  # type: ignore[union-attr]
-        classes = list(names or sorted(set(texts)))
+    every = [value for _, values in filled for value in values]
+    if kind is int:
+        classes = list(names or numbers_to(max(every), first))
+        return classes, np.array(every, np.int64), names is not None
+    if kind is str:
+        classes = list(names or sorted(set(every)))
         labels = {text: label for label, text in enumerate(classes)}
-        return classes, np.array([labels[text] for text in texts], np.int64), False
-    numbers = np.concatenate(parts)
-    return list(names or numbers_to(int(numbers.max()), first)), numbers, names is not None
-
-
-def _kind(part: Labels) -> str:
-    return "no labels" if isinstance(part, int) else "strings" if isinstance(part, list) else "numbers"
+        return classes, np.array([labels[text] for text in every], np.int64), False
+    # such as ImageNet's test split, whose labels are secret
+    return list(names or ()), np.full(len(every), UNKNOWN, np.int64), False
