@@ -4,7 +4,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from focal_lab.data.classification.class_names import shortened
+from focal_lab.data.classification.class_names import some
 from focal_lab.errors import UserError
 from focal_lab.utils.lazy_imports import find_class
 
@@ -91,7 +91,7 @@ def check_count(num_classes: int, data: Any) -> None:
     if classes is None or classes == num_classes:
         return
     names = getattr(data, "class_names", None)
-    named = f" ({shortened(names)})" if names and isinstance(names, tuple | list) else ""
+    named = f" ({some(names)})" if names and isinstance(names, tuple | list) else ""
     background = num_classes == classes + 1 and not (names and "background" in names)
     hint = ": background is not counted" if background else ""
     raise UserError(

@@ -87,19 +87,10 @@ class CifarDataModule(ClassificationDataModule):
         missing = self._missing()
         if missing and not self.hparams["download"]:
             folder = self._kind.base_folder
-            archives = sorted(
-                path.name for path in self.root.glob(f"cifar-{self.hparams['classes']}-*.tar.gz")
-            )
-            found = f"; found {archives[0]}: unpack it (tar xf)" if archives else ""
-            binary = ("cifar-10-batches-bin", "cifar-100-binary")[self.hparams["classes"] == 100]
-            if any(
-                (place / "test_batch.bin").is_file() or (place / "test.bin").is_file()
-                for place in (self.root, self.root / binary)
-            ):
-                found = "; found the binary version: torchvision reads the Python version"
             lacks = f"no {folder}" if not (self.root / folder).is_dir() else f"no {missing[0]}"
             raise UserError(
-                f"has {lacks} in it{found} (--data.download=true lets torchvision download it)",
+                f"has {lacks} in it (unpack the Python version there, or let torchvision download it: "
+                "--data.download=true)",
                 file=self.root,
                 key=ROOT_KEY,
             )

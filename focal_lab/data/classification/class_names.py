@@ -21,12 +21,6 @@ def some(names: Sequence[str]) -> str:
     return f"{listed} and {len(names) - _NAMED} more" if len(names) > _NAMED else listed
 
 
-def shortened(names: Sequence[str]) -> str:
-    """The first names, and how many there are in all."""
-    listed = ", ".join(names[:_NAMED])
-    return f"{listed}, ... ({len(names)})" if len(names) > _NAMED else listed
-
-
 def differing(here: Sequence[str], there: Sequence[str], where: tuple[str, str] = ("here", "there")) -> str:
     """Both lists of classes, for a message; "" if they are the same in the same order."""
     if list(here) == list(there):
@@ -63,7 +57,7 @@ def read_class_names(path: Path, folders: Sequence[str]) -> list[str]:
         raise refused(f"is not valid ({error})") from error
     if isinstance(named, list):
         if len(named) != len(folders):
-            raise refused(f"has {len(named)} names for {len(folders)} classes: {shortened(folders)}")
+            raise refused(f"has {len(named)} names for {len(folders)} classes: {some(folders)}")
         named = dict(zip(folders, named, strict=True))
     if not isinstance(named, dict):
         raise refused(f'is not a mapping of folders to names ({{"{folders[0]}": "name", ...}})')

@@ -23,7 +23,7 @@ from focal_lab.data.classification.augmentation import (
     evaluation_transform,
     training_transform,
 )
-from focal_lab.data.classification.class_names import shortened
+from focal_lab.data.classification.class_names import some
 from focal_lab.data.classification.dataset import ClassifiedImages
 from focal_lab.data.classification.holdout import hold_out
 from focal_lab.data.classification.random_erasing import erase
@@ -208,9 +208,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         counts = np.bincount(self.source("train").labels, minlength=len(names))
         empty = [names[label] for label in np.flatnonzero(counts == 0).tolist()]
         if empty:
-            rank_zero_warn(
-                f"{len(empty)} of {len(names)} classes have no training images: {shortened(empty)}"
-            )
+            rank_zero_warn(f"{len(empty)} of {len(names)} classes have no training images: {some(empty)}")
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches of augmented images: bytes, labels, and perhaps rectangles to erase."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from focal_lab.data.classification.class_names import differing, read_class_names, shortened
+from focal_lab.data.classification.class_names import differing, read_class_names, some
 from focal_lab.data.classification.data_module import ClassificationDataModule, Split
 from focal_lab.data.loading.list_files import list_images
 from focal_lab.data.option_checks import ROOT_KEY, check_paths
@@ -110,7 +110,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         unknown = sorted(set(found.classes) - set(self.folders))
         if unknown:
             raise UserError(
-                f"has classes that train lacks: {shortened(unknown)} (train has {shortened(self.folders)})",
+                f"has classes that train lacks: {some(unknown)} (train has {some(self.folders)})",
                 file=found.where,
             )
         # shards of several splits are in one folder, and one archive may hold all

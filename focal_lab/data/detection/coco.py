@@ -3,7 +3,6 @@
 Shape suffixes: N objects of an image, H W its size in px.
 """
 
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -25,6 +24,7 @@ from focal_lab.data.detection.coco_annotations import CocoFile, CocoImage, read_
 from focal_lab.data.loading.collate import Batch, Target
 from focal_lab.data.loading.decode import decode
 from focal_lab.data.loading.labelled_folders import LabelledFoldersDataModule
+from focal_lab.data.loading.unreadable import Unreadable
 from focal_lab.data.option_checks import check
 from focal_lab.data.overlap import warn_of_training
 from focal_lab.errors import UserError
@@ -55,8 +55,8 @@ class CocoDataModule(LabelledFoldersDataModule):
         flip: probability that a training image is mirrored.
         keep_empty: whether to train on images without objects, too.
         group_by_aspect: whether wide and tall training images come in separate batches, which saves padding.
-        max_unreadable: how many damaged images each process that reads them skips, each with a warning,
-            before the run ends.
+        max_unreadable: how many damaged images a split may have before the run ends; each is skipped with a
+            warning.
         mean: of the channels on a scale of 0 to 1, subtracted.
         std: of the channels on a scale of 0 to 1, divided by.
 
@@ -202,18 +202,25 @@ class CocoDataModule(LabelledFoldersDataModule):
         return CocoDataset(
             images,
             self.path(split),
-            self._limits(),
+            self.transform(self.hparams["flip"] if training else 0.0),
+            self.hparams["max_unreadable"],
             masks=found.has_masks,
             training=training,
-            flip=self.hparams["flip"] if training else 0.0,
         )
 
     def unlabelled(self, files: Sequence[Path]) -> "CocoDataset":
         images = [CocoImage(i, str(file), 0, 0, ()) for i, file in enumerate(files)]
-        return CocoDataset(images, Path(), self._limits())
+        return CocoDataset(images, Path(), self.transform(0.0), self.hparams["max_unreadable"])
 
-    def _limits(self) -> dict[str, Any]:
-        return {"max_unreadable": self.hparams["max_unreadable"], "mean": self.mean, "std": self.std}
+    def transform(self, flip: float) -> v2.Compose:
+        """Mirrors an image and its target with a probability, and normalises the image."""
+        return v2.Compose(
+            [
+                v2.RandomHorizontalFlip(flip),
+                v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
+                v2.Normalize(list(self.mean), list(self.std)),
+            ]
+        )
 
 
 class CocoDataset(Dataset[tuple[Tensor, Target] | None]):
@@ -229,23 +236,15 @@ class CocoDataset(Dataset[tuple[Tensor, Target] | None]):
         self,
         images: Sequence[CocoImage],
         folder: Path,
-        limits: dict[str, Any],
+        transform: v2.Compose,
+        max_unreadable: int,
         *,
         masks: bool = False,
         training: bool = False,
-        flip: float = 0.0,
     ) -> None:
-        self.images, self.folder = images, folder
+        self.images, self.folder, self.transform = images, folder, transform
         self.masks, self.training = masks, training
-        self.max_unreadable = limits["max_unreadable"]
-        self.transform = v2.Compose(
-            [
-                v2.RandomHorizontalFlip(flip),
-                v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
-                v2.Normalize(list(limits["mean"]), list(limits["std"])),
-            ]
-        )
-        self.unreadable: set[str] = set()
+        self.unreadable = Unreadable(len(images), max_unreadable)
 
     @property
     def wide(self) -> list[bool]:
@@ -257,18 +256,19 @@ class CocoDataset(Dataset[tuple[Tensor, Target] | None]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Target] | None:
         for step in range(len(self.images) if self.training else 1):
-            image = self.images[(index + step) % len(self.images)]
-            pixels = self._read(image)
+            place = (index + step) % len(self.images)
+            pixels = self._read(place)
             if pixels is not None:
-                return self._item(image, pixels)
+                return self._item(self.images[place], pixels)
         if self.training:
             raise UserError(
                 f"none of the {len(self.images)} images can be read (repair them)", file=self.folder
             )
         return None
 
-    def _read(self, image: CocoImage) -> Image.Image | None:
+    def _read(self, index: int) -> Image.Image | None:
         """The image as RGB; None, and a warning, for a damaged one."""
+        image = self.images[index]
         path = self.folder / image.file
         expected = (image.width, image.height) if image.width else None
         try:
@@ -276,18 +276,8 @@ class CocoDataset(Dataset[tuple[Tensor, Target] | None]):
         except FileNotFoundError as error:
             raise UserError("does not exist", file=path) from error
         except Exception as error:  # what Pillow raises for damaged files depends on the format
-            if str(path) not in self.unreadable:
-                self.unreadable.add(str(path))
-                count = len(self.unreadable)
-                if count > self.max_unreadable:
-                    raise UserError(
-                        f"cannot be read ({error}); {count} images are unreadable, and "
-                        f"{self.max_unreadable} are allowed (repair it, or raise the limit)",
-                        file=path,
-                        key="data.init_args.max_unreadable",
-                    ) from error
-                text = f"{path}: cannot be read ({error}) and is skipped; {count} so far"
-                warnings.warn(text, stacklevel=2)
+            instead = "the next one takes its place" if self.training else "it is not evaluated"
+            self.unreadable.add(index, str(path), error, instead)
             return None
         if expected not in (None, pixels.size):
             raise UserError(
@@ -330,19 +320,10 @@ def _check_images(found: CocoFile, folder: Path) -> None:
     if missing:
         more = f", and {len(missing) - 1} others," if len(missing) > 1 else ""
         raise UserError(
-            f"image {missing[0].number}{more} of {found.path} does not exist ({_advice(missing[0], folder)})",
+            f"image {missing[0].number}{more} of {found.path} does not exist (file_name is relative to the "
+            "folder of images)",
             file=folder / missing[0].file,
         )
-
-
-def _advice(missing: CocoImage, folder: Path) -> str:
-    """Why a file may not be found."""
-    name = missing.file.replace("\\", "/").rpartition("/")[2]
-    if "://" in missing.file:
-        return "file_name is a URL, not a file"
-    if name != missing.file and (folder / name).exists():
-        return f"file_name is relative to the folder, which has {name}"
-    return "file_name has \\ instead of /" if "\\" in missing.file else "wrong folder of images?"
 
 
 def _check_objects(found: CocoFile) -> None:

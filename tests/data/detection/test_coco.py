@@ -155,21 +155,6 @@ def test_splits_have_the_same_classes_and_all_have_objects(
     assert reported in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "reported"),
-    [
-        ("train2017/7.png", r"which has 7\.png"),
-        ("a\\b.png", "instead of /"),
-        ("http://a/b.png", "is a URL"),
-        ("b.png", "wrong folder"),
-    ],
-)
-def test_a_file_name_that_leads_nowhere_comes_with_advice(root: Path, name: str, reported: str) -> None:
-    written(root / "other.json", lambda made: made["images"][0].update(file_name=name))
-    with pytest.raises(UserError, match=reported):
-        data(root, val_annotations="other.json").setup("validate")
-
-
 def test_missing_files_and_folders_are_named_before_anything_runs(root: Path) -> None:
     (root / "train2017" / "8.png").unlink()
     with pytest.raises(UserError, match=r"8\.png: image 8 of .* does not exist"):
