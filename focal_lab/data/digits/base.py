@@ -72,12 +72,6 @@ class EmbeddedData(LightningDataModule, ABC):
             self._made[split] = self.make(split, seed, self.hparams[f"num_{split}_images"])
         return self._made[split]
 
-    def setup(self, stage: str) -> None:
-        """Make the images that a stage needs."""
-        needed: dict[str, list[Split]] = {"fit": ["train", "val"], "validate": ["val"]}
-        for split in needed.get(stage, ["test"]):
-            self.dataset(split)
-
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches."""
         return self._loader("train", shuffle=True, drop_last=True, generator=self._generator())

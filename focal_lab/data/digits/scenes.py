@@ -3,8 +3,7 @@
 Shape suffixes: N visible digits of an image, S its side in px.
 """
 
-from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -66,9 +65,16 @@ class SceneDataset(Dataset[tuple[Tensor, Target]]):
     Every target has `image_id`, int64 (), the index of the image.
     """
 
-    def __init__(self, split: Split, seed: int, count: int, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        split: Split,
+        seed: int,
+        count: int,
+        options: Mapping[str, Any],
+        target: Callable[[Scene], Target],
+    ) -> None:
         self.split: Split = split
-        self.seed, self.count, self.options = seed, count, options
+        self.seed, self.count, self.options, self.target = seed, count, options, target
         self._composed: dict[int, Scene] = {}
 
     def __len__(self) -> int:
@@ -80,10 +86,6 @@ class SceneDataset(Dataset[tuple[Tensor, Target]]):
         scene = self._composed[index]
         target = self.target(scene) | {"image_id": torch.tensor(index)}
         return normalise(torch.from_numpy(scene.pixels)), target
-
-    @abstractmethod
-    def target(self, scene: Scene) -> Target:
-        """The targets of the task."""
 
     def _compose(self, index: int) -> Scene:
         rng = np.random.default_rng([self.seed, _STREAMS[self.split], index])
@@ -100,26 +102,24 @@ class SceneDataset(Dataset[tuple[Tensor, Target]]):
         return compose(objects, pieces, digits, options["image_size"])
 
 
-class DetectedDigits(SceneDataset):
-    """A target is `boxes`, float32 (N, 4), corners in px, the second exclusive; `labels`, int64 (N,), from 0;
-    and `masks`, uint8 (N, S, S), 1 where the digit is visible.
+def boxes_and_masks(scene: Scene) -> Target:
+    """The targets of detection.
+
+    `boxes`, float32 (N, 4), corners in px, the second exclusive; `labels`, int64 (N,), from 0; and `masks`,
+    uint8 (N, S, S), 1 where the digit is visible.
     """
-
-    def target(self, scene: Scene) -> Target:
-        numbers = torch.arange(1, len(scene.labels) + 1, dtype=torch.uint8)
-        return {
-            "boxes": torch.from_numpy(scene.boxes.copy()),
-            "labels": torch.from_numpy(scene.labels.copy()),
-            "masks": (torch.from_numpy(scene.owner) == numbers[:, None, None]).to(torch.uint8),
-        }
+    numbers = torch.arange(1, len(scene.labels) + 1, dtype=torch.uint8)
+    return {
+        "boxes": torch.from_numpy(scene.boxes.copy()),
+        "labels": torch.from_numpy(scene.labels.copy()),
+        "masks": (torch.from_numpy(scene.owner) == numbers[:, None, None]).to(torch.uint8),
+    }
 
 
-class SegmentedDigits(SceneDataset):
-    """A target is `mask`, uint8 (S, S): 0 for background, the digit + 1 elsewhere."""
-
-    def target(self, scene: Scene) -> Target:
-        classes = np.concatenate(([0], scene.labels + 1)).astype(np.uint8)
-        return {"mask": torch.from_numpy(classes[scene.owner])}
+def pixel_classes(scene: Scene) -> Target:
+    """The targets of segmentation: `mask`, uint8 (S, S), 0 for background and the digit + 1 elsewhere."""
+    classes = np.concatenate(([0], scene.labels + 1)).astype(np.uint8)
+    return {"mask": torch.from_numpy(classes[scene.owner])}
 
 
 class DigitsScenes(EmbeddedData):
@@ -153,7 +153,7 @@ class DigitsScenes(EmbeddedData):
     mean = (MEAN,) * 3
     std = (STD,) * 3
     collate = staticmethod(as_lists)
-    kind: ClassVar[type[SceneDataset]]
+    target: ClassVar[Callable[[Scene], Target]]  # of the task
 
     def __init__(
         self,
@@ -178,33 +178,30 @@ class DigitsScenes(EmbeddedData):
         check("max_overlap", max_overlap, 0 <= max_overlap < 1, "use 0 to less than 1")
         self.begin()
 
-    def setup(self, stage: str) -> None:
-        """Nothing: an image is composed when it is first used."""
-
     def make(self, split: Split, seed: int, count: int) -> SceneDataset:
-        return self.kind(split, seed, count, self.hparams)
+        return SceneDataset(split, seed, count, self.hparams, type(self).target)
 
 
 class DigitsDetection(DigitsScenes):
     """One to several coloured MNIST digits of different size over clutter, with boxes and masks.
 
     What a later digit covers is not part of an earlier one's mask; boxes are tight around what is visible.
-    Batches are a list of images and a list of targets, see `DetectedDigits`. Options: see
+    Batches are a list of images and a list of targets, see `boxes_and_masks`. Options: see
     `focal_lab.data.digits.scenes.DigitsScenes`.
     """
 
     has_masks = True
-    kind = DetectedDigits
+    target = staticmethod(boxes_and_masks)
 
 
 class DigitsSegmentation(DigitsScenes):
     """The images of `DigitsDetection` with the class of every pixel.
 
     Class 0 is background, pieces of other digits included; the digits 0 to 9 are the classes 1 to 10. Batches
-    are a list of images and a list of targets, see `SegmentedDigits`. Options: see
+    are a list of images and a list of targets, see `pixel_classes`. Options: see
     `focal_lab.data.digits.scenes.DigitsScenes`.
     """
 
     num_classes = NUM_CLASSES + 1
     class_names = ("background", *(str(digit) for digit in range(NUM_CLASSES)))
-    kind = SegmentedDigits
+    target = staticmethod(pixel_classes)

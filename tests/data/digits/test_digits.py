@@ -216,22 +216,6 @@ def test_the_last_incomplete_batch_is_dropped_in_training_only():
     assert [len(labels) for _, labels in batches(data, "test")] == [16] * 4 + [6]
 
 
-@pytest.mark.parametrize(
-    ("stage", "splits"),
-    [("fit", {"train", "val"}), ("validate", {"val"}), ("test", {"test"}), ("predict", {"test"})],
-)
-def test_setup_composes_what_the_stage_needs(stage, splits):
-    data = DigitsClassification(**SMALL)
-    assert not data._made
-
-    data.setup(stage)
-
-    assert set(data._made) == splits
-    composed = dict(data._made)
-    data.setup(stage)
-    assert data._made == composed
-
-
 def test_classes_are_known_before_anything_is_composed():
     data = DigitsClassification()
 
