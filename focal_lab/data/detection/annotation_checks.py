@@ -3,7 +3,7 @@
 import json
 import math
 import warnings
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +66,7 @@ class CheckedAnnotations:
     def __init__(self, path: Path, sizes: Mapping[int, tuple[int, int]], labels: Mapping[int, int]) -> None:
         self.path, self.sizes, self.labels = path, sizes, labels
         self.objects: dict[int, list[CocoObject]] = {number: [] for number in sizes}
-        self.unusual: Counter[str] = Counter()
-        self._first: dict[str, str] = {}
+        self.unusual: defaultdict[str, list[str]] = defaultdict(list)  # names of annotations
         self._ids: set[int] = set()
         self._name = ""  # of the annotation that is being checked
         self._taken = self._corners = self._surely_corners = 0
@@ -85,7 +84,7 @@ class CheckedAnnotations:
             self._name = f"annotation {shown(entry['id'])}"
             if type(entry["id"]) is int:
                 if entry["id"] in self._ids:
-                    self._count(_SAME_ID)
+                    self.unusual[_SAME_ID].append(self._name)
                 self._ids.add(entry["id"])
         image = self._known(entry, "image_id", self.sizes)
         label = self.labels[self._known(entry, "category_id", self.labels)]
@@ -105,22 +104,17 @@ class CheckedAnnotations:
         left, top, right, bottom = max(0.0, x), max(0.0, y), min(width, x + wide), min(height, y + high)
         # as in the detectors that the paper builds on: less than a pixel is no object
         if wide < 1 or high < 1 or right - left < 1 or bottom - top < 1:
-            self._count(_SMALL)
+            self.unusual[_SMALL].append(self._name)
             return
         if min(x, y) < -_SLACK or x + wide > width + _SLACK or y + high > height + _SLACK:
-            self._count(_BEYOND)
+            self.unusual[_BEYOND].append(self._name)
         if extent is not None and 2 * _overlap(box, extent) < max(wide * high, extent[2] * extent[3]):
-            self._count(_APART)
+            self.unusual[_APART].append(self._name)
         if extent is None and not crowd:
-            self._count(_NO_MASK)
+            self.unusual[_NO_MASK].append(self._name)
         self.objects[image].append(
             CocoObject((left, top, float(right), float(bottom)), label, area, bool(crowd), segmentation)
         )
-
-    @property
-    def dropped(self) -> int:
-        """How many boxes had no area and were left out."""
-        return self.unusual[_SMALL]
 
     def finish(self) -> None:
         """Warn of what is unusual, one line each; raises UserError if the boxes are corners."""
@@ -132,10 +126,11 @@ class CheckedAnnotations:
                 key="annotations",
             )
         objects = [thing for of_image in self.objects.values() for thing in of_image if not thing.crowd]
-        if self.unusual[_NO_MASK] == len(objects):
+        if len(self.unusual[_NO_MASK]) == len(objects):
             del self.unusual[_NO_MASK]  # a file of boxes
-        for reason, count in self.unusual.items():
-            self._warn(f"{count} of {self._taken} {reason} (first: {self._first[reason]})")
+        for reason, names in self.unusual.items():
+            if names:
+                self._warn(f"{len(names)} of {self._taken} {reason} (first: {names[0]})")
         repeated = {
             number: len(things) - len({(thing.box, thing.label, thing.crowd) for thing in things})
             for number, things in self.objects.items()
@@ -149,10 +144,6 @@ class CheckedAnnotations:
 
     def _warn(self, text: str) -> None:
         warnings.warn(f"{self.path}: {text}", stacklevel=2)
-
-    def _count(self, reason: str) -> None:
-        self.unusual[reason] += 1
-        self._first.setdefault(reason, self._name)
 
     def _error(self, field: str, message: str) -> UserError:
         where = f"{self._name}: {field}" if field else self._name
@@ -200,7 +191,7 @@ class CheckedAnnotations:
         problem = _run_length_problem(segmentation, height, width)
         if problem:
             raise self._error("segmentation", problem)
-        x, y, wide, high = rle.toBbox(_encoded(segmentation)).tolist()
+        x, y, wide, high = rle.toBbox(encoded(segmentation, height, width)).tolist()
         return x, y, wide, high
 
     def _area(self, entry: Mapping[str, Any], box: Box, segmentation: Segmentation) -> float:
@@ -212,7 +203,7 @@ class CheckedAnnotations:
         if isinstance(segmentation, list):
             return sum(map(_polygon_area, segmentation))
         if segmentation is not None:
-            return float(rle.area(_encoded(segmentation)))
+            return float(rle.area(encoded(segmentation, *segmentation["size"])))
         return box[2] * box[3]
 
     def _count_corners(self, box: Box, extent: Box | None, height: int, width: int) -> None:
@@ -275,10 +266,12 @@ def _run_length_problem(segmentation: Any, height: int, width: int) -> str | Non
     return None
 
 
-def _encoded(segmentation: Mapping[str, Any]) -> Any:
-    """Run lengths as faster_coco_eval takes them."""
+def encoded(segmentation: Any, height: int, width: int) -> Any:
+    """Polygons, plain run lengths or compressed ones as faster_coco_eval takes a mask."""
+    if isinstance(segmentation, list):
+        return rle.merge(rle.frPyObjects(segmentation, height, width))
     if isinstance(segmentation["counts"], list):
-        return rle.frPyObjects(segmentation, *segmentation["size"])
+        return rle.frPyObjects(segmentation, height, width)
     return segmentation
 
 

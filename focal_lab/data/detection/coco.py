@@ -3,9 +3,7 @@
 Shape suffixes: N objects of an image, H W its size in px.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from torchvision.transforms import v2
 from focal_lab.backbones.options import Size
 from focal_lab.data.classification.class_names import differing
 from focal_lab.data.classification.samplers import AspectBatches
-from focal_lab.data.detection.coco_annotations import CocoFile, CocoImage, read_coco
+from focal_lab.data.detection.coco_annotations import CocoFile, CocoImage, masks_of, read_coco
 from focal_lab.data.loading.collate import Batch, Target
 from focal_lab.data.loading.decode import decode
 from focal_lab.data.loading.labelled_folders import LabelledFoldersDataModule
@@ -301,7 +299,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target] | None]):
             "image_id": torch.tensor(image.number),
         }
         if self.masks:
-            target["masks"] = tv_tensors.Mask(torch.from_numpy(replace(image, objects=tuple(things)).masks()))
+            target["masks"] = tv_tensors.Mask(torch.from_numpy(masks_of(things, image.height, image.width)))
         shown, target = self.transform(tv_tensors.Image(v2.functional.pil_to_tensor(pixels)), target)
         plain = {name: value.as_subclass(Tensor) for name, value in target.items()}
         return shown.as_subclass(Tensor), plain
@@ -328,11 +326,9 @@ def _check_images(found: CocoFile, folder: Path) -> None:
 
 def _check_objects(found: CocoFile) -> None:
     """Without objects nothing is learned, and average precision is not defined."""
-    crowds = Counter(thing.crowd for image in found.images for thing in image.objects)
-    if not crowds[False]:
+    if all(thing.crowd for image in found.images for thing in image.objects):
         raise UserError(
-            f"has no objects in {len(found.images)} images: {crowds[True]} crowds, and {found.dropped} boxes "
-            "without area",
+            f"has no objects in {len(found.images)} images, besides crowds and boxes without area",
             file=found.path,
             key="annotations",
         )

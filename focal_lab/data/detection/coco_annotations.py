@@ -16,7 +16,7 @@ from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
 from focal_lab.data.classification.class_names import some
-from focal_lab.data.detection.annotation_checks import CheckedAnnotations, CocoObject, shown, whole
+from focal_lab.data.detection.annotation_checks import CheckedAnnotations, CocoObject, encoded, shown, whole
 from focal_lab.errors import UserError
 
 
@@ -36,13 +36,6 @@ class CocoImage:
     width: int
     objects: tuple[CocoObject, ...]
 
-    def masks(self) -> NDArray[np.uint8]:
-        """Masks of its objects, shape (N, H, W)."""
-        masks = np.zeros((len(self.objects), self.height, self.width), np.uint8)
-        for number, thing in enumerate(self.objects):
-            masks[number] = decode_mask(thing.segmentation, self.height, self.width)
-        return masks
-
 
 @dataclass(frozen=True)
 class CocoFile:
@@ -53,14 +46,12 @@ class CocoFile:
         images: in the file's order.
         category_ids: the file's id of each class, ascending, perhaps with gaps.
         class_names: in the same order.
-        dropped: how many boxes had no area and were left out.
     """
 
     path: Path
     images: tuple[CocoImage, ...]
     category_ids: tuple[int, ...]
     class_names: tuple[str, ...]
-    dropped: int
 
     @property
     def listed(self) -> list[str]:
@@ -99,7 +90,6 @@ def read_coco(path: Path) -> CocoFile:
         tuple(CocoImage(number, *image, tuple(objects[number])) for number, image in images.items()),
         tuple(names),
         tuple(names.values()),
-        annotations.dropped,
     )
 
 
@@ -170,18 +160,13 @@ def _warn(path: Path, text: str) -> None:
     warnings.warn(f"{path}: {text}", stacklevel=3)
 
 
-def decode_mask(segmentation: Any, height: int, width: int) -> NDArray[np.uint8]:
-    """A mask (height, width) from polygons, plain run lengths or compressed ones; empty for None."""
-    if not segmentation:
-        return np.zeros((height, width), np.uint8)
-    if isinstance(segmentation, list):
-        code = rle.merge(rle.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        code = rle.frPyObjects(segmentation, height, width)
-    else:
-        code = segmentation
-    mask: NDArray[np.uint8] = np.asarray(rle.decode(code), np.uint8).reshape(height, width)
-    return mask
+def masks_of(objects: Sequence[CocoObject], height: int, width: int) -> NDArray[np.uint8]:
+    """Masks of N objects of an image, shape (N, H, W); empty for an object without."""
+    masks_NHW = np.zeros((len(objects), height, width), np.uint8)
+    for mask_HW, thing in zip(masks_NHW, objects, strict=True):
+        if thing.segmentation:
+            mask_HW[:] = rle.decode(encoded(thing.segmentation, height, width)).reshape(height, width)
+    return masks_NHW
 
 
 def _load(path: Path) -> dict[str, Any]:

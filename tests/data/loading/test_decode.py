@@ -11,7 +11,7 @@ from support.image_folders import encoded, noise
 from torchvision.transforms.functional import pil_to_tensor
 
 from focal_lab.data.classification.dataset import ClassifiedImages
-from focal_lab.data.detection.coco import CocoDataset
+from focal_lab.data.detection.coco import CocoDataModule, CocoDataset
 from focal_lab.data.detection.coco_annotations import CocoImage
 from focal_lab.data.loading.decode import decode, load_image
 from focal_lab.data.segmentation.mask_classes import MaskClasses
@@ -163,7 +163,8 @@ def test_every_data_set_and_prediction_read_the_same_pixels(tmp_path, kind):
         assert expected.float().mean() == pytest.approx(127.5, abs=0.6)  # Pillow by itself makes 251 of it
     width, height = image.size
     plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
-    coco = CocoDataset([CocoImage(1, path.name, height, width, ())], tmp_path, {"max_unreadable": 0} | plain)
+    normalised = CocoDataModule(str(tmp_path), **plain).transform(0.0)
+    coco = CocoDataset([CocoImage(1, path.name, height, width, ())], tmp_path, normalised, 0)
     folder = SegmentationFolder(str(tmp_path), **plain)
     mask = tmp_path / "mask.png"
     Image.new("L", image.size).save(mask)
