@@ -24,6 +24,9 @@ _KEPT_BYTES = 512 * 2**20
 _IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp")
 _LABELS = ("label", "labels", "cls", "fine_label")
 
+# columns of images and labels, and the names of the classes
+_Schema = tuple[str, str, list[str] | None]
+
 
 class Columns(NamedTuple):
     """The columns of images and labels; None to find them."""
@@ -32,76 +35,72 @@ class Columns(NamedTuple):
     label: str | None = None
 
 
-def open_tables(
-    paths: Sequence[Path],
-    where: Path,
-    columns: Columns,
-) -> LabelledImages:
+class RowGroup(NamedTuple):
+    """A part of a file that is read as a whole; `first` is its first row there."""
+
+    path: str
+    number: int
+    first: int
+    rows: int
+
+
+def open_tables(paths: Sequence[Path], where: Path, columns: Columns) -> LabelledImages:
     """The images of one split, in Parquet files that messages call `where`.
 
     Raises UserError if pyarrow is missing, a file is damaged, or its columns do not fit.
     """
     parquet = _pyarrow(paths[0])
-    groups: list[tuple[int, int, int]] = []  # file, row group, rows
+    groups: list[RowGroup] = []
     labels: list[tuple[Path, list[Any]]] = []
-    known: list[tuple[tuple[str, str], list[str] | None]] = []
-    for number, path in enumerate(paths):
+    first: _Schema | None = None
+    for path in paths:
         try:
             # no threads: they would not survive a fork
             table = parquet.ParquetFile(path, pre_buffer=False)
-            chosen = _columns(table.schema_arrow, path, columns)
-            known.append((chosen, _class_names(table.schema_arrow, chosen[1], path)))
-            _compare(known, paths)
-            read = table.read(columns=[chosen[1]], use_threads=False)
-            labels.append((path, read_labels(read.column(0), chosen[1], path, known[0][1])))
-            rows = [table.metadata.row_group(i).num_rows for i in range(table.metadata.num_row_groups)]
+            image, label = _columns(table.schema_arrow, path, columns)
+            names = _class_names(table.schema_arrow, label, path)
+            first = first or (image, label, names)
+            _compare((image, label, names), path, first, paths[0])
+            read = table.read(columns=[label], use_threads=False)
+            labels.append((path, read_labels(read.column(0), label, path, names)))
+            start = 0
+            for number in range(table.metadata.num_row_groups):
+                rows = table.metadata.row_group(number).num_rows
+                groups.append(RowGroup(str(path), number, start, rows))
+                start += rows
         except UserError:
             raise
         except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are subclasses
             raise UserError(f"is damaged or not a Parquet file ({error})", file=path) from error
-        groups += [(number, group, count) for group, count in enumerate(rows)]
-    (image, label), names = known[0]
     classes, numbers, numbered = join_labels(labels, names, label)
-    source = ParquetSource(paths, image, groups, numbers)
+    source = ParquetSource(image, groups, numbers)
     return LabelledImages(where=where, classes=classes, fixed=numbered, own=source)
 
 
-def _compare(known: Sequence[tuple[tuple[str, str], list[str] | None]], paths: Sequence[Path]) -> None:
+def _compare(here: _Schema, path: Path, there: _Schema, first: Path) -> None:
     """Refuse a file whose columns or classes are not those of the first one."""
-    (columns, names), (first_columns, first_names) = known[-1], known[0]
-    path = paths[len(known) - 1]
-    if columns != first_columns:
-        raise UserError(f"has columns {columns}, and {paths[0]} has {first_columns}", file=path)
-    difference = differing(names or ["(no names)"], first_names or ["(no names)"])
+    if here[:2] != there[:2]:
+        raise UserError(f"has columns {here[:2]}, and {first} has {there[:2]}", file=path)
+    difference = differing(here[2] or ["(no names)"], there[2] or ["(no names)"])
     if difference:
-        raise UserError(f"its classes are not those of {paths[0]}: {difference}", file=path)
+        raise UserError(f"its classes are not those of {first}: {difference}", file=path)
 
 
 class ParquetSource(ImageSource):
     """Reads whole row groups, the least that Parquet can, and keeps those used last.
 
     Args:
-        paths: Parquet files.
         column: of the images; `image.bytes` for a column of a structure.
-        groups: file, row group in it, and rows, in order.
+        groups: the row groups of all files, in order.
         labels: of all rows.
     """
 
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        column: str,
-        groups: Sequence[tuple[int, int, int]],
-        labels: NDArray[np.int64],
-    ) -> None:
+    def __init__(self, column: str, groups: Sequence[RowGroup], labels: NDArray[np.int64]) -> None:
         self.labels = labels
-        self._paths, self._column, self._places = [str(path) for path in paths], column, list(groups)
-        counts = [rows for _, _, rows in groups]
+        self._column, self._row_groups = column, list(groups)
+        counts = [group.rows for group in groups]
         self.groups: NDArray[np.int64] = np.repeat(np.arange(len(groups)), counts)
-        self._starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
-        # first row of each file
-        files = [file for file, _, _ in groups]
-        self._file_starts = self._starts[[files.index(file) for file in files]]
+        self._starts = np.cumsum([0, *counts])
         self._kept: OrderedDict[int, Any] = OrderedDict()
         self._process = os.getpid()
 
@@ -114,15 +113,16 @@ class ParquetSource(ImageSource):
 
     def name(self, index: int) -> str:
         group = int(self.groups[index])
-        return f"{self._paths[self._places[group][0]]}#{index - int(self._file_starts[group])}"
+        place = self._row_groups[group]
+        return f"{place.path}#{place.first + index - int(self._starts[group])}"
 
     def _group(self, group: int) -> Any:
         """The images of a row group, in Arrow's memory."""
         if self._process != os.getpid():  # after a fork each process keeps its own
             self._kept, self._process = OrderedDict(), os.getpid()
         if group not in self._kept:
-            file, number, _ = self._places[group]
-            table = _pyarrow(Path(self._paths[file])).ParquetFile(self._paths[file], pre_buffer=False)
+            path, number, *_ = self._row_groups[group]
+            table = _pyarrow(Path(path)).ParquetFile(path, pre_buffer=False)
             read = table.read_row_group(number, columns=[self._column], use_threads=False).flatten()
             self._kept[group] = read.column(0)
             while len(self._kept) > 1 and sum(one.nbytes for one in self._kept.values()) > _KEPT_BYTES:
