@@ -18,14 +18,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from focal_lab.data.classification.augmentation import (
-    Transform,
     check_augmentation,
     evaluation_transform,
     training_transform,
 )
 from focal_lab.data.classification.class_names import some
 from focal_lab.data.classification.dataset import ClassifiedImages
-from focal_lab.data.classification.holdout import hold_out
 from focal_lab.data.classification.random_erasing import erase
 from focal_lab.data.classification.samplers import EpochSampler, EvaluationSampler
 from focal_lab.data.loading.collate import as_tensors
@@ -33,7 +31,7 @@ from focal_lab.data.loading.decode import to_rgb
 from focal_lab.data.loading.workers import choose_workers
 from focal_lab.data.option_checks import check, check_least
 from focal_lab.data.overlap import all_among
-from focal_lab.data.sources.base import ImageSource
+from focal_lab.data.sources.base import ImageSource, hold_out
 from focal_lab.data.test_set import below_common_folder
 from focal_lab.errors import UserError, one_of
 
@@ -147,10 +145,14 @@ class ClassificationDataModule(LightningDataModule, ABC):
     def num_classes(self) -> int:
         return len(self.class_names)
 
-    @property
-    def eval_transform(self) -> Transform:
+    def eval_transform(self, image: Image.Image) -> Tensor:
         """From any image to what the network sees in evaluation, normalised (C, S, S)."""
-        return self._shown
+        rgb = to_rgb(image)
+        if self.channels == 1:  # the first channel of a colour image is red, not grey
+            rgb = rgb.convert("L").convert("RGB")
+        pixels = self._for_evaluation(rgb)[: self.channels]
+        shown_BCHW: Tensor = self.on_after_batch_transfer([pixels[None], None], 0)[0]
+        return shown_BCHW[0]
 
     def source(self, split: Split) -> ImageSource:
         """The images of a split, listed at the first call.
@@ -269,11 +271,6 @@ class ClassificationDataModule(LightningDataModule, ABC):
             erase(normal_BCHW, rectangles[0])
         return [normal_BCHW, labels_B]
 
-    @property
-    def unreadable(self) -> dict[str, int]:
-        """How many images of each split could not be read so far."""
-        return {name: len(dataset.unreadable) for name, dataset in self._datasets.items()}
-
     def _divided(self, whole: ImageSource) -> dict[Split, ImageSource]:
         share = self.hparams["val_split"]
         train, val = hold_out(whole, share)
@@ -282,14 +279,6 @@ class ClassificationDataModule(LightningDataModule, ABC):
             f"{share:g} of each class, the same ones in every run (data.val_split)."
         )
         return {"train": train, "val": val}
-
-    def _shown(self, image: Image.Image) -> Tensor:
-        rgb = to_rgb(image)
-        if self.channels == 1:  # the first channel of a colour image is red, not grey
-            rgb = rgb.convert("L").convert("RGB")
-        pixels = self._for_evaluation(rgb)[: self.channels]
-        shown_BCHW: Tensor = self.on_after_batch_transfer([pixels[None], None], 0)[0]
-        return shown_BCHW[0]
 
     def _mean_and_std(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """In bytes; copied to a device once, because a copy waits for everything queued on it."""

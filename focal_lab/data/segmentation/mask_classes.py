@@ -56,10 +56,6 @@ class MaskClasses:
                 numbers_HW = np.array(opened)
         except Exception as error:  # what Pillow raises for damaged files depends on the format
             raise UserError(f"cannot be read as a mask ({error})", file=file) from error
-        return self.from_numbers(numbers_HW, file)
-
-    def from_numbers(self, numbers_HW: NDArray[Any], file: Path) -> NDArray[Any]:
-        """Labels from a mask's numbers; raises UserError for one that is not a class."""
         if numbers_HW.min(initial=0) < 0:
             reason = f"has the value {numbers_HW.min()}, but classes are numbered from {self.first}"
             raise UserError(reason, file=file)

@@ -3,8 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from focal_lab.data.classification.holdout import hold_out
-from focal_lab.data.sources.base import FileSource
+from focal_lab.data.sources.base import FileSource, hold_out
 
 
 def source(counts, prefix=""):

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from focal_lab.data.classification.fashion_mnist import FASHION, FashionMnistDataModule, IdxDataModule
-from focal_lab.data.classification.idx_files import read_idx
+from focal_lab.data.classification.fashion_mnist import (
+    FASHION,
+    FashionMnistDataModule,
+    IdxDataModule,
+    read_idx,
+)
 from focal_lab.errors import UserError
 from focal_lab.tasks.image_callbacks import as_bytes
 
