@@ -3,8 +3,9 @@
 Shape suffixes: N visible digits of an image, S its side in px.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -102,26 +103,6 @@ class SceneDataset(Dataset[tuple[Tensor, Target]]):
         return compose(objects, pieces, digits, options["image_size"])
 
 
-def boxes_and_masks(scene: Scene) -> Target:
-    """The targets of detection.
-
-    `boxes`, float32 (N, 4), corners in px, the second exclusive; `labels`, int64 (N,), from 0; and `masks`,
-    uint8 (N, S, S), 1 where the digit is visible.
-    """
-    numbers = torch.arange(1, len(scene.labels) + 1, dtype=torch.uint8)
-    return {
-        "boxes": torch.from_numpy(scene.boxes.copy()),
-        "labels": torch.from_numpy(scene.labels.copy()),
-        "masks": (torch.from_numpy(scene.owner) == numbers[:, None, None]).to(torch.uint8),
-    }
-
-
-def pixel_classes(scene: Scene) -> Target:
-    """The targets of segmentation: `mask`, uint8 (S, S), 0 for background and the digit + 1 elsewhere."""
-    classes = np.concatenate(([0], scene.labels + 1)).astype(np.uint8)
-    return {"mask": torch.from_numpy(classes[scene.owner])}
-
-
 class DigitsScenes(EmbeddedData):
     """One to several coloured MNIST digits of different size, slightly overlapping, over clutter.
 
@@ -153,7 +134,6 @@ class DigitsScenes(EmbeddedData):
     mean = (MEAN,) * 3
     std = (STD,) * 3
     collate = staticmethod(as_lists)
-    target: ClassVar[Callable[[Scene], Target]]  # of the task
 
     def __init__(
         self,
@@ -178,30 +158,53 @@ class DigitsScenes(EmbeddedData):
         check("max_overlap", max_overlap, 0 <= max_overlap < 1, "use 0 to less than 1")
         self.begin()
 
+    @staticmethod
+    @abstractmethod
+    def target(scene: Scene) -> Target:
+        """The targets of the task."""
+
     def make(self, split: Split, seed: int, count: int) -> SceneDataset:
-        return SceneDataset(split, seed, count, self.hparams, type(self).target)
+        return SceneDataset(split, seed, count, self.hparams, self.target)
 
 
 class DigitsDetection(DigitsScenes):
     """One to several coloured MNIST digits of different size over clutter, with boxes and masks.
 
     What a later digit covers is not part of an earlier one's mask; boxes are tight around what is visible.
-    Batches are a list of images and a list of targets, see `boxes_and_masks`. Options: see
+    Batches are a list of images and a list of targets, see `target`. Options: see
     `focal_lab.data.digits.scenes.DigitsScenes`.
     """
 
     has_masks = True
-    target = staticmethod(boxes_and_masks)
+
+    @staticmethod
+    def target(scene: Scene) -> Target:
+        """`boxes`, `labels` and `masks`.
+
+        `boxes`, float32 (N, 4), are corners in px, the second exclusive; `labels`, int64 (N,), count from 0;
+        `masks`, uint8 (N, S, S), are 1 where the digit is visible.
+        """
+        numbers = torch.arange(1, len(scene.labels) + 1, dtype=torch.uint8)
+        return {
+            "boxes": torch.from_numpy(scene.boxes.copy()),
+            "labels": torch.from_numpy(scene.labels.copy()),
+            "masks": (torch.from_numpy(scene.owner) == numbers[:, None, None]).to(torch.uint8),
+        }
 
 
 class DigitsSegmentation(DigitsScenes):
     """The images of `DigitsDetection` with the class of every pixel.
 
     Class 0 is background, pieces of other digits included; the digits 0 to 9 are the classes 1 to 10. Batches
-    are a list of images and a list of targets, see `pixel_classes`. Options: see
+    are a list of images and a list of targets, see `target`. Options: see
     `focal_lab.data.digits.scenes.DigitsScenes`.
     """
 
     num_classes = NUM_CLASSES + 1
     class_names = ("background", *(str(digit) for digit in range(NUM_CLASSES)))
-    target = staticmethod(pixel_classes)
+
+    @staticmethod
+    def target(scene: Scene) -> Target:
+        """`mask`, uint8 (S, S): 0 for background and the digit + 1 elsewhere."""
+        classes = np.concatenate(([0], scene.labels + 1)).astype(np.uint8)
+        return {"mask": torch.from_numpy(classes[scene.owner])}

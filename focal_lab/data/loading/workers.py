@@ -24,8 +24,8 @@ def choose_workers(trainer: Any = None) -> int:
     local = 1
     if trainer is not None:
         device, local = trainer.strategy.root_device.type, max(1, trainer.num_devices)
-    # by the process's affinity and its container's quota
-    share = max(1, joblib.cpu_count() // local)
+    cores: int = joblib.cpu_count()  # by the process's affinity and its container's quota
+    share = max(1, cores // local)
     if device == "cpu":
         return int(min(share, torch.get_num_threads()) > _TOO_FEW)
     if "OMP_NUM_THREADS" not in os.environ:  # launchers set that, and not always to a share of the machine
