@@ -28,7 +28,7 @@ from focal_lab.data.classification.random_erasing import erase
 from focal_lab.data.classification.samplers import EpochSampler, EvaluationSampler
 from focal_lab.data.loading.collate import as_tensors
 from focal_lab.data.loading.decode import to_rgb
-from focal_lab.data.loading.workers import choose_workers
+from focal_lab.data.loading.loader import make_loader
 from focal_lab.data.option_checks import check, check_least
 from focal_lab.data.overlap import all_among
 from focal_lab.data.sources.base import ImageSource, hold_out
@@ -314,18 +314,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         return self._loader(dataset, sampler=sampler)
 
     def _loader(self, dataset: ClassifiedImages, **options: Any) -> DataLoader[Any]:
-        workers = choose_workers(self.trainer) if self.num_workers is None else self.num_workers
-        on_gpu = torch.cuda.is_available() and (
-            self.trainer is None or self.trainer.strategy.root_device.type == "cuda"
-        )
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=on_gpu,
-            collate_fn=as_tensors,
-            # a loader draws a seed for its workers: not from the generator that the training draws from
-            generator=torch.Generator().manual_seed(self.seed),
-            **options,
-        )
+        # a loader draws a seed for its workers: not from the generator that the training draws from
+        generator = torch.Generator().manual_seed(self.seed)
+        options |= {"batch_size": self.batch_size, "generator": generator}
+        return make_loader(dataset, self.trainer, self.num_workers, as_tensors, **options)

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from focal_lab.data.classification.samplers import EvaluationSampler
 from focal_lab.data.digits.mnist5k import NUM_CLASSES, Split, source_digits
+from focal_lab.data.loading.loader import make_loader
 from focal_lab.data.option_checks import check, check_least
 
 # Validation and test images do not depend on the run's seed: all runs are evaluated on the same ones.
@@ -125,12 +126,5 @@ class EmbeddedData(LightningDataModule, ABC):
         return self._loader(split, sampler=sampler)
 
     def _loader(self, split: Split, **options: Any) -> DataLoader[Any]:
-        return DataLoader(
-            self.dataset(split),
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=self.collate,
-            **options,
-        )
+        options["batch_size"] = self.batch_size
+        return make_loader(self.dataset(split), self.trainer, self.num_workers, self.collate, **options)

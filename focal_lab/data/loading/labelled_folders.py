@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from focal_lab.data.loading.collate import Batch, as_lists
 from focal_lab.data.loading.list_files import list_images
+from focal_lab.data.loading.loader import make_loader
 from focal_lab.data.option_checks import check, check_least, check_paths
 from focal_lab.data.overlap import all_among
 from focal_lab.errors import UserError
@@ -133,11 +133,4 @@ class LabelledFoldersDataModule(LightningDataModule, ABC):
 
     def loader(self, dataset: Dataset[Any], **options: Any) -> DataLoader[Any]:
         """A loader of lists of images and targets."""
-        return DataLoader(
-            dataset,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=as_lists,
-            **options,
-        )
+        return make_loader(dataset, self.trainer, self.num_workers, as_lists, **options)

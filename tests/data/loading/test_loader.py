@@ -3,7 +3,7 @@ import pytest
 import torch
 from lightning import Trainer
 
-from focal_lab.data.loading.workers import choose_workers
+from focal_lab.data.loading.loader import choose_workers
 
 
 @pytest.fixture

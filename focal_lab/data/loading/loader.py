@@ -1,14 +1,32 @@
-"""The number of worker processes where `num_workers` is not set."""
+"""Data loaders, and the number of their worker processes where `num_workers` is not set."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
-import joblib
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 # More did not help in any measurement, and each holds two batches and its own open files.
 _MOST = 16
 _TOO_FEW = 2  # cores that are all needed for training
+
+
+def make_loader(
+    dataset: Dataset[Any], trainer: Any, workers: int | None, collate: Callable[[Any], Any], **options: Any
+) -> DataLoader[Any]:
+    """A loader with so many worker processes; None chooses by the machine and the Lightning trainer."""
+    if workers is None:
+        workers = choose_workers(trainer)
+    on_gpu = torch.cuda.is_available() and (trainer is None or trainer.strategy.root_device.type == "cuda")
+    return DataLoader(
+        dataset,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=on_gpu,
+        collate_fn=collate,
+        **options,
+    )
 
 
 def choose_workers(trainer: Any = None) -> int:
@@ -20,6 +38,8 @@ def choose_workers(trainer: Any = None) -> int:
     Args:
         trainer: a Lightning trainer; without one, one process is assumed.
     """
+    import joblib  # takes a tenth of a second
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     local = 1
     if trainer is not None:
