@@ -197,10 +197,8 @@ def _read_zip(content: _Content, stream: BinaryIO) -> None:
             name = _clean(path)
             if path.endswith("/"):
                 continue
-            needed, encrypted = (
-                _wanted(name) and not any(map(is_junk, name.split("/"))),
-                entry.flag_bits & _ENCRYPTED,
-            )
+            needed = _wanted(name) and not any(map(is_junk, name.split("/")))
+            encrypted = entry.flag_bits & _ENCRYPTED
             if needed and encrypted:
                 raise UserError("is encrypted (unpack it)")
             if needed and entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
