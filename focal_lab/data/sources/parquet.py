@@ -15,14 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focal_lab.data.classification.class_names import differing
-from focal_lab.data.sources.base import ImageSource, LabelledImages
-from focal_lab.data.sources.parquet_labels import join_labels, read_labels
+from focal_lab.data.sources.base import UNKNOWN, ImageSource, LabelledImages, numbers_to
 from focal_lab.errors import UserError
 
 # Row groups that a process keeps: about a window of `EpochSampler`.
 _KEPT_BYTES = 512 * 2**20
 _IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp")
 _LABELS = ("label", "labels", "cls", "fine_label")
+
+# of labels, by the type of their values
+_KINDS = {type(None): "no labels", int: "numbers", str: "strings"}
 
 # columns of images and labels, and the names of the classes
 _Schema = tuple[str, str, list[str] | None]
@@ -62,7 +64,7 @@ def open_tables(paths: Sequence[Path], where: Path, columns: Columns) -> Labelle
             first = first or (image, label, names)
             _compare((image, label, names), path, first, paths[0])
             read = table.read(columns=[label], use_threads=False)
-            labels.append((path, read_labels(read.column(0), label, path, names)))
+            labels.append((path, _read_labels(read.column(0), label, path, names)))
             start = 0
             for number in range(table.metadata.num_row_groups):
                 rows = table.metadata.row_group(number).num_rows
@@ -72,7 +74,7 @@ def open_tables(paths: Sequence[Path], where: Path, columns: Columns) -> Labelle
             raise
         except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are subclasses
             raise UserError(f"is damaged or not a Parquet file ({error})", file=path) from error
-    classes, numbers, numbered = join_labels(labels, names, label)
+    classes, numbers, numbered = _join_labels(labels, names, label)
     source = ParquetSource(image, groups, numbers)
     return LabelledImages(where=where, classes=classes, fixed=numbered, own=source)
 
@@ -192,3 +194,64 @@ def _class_names(schema: Any, label: str, path: Path) -> list[str] | None:
     if wrong:
         raise UserError(f"names the class {wrong[0]!r}, which is not text or occurs twice", file=path)
     return list(names)
+
+
+def _read_labels(column: Any, name: str, path: Path, names: Sequence[str] | None) -> list[Any]:
+    """The labels in pyarrow's column `name` of a file; all None if they are secret: null or -1 in all rows.
+
+    Raises UserError if a row has no label, or one that is not among the classes' `names`.
+    """
+    values: list[Any] = column.to_pylist()
+    kinds = set(map(type, values)) - {type(None)}
+    if not kinds:
+        return values
+    if not (kinds == {int} or kinds == {str}):
+        raise UserError(f"its column {name} is of {column.type}; labels are integers or strings", file=path)
+    if None in values:
+        raise UserError(f"has no label in the column {name} (null)", file=f"{path}#{values.index(None)}")
+    if set(values) == {UNKNOWN}:
+        return [None] * len(values)
+    rule = ""
+    if kinds == {str}:
+        known = None if names is None else set(names)
+        right = [bool(v) and v == v.strip() and (known is None or v in known) for v in values]
+    elif names is None:
+        right = [value >= 0 for value in values]
+    else:
+        right = [0 <= value < len(names) for value in values]
+        rule = f" (use 0 to {len(names) - 1})"
+    if not all(right):
+        row = right.index(False)
+        raise UserError(
+            f"the column {name} has {values[row]!r}, which is not a class{rule}", file=f"{path}#{row}"
+        )
+    return values
+
+
+def _join_labels(
+    files: Sequence[tuple[Path, list[Any]]], names: Sequence[str] | None, name: str
+) -> tuple[list[str], NDArray[np.int64], bool]:
+    """The classes' names, the label of each row, and whether the files themselves number the classes.
+
+    Raises UserError if files have labels of different kinds, or there are no rows.
+    """
+    filled = [(path, values) for path, values in files if values]
+    if not filled:
+        raise UserError("has no rows", file=files[0][0])
+    first, kind = filled[0][0], type(filled[0][1][0])
+    for path, values in filled:
+        if type(values[0]) is not kind:
+            raise UserError(
+                f"its column {name} has {_KINDS[type(values[0])]}, and that of {first} has {_KINDS[kind]}",
+                file=path,
+            )
+    every = [value for _, values in filled for value in values]
+    if kind is int:
+        classes = list(names or numbers_to(max(every), first))
+        return classes, np.array(every, np.int64), names is not None
+    if kind is str:
+        classes = list(names or sorted(set(every)))
+        labels = {text: label for label, text in enumerate(classes)}
+        return classes, np.array([labels[text] for text in every], np.int64), False
+    # such as ImageNet's test split, whose labels are secret
+    return list(names or ()), np.full(len(every), UNKNOWN, np.int64), False
