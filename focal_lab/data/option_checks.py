@@ -22,17 +22,14 @@ def check_least(options: Mapping[str, Any], least: Mapping[str, int]) -> None:
         check(option, value, value is None or value >= number, f"use {number} or more")
 
 
-def check_paths(root: Path, folders: Mapping[str, str], files: Mapping[str, str]) -> None:
-    """Check that the folders and files that options name exist; nothing is opened.
+def check_place(option: str, root: Path, place: str, kind: str) -> None:
+    """Raise UserError unless what an option names, relative to root, is a "folder" or "file"; opens nothing.
 
-    A data module that reads files calls this in its method `check_files`, which plans call. `folders` and
-    `files` map options to paths relative to root. Raises UserError if one does not exist.
+    A data module that reads files calls this in its method `check_files`, which plans call.
     """
-    for kind, places in {"folder": folders, "file": files}.items():
-        for option, place in places.items():
-            path, key = root / place, f"data.init_args.{option}"
-            if path.is_dir() if kind == "folder" else path.is_file():
-                continue
-            if not root.is_dir() and not Path(place).is_absolute():
-                path, kind, key = root, "folder", ROOT_KEY
-            raise UserError(f"is not a {kind}" if path.exists() else "does not exist", file=path, key=key)
+    path, key = root / place, f"data.init_args.{option}"
+    if path.is_dir() if kind == "folder" else path.is_file():
+        return
+    if not root.is_dir() and not Path(place).is_absolute():
+        path, kind, key = root, "folder", ROOT_KEY
+    raise UserError(f"is not a {kind}" if path.exists() else "does not exist", file=path, key=key)

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from focal_lab.data.classification.class_names import differing, read_class_names, some
 from focal_lab.data.classification.data_module import ClassificationDataModule, Split
 from focal_lab.data.loading.list_files import list_images
-from focal_lab.data.option_checks import ROOT_KEY, check_paths
+from focal_lab.data.option_checks import ROOT_KEY, check_place
 from focal_lab.data.overlap import warn_of_training
 from focal_lab.data.sources.base import UNKNOWN, FileSource, ImageSource, SplitImages
 from focal_lab.data.sources.find import ClassFolders, check_training, find_split, missing
@@ -87,7 +87,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         """Check that training images and the file of names exist; raises UserError if not."""
         check_training(self.root)
         if self.names is not None:
-            check_paths(self.names.parent, {}, {"names": self.names.name})
+            check_place("names", self.names.parent, self.names.name, "file")
 
     def find(self, split: Split) -> ImageSource | None:
         """The images of a split under root; None for a test without labels.

@@ -109,10 +109,6 @@ class CocoDataModule(LabelledFoldersDataModule):
         """Whether all objects of the stage's splits have masks."""
         return all(self.annotations(split).has_masks for split in self._splits)
 
-    def check_files(self) -> None:
-        """Check that annotation files and folders exist; raises UserError if not."""
-        self.check_paths()
-
     def evaluation_image_sizes(self) -> list[Size]:
         """Height and width of the validation images.
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from focal_lab.data.loading.collate import Batch, as_lists
 from focal_lab.data.loading.list_files import list_images
 from focal_lab.data.loading.loader import make_loader
-from focal_lab.data.option_checks import check, check_least, check_paths
+from focal_lab.data.option_checks import check, check_least, check_place
 from focal_lab.data.overlap import all_among
 from focal_lab.errors import UserError
 
@@ -80,13 +80,12 @@ class LabelledFoldersDataModule(LightningDataModule, ABC):
         """Where the images or the labels of a split are."""
         return self.root / self._places[split][kind != "images"]
 
-    def check_paths(self, **files: str) -> None:
+    def check_files(self) -> None:
         """Check that all folders and files that options name exist; raises UserError if not."""
-        folders = {}
         for split, (images, labels) in self._places.items():
-            folders[f"{split}_images"] = images
-            (folders if self.labels == "masks" else files)[f"{split}_{self.labels}"] = labels
-        check_paths(self.root, folders, files)
+            check_place(f"{split}_images", self.root, images, "folder")
+            kind = "folder" if self.labels == "masks" else "file"
+            check_place(f"{split}_{self.labels}", self.root, labels, kind)
 
     def check_batch_size(self, count: int, what: str) -> None:
         """Raise UserError if training has fewer images than a batch."""

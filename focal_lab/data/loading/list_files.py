@@ -97,7 +97,7 @@ def images_below(folder: Path, left: LeftOut) -> list[str]:
     Raises UserError if a folder cannot be listed.
     """
     found: list[tuple[str, str]] = []
-    for below, name in _walk(folder, "", left, _above(folder)):
+    for below, name in _walk(folder, left):
         if is_image(name):
             found.append((below, name))
         else:
@@ -108,11 +108,7 @@ def images_below(folder: Path, left: LeftOut) -> list[str]:
 
 def has_images(folder: Path) -> bool:
     """Whether there is an image in a folder or its subfolders; stops at the first."""
-    return any(is_image(name) for _, name in _walk(folder, "", LeftOut(), _above(folder)))
-
-
-def _above(folder: Path) -> tuple[tuple[int, int], ...]:
-    return tuple(_identity(parent) for parent in folder.absolute().parents)
+    return any(is_image(name) for _, name in _walk(folder, LeftOut()))
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -121,11 +117,13 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _walk(
-    folder: Path, below: str, left: LeftOut, above: tuple[tuple[int, int], ...]
+    folder: Path, left: LeftOut, below: str = "", above: frozenset[tuple[int, int]] | None = None
 ) -> Iterator[tuple[str, str]]:
     """The folder of each file, "" or with a slash at its end, and the file's name; links are followed."""
-    here = (*above, _identity(folder / below))
-    if here[-1] in above:
+    if above is None:
+        above = frozenset(map(_identity, folder.absolute().parents))
+    here = _identity(folder / below)
+    if here in above:
         left.add("links to a folder above them", below)
         return
     folders = []
@@ -135,7 +133,7 @@ def _walk(
         else:
             yield below, name
     for name in folders:
-        yield from _walk(folder, f"{below}{name}/", left, here)
+        yield from _walk(folder, left, f"{below}{name}/", above | {here})
 
 
 def _entries(folder: Path, left: LeftOut, below: str = "") -> list[tuple[str, bool]]:

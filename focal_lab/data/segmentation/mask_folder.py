@@ -21,7 +21,7 @@ from focal_lab.data.loading.collate import Batch, Target
 from focal_lab.data.loading.decode import load_image
 from focal_lab.data.loading.labelled_folders import LabelledFoldersDataModule
 from focal_lab.data.loading.list_files import list_images
-from focal_lab.data.option_checks import check
+from focal_lab.data.option_checks import check, check_place
 from focal_lab.data.overlap import warn_of_training
 from focal_lab.data.segmentation.crops import RandomScaleCrop
 from focal_lab.data.segmentation.mask_classes import MaskClasses
@@ -139,7 +139,8 @@ class SegmentationFolder(LabelledFoldersDataModule):
 
     def check_files(self) -> None:
         """Check that all folders and the file of names exist; raises UserError if not."""
-        self.check_paths(classes=self.hparams["classes"])
+        super().check_files()
+        check_place("classes", self.root, self.hparams["classes"], "file")
 
     def evaluation_image_sizes(self) -> list[Size]:
         """Height and width of the first validation images, by their masks, which are upright.
