@@ -2,14 +2,11 @@
 
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from focal_lab.data.classification.class_names import some
 from focal_lab.errors import UserError
 from focal_lab.utils.lazy_imports import find_class
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _KEY = "model.num_classes"
 
@@ -101,19 +98,24 @@ def check_count(num_classes: int, data: Any) -> None:
     )
 
 
-def check_labels(labels: "Tensor", num_classes: int, image: int, ignored: int | None = None) -> None:
-    """Refuse labels of an image, in any shape, for which the network has no output.
+def check_labels(batch: Any, name: str, num_classes: int, ignored: int | None = None) -> None:
+    """Refuse labels, called `name`, in the targets of a batch for which the network has no output.
 
     Raises:
         UserError: there is one, other than `ignored`.
     """
-    wrong = (labels < 0) | (labels >= num_classes)
-    if ignored is not None:
-        wrong &= labels != ignored
-    if wrong.any():
-        more = "" if ignored is None else f", or {ignored} for none"
-        raise UserError(
-            f"image {image} has the label {int(labels[wrong][0])}; the {num_classes} classes of "
-            f"model.num_classes are 0 to {num_classes - 1}{more}, background of a detector not counted",
-            key="data",
-        )
+    for target in batch[1] if isinstance(batch, tuple | list) and len(batch) == 2 else ():
+        if name not in target:
+            continue
+        labels = target[name]
+        wrong = (labels < 0) | (labels >= num_classes)
+        if ignored is not None:
+            wrong &= labels != ignored
+        if wrong.any():
+            more = "" if ignored is None else f", or {ignored} for none"
+            raise UserError(
+                f"image {int(target.get('image_id', -1))} has the label {int(labels[wrong][0])}; the "
+                f"{num_classes} classes of model.num_classes are 0 to {num_classes - 1}{more}, background of "
+                "a detector not counted",
+                key="data",
+            )

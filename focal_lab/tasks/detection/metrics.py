@@ -1,7 +1,6 @@
 """Average precision as COCO defines it, in percent."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,16 +20,11 @@ _NAMES = {
 _LISTS = tuple(f"detection_{name}" for name in ("box", "mask", "scores", "labels")) + tuple(
     f"groundtruth_{name}" for name in ("box", "mask", "labels", "crowds", "area")
 )
-_KINDS = {"box": "bbox", "mask": "segm"}
 
 
 def metric_names(masks: bool) -> tuple[str, ...]:
     """ap_box, ap50_box, ...; and the same of masks."""
-    return tuple(f"{name}_{kind}" for kind in _kinds(masks) for name in _NAMES)
-
-
-def _kinds(masks: bool) -> list[str]:
-    return ["box", "mask"] if masks else ["box"]
+    return tuple(f"{name}_{kind}" for kind in ("box", "mask")[: 1 + masks] for name in _NAMES)
 
 
 class AveragePrecision(MeanAveragePrecision):
@@ -46,10 +40,9 @@ class AveragePrecision(MeanAveragePrecision):
     image_ids: list[Tensor]
 
     def __init__(self, masks: bool, per_class: bool = False) -> None:
-        kinds: Any = tuple(_KINDS[kind] for kind in _kinds(masks))
         with torch.device("cpu"):  # a model that is only counted is built on the meta device
             super().__init__(
-                iou_type=kinds,
+                iou_type=("bbox", "segm") if masks else "bbox",
                 # torchmetrics rounds its own to float32, which moves recalls that meet a threshold: AP of a
                 # small set then differs from pycocotools' by up to 0.2 points
                 iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
@@ -58,7 +51,8 @@ class AveragePrecision(MeanAveragePrecision):
                 class_metrics=per_class,
             )
         self.add_state("image_ids", default=[], dist_reduce_fx=None)
-        self.masks = masks
+        # torchmetrics' prefix of each kind's metrics
+        self.prefixes = {"box": "bbox_", "mask": "segm_"} if masks else {"box": ""}
         self.warn_on_many_detections = False
 
     def update(self, preds: list[dict[str, Tensor]], target: list[dict[str, Tensor]]) -> None:
@@ -91,7 +85,7 @@ class AveragePrecision(MeanAveragePrecision):
         found = self.compute()
         return {
             f"{ours}_{kind}": _percent(found[f"{prefix}{theirs}"])
-            for kind, prefix in self._prefixes().items()
+            for kind, prefix in self.prefixes.items()
             for ours, theirs in _NAMES.items()
         }
 
@@ -101,12 +95,8 @@ class AveragePrecision(MeanAveragePrecision):
         present = [names[number] for number in found["classes"].reshape(-1)]
         return {
             kind: dict(zip(present, _percent(found[f"{prefix}map_per_class"]).reshape(-1), strict=True))
-            for kind, prefix in self._prefixes().items()
+            for kind, prefix in self.prefixes.items()
         }
-
-    def _prefixes(self) -> dict[str, str]:
-        """torchmetrics' prefix of each kind's metrics."""
-        return {kind: f"{_KINDS[kind]}_" if self.masks else "" for kind in _kinds(self.masks)}
 
 
 def _percent(value: Tensor) -> Tensor:

@@ -143,10 +143,7 @@ class Detection(Task):
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Check the labels: torchvision takes -1 for background, and fails at others with its own message."""
-        for target in batch[1] if isinstance(batch, tuple | list) and len(batch) == 2 else ():
-            if "labels" in target:
-                number = int(target.get("image_id", -1))
-                check_labels(target["labels"], self.hparams["num_classes"], number)
+        check_labels(batch, "labels", self.hparams["num_classes"])
         return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

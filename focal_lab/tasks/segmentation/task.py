@@ -172,11 +172,8 @@ class Segmentation(Task):
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Check the masks of a user's own data; ours does when it reads them."""
-        ours = type(self.attached_data).__module__.startswith("focal_lab.")
-        for target in batch[1] if not ours and isinstance(batch, tuple | list) and len(batch) == 2 else ():
-            if "mask" in target:
-                number = int(target.get("image_id", -1))
-                check_labels(target["mask"], self.hparams["num_classes"], number, self.ignore_index)
+        if not type(self.attached_data).__module__.startswith("focal_lab."):
+            check_labels(batch, "mask", self.hparams["num_classes"], self.ignore_index)
         return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
