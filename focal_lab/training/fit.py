@@ -75,7 +75,7 @@ def train(
         DivergedError: the loss or a test metric is not finite.
     """
     warnings.filterwarnings("ignore", message=".*num_workers.*")
-    # raised for every checkpoint within an epoch; `resumption` finds the position in the data
+    # raised for every checkpoint within an epoch; `exact_resume` finds the position in the data
     warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch.*")
     cli = build(config, folder)
     trainer: Any = cli.trainer

@@ -20,7 +20,7 @@ from focal_lab.tasks.optimizer import Recipe
 from focal_lab.utils.lazy_imports import find_class
 
 STEP = "focal_lab_step"  # key of the trainer's options in a checkpoint
-MID_EPOCH = "focal_lab_mid_epoch"  # key of the position in an unfinished epoch (`resumption`)
+MID_EPOCH = "focal_lab_mid_epoch"  # key of the position in an unfinished epoch (`exact_resume`)
 _OF_TRAINER = (
     "accumulate_grad_batches",
     "gradient_clip_algorithm",

@@ -31,10 +31,10 @@ class Stopped(Exception):  # noqa: N818  (not an error)
 class StopOnWord(Callback):
     """Asks after every batch whether to stop, and raises Stopped.
 
-    After `stop` it leaves a checkpoint from which the training resumes exactly (`resumption`), unless nothing
-    or everything was trained. For that it waits for the end of gradient accumulation and, where validation is
-    due, for its first batch. Several processes agree every `log_every_n_steps` steps, because they must stop
-    at the same one and agreeing takes time.
+    After `stop` it leaves a checkpoint from which `exact_resume` continues, unless nothing or everything was
+    trained. For that it waits for the end of gradient accumulation and, where validation is due, for its
+    first batch. Several processes agree every `log_every_n_steps` steps, because they must stop at the same
+    one and agreeing takes time.
 
     Args:
         ask: returns None or the word; called after every batch.

@@ -231,7 +231,10 @@ class Segmentation(Task):
         return self.network_size((side, min(side * PAPER_SIZE[1] // PAPER_SIZE[0], self.hparams["max_size"])))
 
     def gmacs(self, size: Size) -> float:
-        return count_gmacs(_Framed(self.model), size)
+        features = self.model.features
+        frame = padded_size(size, features.divisor)
+        features.extent.update([size], frame)
+        return count_gmacs(self.model, frame)
 
     def _segment(self, images: list[Tensor], protocol: Protocol) -> list[Tensor]:
         """Images of one size together, others one by one."""
@@ -275,17 +278,6 @@ class Segmentation(Task):
             {f"{prefix}{name}": scores[name].float() for name in METRICS}, prog_bar=prefix == "val/"
         )
         metric.reset()
-
-
-class _Framed(nn.Module):
-    """A segmenter that accepts images of any size."""
-
-    def __init__(self, model: Segmenter) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        return self.model.logits(images_BCHW)
 
 
 def _check_ignored(ignore_index: int, num_classes: int) -> None:
