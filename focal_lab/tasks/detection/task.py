@@ -12,9 +12,8 @@ from focal_lab.data.loading.collate import Batch, Target
 from focal_lab.errors import UserError
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.classes import check_labels, known
-from focal_lab.tasks.detection.counting import PAPER_SIZE, count_detector_gmacs
 from focal_lab.tasks.detection.images import DRAWN_FROM, WriteDetections, draw_found, draw_truth
-from focal_lab.tasks.detection.methods import find_method, most_found
+from focal_lab.tasks.detection.methods import PAPER_SIZE, count_detector_gmacs, find_method, most_found
 from focal_lab.tasks.detection.metrics import AveragePrecision, metric_names
 from focal_lab.tasks.detection.parts import Settings
 from focal_lab.tasks.detection.regions import in_full

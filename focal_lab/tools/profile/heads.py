@@ -7,7 +7,7 @@ from focal_lab.backbones.counting import count_released_parameters
 from focal_lab.backbones.options import Size
 from focal_lab.tasks.backbone import is_focal
 from focal_lab.tasks.base import Task
-from focal_lab.tasks.detection.counting import PAPER_SIZE as DETECTION_SIZE
+from focal_lab.tasks.detection.methods import PAPER_SIZE as DETECTION_SIZE
 from focal_lab.tasks.detection.task import Detection
 from focal_lab.tasks.segmentation.task import PAPER_SIZE as SEGMENTATION_SIZE
 from focal_lab.tasks.segmentation.task import Segmentation

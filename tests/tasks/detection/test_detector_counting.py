@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from focal_lab.backbones.counting import count_parameters
-from focal_lab.tasks.detection.counting import count_detector_gmacs
-from focal_lab.tasks.detection.methods import METHODS
+from focal_lab.tasks.detection.methods import METHODS, count_detector_gmacs
 from focal_lab.tasks.detection.parts import Settings
 from focal_lab.tasks.features import Features
 
