@@ -57,6 +57,7 @@ def test_every_decoder_is_trained_and_reports_its_metrics(decoder: str) -> None:
 
 
 def test_a_few_images_are_learned_by_heart() -> None:
+    torch.manual_seed(0)
     data = segmentation_data(num_train_images=4, batch_size=4)
     task = small_segmenter("upernet", lr=3e-3, dropout=0.0)
     trainer = quiet_trainer(max_epochs=40, limit_val_batches=0)
