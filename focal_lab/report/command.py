@@ -179,11 +179,11 @@ def check_has_runs(out: Path, plan: Callable[[], "Plan"] | None = None) -> None:
 def _emit(formats: Mapping[str, Callable[..., Any]], content: object, options: argparse.Namespace) -> None:
     """Print a table in the requested format, or write it to the file."""
     output: Path | None = options.output
+    terminal = _terminal(sys.stdout) if output is None and options.format == "text" else {}
+    made = formats[options.format](content, **terminal)
     if output is None:
-        terminal = _terminal(sys.stdout) if options.format == "text" else {}
-        _write(str(formats[options.format](content, **terminal)), sys.stdout)
+        _write(str(made), sys.stdout)
         return
-    made = formats[options.format](content)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_bytes(made if isinstance(made, bytes) else made.encode())

@@ -45,6 +45,7 @@ class FakeRun:
     cell: FakeCell
     task: str
     seed: int
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from focal_lab.report.html.svg import inline_svg
 from focal_lab.report.plots import sweep_plots
 from focal_lab.report.plots.style import Plot, heading
 from focal_lab.report.table.claims import overall
-from focal_lab.report.table.records import Table
+from focal_lab.report.table.records import Table, row_name, runs_words
 from focal_lab.sweep.run_folder.outcome import State
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from focal_lab.sweep.plan.plan import Plan
 
+_MAX_FAILURES = 40
 _TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -51,7 +52,7 @@ def page(
     if plots is None:
         plots = draw_plots(table, plan, out)
     style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    failures, more_failures = failed_runs(table, out)
+    failures = failed_runs(table, out)
     images, left_out = attention_images(table, out)
     runs = {run.run: run.state for row in table.rows for run in row.runs}
     return _template().render(
@@ -66,8 +67,8 @@ def page(
         sections=table_sections(table),
         plots=[(plot, Markup(svg)) for plot, svg in plots],
         groups=run_groups(table, plan, out),
-        failures=failures,
-        more_failures=more_failures,
+        failures=failures[:_MAX_FAILURES],
+        more_failures=len(failures[_MAX_FAILURES:]),
         images=images,
         left_out=left_out,
         cells=sum(not row.reference for row in table.rows),
@@ -110,5 +111,5 @@ def _template() -> "Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"tone": tone, "raised": heading}
+    environment.filters |= {"tone": tone, "raised": heading, "name": row_name, "runs_words": runs_words}
     return environment.get_template("page.html.j2")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from focal_lab.report.formats.grid import Strip, number_strip
 from focal_lab.report.table.long_table import flat_settings
-from focal_lab.report.table.records import PlannedRun, Table, row_name, runs_words
+from focal_lab.report.table.records import PlannedRun, Row, Table, row_name
 from focal_lab.sweep.run_folder.layout import last_lines
 from focal_lab.sweep.run_folder.outcome import Outcome, State, read_outcome
 from focal_lab.sweep.run_folder.result import COSTS
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from focal_lab.sweep.plan.plan import Plan
 
 _ESCAPE_CODE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-_MAX_LINES, _MAX_CHARACTERS, _MAX_FAILURES = 12, 240, 40
+_MAX_LINES, _MAX_CHARACTERS = 12, 240
 # The one setting that differs between the seeds of a cell.
 _SEED = "seed_everything"
 
@@ -38,30 +38,10 @@ class RunsOfTask:
     runs: list[Strip]
 
 
-@dataclass(frozen=True)
-class RunGroup:
-    """A row of the table and its runs."""
-
-    name: str
-    words: str
-    parts: tuple[RunsOfTask, ...]
-
-
-@dataclass(frozen=True)
-class FailedRun:
-    """A run without a result, the reason, and the last lines that it printed."""
-
-    title: str
-    run: str
-    state: State
-    reason: str
-    lines: list[str]
-
-
-def run_groups(table: Table, plan: "Plan", out: Path) -> list[RunGroup]:
-    """A group for each row, in the table's order."""
+def run_groups(table: Table, plan: "Plan", out: Path) -> list[tuple[Row, list[RunsOfTask]]]:
+    """Each row of the sweep with its runs."""
     outcomes = {run.run: read_outcome(out / run.run) for row in table.rows for run in row.runs}
-    settings = {run.id: getattr(run, "config", None) or {} for run in plan.runs}
+    settings = {run.id: run.config for run in plan.runs}
     settings |= {name: found.result.config for name, found in outcomes.items() if found.result}
     first = next((row for row in table.rows if not row.reference), None)
     groups = []
@@ -78,23 +58,21 @@ def run_groups(table: Table, plan: "Plan", out: Path) -> list[RunGroup]:
             theirs = [run for run in (baseline or row).runs if run.task == task]
             changed = _changed(*(_first_known(of, settings) for of in (theirs, runs)))
             parts.append(RunsOfTask(task, against, changed, _run_grid(runs, outcomes, out)))
-        groups.append(RunGroup(row_name(row), runs_words(row), tuple(parts)))
+        groups.append((row, parts))
     return groups
 
 
-def failed_runs(table: Table, out: Path) -> tuple[list[FailedRun], int]:
-    """Runs that failed or whose result is damaged, and how many more there are than are shown."""
-    found: dict[str, FailedRun] = {}
+def failed_runs(table: Table, out: Path) -> list[tuple[Row, PlannedRun, list[str]]]:
+    """Runs that failed or whose result is damaged, their rows, and the last lines that they printed."""
+    found: dict[str, tuple[Row, PlannedRun, list[str]]] = {}
     for row in table.rows:
         for run in row.runs:
-            if run.run in found or run.state not in (State.FAILED, State.CORRUPT):
-                continue
-            failure = read_outcome(out / run.run).failure
-            lines = failure.last_lines if failure and failure.last_lines else last_lines(out / run.run)
-            clean = [line for line in map(_printed, lines) if line][-_MAX_LINES:]
-            title = f"{row_name(row)}, {run.task}, seed {run.seed}"
-            found[run.run] = FailedRun(title, run.run, run.state, run.reason or "", clean)
-    return list(found.values())[:_MAX_FAILURES], max(0, len(found) - _MAX_FAILURES)
+            if run.run not in found and run.state in (State.FAILED, State.CORRUPT):
+                failure = read_outcome(out / run.run).failure
+                lines = failure.last_lines if failure and failure.last_lines else last_lines(out / run.run)
+                clean = [line for line in map(_printed, lines) if line][-_MAX_LINES:]
+                found[run.run] = (row, run, clean)
+    return list(found.values())
 
 
 def _first_known(runs: Sequence[PlannedRun], settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

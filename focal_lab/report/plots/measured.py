@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from focal_lab.report.plots.style import PLAIN, SERIES, SeriesStyle, group_style, series_style
+from focal_lab.report.plots.style import PLAIN, SERIES, SeriesStyle, series_style
 from focal_lab.report.table.records import Entry, Row, Table, row_name
 from focal_lab.report.table.statistics import LEAST_SEEDS, Sample
 from focal_lab.sweep.spec.columns import MAIN, Column
@@ -49,13 +49,14 @@ def row_styles(table: Table) -> list[SeriesStyle]:
     own = [index for index, row in enumerate(table.rows) if not row.reference]
     groups = [next(iter(table.rows[index].labels.values()), "") for index in own]
     distinct = list(dict.fromkeys(groups))
-    if len(own) <= len(SERIES) or not 1 < len(distinct) <= len(SERIES):
-        found = {index: series_style(place) for place, index in enumerate(own)}
-    else:
-        found = {
-            index: group_style(distinct.index(group), groups[:place].count(group))
-            for place, (index, group) in enumerate(zip(own, groups, strict=True))
-        }
+    places = list(range(len(own)))
+    if len(own) > len(SERIES) and 1 < len(distinct) <= len(SERIES):
+        members = [groups[:place].count(group) for place, group in enumerate(groups)]
+        places = [
+            distinct.index(group) + len(SERIES) * member
+            for group, member in zip(groups, members, strict=True)
+        ]
+    found = dict(zip(own, map(series_style, places), strict=True))
     return [found.get(index, PLAIN) for index in range(len(table.rows))]
 
 

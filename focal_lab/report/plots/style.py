@@ -39,18 +39,10 @@ PLAIN = SeriesStyle(MUTED, "o", "-")
 
 
 def series_style(index: int) -> SeriesStyle:
-    """The style of one of several series; different for the first 24."""
-    again = index // len(SERIES)
-    return group_style(index % len(SERIES), again, marker=index + again)
-
-
-def group_style(group: int, member: int, marker: int | None = None) -> SeriesStyle:
-    """The style of a series that shares the colour of its group, but neither marker nor dashes."""
-    return SeriesStyle(
-        SERIES[group % len(SERIES)],
-        _MARKERS[(group + member if marker is None else marker) % len(_MARKERS)],
-        _DASHES[member % len(_DASHES)],
-    )
+    """The style of one of several series; the seventh has the colour of the first, and so on."""
+    again, color = divmod(index, len(SERIES))
+    marker, dashes = _MARKERS[(color + again) % len(_MARKERS)], _DASHES[again % len(_DASHES)]
+    return SeriesStyle(SERIES[color], marker, dashes)
 
 
 @cache

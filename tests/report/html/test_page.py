@@ -7,7 +7,6 @@ import sys
 import webbrowser
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ from focal_lab.report.html.page import page, tone
 from focal_lab.report.html.run_details import run_groups
 from focal_lab.report.html.write_page import write_page
 from focal_lab.report.table.build import build_table
+from focal_lab.report.table.records import row_name
 
 EVIL = """<script>alert("1")</script>&'{{ 7 * 7 }}"""
 
@@ -136,15 +136,15 @@ def test_runs_list_the_settings_that_differ_from_the_baseline_of_their_task(
     out: Path, grid: FakePlan
 ) -> None:
     groups = run_groups(build_table(grid, out), grid, out)  # type: ignore[arg-type]
-    assert [group.name for group in groups] == [
+    assert [row_name(row) for row, _ in groups] == [
         "Swin-Tiny / 7",
         "Swin-Tiny / 14",
         "Focal-Tiny / 7",
         "Focal-Tiny / 14",
     ]
-    (own,) = groups[0].parts
+    (own,) = groups[0][1]
     assert (own.against, own.settings) == (None, [])
-    (part,) = groups[3].parts
+    (part,) = groups[3][1]
     assert part.against == "Swin-Tiny / 7"
     assert set(part.settings) == {
         ("model.backbone_options.window_size", "7", "14"),
@@ -158,7 +158,7 @@ def test_each_task_is_compared_with_its_own_baseline(out: Path) -> None:
     train(plan, out, epochs=2)
     for cell in range(4):
         finish(out, run_id(cell, 0, "detection"), task="detection", config=config({}, lr=0.1 + cell))
-    parts = run_groups(build_table(plan, out), plan, out)[1].parts  # type: ignore[arg-type]
+    parts = run_groups(build_table(plan, out), plan, out)[1][1]  # type: ignore[arg-type]
     assert [part.task for part in parts] == ["classification", "detection"]
     assert parts[1].settings == [("model.lr", "0.1", "1.1")]
 
@@ -166,11 +166,9 @@ def test_each_task_is_compared_with_its_own_baseline(out: Path) -> None:
 def test_settings_of_a_run_without_a_result_are_those_planned(out: Path) -> None:
     plan: Any = make_plan({"window_size": ["7", "14"]}, seeds=(0,))
     finish(out, run_id(0, 0), config=config({"window_size": 7}))
-    fields = ("id", "cell", "task", "seed")
-    runs = [SimpleNamespace(**{name: getattr(run, name) for name in fields}) for run in plan.runs]
-    runs[1].config = config({"window_size": 14})
-    plan = replace(plan, runs=tuple(runs))
-    (part,) = run_groups(build_table(plan, out), plan, out)[1].parts
+    planned = replace(plan.runs[1], config=config({"window_size": 14}))
+    plan = replace(plan, runs=(plan.runs[0], planned))
+    (part,) = run_groups(build_table(plan, out), plan, out)[1][1]
     assert part.settings == [("model.backbone_options.window_size", "7", "14")]
 
 
