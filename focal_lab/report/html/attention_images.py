@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from focal_lab.report.table.records import Table, row_name
+from focal_lab.report.table.records import Row, Table
 
 INSPECT = "inspect"
 INSPECT_FILE = "inspect.json"
@@ -25,17 +25,12 @@ class EmbeddedImage:
     height: int
 
 
-@dataclass(frozen=True)
-class ImageGroup:
-    """The images of a row, of its first run that has any."""
+def attention_images(table: Table, out: Path) -> tuple[list[tuple[Row, str, list[EmbeddedImage]]], int]:
+    """The images in `<out>/inspect/<run>/` of each row's first run that has any.
 
-    name: str
-    run: str
-    images: tuple[EmbeddedImage, ...]
-
-
-def attention_images(table: Table, out: Path) -> tuple[list[ImageGroup], int]:
-    """The images of each row from `<out>/inspect/<run>/`, and how many did not fit or cannot be read."""
+    Returns:
+        Row, run and images; and how many images did not fit or cannot be read.
+    """
     groups, left, left_out = [], _BUDGET, 0
     for row in table.rows:
         for run in row.runs if row.same_as is None else ():
@@ -51,7 +46,7 @@ def attention_images(table: Table, out: Path) -> tuple[list[ImageGroup], int]:
                 url = f"data:image/webp;base64,{base64.b64encode(raw).decode()}"
                 images.append(EmbeddedImage(caption, url, width, height))
             if images:
-                groups.append(ImageGroup(row_name(row), run.run, tuple(images)))
+                groups.append((row, run.run, images))
             if files:
                 break
     return groups, left_out

@@ -1,7 +1,7 @@
 """Finished runs of a sweep that its report leaves out: of other seeds, tasks, suites, settings or code."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from focal_lab.errors import UserError
 from focal_lab.report.table.long_table import flat_settings
 from focal_lab.sweep.plan.manifest import all_manifests, read_manifest, seedless
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
+from focal_lab.utils.units import many
 
 if TYPE_CHECKING:
     from focal_lab.sweep.plan.plan import Plan
@@ -28,24 +29,26 @@ def left_out(plan: "Plan", out: Path) -> Iterator[str]:
     A sweep may be repeated with fewer seeds, a report restricted to some of them, and code edited; the other
     results must not vanish silently.
     """
-    found: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
+    runs: Counter[str] = Counter()
+    names: dict[str, set[Any]] = defaultdict(set)
     for kind, values in _others(plan, out):
-        found[kind].append(values)
-    code, earlier = found.pop("code", []), found.pop("version", [])
-    parts = [f"{len(values)} {_differing(kind, values)}" for kind, values in sorted(found.items())]
+        runs[kind] += 1
+        names[kind].update(values)
+    code, earlier = runs.pop("code", 0), runs.pop("version", 0)
+    parts = [f"{count} {_differing(kind, sorted(names[kind]))}" for kind, count in sorted(runs.items())]
     if parts:
         yield (
             f"Left out, although finished: {', '.join(parts)} "
             "(--seeds, --tasks, --suite and --set select which runs are shown)."
         )
     if code:
-        yield f"{_runs(code)} of other code, which has changed since: {', '.join(map(str, _distinct(code)))}."
+        modules = ", ".join(sorted(names["code"]))
+        yield f"{_are(code)} of other code, which has changed since: {modules}."
     if earlier:
-        yield f"{_runs(earlier)} of an earlier version of focal-lab, which may not be comparable."
+        yield f"{_are(earlier)} of an earlier version of focal-lab, which may not be comparable."
 
 
-def _differing(kind: str, values: Sequence[tuple[Any, ...]]) -> str:
-    names = _distinct(values)
+def _differing(kind: str, names: Sequence[Any]) -> str:
     listed = " and ".join(map(str, names))
     if kind == "setting":
         named = f" ({', '.join(names)})" if names else " or cells"
@@ -59,12 +62,8 @@ def _differing(kind: str, values: Sequence[tuple[Any, ...]]) -> str:
     }[kind]
 
 
-def _distinct(values: Sequence[tuple[Any, ...]]) -> list[Any]:
-    return sorted({name for names in values for name in names})
-
-
-def _runs(found: Sequence[object]) -> str:
-    return "1 finished run is" if len(found) == 1 else f"{len(found)} finished runs are"
+def _are(count: int) -> str:
+    return f"{many(count, 'finished run')} {'is' if count == 1 else 'are'}"
 
 
 class _Planned:
@@ -94,7 +93,7 @@ class _Planned:
         if run.identity.get("version") not in self.versions:
             return "version", ()
         twin = self.labelled.get((run.task, *run.cell.labels.items()))
-        names = _differing_keys(_flat(twin.identity), _flat(run.identity)) if twin else ()
+        names = _differing_keys(*(flat_settings(_settings(one)) for one in (twin, run))) if twin else ()
         return "setting", names if len(names) <= _MOST_NAMED else ()
 
 
@@ -117,14 +116,13 @@ def _others(plan: "Plan", out: Path) -> Iterator[_Difference]:
                 yield found
 
 
+def _settings(run: "Run") -> dict[str, Any]:
+    return {key: part for key, part in run.identity.items() if key not in _NOT_SETTINGS}
+
+
 def _codeless(run: "Run") -> str:
-    identity = {key: part for key, part in run.identity.items() if key not in _NOT_SETTINGS}
-    return json.dumps(identity, sort_keys=True)
+    return json.dumps(_settings(run), sort_keys=True)
 
 
 def _differing_keys(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name for name in {*mine, *theirs} if repr(mine.get(name)) != repr(theirs.get(name)))
-
-
-def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return flat_settings({key: part for key, part in identity.items() if key not in _NOT_SETTINGS})

@@ -248,9 +248,9 @@ def test_images_of_an_inspected_run_are_in_its_page(out: Path, grid: FakePlan) -
         {"file": "../../elsewhere.png", "caption": "elsewhere"},
     ]
     (folder / "inspect.json").write_text(json.dumps({"pictures": listed}))
-    (group,), left_out = attention_images(build_table(grid, out), out)
-    assert (group.name, group.run, left_out) == ("Focal-Tiny / 7", run_id(2, 0), 0)
-    assert [(one.caption, one.width, one.height) for one in group.images] == [
+    ((row, run, images),), left_out = attention_images(build_table(grid, out), out)
+    assert (row_name(row), run, left_out) == ("Focal-Tiny / 7", run_id(2, 0), 0)
+    assert [(one.caption, one.width, one.height) for one in images] == [
         (EVIL, 40, 30),
         ("mass", 40, 30),
     ]
@@ -272,14 +272,14 @@ def test_large_images_are_made_smaller_or_left_out_with_a_note(out: Path) -> Non
         (folder / "inspect.json").write_text(json.dumps({"pictures": listed}))
     (out / "inspect" / run_id(0, 0) / "0.png").write_bytes(b"not an image")
     groups, left_out = attention_images(build_table(plan, out), out)
-    shown = sum(len(group.images) for group in groups)
+    shown = sum(len(images) for _, _, images in groups)
     assert shown + left_out == 60
     assert shown >= 39
     html = html_of(plan, out)
     assert len(html.encode()) < 2_000_000
     assert f"{left_out} more images would make this page too large" in html
-    for group in groups:
-        for one in group.images:
+    for _, _, images in groups:
+        for one in images:
             raw = base64.b64decode(one.url.partition(",")[2])
             assert Image.open(io.BytesIO(raw)).size == (one.width, one.height)
 
