@@ -1,7 +1,6 @@
 """`focal-lab report`: the paper's table of a sweep, or all runs as one long table."""
 
 import argparse
-import gc
 import os
 import shutil
 import sys
@@ -34,22 +33,13 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: there are no runs, the sweep does not exist or is invalid, or options conflict.
     """
-    options = _checked(_parser().parse_args(argv))
-    # With ten thousand records and nothing to free, garbage collection would take a third of the time.
-    gc.disable()
-    try:
-        return _report(options)
-    finally:
-        gc.enable()
-
-
-def _report(options: argparse.Namespace) -> int:
     from focal_lab.report.formats.render import LONG_FORMATS, TABLE_FORMATS
     from focal_lab.report.table.build import build_table
     from focal_lab.report.table.left_out import left_out
     from focal_lab.report.table.long_table import runs_table, sweep_runs_table
     from focal_lab.report.table.notes import strict_status
 
+    options = _checked(_parser().parse_args(argv))
     out: Path = options.out
     check_has_runs(out, (lambda: _plan(options)) if options.sweep else None)
     if options.sweep is None:

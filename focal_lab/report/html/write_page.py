@@ -1,7 +1,6 @@
 """Writes the page of a sweep, once or while runs come in: `focal-lab report --format html`, `--watch`."""
 
 import argparse
-import gc
 import sys
 import time
 import webbrowser
@@ -63,7 +62,6 @@ def _watch(writer: "_Writer", make_plan: Callable[[], "Plan"], seconds: float) -
     )
     try:
         while not ended:
-            gc.collect()  # figures have reference cycles, and a report's command disables the collector
             time.sleep(seconds)
             ended = writer.write(make_plan(), seconds)
         print("all runs have ended", file=sys.stderr)
