@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from focal_lab.command_line import CommandParser, add_out, command
 from focal_lab.errors import UserError
+from focal_lab.report.formats.render import LONG_FORMATS, TABLE_FORMATS, table_text
+from focal_lab.report.html.write_page import write_page
+from focal_lab.report.plots import save_plots
+from focal_lab.report.table.build import build_table, recall_sweep
+from focal_lab.report.table.left_out import left_out
+from focal_lab.report.table.long_table import runs_table, sweep_runs_table
+from focal_lab.report.table.notes import strict_status
 from focal_lab.sweep.run_folder.layout import run_folders
 
 if TYPE_CHECKING:
@@ -33,12 +40,6 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: there are no runs, the sweep does not exist or is invalid, or options conflict.
     """
-    from focal_lab.report.formats.render import LONG_FORMATS, TABLE_FORMATS
-    from focal_lab.report.table.build import build_table
-    from focal_lab.report.table.left_out import left_out
-    from focal_lab.report.table.long_table import runs_table, sweep_runs_table
-    from focal_lab.report.table.notes import strict_status
-
     options = _checked(_parser().parse_args(argv))
     out: Path = options.out
     check_has_runs(out, (lambda: _plan(options)) if options.sweep else None)
@@ -48,13 +49,9 @@ def main(argv: list[str]) -> int:
     plan = _plan(options)
     table = build_table(plan, out)
     if options.plots is not None:
-        from focal_lab.report.plots import save_plots
-
         written = save_plots(table, plan, out, options.plots)
         print(f"{len(written)} files with plots in {options.plots}", file=sys.stderr)
     if options.format == "html":
-        from focal_lab.report.html.write_page import write_page
-
         return write_page(lambda: _plan(options), out, options)
     if options.long or options.format in ("csv", "parquet"):  # which have no notes
         for sentence in (*left_out(plan, out), *table.provenance.mixed_tests):
@@ -78,16 +75,11 @@ def print_table(plan: "Plan", out: Path, file: TextIO | None = None, trained_by:
     Raises:
         UserError: the sweep names a published table that does not exist.
     """
-    from focal_lab.report.formats.render import table_text
-    from focal_lab.report.table.build import build_table
-
     stream = file or sys.stdout
     _write(table_text(build_table(plan, out, trained_by), **_terminal(stream)), stream)
 
 
 def _plan(options: argparse.Namespace) -> "Plan":
-    from focal_lab.report.table.build import recall_sweep
-
     given = {"suite": options.suite, "tasks": options.tasks, "seeds": options.seeds}
     return recall_sweep(options.sweep, options.out, overrides=options.set, **given)
 
