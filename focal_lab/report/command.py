@@ -22,7 +22,7 @@ from focal_lab.sweep.run_folder.layout import run_folders
 if TYPE_CHECKING:
     from focal_lab.sweep.plan.plan import Plan
 
-FORMATS = ("text", "markdown", "latex", "csv", "json", "parquet", "html")
+FORMATS = (*TABLE_FORMATS, "html")
 _EPILOG = """examples:
   focal-lab report window_size                    measured beside published, in the paper's layout
   focal-lab report window_size --format markdown  the same for a README

@@ -14,6 +14,10 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from focal_lab.errors import UserError
+from focal_lab.report.formats.render import table_markdown
+from focal_lab.report.plots import sweep_plots
+from focal_lab.report.plots.style import settings
+from focal_lab.report.table.build import build_table
 from focal_lab.report.tensorboard.hparams import columns_event, end_events, start_events
 from focal_lab.report.tensorboard.log_dir import LAST, LogDir, digest, event, scalar
 from focal_lab.report.tensorboard.naming import ShownRun, ShownSweep, unique_names
@@ -94,11 +98,6 @@ def _mean_curves(task: str, seeds: Sequence[Sequence[Point]]) -> list[Event]:
 
 
 def _add_table(log_dir: LogDir, sweep: str, plan: "Plan", out: Path) -> None:
-    from focal_lab.report.formats.render import table_markdown
-    from focal_lab.report.plots import sweep_plots
-    from focal_lab.report.plots.style import settings
-    from focal_lab.report.table.build import build_table
-
     table = build_table(plan, out)
     markdown = re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[0]), table_markdown(table))
     log_dir.write(sweep, [_text_event("table", "text", markdown.encode())])
