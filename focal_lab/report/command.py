@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from focal_lab.command_line import CommandParser, add_out, command
 from focal_lab.errors import UserError
@@ -63,20 +63,18 @@ def main(argv: list[str]) -> int:
     return strict_status(table) if options.strict else 0
 
 
-def print_table(plan: "Plan", out: Path, file: TextIO | None = None, trained_by: str | None = None) -> None:
-    """Print a plan's table, finished or not.
+def print_table(plan: "Plan", out: Path, trained_by: str | None = None) -> None:
+    """Print a plan's table, finished or not; in colours on a terminal.
 
     Args:
         plan: which runs, in which rows.
         out: the folder of the runs.
-        file: where to; stdout by default. Colours only if it is a terminal.
         trained_by: the command that trains what is missing; see `build_table`.
 
     Raises:
         UserError: the sweep names a published table that does not exist.
     """
-    stream = file or sys.stdout
-    _write(table_text(build_table(plan, out, trained_by), **_terminal(stream)), stream)
+    _print(table_text(build_table(plan, out, trained_by), **_terminal()))
 
 
 def _plan(options: argparse.Namespace) -> "Plan":
@@ -161,10 +159,10 @@ def check_has_runs(out: Path, plan: Callable[[], "Plan"] | None = None) -> None:
 def _emit(formats: Mapping[str, Callable[..., Any]], content: object, options: argparse.Namespace) -> None:
     """Print a table in the requested format, or write it to the file."""
     output: Path | None = options.output
-    terminal = _terminal(sys.stdout) if output is None and options.format == "text" else {}
+    terminal = _terminal() if output is None and options.format == "text" else {}
     made = formats[options.format](content, **terminal)
     if output is None:
-        _write(str(made), sys.stdout)
+        _print(str(made))
         return
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -173,17 +171,17 @@ def _emit(formats: Mapping[str, Callable[..., Any]], content: object, options: a
         raise UserError(f"cannot write {output}: {error.strerror}", key="--output") from error
 
 
-def _terminal(stream: TextIO) -> dict[str, Any]:
+def _terminal() -> dict[str, Any]:
     """Width and colour of a terminal; a pipe gets everything unwrapped and plain."""
-    if not stream.isatty():
+    if not sys.stdout.isatty():
         return {}
     return {"width": shutil.get_terminal_size((100, 24)).columns, "color": True}
 
 
-def _write(text: str, stream: TextIO) -> None:
+def _print(text: str) -> None:
     """Print; if the reader has exited, as in `| head`, the command still exits with its own status."""
     try:
-        stream.write(text)
-        stream.flush()
+        sys.stdout.write(text)
+        sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -117,11 +117,12 @@ def test_a_terminal_gets_colours_and_its_width(
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    terminal = Terminal()
-    print_table(mixed, out, file=terminal)
+    terminal, pipe = Terminal(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    print_table(mixed, out)
     assert "\x1b[" in terminal.getvalue()
-    pipe = io.StringIO()
-    print_table(mixed, out, file=pipe)
+    monkeypatch.setattr(sys, "stdout", pipe)
+    print_table(mixed, out)
     assert max(map(len, pipe.getvalue().splitlines())) > 100
 
 
