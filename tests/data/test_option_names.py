@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from lightning import LightningDataModule
 
@@ -91,6 +92,24 @@ def test_both_names_are_refused(tmp_path: Path) -> None:
         parsed("--config", EXPERIMENT, "--data.train_pictures=640", "--data.num_train_images", "64")
     with pytest.raises(UserError, match=rule):
         check_config(config)
+
+
+def test_python_calls_and_checkpoints_take_the_old_name(tmp_path: Path) -> None:
+    data = DigitsClassification(train_pictures=640, batch_size=32)  # type: ignore[call-arg]
+    assert data.hparams["num_train_images"] == 640
+    assert "train_pictures" not in data.hparams
+    with pytest.raises(UserError, match="is the old name of num_train_images, which is set, too"):
+        DigitsClassification(train_pictures=640, num_train_images=640)  # type: ignore[call-arg]
+    saved = {"train_pictures": 320, "batch_size": 32}
+    state = {"datamodule_hyper_parameters": saved, "state_dict": {}, "pytorch-lightning_version": "2.6.0"}
+    torch.save(state, tmp_path / "old.ckpt")
+    load = DigitsClassification.load_from_checkpoint
+    assert (
+        load(tmp_path / "old.ckpt").hparams["num_train_images"],
+        load(tmp_path / "old.ckpt").batch_size,
+    ) == (320, 32)
+    for name in ("train_pictures", "num_train_images"):
+        assert load(tmp_path / "old.ckpt", **{name: 64}).hparams["num_train_images"] == 64
 
 
 def test_a_resumed_training_compares_options_of_an_old_checkpoint_by_their_current_names() -> None:

@@ -2,9 +2,10 @@
 
 import os
 import zlib
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import torch
 from lightning import LightningDataModule
@@ -14,6 +15,7 @@ from focal_lab.data.classification.samplers import EvaluationSampler
 from focal_lab.data.digits.mnist5k import NUM_CLASSES, Split, source_digits
 from focal_lab.data.loading.loader import make_loader
 from focal_lab.data.option_checks import check, check_least
+from focal_lab.data.option_names import RENAMED, current_options
 
 # Validation and test images do not depend on the run's seed: all runs are evaluated on the same ones.
 _EVALUATION_SEED = 0
@@ -25,7 +27,14 @@ _NOT_DRAWN = {
 }
 
 
-class EmbeddedData(LightningDataModule, ABC):
+class _AcceptsOldNames(ABCMeta):
+    """Lets options be given under their old names."""
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        return super().__call__(*args, **current_options(options, f"{cls.__module__}.{cls.__qualname__}"))
+
+
+class EmbeddedData(LightningDataModule, metaclass=_AcceptsOldNames):
     """Images of handwritten digits, composed from a seed without any file.
 
     A subclass saves its options as hyperparameters, `num_train_images`, `num_val_images`, `num_test_images`,
@@ -61,6 +70,19 @@ class EmbeddedData(LightningDataModule, ABC):
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self._made: dict[Split, Dataset[Any]] = {}
         self._shuffle: torch.Generator | None = None
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, **options: Any
+    ) -> Self:
+        """Like Lightning's, which would ignore the old names of options in an older checkpoint."""
+        saved = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
+        saved = saved.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        renamed = {RENAMED[name]: value for name, value in saved.items() if name in RENAMED}
+        made: Self = super().load_from_checkpoint(
+            checkpoint_path, **renamed | current_options(options, f"{cls.__module__}.{cls.__qualname__}")
+        )
+        return made
 
     @abstractmethod
     def make(self, split: Split, seed: int, count: int) -> Dataset[Any]:
