@@ -1,6 +1,6 @@
 """The plan: the list of runs that a sweep needs, before anything is trained. Pure Python, no torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -118,11 +118,17 @@ def make_plan(
             space.run(params)
         return Plan(sweep, chosen.name, (), (), space, options=options)
     cells = design_cells(sweep)
-    runs = identities.settled(
-        lambda: tuple(
-            run for cell in cells for run in _runs_of(sweep, chosen, experiments, cell, settings, identities)
-        )
-    )
+
+    def runs_of(cell: Cell) -> Iterator[Run]:
+        """The runs of a cell; the other tasks' start from those of the classification."""
+        parents: dict[int, Run] = {}
+        for task in sorted(sweep.tasks, key=TASKS.index):
+            made = make_runs(sweep, chosen, experiments[task], cell, task, settings, identities, parents)
+            if task == "classification":
+                parents = {run.seed: run for run in made}
+            yield from made
+
+    runs = identities.settled(lambda: tuple(run for cell in cells for run in runs_of(cell)))
     _refuse_degenerate(sweep, runs)
     return Plan(sweep, chosen.name, cells, runs, options=options)
 
@@ -164,25 +170,6 @@ def with_proposals(plan: Plan, out: Path) -> Plan:
     proposed = list(Proposals(out, plan.space).runs().values())
     runs, front = best_first(proposed, out, plan.space.search.objectives)
     return replace(plan, cells=tuple(run.cell for run in runs), runs=tuple(runs), front=front)
-
-
-def _runs_of(
-    sweep: Sweep,
-    suite: Suite,
-    experiments: Mapping[str, Mapping[str, Any]],
-    cell: Cell,
-    settings: Mapping[str, Any],
-    identities: Identities,
-) -> list[Run]:
-    """The runs of a cell; the other tasks' start from those of the classification."""
-    runs: list[Run] = []
-    parents: dict[int, Run] = {}
-    for task in sorted(sweep.tasks, key=TASKS.index):
-        made = make_runs(sweep, suite, experiments[task], cell, task, settings, identities, parents)
-        if task == "classification":
-            parents = {run.seed: run for run in made}
-        runs += made
-    return runs
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:

@@ -149,48 +149,37 @@ def _resolve_backbone(
             raise UserError(f"{key} is not an option of backbone {preset}{hint}", **place(str(key)))
     try:
         # repr for what JSON cannot write and the options refuse
-        network = _network(preset, json.dumps(focal, default=repr))
+        pixels, stages, notes, identity = _network(preset, json.dumps(focal, default=repr))
     except ValueError as error:
         raise UserError(f"{error}, for {cell.name}", **place(str(error).partition(":")[0])) from error
     if task == "classification" and "window_size" in cell.settings:  # other tasks pad images of any size
-        problem = _window_problem(cell.settings["window_size"], preset, network)
+        problem = _window_problem(cell.settings["window_size"], preset, pixels, stages[0]["map_size"])
         if problem:
             raise UserError(problem, **place_of("window_size", task, sweep, cell, {}))
-    return network.stages, network.notes, network.identity | {"others": others}
-
-
-@dataclass(frozen=True)
-class _Network:
-    """The resolved options of a focal backbone; many cells of a plan have the same."""
-
-    img_size: Any
-    first_map: tuple[int, int]
-    stages: tuple[dict[str, Any], ...]
-    notes: tuple[str, ...]
-    identity: dict[str, Any]
+    return stages, notes, identity | {"others": others}
 
 
 @lru_cache(maxsize=1024)
-def _network(preset: str, options: str) -> _Network:
-    """A preset with options, these in JSON."""
+def _network(
+    preset: str, options: str
+) -> tuple[int, tuple[dict[str, Any], ...], tuple[str, ...], dict[str, Any]]:
+    """(height in px, stages, notes, identity) of a preset with options in JSON; many cells have the same."""
     resolved = preset_options(preset, json.loads(options))
-    stages = resolved.stages
-    return _Network(
-        resolved.img_size,
-        stages[0].map_size,
+    stages, size = resolved.stages, resolved.img_size
+    return (
+        size if isinstance(size, int) else size[0],
         tuple(stage.as_dict() for stage in stages),
         tuple(f"stage {stage.stage}: {note}" for stage in stages for note in stage.notes),
         network_identity(resolved),
     )
 
 
-def _window_problem(asked: Any, preset: str, network: _Network) -> str | None:
+def _window_problem(asked: Any, preset: str, pixels: int, first_map: Sequence[int]) -> str | None:
     """A window that is varied must tile the first stage's map: the sweep does not vary padding."""
     first = asked[0] if isinstance(asked, list | tuple) else asked
-    height, width = network.first_map
+    height, width = first_map
     if height % first == 0 and width % first == 0:
         return None
-    pixels = network.img_size if isinstance(network.img_size, int) else network.img_size[0]
     shorter = min(height, width)
     fitting = [w for w in range(3, shorter + 1) if height % w == 0 and width % w == 0]
     return (
