@@ -79,12 +79,11 @@ def estimate_runs(
         processes: where to measure what is not known; None to measure nothing.
         absent: IDs of runs whose data are not on this machine: they cannot be measured.
     """
-    groups = group_by_cell(run for run in runs if run.id not in results)
-    shapes = [shape_of(group[0].identity, group[0].config) for group in groups]
-    examples: dict[str, Run] = {}
-    for shape, group in zip(shapes, groups, strict=True):
-        examples.setdefault(shape, group[0])
-    finished = _finished_runs(examples, results, out, machine.hardware)
+    shapes: dict[str, list[list[Run]]] = {}
+    for group in group_by_cell(run for run in runs if run.id not in results):
+        shapes.setdefault(shape_of(group[0].identity, group[0].config), []).append(group)
+    examples = {shape: groups[0][0] for shape, groups in shapes.items()}
+    finished = _finished_runs(shapes, results, out, machine.hardware)
     path = out / MEASURED_FILE
     keys = {
         shape: hash_of([shape, slots.count, slots.threads, machine.hardware, machine.torch, __version__])[:16]
@@ -107,10 +106,11 @@ def estimate_runs(
             found.problems.setdefault(reason, []).append(examples[shape])
     for name, result in results.items():
         found.runs[name] = Estimate(seconds_taken(result), result.peak_memory_mb, "finished", 1)
-    for shape, group in zip(shapes, groups, strict=True):
-        estimate = _estimate(group[0].config, finished[shape], measured.get(shape))
-        if estimate is not None:
-            found.runs |= dict.fromkeys((run.id for run in group), estimate)
+    for shape, groups in shapes.items():
+        for group in groups:
+            estimate = _estimate(group[0].config, finished[shape], measured.get(shape))
+            if estimate is not None:
+                found.runs |= dict.fromkeys((run.id for run in group), estimate)
     return found
 
 
