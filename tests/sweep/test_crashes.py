@@ -250,7 +250,7 @@ def test_a_full_disk_stops_the_sweep_which_goes_on_when_there_is_room(tiny: Path
         filler.write_bytes(bytes(70 * 2**20))
         refused = sweep(path, "--out", str(disk / "runs"))
         assert refused.returncode == 2
-        assert f"--out: the disk of {disk}/runs (tmpfs on {disk}) is full" in refused.stderr
+        assert f"--out: the disk of {disk}/runs (mounted on {disk}) is full" in refused.stderr
         filler.unlink()
         process = subprocess.Popen(
             command(path, "--out", str(disk / "runs"), "--workers", "1", "--set", "trainer.max_epochs=40"),
@@ -263,7 +263,7 @@ def test_a_full_disk_stops_the_sweep_which_goes_on_when_there_is_room(tiny: Path
         _fill(disk)
         _, reported = process.communicate(timeout=120)
         assert process.returncode == 1, reported
-        assert f"the disk of {disk}/runs (tmpfs on {disk}) is full" in reported
+        assert f"the disk of {disk}/runs (mounted on {disk}) is full" in reported
         assert "Free disk space, then resume" in reported
         filler.unlink()
         done = sweep(path, "--out", str(disk / "runs"))
