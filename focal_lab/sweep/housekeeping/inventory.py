@@ -108,29 +108,26 @@ def take_inventory(out: Path, needs: Needs) -> list[RunEntry]:
     now = time.time()
     found = []
     for folder in sorted(run_folders(out), key=lambda folder: folder.name):
+        outcome = read_outcome(folder)
+        task, seed, labels = needs.known.get(folder.name, (None, None, {}))
+        record = outcome.result or outcome.failure
+        if record is not None:
+            task, seed = record.task, record.seed
+        running = outcome.state is not State.FINISHED and is_running(folder)
         with suppress(FileNotFoundError):  # it has just been removed
-            found.append(_entry(folder, needs, now))
+            entry = RunEntry(
+                run=folder.name,
+                state=RUNNING if running else str(outcome.state),
+                task=task,
+                seed=seed,
+                labels=labels,
+                age=max(0.0, now - folder.stat().st_mtime),
+                size=size_of(folder),
+                sweeps=tuple(needs.sweeps.get(folder.name, ())),
+                reason=None if running else outcome.reason,
+            )
+            found.append(entry)
     return found
-
-
-def _entry(folder: Path, needs: Needs, now: float) -> RunEntry:
-    outcome = read_outcome(folder)
-    task, seed, labels = needs.known.get(folder.name, (None, None, {}))
-    record = outcome.result or outcome.failure
-    if record is not None:
-        task, seed = record.task, record.seed
-    running = outcome.state is not State.FINISHED and is_running(folder)
-    return RunEntry(
-        run=folder.name,
-        state=RUNNING if running else str(outcome.state),
-        task=task,
-        seed=seed,
-        labels=labels,
-        age=max(0.0, now - folder.stat().st_mtime),
-        size=size_of(folder),
-        sweeps=tuple(needs.sweeps.get(folder.name, ())),
-        reason=None if running else outcome.reason,
-    )
 
 
 def find_runs(out: Path, names: Iterable[str]) -> list[Path]:

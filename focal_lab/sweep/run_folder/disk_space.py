@@ -18,7 +18,7 @@ _FULL_MESSAGES = ("No space left on device", "Disk quota exceeded")
 _TORCH_MESSAGES = ("PytorchStreamWriter failed", "unexpected pos")
 
 
-def check_room(out: Path, key: str = "--out") -> None:
+def check_room(out: Path) -> None:
     """Check that results can be written, before anything is trained.
 
     Raises:
@@ -35,13 +35,13 @@ def check_room(out: Path, key: str = "--out") -> None:
         full = disk_full(out, error)
         if full is None:
             why = f"cannot write to {out}: {error.strerror}; choose another folder"
-            raise UserError(why, key=key) from error
-        raise UserError(f"{full}; free some space, or choose another folder", key=key) from error
+            raise UserError(why, key="--out") from error
+        raise UserError(f"{full}; free some space, or choose another folder", key="--out") from error
     finally:
         with suppress(OSError):
             probe.unlink(missing_ok=True)
     if free_space(out)[0] < _FLOOR:
-        raise UserError(f"{_sentence(out)}; free some space, or choose another folder", key=key)
+        raise UserError(f"{_sentence(out)}; free some space, or choose another folder", key="--out")
 
 
 def disk_full(out: Path, error: BaseException | str | None = None) -> str | None:

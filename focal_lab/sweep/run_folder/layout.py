@@ -63,8 +63,8 @@ def log_file(folder: Path, rank: int = 0) -> Path:
     return folder / (LOG_FILE if rank == 0 else f"log-rank{rank}.txt")
 
 
-def last_lines(folder: Path, count: int = 20) -> list[str]:
-    """The end of a run's log."""
+def last_lines(folder: Path) -> list[str]:
+    """The last 20 lines of a run's log."""
     try:
         with open(folder / LOG_FILE, "rb") as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - 16384))
@@ -72,7 +72,7 @@ def last_lines(folder: Path, count: int = 20) -> list[str]:
     except OSError:
         return []
     # not splitlines(): it also splits at \r, with which a progress bar redraws its line
-    return text.removesuffix("\n").split("\n")[-count:] if text else []
+    return text.removesuffix("\n").split("\n")[-20:] if text else []
 
 
 def kept_kinds(text: str) -> frozenset[str]:
