@@ -25,8 +25,8 @@ from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from timing import hardware, markdown
 
-from focal_lab.training.cli import FocalCLI
 from focal_lab.training.exact_resume import reseed, rng_state, set_rng_state
+from focal_lab.training.lightning_cli import FocalCLI
 from focal_lab.training.malloc import keep_freed_memory
 
 EXPERIMENT = "experiments/digits/classification.yaml"

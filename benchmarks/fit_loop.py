@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.profilers import SimpleProfiler
 from timing import hardware, markdown
 
-from focal_lab.training.cli import FocalCLI
+from focal_lab.training.lightning_cli import FocalCLI
 from focal_lab.training.malloc import keep_freed_memory
 
 EXPERIMENT = "experiments/digits/classification.yaml"

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 # old module -> where its classes are now
 MOVED = {
-    "focal_lab.backbones.weights.load_hook": "focal_lab.backbones.weights.fit",  # in pickles of whole models
+    # pickles of whole models name these two
+    "focal_lab.backbones.weights.fit": "focal_lab.backbones.weights.fit_weights",
+    "focal_lab.backbones.weights.load_hook": "focal_lab.backbones.weights.fit_weights",
     "focal_lab.data.cifar": "focal_lab.data",
     "focal_lab.data.coco": "focal_lab.data",
     "focal_lab.data.digits.detection": "focal_lab.data",
@@ -28,6 +30,7 @@ MOVED = {
     "focal_lab.data.segmentation_folder": "focal_lab.data",
     "focal_lab.tasks.callbacks": "focal_lab.training.callbacks",
     "focal_lab.tasks.checkpoint_io": "focal_lab.training",
+    "focal_lab.training.cli": "focal_lab.training.lightning_cli",
 }
 
 

@@ -122,7 +122,7 @@ def _run(arguments: list[str]) -> int:
 def plan(argv: list[str]) -> int:
     """Show the runs that a sweep would train, and their cost."""
     from focal_lab.report.published.layouts import known_papers
-    from focal_lab.sweep.commands.plan import plan_command
+    from focal_lab.sweep.commands.plan_command import plan_command
 
     return plan_command(argv, known_papers())
 
@@ -131,7 +131,7 @@ def sweep(argv: list[str]) -> int:
     """Train the missing runs of a sweep, then print the table."""
     from focal_lab.report.command import print_table
     from focal_lab.report.published.layouts import known_papers
-    from focal_lab.sweep.commands.sweep import sweep_command
+    from focal_lab.sweep.commands.sweep_command import sweep_command
 
     status, trained, out = sweep_command(argv, known_papers())
     print_table(trained, out, trained_by=command("sweep", *argv))
@@ -164,18 +164,18 @@ def _trainer(subcommand: str) -> Callable[[list[str]], int]:
         from focal_lab.training.help import answer_help
 
         argv = answer_help(subcommand, argv)
-        from focal_lab.training.cli import main as training_main
+        from focal_lab.training.lightning_cli import main as training_main
 
         return training_main(subcommand, argv)
 
     return run
 
 
-def _imported(module: str, name: str = "main") -> Callable[[list[str]], int]:
-    """A function of a module below focal_lab that is imported when it is called."""
+def _imported(module: str) -> Callable[[list[str]], int]:
+    """`main` of a module below focal_lab that is imported when it is called."""
 
     def run(argv: list[str]) -> int:
-        status: int = resolve_name(f"focal_lab.{module}:{name}")(argv)
+        status: int = resolve_name(f"focal_lab.{module}:main")(argv)
         return status
 
     return run
@@ -189,8 +189,8 @@ SUBCOMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "predict": (predict, "run a trained network on images: CHECKPOINT IMAGES..."),
     "plan": (plan, "show what a sweep would train, and what it can reuse"),
     "sweep": (sweep, "train the missing runs of a sweep and print its table"),
-    "worker": (_imported("sweep.commands.worker", "worker_command"), "join a sweep, here or elsewhere"),
-    "runs": (_imported("sweep.commands.runs", "runs_command"), "list the runs of a folder; rm, retry and gc"),
+    "worker": (_imported("sweep.commands.worker_command"), "join a sweep, here or elsewhere"),
+    "runs": (_imported("sweep.commands.runs_command"), "list the runs of a folder; rm, retry and gc"),
     "report": (_imported("report.command"), "print a sweep's table beside the paper's, or all runs"),
     "diff": (_imported("report.diff.command"), "compare configuration, metrics and curves of two runs"),
     "dashboard": (_imported("report.tensorboard.command"), "TensorBoard of all runs, by sweep and cell"),

@@ -15,7 +15,7 @@ from support import ROOT
 from torch import Tensor
 
 from focal_lab import cli
-from focal_lab.training.cli import check_config
+from focal_lab.training.lightning_cli import check_config
 
 DEBUG = ROOT / "experiments/debug"
 DIGITS = ROOT / "experiments/digits/classification.yaml"

@@ -16,10 +16,10 @@ from support.sized_project import coco_options, folder_options, most, write_worl
 from torch import nn
 
 from focal_lab.data.classification.data_module import ClassificationDataModule
-from focal_lab.data.sources.base import ArraySource
+from focal_lab.data.sources.image_source import ArraySource
 from focal_lab.tasks.features import Features
-from focal_lab.training.cli import check_config
 from focal_lab.training.cost import build_unweighted, configured_size
+from focal_lab.training.lightning_cli import check_config
 from focal_lab.utils.lazy_imports import find_class
 
 EXPERIMENTS = [

@@ -12,8 +12,8 @@ from support import ROOT
 from focal_lab.backbones.presets import find_preset
 from focal_lab.errors import UserError
 from focal_lab.sweep.spec.suite import SUITE_FILE, find_suite
-from focal_lab.training.cli import check_config
 from focal_lab.training.cost import count_config
+from focal_lab.training.lightning_cli import check_config
 
 FOUND = sorted(path.relative_to(ROOT) for path in ROOT.glob("experiments/*/*.yaml"))
 ALL = [path for path in FOUND if path.name != SUITE_FILE]

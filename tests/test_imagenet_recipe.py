@@ -7,7 +7,7 @@ from support import ROOT
 from test_experiments import load, merge
 
 from focal_lab.report.published.layouts import paper_tables
-from focal_lab.training.cli import check_config
+from focal_lab.training.lightning_cli import check_config
 
 FOLDER = ROOT / "experiments/imagenet"
 RECIPES = paper_tables()["training_recipes"]["imagenet1k"]

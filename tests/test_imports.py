@@ -83,7 +83,7 @@ def test_every_package_has_a_layer() -> None:
     [
         "focal_lab",
         "focal_lab.report.command",
-        "focal_lab.sweep.commands.plan",
+        "focal_lab.sweep.commands.plan_command",
         "focal_lab.data",
         "focal_lab.tasks",
     ],

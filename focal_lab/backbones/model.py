@@ -29,7 +29,7 @@ from focal_lab.backbones.options import (
     cuts_odd_maps,
     make_options,
 )
-from focal_lab.backbones.weights.fit import load_pre_hook
+from focal_lab.backbones.weights.fit_weights import load_pre_hook
 from focal_lab.backbones.weights.set_input_size import resize_model
 
 register_notrace_module(FocalAttention)  # its layout depends on the map's size, which torch.fx does not know

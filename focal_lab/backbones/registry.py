@@ -48,7 +48,7 @@ def create_focal(name: str, pretrained: bool = False, **kwargs: Any) -> FocalTra
         ValueError: an option is unknown or breaks a rule.
     """
     from focal_lab.backbones.model import FocalTransformer
-    from focal_lab.backbones.weights.fit import adapt
+    from focal_lab.backbones.weights.fit_weights import adapt
 
     options = PRESETS[name] | kwargs
     out_indices = options.pop("out_indices", tuple(range(len(options.get("depths", FocalOptions.depths)))))

@@ -15,7 +15,7 @@ import focal_lab.backbones.registry  # noqa: F401  (registers the focal presets)
 from focal_lab.backbones.model import FocalTransformer
 from focal_lab.backbones.options import OPTION_NAMES, make_options
 from focal_lab.backbones.presets import PRESETS, find_preset
-from focal_lab.backbones.weights.fit import fit_weights
+from focal_lab.backbones.weights.fit_weights import fit_weights
 from focal_lab.backbones.weights.formats import MICROSOFT_SWIN, TIMM_SWIN, in_our_names
 from focal_lab.backbones.weights.from_swin import swin_to_focal
 from focal_lab.errors import UserError, did_you_mean, one_of

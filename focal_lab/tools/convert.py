@@ -146,7 +146,7 @@ def _fit(
 ) -> tuple[dict[str, "Tensor"], "FitReport"]:
     import torch
 
-    from focal_lab.backbones.weights.fit import fit_weights
+    from focal_lab.backbones.weights.fit_weights import fit_weights
     from focal_lab.backbones.weights.formats import WeightsError
     from focal_lab.backbones.weights.from_swin import swin_to_focal
     from focal_lab.tasks.backbone import create_backbone

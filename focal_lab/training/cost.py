@@ -11,7 +11,7 @@ from focal_lab.errors import UserError
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.classes import check_count, fill_in
 from focal_lab.tasks.evaluation_size import EvaluationSize, evaluation_size
-from focal_lab.training.cli import check_config
+from focal_lab.training.lightning_cli import check_config
 from focal_lab.utils.lazy_imports import find_class
 
 

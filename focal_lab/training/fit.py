@@ -15,10 +15,10 @@ from focal_lab.tasks.tested import CountTested, describe_test_set
 from focal_lab.training.callbacks import DivergedError, Progress, Timing
 from focal_lab.training.checkpoints import LAST_CHECKPOINT, STOPPED_CHECKPOINT
 from focal_lab.training.checkpoints.read import checkpoint_problem, checkpoint_progress
-from focal_lab.training.cli import FocalCLI
 from focal_lab.training.config_errors import one_line_errors
 from focal_lab.training.history_callback import History
 from focal_lab.training.history_file import Point
+from focal_lab.training.lightning_cli import FocalCLI
 from focal_lab.training.stop import StopOnWord
 from focal_lab.training.stop import Stopped as Stopped
 

@@ -23,7 +23,7 @@ def preload(configs: Sequence[Mapping[str, Any]] = ()) -> None:
     Computes nothing with real numbers: threads of torch or of a BLAS would not survive a fork. Errors in a
     configuration are left to its training to report.
     """
-    from focal_lab.data.digits.base import EmbeddedData
+    from focal_lab.data.digits.embedded import EmbeddedData
     from focal_lab.data.digits.mnist5k import PER_CLASS, source_digits
 
     torch.set_num_threads(1)

@@ -13,7 +13,7 @@ from focal_lab.data.option_names import _note, recorded_config
 from focal_lab.errors import UserError
 from focal_lab.sweep.plan.plan import make_plan, probe_plan
 from focal_lab.sweep.spec.suite import find_suite
-from focal_lab.training.cli import FocalCLI, check_config
+from focal_lab.training.lightning_cli import FocalCLI, check_config
 from focal_lab.training.resumed_options import changes
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from support.small_project import write, write_sweep
 from focal_lab import cli
 from focal_lab.command_line import without_password
 from focal_lab.errors import UserError
-from focal_lab.sweep.commands.worker import find_study
+from focal_lab.sweep.commands.worker_command import find_study
 from focal_lab.sweep.engine.conflicts import present, refuse_conflicts
 from focal_lab.sweep.engine.slots import find_slots
 from focal_lab.sweep.engine.storage import check_url, clock_difference, open_storage

@@ -135,7 +135,7 @@ def test_a_run_by_hand_gives_the_result_of_the_sweep(tiny: Path) -> None:
     (record,) = [json.loads(file.read_text()) for file in tiny.glob("*/result.json")]
     code = (
         "import sys, torch\ntorch.set_num_threads(int(sys.argv[2]))\n"  # sums differ with their number
-        "from focal_lab.training.cli import FocalCLI\n"
+        "from focal_lab.training.lightning_cli import FocalCLI\n"
         "cli = FocalCLI(['fit', '--config', sys.argv[1], '--trainer.logger=false'])\n"
         "best = cli.trainer.checkpoint_callback.best_model_path\n"
         "tested = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=best, verbose=False)\n"

@@ -8,8 +8,8 @@ from support.tiny_task import quiet_trainer, tiny_config
 
 from focal_lab.errors import UserError
 from focal_lab.tasks.base import accumulate
-from focal_lab.training.cli import FocalCLI
 from focal_lab.training.fit import build
+from focal_lab.training.lightning_cli import FocalCLI
 
 
 def trainer_of(batch_size: int, devices: int, accumulated: int = 1) -> Any:

@@ -8,9 +8,9 @@ from support.tiny_task import InterruptAfter, InterruptionError, quiet_trainer, 
 
 from focal_lab.errors import UserError
 from focal_lab.tasks.weights_file import read_weights
-from focal_lab.training.cli import FocalCLI
 from focal_lab.training.fit import build as build_run
 from focal_lab.training.fit import train
+from focal_lab.training.lightning_cli import FocalCLI
 
 LAST = Path("run/checkpoints/last.ckpt")
 

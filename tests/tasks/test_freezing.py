@@ -8,8 +8,8 @@ from support.tiny_task import quiet_trainer, tiny_config
 
 from focal_lab.errors import UserError
 from focal_lab.tasks.freezing import evaluate_frozen, freeze
-from focal_lab.training.cli import FocalCLI
 from focal_lab.training.fit import build
+from focal_lab.training.lightning_cli import FocalCLI
 
 BEGINNINGS = ["patch_embed", "layers.0", "layers.1", "layers.2", "layers.3"]
 

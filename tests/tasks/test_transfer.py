@@ -8,8 +8,8 @@ import timm
 import torch
 from support.tiny_task import OPTIONS, quiet_trainer, tiny_config
 
-from focal_lab.training.cli import FocalCLI
 from focal_lab.training.fit import build, train
+from focal_lab.training.lightning_cli import FocalCLI
 
 BEST = Path("run/checkpoints/best.ckpt")
 

@@ -9,8 +9,8 @@ from support.tiny_task import OPTIONS, tiny_config
 
 from focal_lab.backbones.counting import count_gmacs, count_parameters
 from focal_lab.errors import UserError
-from focal_lab.training.cli import FocalCLI
 from focal_lab.training.cost import count_config
+from focal_lab.training.lightning_cli import FocalCLI
 from focal_lab.utils.lazy_imports import find_class
 
 DIGITS = "focal_lab.data.DigitsClassification"

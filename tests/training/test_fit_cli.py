@@ -14,9 +14,9 @@ from support.tiny_task import OPTIONS, read_checkpoint, tiny_config, write_confi
 from focal_lab import cli
 from focal_lab.errors import UserError
 from focal_lab.training.callbacks import StopWhenDiverged
-from focal_lab.training.cli import FocalCLI, check_config, main
 from focal_lab.training.config_errors import one_line_errors, shorten
 from focal_lab.training.exact_resume import ExactResume
+from focal_lab.training.lightning_cli import FocalCLI, check_config, main
 
 CHECKPOINTS = "lightning_logs/version_0/checkpoints"
 FIT = ["--config", "tiny.yaml"]

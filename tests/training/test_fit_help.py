@@ -4,8 +4,8 @@ import pytest
 from support.tiny_task import tiny_config, write_config
 
 from focal_lab import cli
-from focal_lab.training.cli import FocalCLI
 from focal_lab.training.help import _ALL, _PAGES
+from focal_lab.training.lightning_cli import FocalCLI
 
 FIT = ["--config", "tiny.yaml"]
 

@@ -7,7 +7,7 @@ from support.tiny_task import tiny_config
 
 from focal_lab.tasks.classification.task import Classification
 from focal_lab.training.checkpoints.io import PeriodicCheckpoint
-from focal_lab.training.cli import FocalCLI
+from focal_lab.training.lightning_cli import FocalCLI
 from focal_lab.utils.lazy_imports import find_class
 
 

@@ -29,7 +29,9 @@ def test_a_count_stays_a_count_and_a_share_a_share(value: Any) -> None:
         assert (type(found), found) == (type(expected), expected)
 
 
-@pytest.mark.parametrize("module", ["focal_lab.training.cli", "focal_lab.sweep.worker.convert_values"])
+@pytest.mark.parametrize(
+    "module", ["focal_lab.training.lightning_cli", "focal_lab.sweep.worker.convert_values"]
+)
 def test_whoever_trains_and_whoever_names_runs_read_it_alike(module: str) -> None:
     program = (
         "from typing import Union\n"

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from focal_lab.backbones.weights.fit import check_finite, expected_shapes, finish, fit_named, forgive_task
+from focal_lab.backbones.weights.fit_weights import (
+    check_finite,
+    expected_shapes,
+    finish,
+    fit_named,
+    forgive_task,
+)
 from focal_lab.backbones.weights.formats import (
     MICROSOFT_SWIN,
     TIMM_SWIN,

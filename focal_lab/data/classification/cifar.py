@@ -9,7 +9,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from focal_lab.data.classification.data_module import ClassificationDataModule, Split
 from focal_lab.data.option_checks import ROOT_KEY, check
-from focal_lab.data.sources.base import ArraySource, ImageSource
+from focal_lab.data.sources.image_source import ArraySource, ImageSource
 from focal_lab.errors import UserError
 
 

@@ -31,7 +31,7 @@ from focal_lab.data.loading.decode import to_rgb
 from focal_lab.data.loading.loader import make_loader
 from focal_lab.data.option_checks import check, check_least
 from focal_lab.data.overlap import all_among
-from focal_lab.data.sources.base import ImageSource, hold_out
+from focal_lab.data.sources.image_source import ImageSource, hold_out
 from focal_lab.data.test_set import below_common_folder
 from focal_lab.errors import UserError, one_of
 

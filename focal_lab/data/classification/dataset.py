@@ -16,7 +16,7 @@ from focal_lab.data.classification.samplers import NOTHING, draw_from, drawing_a
 from focal_lab.data.loading.collate import LabelledItem
 from focal_lab.data.loading.decode import decode, to_rgb
 from focal_lab.data.loading.unreadable import Unreadable
-from focal_lab.data.sources.base import UNKNOWN, ImageSource
+from focal_lab.data.sources.image_source import UNKNOWN, ImageSource
 from focal_lab.errors import UserError
 
 _ATTEMPTS = 1000  # to find a readable image

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from focal_lab.data.classification.data_module import ClassificationDataModule, Split
 from focal_lab.data.option_checks import ROOT_KEY, check
-from focal_lab.data.sources.base import ArraySource, ImageSource
+from focal_lab.data.sources.image_source import ArraySource, ImageSource
 from focal_lab.errors import UserError
 
 _UBYTE = 8  # the element type of images and labels

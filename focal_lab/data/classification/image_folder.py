@@ -10,8 +10,8 @@ from focal_lab.data.classification.data_module import ClassificationDataModule, 
 from focal_lab.data.loading.list_files import list_images
 from focal_lab.data.option_checks import ROOT_KEY, check_place
 from focal_lab.data.overlap import warn_of_training
-from focal_lab.data.sources.base import UNKNOWN, FileSource, ImageSource, SplitImages
 from focal_lab.data.sources.find import ClassFolders, check_training, find_split, missing
+from focal_lab.data.sources.image_source import UNKNOWN, FileSource, ImageSource, SplitImages
 from focal_lab.data.sources.parquet import Columns
 from focal_lab.errors import UserError
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from focal_lab.data.classification.samplers import NOTHING
-from focal_lab.data.digits.base import EmbeddedData
 from focal_lab.data.digits.drawing import Stamp, paint_each, random_digits, random_pieces
+from focal_lab.data.digits.embedded import EmbeddedData
 from focal_lab.data.digits.mnist5k import DIGIT_SIDE, Split, source_digits
 from focal_lab.data.option_checks import check_least
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from focal_lab.data.digits.base import EmbeddedData
 from focal_lab.data.digits.classification import MEAN, STD, normalise
 from focal_lab.data.digits.drawing import INK, Stamp, paint, random_scene, region
+from focal_lab.data.digits.embedded import EmbeddedData
 from focal_lab.data.digits.mnist5k import NUM_CLASSES, Digits, Split, source_digits
 from focal_lab.data.loading.collate import Target, as_lists
 from focal_lab.data.option_checks import check, check_least

@@ -17,7 +17,7 @@ import numpy as np
 from focal_lab.data.loading.list_files import LeftOut, no_images
 from focal_lab.data.option_checks import ROOT_KEY
 from focal_lab.data.sources.archive_index import Member, index_archive
-from focal_lab.data.sources.base import SPLIT_NAMES, ImageSource, LabelledImages, numbers_to, packed
+from focal_lab.data.sources.image_source import SPLIT_NAMES, ImageSource, LabelledImages, numbers_to, packed
 from focal_lab.errors import UserError
 
 _SPLITS = {name for names in SPLIT_NAMES.values() for name in names}

@@ -21,7 +21,7 @@ from focal_lab.data.loading.list_files import (
 from focal_lab.data.option_checks import ROOT_KEY
 from focal_lab.data.sources.archive_index import SUFFIXES
 from focal_lab.data.sources.archives import open_archives
-from focal_lab.data.sources.base import SPLIT_NAMES, FileSource, SplitImages
+from focal_lab.data.sources.image_source import SPLIT_NAMES, FileSource, SplitImages
 from focal_lab.data.sources.parquet import Columns, open_tables
 from focal_lab.errors import UserError
 

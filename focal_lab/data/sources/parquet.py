@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focal_lab.data.classification.class_names import differing
-from focal_lab.data.sources.base import UNKNOWN, ImageSource, LabelledImages, numbers_to
+from focal_lab.data.sources.image_source import UNKNOWN, ImageSource, LabelledImages, numbers_to
 from focal_lab.errors import UserError
 
 # Row groups that a process keeps: about a window of `EpochSampler`.

@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from focal_lab.sweep.commands.options import add_workers, at_least, duration
+from focal_lab.sweep.commands.command_options import add_workers, at_least, duration
 from focal_lab.sweep.engine.conflicts import present
 from focal_lab.sweep.engine.executor import Execution, ExecutionSummary
 from focal_lab.sweep.engine.progress import SweepView

@@ -11,8 +11,8 @@ import torch
 from focal_lab.errors import UserError
 from focal_lab.sweep.run_folder.provenance import hardware
 from focal_lab.sweep.worker.request import CheckAnswer, CheckRequest, Cost, MachineSpecs
-from focal_lab.training.cli import check_config
 from focal_lab.training.cost import build_unweighted, count_config
+from focal_lab.training.lightning_cli import check_config
 from focal_lab.utils.lazy_imports import find_class
 
 _MEGABYTE = 2**20

@@ -8,7 +8,7 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from focal_lab.sweep.worker.measure import Clock, now, typical
+from focal_lab.sweep.worker.measure_steps import Clock, now, typical
 
 # Seconds: a longer accumulation is cut short; the loader alone is timed for at most so long.
 _PATIENCE, _LOADER_SECONDS = 30.0, 10.0

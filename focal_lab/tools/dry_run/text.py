@@ -13,8 +13,8 @@ from focal_lab.sweep.worker.request import StepTimes
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.evaluation_size import evaluation_size
 from focal_lab.tasks.optimizer import Schedule
-from focal_lab.tools.dry_run.cli import RehearsalCLI
 from focal_lab.tools.dry_run.profiler import Watch
+from focal_lab.tools.dry_run.rehearsal import RehearsalCLI
 from focal_lab.utils.units import clock, size
 
 Row = tuple[str, str]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from focal_lab.command_line import CommandParser
 from focal_lab.errors import UserError
-from focal_lab.tools.dry_run.cli import RehearsalCLI
+from focal_lab.tools.dry_run.rehearsal import RehearsalCLI
 from focal_lab.tools.find_lr.curve import (
     LEAST_POINTS,
     SKIPPED_AT_FIRST,
@@ -28,7 +28,7 @@ from focal_lab.tools.find_lr.curve import (
     steepest,
 )
 from focal_lab.training.callbacks import StopWhenDiverged
-from focal_lab.training.cli import main as training_main
+from focal_lab.training.lightning_cli import main as training_main
 
 _LEAST_STEPS = SKIPPED_AT_FIRST + LEAST_POINTS + SKIPPED_AT_LAST
 # Old spellings of options, which are still accepted.

@@ -12,7 +12,7 @@ from focal_lab.command_line import CommandParser, add_out
 from focal_lab.errors import UserError
 
 if TYPE_CHECKING:
-    from focal_lab.tools.inspect.measure import Inspection
+    from focal_lab.tools.inspect.shares import Inspection
     from focal_lab.tools.inspect.source import InspectedNetwork
 
 IMAGES = 32
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
 def _inspect_one(options: argparse.Namespace, checkpoint: str | None, files: Sequence[Path]) -> int:
     from focal_lab.report.html.attention_images import INSPECT
     from focal_lab.sweep.plan.plan import parse_overrides
-    from focal_lab.tools.inspect.measure import choose_layers, inspect_network
+    from focal_lab.tools.inspect.shares import choose_layers, inspect_network
     from focal_lab.tools.inspect.source import open_network
     from focal_lab.tools.inspect.write import write_inspection
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focal_lab.report.plots.style import INK, MUTED, SERIES, WIDTH, new_figure, settings, tidy
-from focal_lab.tools.inspect.measure import DrawnImage, Inspection, QueryView, Reach
 from focal_lab.tools.inspect.probabilities import AttentionBlock, SeenLevel
+from focal_lab.tools.inspect.shares import DrawnImage, Inspection, QueryView, Reach
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

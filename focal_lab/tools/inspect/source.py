@@ -169,7 +169,7 @@ def _load_model(name: str, settings: dict[str, Any], file: Path | None) -> Inspe
 
 
 def _load_weights(network: FocalTransformer, name: str, file: Path) -> None:
-    from focal_lab.backbones.weights.fit import fit_weights
+    from focal_lab.backbones.weights.fit_weights import fit_weights
     from focal_lab.backbones.weights.formats import WeightsError
 
     try:

@@ -107,7 +107,7 @@ def _read_record(folder: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _inspect(run: Path, folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
-    from focal_lab.tools.inspect.measure import choose_layers, inspect_network
+    from focal_lab.tools.inspect.shares import choose_layers, inspect_network
     from focal_lab.tools.inspect.source import open_network
     from focal_lab.tools.inspect.write import write_inspection
 

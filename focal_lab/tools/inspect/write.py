@@ -9,8 +9,8 @@ from focal_lab.errors import UserError
 from focal_lab.report.html.attention_images import INSPECT_FILE
 from focal_lab.report.published.layouts import paper_tables
 from focal_lab.tools.inspect import plots
-from focal_lab.tools.inspect.measure import Inspection
 from focal_lab.tools.inspect.probabilities import AttentionBlock
+from focal_lab.tools.inspect.shares import Inspection
 from focal_lab.tools.inspect.source import InspectedNetwork
 from focal_lab.utils.atomic_files import write_atomic
 from focal_lab.utils.text_table import TextColumn, aligned

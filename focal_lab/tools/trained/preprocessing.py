@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from focal_lab.backbones.options import Size
-from focal_lab.data.digits.base import EmbeddedData
+from focal_lab.data.digits.embedded import EmbeddedData
 from focal_lab.data.loading.decode import decode
 from focal_lab.errors import UserError
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import focal_lab  # noqa: F401
 from focal_lab.backbones.model import FocalTransformer
-from focal_lab.backbones.weights.fit import fit_weights, load_pre_hook
+from focal_lab.backbones.weights.fit_weights import fit_weights, load_pre_hook
 from focal_lab.backbones.weights.formats import WeightsError
 
 MICRO = "focal_micro_patch2_window7_28"

@@ -11,7 +11,7 @@ from focal_lab.data.classification.dataset import ClassifiedImages
 from focal_lab.data.classification.image_folder import ImageFolderDataModule
 from focal_lab.data.classification.samplers import NOTHING, Draw
 from focal_lab.data.loading.collate import as_tensors
-from focal_lab.data.sources.base import ArraySource, FileSource, PartSource
+from focal_lab.data.sources.image_source import ArraySource, FileSource, PartSource
 from focal_lab.errors import UserError
 
 SIDE = 24

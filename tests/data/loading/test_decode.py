@@ -17,7 +17,7 @@ from focal_lab.data.loading.decode import decode, load_image
 from focal_lab.data.segmentation.mask_classes import MaskClasses
 from focal_lab.data.segmentation.mask_files import MaskedImage
 from focal_lab.data.segmentation.mask_folder import MaskedImages, SegmentationFolder
-from focal_lab.data.sources.base import FileSource
+from focal_lab.data.sources.image_source import FileSource
 from focal_lab.errors import UserError
 from focal_lab.tools.trained.preprocessing import own_size
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from focal_lab.data.sources.base import FileSource, hold_out
+from focal_lab.data.sources.image_source import FileSource, hold_out
 
 
 def source(counts, prefix=""):

@@ -4,7 +4,7 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from focal_lab.sweep.commands.options import duration
+from focal_lab.sweep.commands.command_options import duration
 
 
 @pytest.mark.parametrize(

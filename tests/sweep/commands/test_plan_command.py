@@ -17,7 +17,7 @@ PLAN = [sys.executable, "-m", "focal_lab.cli", "plan"]
 TINY = ["--set", "data.num_train_images=256", "--set", "data.batch_size=32"]
 LOADED = """
 import sys
-from focal_lab.sweep.commands.plan import plan_command
+from focal_lab.sweep.commands.plan_command import plan_command
 if __name__ == "__main__":
     plan_command(sys.argv[1:], ())
     print("torch" in sys.modules, file=sys.stderr)

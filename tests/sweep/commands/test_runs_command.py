@@ -11,7 +11,7 @@ from support.finished_runs import corrupt, fail, finish, start
 from support.small_project import write_sweep
 
 from focal_lab.errors import UserError
-from focal_lab.sweep.commands.runs import runs_command
+from focal_lab.sweep.commands.runs_command import main
 from focal_lab.sweep.engine.conflicts import present
 from focal_lab.sweep.plan.manifest import Manifest, write_manifest
 from focal_lab.sweep.plan.plan import Plan, make_plan
@@ -59,7 +59,7 @@ def note(plan: Plan) -> None:
 
 
 def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, object]]:
-    assert runs_command([*arguments, "--json"]) == 0
+    assert main([*arguments, "--json"]) == 0
     entries: list[dict[str, object]] = json.loads(capsys.readouterr().out)
     return entries
 
@@ -88,8 +88,8 @@ def test_runs_are_listed_with_state_labels_and_who_needs_them(
     assert [entry["run"] for entry in listed(capsys, "--failed")] == [third.id]
     assert len(listed(capsys, "--sweep", "small")) == 3
     with pytest.raises(UserError, match=r"'large' is not a sweep in runs .use small"):
-        runs_command(["--sweep", "large"])
-    assert runs_command([]) == 0
+        main(["--sweep", "large"])
+    assert main([]) == 0
     assert "7 runs: 3 finished" in capsys.readouterr().out
 
 
@@ -97,21 +97,21 @@ def test_runs_are_listed_with_state_labels_and_who_needs_them(
 def test_ids_may_be_cut_short_but_not_be_ambiguous(swept: Plan, action: list[str]) -> None:
     finish(OUT, "0ld11111111", seed=0)
     with pytest.raises(UserError, match=r"0ld matches 2 runs .use 0ld00000000 or 0ld11111111"):
-        runs_command([*action, "0ld"])
+        main([*action, "0ld"])
     with pytest.raises(UserError, match="there is no run zzz in runs"):
-        runs_command([*action, "zzz"])
+        main([*action, "zzz"])
     with pytest.raises(UserError, match="name runs, or use --failed"):
-        runs_command(action)
+        main(action)
 
 
 def test_a_run_that_a_sweep_needs_is_removed_by_force_only(swept: Plan) -> None:
     needed = swept.distinct_runs[0].id
     with pytest.raises(UserError, match=f"{needed} is needed by the sweep small"):
-        runs_command(["rm", "0ld0", needed])
+        main(["rm", "0ld0", needed])
     assert (OUT / "0ld00000000").exists()  # all or nothing
-    assert runs_command(["rm", "0ld0"]) == 0
+    assert main(["rm", "0ld0"]) == 0
     assert not (OUT / "0ld00000000").exists()
-    assert runs_command(["rm", needed[:6], "--force"]) == 0
+    assert main(["rm", needed[:6], "--force"]) == 0
     assert not (OUT / needed).exists()
     assert not list(OUT.glob(".trash-*"))
 
@@ -121,7 +121,7 @@ def test_a_run_in_training_is_never_removed(swept: Plan) -> None:
     lock = FileLock(folder / LOCK_FILE)
     assert lock.acquire()
     with pytest.raises(UserError, match="is being trained; stop the sweep first"):
-        runs_command(["rm", folder.name, "--force"])
+        main(["rm", folder.name, "--force"])
     lock.release()
     assert (folder / "result.json").exists()
 
@@ -129,14 +129,14 @@ def test_a_run_in_training_is_never_removed(swept: Plan) -> None:
 def test_failed_runs_are_tried_again_from_their_checkpoints_or_from_scratch(swept: Plan) -> None:
     first, _, third, _ = swept.distinct_runs
     (OUT / third.id / "checkpoints").mkdir()
-    assert runs_command(["retry", "--failed"]) == 0
+    assert main(["retry", "--failed"]) == 0
     assert read_outcome(OUT / third.id).state is State.MISSING
     assert (OUT / third.id / "checkpoints").exists()
     write_record(OUT / third.id, Failure(third.id, third.task, third.seed, "again", [], 3, "2026-01-02"))
-    assert runs_command(["retry", third.id, "--from-scratch"]) == 0
+    assert main(["retry", third.id, "--from-scratch"]) == 0
     assert not (OUT / third.id / "checkpoints").exists()
     with pytest.raises(UserError, match="is finished; remove it to train it again"):
-        runs_command(["retry", first.id])
+        main(["retry", first.id])
 
 
 def test_gc_removes_unneeded_runs_and_files_of_killed_processes(
@@ -150,10 +150,10 @@ def test_gc_removes_unneeded_runs_and_files_of_killed_processes(
     (OUT / ".trash-4bc-999999").mkdir()
     alive = first / f".config.yaml.{os.getpid()}"
     alive.write_text("being written")
-    assert runs_command(["gc", "--dry-run", "--keep", "best"]) == 0
+    assert main(["gc", "--dry-run", "--keep", "best"]) == 0
     assert "would remove 1 run, 4 leftover files and 2 checkpoints" in capsys.readouterr().out
     assert all(path.exists() for path in left)
-    assert runs_command(["gc", "--keep", "best"]) == 0
+    assert main(["gc", "--keep", "best"]) == 0
     assert not any(path.exists() for path in left)
     assert not (OUT / ".trash-4bc-999999").exists()
     assert alive.exists()
@@ -170,7 +170,7 @@ def test_the_best_checkpoint_stays_where_other_runs_start_from_it(project: None)
     parent, _ = plan.distinct_runs
     note(plan)
     finished(parent)
-    assert runs_command(["gc", "--keep", "none"]) == 0
+    assert main(["gc", "--keep", "none"]) == 0
     assert [path.name for path in (OUT / parent.id / "checkpoints").iterdir()] == ["best.ckpt"]
 
 
@@ -193,7 +193,7 @@ def test_a_failure_of_an_older_version_is_still_read(out: Path) -> None:
 
 def test_a_folder_that_does_not_exist_is_reported(project: None) -> None:
     with pytest.raises(UserError, match="--out: nowhere does not exist"):
-        runs_command(["--out", "nowhere"])
+        main(["--out", "nowhere"])
 
 
 def test_runs_that_a_changed_sweep_needs_no_longer_are_free_unless_a_command_still_trains_it(
@@ -203,9 +203,9 @@ def test_runs_that_a_changed_sweep_needs_no_longer_are_free_unless_a_command_sti
     note(changed)
     dropped = next(run for run in swept.distinct_runs[:3] if run.id not in {r.id for r in changed.runs})
     with present(swept.study, OUT):
-        assert runs_command(["gc"]) == 0
+        assert main(["gc"]) == 0
         assert (OUT / dropped.id).exists()
-    assert runs_command(["gc"]) == 0
+    assert main(["gc"]) == 0
     assert not (OUT / dropped.id).exists()
     assert (OUT / changed.runs[0].id).exists()
 
@@ -216,17 +216,17 @@ def test_nothing_is_removed_while_it_cannot_be_read_what_a_sweep_needs(swept: Pl
     path.write_text("{half")
     for action in (["gc"], ["gc", "--dry-run"], ["rm", "0ld0"]):
         with pytest.raises(UserError, match=r"json: is damaged; run the sweep again"):
-            runs_command(action)
+            main(action)
     assert (OUT / "0ld00000000").exists()
-    assert runs_command([]) == 0  # looking does no harm
-    assert runs_command(["rm", "0ld0", "--force"]) == 0
+    assert main([]) == 0  # looking does no harm
+    assert main(["rm", "0ld0", "--force"]) == 0
 
 
 def test_a_run_named_twice_is_removed_once(swept: Plan, capsys: pytest.CaptureFixture[str]) -> None:
-    assert runs_command(["rm", "0ld0", "0ld00"]) == 0
+    assert main(["rm", "0ld0", "0ld00"]) == 0
     assert "removed 1 run," in capsys.readouterr().out
     with pytest.raises(UserError, match="ID: is empty"):
-        runs_command(["rm", ""])
+        main(["rm", ""])
 
 
 def test_a_half_removed_run_is_not_listed_and_is_removed_once_its_remover_has_exited(
@@ -236,7 +236,7 @@ def test_a_half_removed_run_is_not_listed_and_is_removed_once_its_remover_has_ex
     finish(OUT, "0ld00000001")
     alive = (OUT / "0ld00000001").rename(OUT / f".trash-0ld00000001-{os.getpid()}")
     assert len(listed(capsys)) == 3
-    assert runs_command(["gc"]) == 0
+    assert main(["gc"]) == 0
     assert "removed 0 runs and 1 leftover file," in capsys.readouterr().out
     assert alive.exists()
     assert not (OUT / ".trash-0ld00000000-999999").exists()
@@ -247,10 +247,10 @@ def test_gc_leaves_what_a_run_in_training_writes(swept: Plan) -> None:
     lock = FileLock(folder / LOCK_FILE)
     assert lock.acquire()
     (folder / ".config.yaml.999999").write_text("of a process on another machine")
-    assert runs_command(["gc", "--keep", "none"]) == 0
+    assert main(["gc", "--keep", "none"]) == 0
     lock.release()
     assert (folder / ".config.yaml.999999").exists()
-    assert runs_command(["gc"]) == 0
+    assert main(["gc"]) == 0
     assert not folder.exists()
 
 
@@ -258,9 +258,9 @@ def test_failed_means_not_those_that_are_tried_again_right_now(swept: Plan) -> N
     folder = OUT / swept.distinct_runs[2].id
     lock = FileLock(folder / LOCK_FILE)
     assert lock.acquire()
-    assert runs_command(["retry", "--failed"]) == 0
+    assert main(["retry", "--failed"]) == 0
     with pytest.raises(UserError, match="is being trained"):
-        runs_command(["retry", folder.name])
+        main(["retry", folder.name])
     lock.release()
     assert read_outcome(folder).state is State.FAILED
 
@@ -280,7 +280,7 @@ def test_gc_says_what_it_could_not_remove(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "rename", refuse)
-    assert runs_command(["gc"]) == 1
+    assert main(["gc"]) == 1
     reported = capsys.readouterr()
     assert reported.err == "focal-lab: kept: runs/0ld00000000 cannot be changed: Permission denied\n"
     assert reported.out == "removed 0 runs and 0 leftover files, 0 B\n"

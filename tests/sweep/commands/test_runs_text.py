@@ -2,7 +2,7 @@
 
 import pytest
 
-from focal_lab.sweep.commands.runs import runs_text
+from focal_lab.sweep.commands.runs_command import runs_text
 from focal_lab.sweep.housekeeping.inventory import RunEntry
 
 LONG = "out of memory: 4,096 pictures of 224 px need 31 GB on a device of 24 GB (use a smaller batch_size)"

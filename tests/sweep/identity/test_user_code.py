@@ -11,7 +11,7 @@ from support.small_project import write, write_sweep
 
 from focal_lab.errors import UserError
 from focal_lab.sweep.commands.execution import conclusion, status_of
-from focal_lab.sweep.commands.worker import check_code
+from focal_lab.sweep.commands.worker_command import check_code
 from focal_lab.sweep.engine.executor import Execution
 from focal_lab.sweep.engine.queue import RunQueue
 from focal_lab.sweep.engine.slots import DeviceSlots

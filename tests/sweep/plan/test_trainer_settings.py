@@ -8,7 +8,7 @@ import pytest
 from support.small_project import DIGITS, write, write_sweep
 
 from focal_lab.errors import UserError
-from focal_lab.sweep.commands.options import plan_of
+from focal_lab.sweep.commands.command_options import plan_of
 
 pytestmark = pytest.mark.usefixtures("project")
 

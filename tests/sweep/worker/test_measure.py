@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from focal_lab.sweep.worker.measure import Clock, count_batches, count_validations, shortened
+from focal_lab.sweep.worker.measure_steps import Clock, count_batches, count_validations, shortened
 
 
 def test_a_measurement_validates_and_tests_a_few_batches_in_one_process() -> None:

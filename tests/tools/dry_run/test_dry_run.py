@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from focal_lab import cli
 from focal_lab.errors import UserError
-from focal_lab.sweep.worker import measure as measure_child
+from focal_lab.sweep.worker import measure_steps as measure_child
 from focal_lab.tools.dry_run.profiler import describe, loader_seconds
 from focal_lab.tools.dry_run.simulated_strategy import configured_devices
 

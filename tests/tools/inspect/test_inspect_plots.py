@@ -9,9 +9,9 @@ import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from focal_lab.tools.inspect.measure import DrawnImage, QueryView
 from focal_lab.tools.inspect.plots import QUERY_SCALE, color_of, draw_query, save
 from focal_lab.tools.inspect.probabilities import SeenLevel
+from focal_lab.tools.inspect.shares import DrawnImage, QueryView
 
 
 def drawn_image() -> DrawnImage:

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from lightning import Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
 
-from focal_lab.sweep.worker.measure import shortened
+from focal_lab.sweep.worker.measure_steps import shortened
 from focal_lab.tools.dry_run.simulated_strategy import ConfiguredDevices, FirstOfMany, configured_devices
-from focal_lab.training.cli import FocalCLI
+from focal_lab.training.lightning_cli import FocalCLI
 
 _SHORTENED = (
     "limit_val_batches",

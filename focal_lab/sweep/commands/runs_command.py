@@ -37,7 +37,7 @@ examples:
   focal-lab runs rm 3f2a 81c0"""
 
 
-def runs_command(argv: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """List the runs of a folder with state, age, size and the sweeps that need them.
 
     Args:
@@ -54,7 +54,7 @@ def runs_command(argv: list[str]) -> int:
     parser = CommandParser(
         prog="focal-lab runs",
         usage="focal-lab runs [rm|retry|gc] [options]",
-        description=str(runs_command.__doc__).splitlines()[0],
+        description=str(main.__doc__).splitlines()[0],
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

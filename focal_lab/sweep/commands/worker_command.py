@@ -4,8 +4,8 @@ from pathlib import Path
 
 from focal_lab.command_line import add_out, command
 from focal_lab.errors import UserError, did_you_mean, one_of
+from focal_lab.sweep.commands.command_options import command_parser
 from focal_lab.sweep.commands.execution import add_execution_options, execute, open_queue
-from focal_lab.sweep.commands.options import command_parser
 from focal_lab.sweep.engine.progress import SweepView
 from focal_lab.sweep.engine.slots import find_slots
 from focal_lab.sweep.estimate.check_and_count import check_here
@@ -17,7 +17,7 @@ from focal_lab.sweep.run_folder.layout import RESULT_FILE
 from focal_lab.sweep.worker.processes import WarmProcesses
 
 
-def worker_command(argv: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Train runs of a sweep that was started elsewhere, until none is left; workers may come and go.
 
     Args:
@@ -31,7 +31,7 @@ def worker_command(argv: list[str]) -> int:
             be trained on this machine, which may lack their data.
     """
     elsewhere = "--study depth --out /shared/runs --storage postgresql://me@host/focal"
-    parser = command_parser("worker", worker_command, "--study window_size", elsewhere)
+    parser = command_parser("worker", main, "--study window_size", elsewhere)
     parser.add_argument("--study", required=True, help="the study to join, or the name of its sweep")
     add_out(parser)
     add_execution_options(parser)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from focal_lab.sweep.commands.options import (
+from focal_lab.sweep.commands.command_options import (
     add_budget,
     add_workers,
     plan_of,
