@@ -20,7 +20,7 @@ from torch import nn
 
 import focal_lab  # noqa: F401  (registers the backbones)
 from focal_lab.backbones.counting import count_gmacs
-from focal_lab.tools.profile.memory import measure_memory
+from focal_lab.tools.profile.measure import measure_memory
 from focal_lab.training.malloc import keep_freed_memory
 
 HEAD = [

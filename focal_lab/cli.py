@@ -149,9 +149,10 @@ def fit(argv: list[str]) -> int:
 
 
 def predict(argv: list[str]) -> int:
-    """Predict images with CHECKPOINT IMAGES..., or the data of an experiment with --config EXPERIMENT."""
-    if argv and argv[0].startswith("--") and argv[0] != "--help":
-        return _trainer("predict")(argv)
+    """Run a trained network on images: CHECKPOINT IMAGES..."""
+    option = argv[0].partition("=")[0] if argv else ""
+    if option in ("-c", "--config", "--ckpt_path"):
+        raise UserError("was removed; use focal-lab predict CHECKPOINT IMAGES...", key=option)
     from focal_lab.tools.predict.command import main as predict_main
 
     return predict_main(argv or ["--help"])
@@ -183,7 +184,7 @@ def _imported(module: str) -> Callable[[list[str]], int]:
 
 SUBCOMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "fit": (fit, "train one experiment: --config FILE; with --dry-run report the time and memory needed"),
-    "find-lr": (_imported("tools.find_lr.command"), "raise the learning rate step by step and suggest one"),
+    "find-lr": (_imported("tools.find_lr"), "raise the learning rate step by step and suggest one"),
     "validate": (_trainer("validate"), "evaluate a checkpoint on the validation split"),
     "test": (_trainer("test"), "evaluate a checkpoint on the test split"),
     "predict": (predict, "run a trained network on images: CHECKPOINT IMAGES..."),

@@ -6,7 +6,7 @@ import io
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
@@ -124,3 +124,14 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         default="raw",
         help="raw: the trained weights (default); ema: their moving average, if the training kept one",
     )
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an option that is an integer with a minimum."""
+
+    def integer(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is too few; use {least} or more")
+        return int(text)
+
+    return integer

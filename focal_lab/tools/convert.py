@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from focal_lab._version import __version__
-from focal_lab.command_line import CommandParser
+from focal_lab.command_line import CommandParser, at_least
 from focal_lab.errors import UserError, known_names, one_of
 from focal_lab.utils.atomic_files import atomic_output
 
@@ -41,18 +41,11 @@ _PARTS = {
 
 
 def main(argv: list[str]) -> int:
-    """Convert a file; returns the exit status.
-
-    Raises:
-        UserError: an option is invalid, the source cannot be read or does not fit, or the target cannot be
-            written; no target is left behind.
-    """
+    """Convert a file; returns the exit status. After a UserError no target is left behind."""
     arguments = _parser().parse_args(argv)
     source, target = Path(arguments.source), Path(arguments.target)
     if target.suffix != ".safetensors":
         raise UserError("must end in .safetensors", file=target, key="DST")
-    if arguments.num_classes is not None and arguments.num_classes < 0:
-        raise UserError(f"{arguments.num_classes} is less than 0", key="--num-classes")
     with atomic_output(target, force=arguments.force, key="DST") as temporary:
         report, description = _convert(arguments, source, temporary)
     print(f"{source} ({report.origin}) -> {target} ({description})")
@@ -71,30 +64,14 @@ def _parser() -> argparse.ArgumentParser:
     add("source", metavar="SRC", help="the weights")
     add("target", metavar="DST", help="the file to write; ends in .safetensors")
     add("--model", required=True, metavar="NAME", help="a focal backbone, such as focal_tiny")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="OPTION=VALUE",
-        help="an option of the model, such as window_size=14; can be repeated",
-    )
-    add(
-        "--from-swin",
-        action="store_true",
-        help="initialise a Focal Transformer from Swin's weights, like the paper's Focal-Large",
-    )
-    add(
-        "--interpolation",
-        choices=("bicubic", "bilinear"),
-        default="bicubic",
-        help="how parameters are resized (default: bicubic; the paper used bilinear)",
-    )
-    add(
-        "--num-classes",
-        type=int,
-        metavar="N",
-        help="default: that of SRC's head; a head of another size is initialised from scratch",
-    )
+    option = "an option of the model, such as window_size=14; can be repeated"
+    add("--set", action="append", default=[], metavar="OPTION=VALUE", help=option)
+    swin = "initialise a Focal Transformer from Swin's weights, like the paper's Focal-Large"
+    add("--from-swin", action="store_true", help=swin)
+    resized = "how parameters are resized (default: bicubic; the paper used bilinear)"
+    add("--interpolation", choices=("bicubic", "bilinear"), default="bicubic", help=resized)
+    classes = "default: that of SRC's head; a head of another size is initialised from scratch"
+    add("--num-classes", type=at_least(0), metavar="N", help=classes)
     add("--force", action="store_true", help="overwrite DST")
     add("--verbose", action="store_true", help="list every key")
     return parser
@@ -117,6 +94,7 @@ def _preset(name: str, settings: dict[str, Any]) -> str:
 
 def _convert(arguments: argparse.Namespace, source: Path, target: Path) -> tuple["FitReport", str]:
     """Write the target; returns what was done and the model's name and number of classes."""
+    from focal_lab.backbones.presets import preset_options
     from focal_lab.sweep.plan.plan import parse_overrides
 
     settings = parse_overrides(arguments.set)
@@ -129,9 +107,17 @@ def _convert(arguments: argparse.Namespace, source: Path, target: Path) -> tuple
     weights = read_weights(source)
     classes = _classes(weights) if arguments.num_classes is None else arguments.num_classes
     values, report = _fit(arguments, weights, name, settings, classes)
+    metadata = {  # where the file is from; safetensors stores strings only
+        "format": "pt",
+        "model": name,
+        "options": json.dumps(asdict(preset_options(name, settings))),
+        "num_classes": str(classes),
+        "source": source.name,
+        "focal_lab": __version__,
+    }
     contiguous = {key: value.contiguous() for key, value in values.items()}
     try:
-        save_file(contiguous, target, _metadata(name, settings, classes, source))
+        save_file(contiguous, target, metadata)
     except SafetensorError as error:
         raise UserError(f"cannot be written: {error}", file=arguments.target) from error
     return report, f"{name}, {classes} classes"
@@ -214,20 +200,6 @@ def _classes(weights: Mapping[str, "Tensor"]) -> int:
     return 0
 
 
-def _metadata(name: str, settings: Mapping[str, Any], classes: int, source: Path) -> dict[str, str]:
-    """Where the file is from; safetensors stores strings only."""
-    from focal_lab.backbones.presets import preset_options
-
-    return {
-        "format": "pt",
-        "model": name,
-        "options": json.dumps(asdict(preset_options(name, settings))),
-        "num_classes": str(classes),
-        "source": source.name,
-        "focal_lab": __version__,
-    }
-
-
 def _lines(report: "FitReport", verbose: bool) -> list[str]:
     """A line per kind of change with counts and shapes; a line per key if verbose."""
     lines = []
@@ -236,20 +208,17 @@ def _lines(report: "FitReport", verbose: bool) -> list[str]:
         if not changes and part != "mapped":
             continue
         lines.append(f"  {part:<13} {len(changes):>4}  {meaning}")
-        if verbose:
-            lines += [f"    {change.key} {_shapes(change)}{_why(change, part)}" for change in changes]
+        if verbose and part == "mapped":
+            renamed = (f" from {change.why}" if change.why != change.key else "" for change in changes)
+            lines += [f"    {one.key} {_shapes(one)}{old}" for one, old in zip(changes, renamed, strict=True)]
+        elif verbose:
+            lines += [f"    {change.key} {_shapes(change)}: {change.why}" for change in changes]
         elif part != "mapped":
             groups = Counter((_shapes(change), change.why) for change in changes)
             lines += [f"    {count:>15}  {shapes}: {why}" for (shapes, why), count in groups.items()]
     if report.buffers:
         lines.append(f"  {'left out':<13} {len(report.buffers):>4}  indices and masks, which are computed")
     return lines
-
-
-def _why(change: "Change", part: str) -> str:
-    if part != "mapped":
-        return f": {change.why}"
-    return "" if change.why == change.key else f" from {change.why}"
 
 
 def _shapes(change: "Change") -> str:

@@ -1,4 +1,4 @@
-"""`focal-lab fit|validate|test|predict`: LightningCLI with our callbacks and one-line errors.
+"""`focal-lab fit|validate|test`: LightningCLI with our callbacks and one-line errors.
 
 A run of a sweep goes through the same class with the same configuration file.
 """

@@ -1,13 +1,9 @@
-"""Tests and predictions of networks as they are initialised, by one or several processes."""
+"""Tests of networks as they are initialised, by one or several processes."""
 
-import csv
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from focal_lab.tasks.tested import CountTested, describe_test_set
 from focal_lab.training.fit import build
@@ -31,7 +27,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def evaluate(task: str, data: dict[str, Any], folder: Path, **trainer: Any) -> Answer:
-    """Metrics of a test, what it was tested on, and what is predicted, as plain values."""
+    """Metrics of a test and what it was tested on, as plain values."""
     config = {
         "seed_everything": 0,
         "trainer": {"accelerator": "cpu", "max_epochs": 1} | trainer,
@@ -45,7 +41,6 @@ def evaluate(task: str, data: dict[str, Any], folder: Path, **trainer: Any) -> A
         model._evaluate = lambda batch, metric: metric.update([_found(one) for one in batch[1]], batch[1])
     (metrics,) = running.test(model, made.datamodule, verbose=False)
     reported = describe_test_set(running, made.datamodule, count.count)
-    running.predict(model, made.datamodule, return_predictions=False)
     return {"metrics": dict(metrics), "tested_on": reported}
 
 
@@ -59,18 +54,3 @@ def _found(truth: Any) -> Any:
         "labels": truth["labels"],
         "scores": torch.rand(count, generator=drawn),
     }
-
-
-def predicted(folder: Path) -> dict[str, Any]:
-    """All that was predicted in a folder, by any process, by image: rows, or a mask's content."""
-    rows: dict[str, Any] = {}
-    for path in sorted(folder.glob("predictions*.csv")):
-        with path.open(newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream):
-                rows.setdefault(f"{row['index']} {row['file']}", []).append((row["rank"], row["class"]))
-    for path in sorted(folder.glob("predictions*.json")):
-        for one in json.loads(path.read_text()):
-            rows.setdefault(f"{one['image_id']} {one['file_name']}", []).append(one["bbox"])
-    for path in sorted((folder / "masks").glob("*.png")):
-        rows[path.name] = np.asarray(Image.open(path)).tolist()
-    return rows

@@ -268,7 +268,7 @@ def test_files_without_usable_weights_are_refused_and_nothing_in_them_is_run(
         ),
         (
             ["source.pth", "out.safetensors", "--model", "focal_micro", "--num-classes", "-1"],
-            "--num-classes: -1 is less than 0",
+            "--num-classes: -1 is too few; use 0 or more",
         ),
         (["source.pth", "out.pth", "--model", "focal_micro"], "out.pth: DST: must end in .safetensors"),
         (

@@ -9,9 +9,6 @@ import torch
 from lightning import Callback, LightningModule
 from support.tiny_task import InterruptAfter, InterruptionError, read_checkpoint, tiny_config
 
-from focal_lab.data.loading.unreadable import Unreadable
-from focal_lab.tasks.classes import Classes
-from focal_lab.tasks.classification.images import WritePredictions
 from focal_lab.training import callbacks
 from focal_lab.training.callbacks import (
     DivergedError,
@@ -272,36 +269,3 @@ def test_progress_between_validations_keeps_to_its_interval_but_for_the_first_st
         (2, "validate"),
         (4, "validate"),
     ]
-
-
-def test_predictions_are_called_by_the_checkpoints_classes_and_not_by_the_datas(tmp_path: Path) -> None:
-    data = SimpleNamespace(class_names=("dog", "cat"), predict_files=[Path("0.jpg")])
-    trainer: Any = SimpleNamespace(datamodule=data, world_size=1, log_dir=str(tmp_path))
-    module: Any = SimpleNamespace(classes=Classes(("cat", "dog")))
-    writer = WritePredictions()
-    writer.on_predict_start(trainer, module)
-    found = {"classes": torch.tensor([[1, 0]]), "probabilities": torch.tensor([[0.75, 0.25]])}
-    writer.write_on_batch_end(trainer, module, found, [0], None, 0, 0)
-    writer.on_predict_end(trainer, module)
-    assert (tmp_path / "predictions.csv").read_text().splitlines()[1:] == [
-        "0,0.jpg,1,dog,0.7500",
-        "0,0.jpg,2,cat,0.2500",
-    ]
-
-
-def test_the_black_image_that_stands_for_a_damaged_one_is_not_classified(tmp_path: Path) -> None:
-    unreadable = Unreadable(2, 10)
-    with pytest.warns(UserWarning, match="cannot be read"):
-        unreadable.add(1, "1.jpg", OSError("broken"), "it is not judged")
-    data = SimpleNamespace(class_names=("cat", "dog"), predict_files=[Path("0.jpg"), Path("1.jpg")])
-    loaders = SimpleNamespace(dataset=SimpleNamespace(unreadable=unreadable))
-    trainer: Any = SimpleNamespace(
-        datamodule=data, world_size=1, log_dir=str(tmp_path), predict_dataloaders=loaders
-    )
-    writer = WritePredictions()
-    writer.on_predict_start(trainer, SimpleNamespace())  # type: ignore[arg-type]
-    found = {"classes": torch.tensor([[1], [0]]), "probabilities": torch.tensor([[0.75], [0.9]])}
-    writer.write_on_batch_end(trainer, SimpleNamespace(), found, [0, 1], None, 0, 0)  # type: ignore[arg-type]
-    writer.on_predict_end(trainer, SimpleNamespace())  # type: ignore[arg-type]
-    rows = (tmp_path / "predictions.csv").read_text().splitlines()[1:]
-    assert rows == ["0,0.jpg,1,dog,0.7500", "1,1.jpg,,unreadable,"]

@@ -1,4 +1,3 @@
-import csv
 import json
 import shutil
 import signal
@@ -93,37 +92,6 @@ def test_a_checkpoint_is_evaluated(
     printed = capsys.readouterr().out
     for name in ("top1", "top5", "loss"):
         assert f"{split}/{name}" in printed
-
-
-class Collect(Callback):
-    """Keeps what prediction yields."""
-
-    found: list[Any] = []  # noqa: RUF012
-
-    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
-        self.found.append(outputs)
-
-
-def test_a_checkpoint_predicts(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Collect, "found", [])
-    best = trained / CHECKPOINTS / "best.ckpt"
-    collect = f"--trainer.callbacks={__name__}.Collect"
-    assert cli.main(["predict", *FIT, f"--ckpt_path={best}", "--trainer.logger=false", collect]) == 0
-    assert [len(outputs["classes"]) for outputs in Collect.found] == [32, 16]
-
-
-def test_predictions_are_written_image_by_image(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Collect, "found", [])
-    best = trained / CHECKPOINTS / "best.ckpt"
-    options = [f"--trainer.callbacks={__name__}.Collect", f"--trainer.default_root_dir={tmp_path}"]
-    assert cli.main(["predict", *FIT, f"--ckpt_path={best}", "--trainer.logger=false", *options]) == 0
-    with open(tmp_path / "predictions.csv", newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    likeliest = [row["class"] for row in rows if row["rank"] == "1"]
-    assert likeliest == [str(int(c)) for outputs in Collect.found for c in outputs["classes"][:, 0]]
-    assert [row["index"] for row in rows[::5]] == [str(index) for index in range(48)]
 
 
 def test_options_of_the_backbone_can_be_given_one_by_one() -> None:
@@ -271,11 +239,17 @@ def test_a_users_mistake_is_reported_in_one_line(
     assert not Path(CHECKPOINTS).exists()
 
 
+def test_predicting_the_data_of_an_experiment_was_removed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert reported(capsys, "predict", *FIT) == (
+        "--config: was removed; use focal-lab predict CHECKPOINT IMAGES..."
+    )
+
+
 def test_a_subcommand_without_an_experiment_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert reported(capsys, "fit") == "the following arguments are required: fit.data, fit.model"
 
 
-@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+@pytest.mark.parametrize("subcommand", ["validate", "test"])
 def test_what_is_no_checkpoint_cannot_be_evaluated(
     subcommand: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -286,7 +260,7 @@ def test_what_is_no_checkpoint_cannot_be_evaluated(
     assert reported(capsys, subcommand, *FIT, "--ckpt_path=plain.pth") == message
 
 
-@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+@pytest.mark.parametrize("subcommand", ["validate", "test"])
 def test_a_network_that_was_never_trained_is_not_evaluated(
     subcommand: str, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,9 +2,9 @@
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from focal_lab.command_line import CommandParser, add_out
+from focal_lab.command_line import CommandParser, add_out, at_least
 from focal_lab.errors import UserError, known_names, one_of
 from focal_lab.sweep.plan.plan import Plan, make_plan, parse_overrides
 from focal_lab.sweep.plan.trainer_settings import refuse_unhonoured
@@ -87,17 +87,6 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="refuse a plan that takes longer on these workers: 40h, 30m, 90s",
     )
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """The type of an option that is an integer with a minimum."""
-
-    def integer(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is too few; use {least} or more")
-        return int(text)
-
-    return integer
 
 
 def duration(text: str) -> float:

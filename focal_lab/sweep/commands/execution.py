@@ -6,7 +6,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from focal_lab.sweep.commands.command_options import add_workers, at_least, duration
+from focal_lab.command_line import at_least
+from focal_lab.sweep.commands.command_options import add_workers, duration
 from focal_lab.sweep.engine.conflicts import present
 from focal_lab.sweep.engine.executor import Execution, ExecutionSummary
 from focal_lab.sweep.engine.progress import SweepView

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from focal_lab.command_line import command
-from focal_lab.sweep.commands.command_options import add_budget, at_least, plan_of, sweep_parser
+from focal_lab.command_line import at_least, command
+from focal_lab.sweep.commands.command_options import add_budget, plan_of, sweep_parser
 from focal_lab.sweep.commands.execution import add_execution_options, execute, open_queue
 from focal_lab.sweep.engine.conflicts import refuse_conflicts
 from focal_lab.sweep.engine.progress import SweepView

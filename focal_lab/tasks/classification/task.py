@@ -19,7 +19,7 @@ from focal_lab.errors import UserError
 from focal_lab.tasks.backbone import create_backbone
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.classes import known
-from focal_lab.tasks.classification.images import WritePredictions, draw_found, draw_truth
+from focal_lab.tasks.classification.images import draw_found, draw_truth
 from focal_lab.tasks.ema import PREFIX, average_of
 from focal_lab.tasks.evaluation_size import evaluation_size
 from focal_lab.tasks.freezing import Frozen, evaluate_frozen, freeze
@@ -190,7 +190,7 @@ class Classification(Task):
         return found if isinstance(batch, Tensor) else found | {"labels": batch[1]}
 
     def configure_callbacks(self) -> list[Callback]:
-        return [ShowImages(draw_truth, draw_found), WritePredictions()]
+        return [ShowImages(draw_truth, draw_found)]
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Update the average, too; here, so that a checkpoint after a batch has both."""

@@ -13,9 +13,9 @@ from focal_lab.errors import UserError
 from focal_lab.report.formats.terminal import note_text
 from focal_lab.sweep.run_folder.disk_space import free_space
 from focal_lab.sweep.worker.measure_steps import step_times
-from focal_lab.tools.dry_run.profiler import Watch, loader_seconds
 from focal_lab.tools.dry_run.rehearsal import RehearsalCLI
 from focal_lab.tools.dry_run.text import Summary, notes, rows
+from focal_lab.tools.dry_run.watch import Watch, loader_seconds
 from focal_lab.training.callbacks import DivergedError
 from focal_lab.training.checkpoints.io import checkpoints_kept
 from focal_lab.training.fit import peak_memory_mb

@@ -4,13 +4,16 @@ import logging
 import tempfile
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from lightning import Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.strategies import ParallelStrategy, SingleDeviceStrategy
 
+from focal_lab.errors import UserError
 from focal_lab.sweep.worker.measure_steps import shortened
-from focal_lab.tools.dry_run.simulated_strategy import ConfiguredDevices, FirstOfMany, configured_devices
 from focal_lab.training.lightning_cli import FocalCLI
 
 _SHORTENED = (
@@ -20,6 +23,17 @@ _SHORTENED = (
     "check_val_every_n_epoch",
     "num_sanity_val_steps",
 )
+
+
+@dataclass(frozen=True)
+class ConfiguredDevices:
+    """The devices that a configuration requests; `first` is the one that a dry run uses."""
+
+    accelerator: str
+    count: int
+    nodes: int
+    strategy: str
+    first: int | list[int]
 
 
 class RehearsalCLI(FocalCLI):
@@ -53,7 +67,7 @@ class RehearsalCLI(FocalCLI):
         """Drop loggers and profilers, which may write as soon as they are made."""
         config = self.config[self.subcommand]
         self.asked = config.trainer.as_dict()
-        self.devices: ConfiguredDevices = configured_devices(self.asked)
+        self.devices = configured_devices(self.asked)
         config.trainer.logger = config.trainer.profiler = None
         for key, value in self.shorten(self.asked).items():
             config.trainer[key] = value
@@ -72,15 +86,72 @@ class RehearsalCLI(FocalCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer with fit's callbacks, for one device, that saves nothing."""
-        changed: dict[str, Any] = {"default_root_dir": self._folder, "logger": False}
-        if self.asked.get("logger") is not False:
-            changed["logger"] = DummyLogger()
+        kwargs["default_root_dir"] = self._folder
+        kwargs["logger"] = self.asked.get("logger") is not False and DummyLogger()
         if self.as_first_of_many and self.devices.count > 1:
-            changed["strategy"] = FirstOfMany(self.devices.count)
-        trainer = super().instantiate_trainer(**changed, **kwargs)
+            kwargs["strategy"] = _FirstOfMany(self.devices.count)
+        trainer = super().instantiate_trainer(**kwargs)
         # not as an argument, which would change the length of the training and with it the schedule
         trainer.fast_dev_run = True  # type: ignore[attr-defined]
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
         self.rehearse(self.config_init[subcommand].get("ckpt_path"))
+
+
+def configured_devices(trainer: Mapping[str, Any]) -> ConfiguredDevices:
+    """The devices of a trainer's configuration; those of `auto` are counted on this machine.
+
+    Raises:
+        UserError: `devices` or `num_nodes` is neither a number of devices nor a list of them.
+    """
+    accelerator = _name(trainer.get("accelerator") or "auto")
+    wanted, nodes = trainer.get("devices", "auto"), trainer.get("num_nodes") or 1
+    if isinstance(wanted, str) and "," in wanted:
+        wanted = [int(one) for one in wanted.split(",") if one.strip()]
+    if isinstance(wanted, list):
+        each = len(wanted)
+    elif wanted in ("auto", "-1", -1):  # as Lightning does: all GPUs, or one CPU process
+        each = torch.cuda.device_count() or 1 if accelerator in ("auto", "gpu", "cuda") else 1
+    else:
+        each = int(wanted) if str(wanted).isdigit() else 0
+    for key, value, count in (("devices", wanted, each), ("num_nodes", nodes, nodes)):
+        if count < 1:
+            raise UserError(f"{value} is not a number of {key}, 1 or more", key=f"trainer.{key}")
+    strategy = _name(trainer.get("strategy") or "auto")
+    if strategy == "auto" and each * nodes > 1:
+        strategy = "ddp"  # what Lightning chooses
+    first = wanted[:1] if isinstance(wanted, list) else 1
+    return ConfiguredDevices(accelerator, each * nodes, nodes, strategy, first)
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    path = value.get("class_path") if isinstance(value, Mapping) else type(value).__name__
+    return str(path).rpartition(".")[2]
+
+
+class _FirstOfMany(SingleDeviceStrategy, ParallelStrategy):
+    """Does the work of the first of several processes; samplers and schedules see all of them."""
+
+    is_distributed = True  # has Lightning divide the data
+    global_rank = local_rank = node_rank = 0
+    world_size = 1
+
+    def __init__(self, processes: int) -> None:
+        super().__init__()
+        self.world_size = processes
+
+    @property
+    def root_device(self) -> torch.device:
+        """The device that works."""
+        assert self.parallel_devices
+        return self.parallel_devices[0]
+
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, Any]:
+        return {"num_replicas": self.world_size, "rank": 0}
+
+    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
+        return decision

@@ -1,9 +1,9 @@
 """The table of a dry run: rows of two columns, and notes on what they assume."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,8 +13,8 @@ from focal_lab.sweep.worker.request import StepTimes
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.evaluation_size import evaluation_size
 from focal_lab.tasks.optimizer import Schedule
-from focal_lab.tools.dry_run.profiler import Watch
 from focal_lab.tools.dry_run.rehearsal import RehearsalCLI
+from focal_lab.tools.dry_run.watch import VALIDATING, Watch
 from focal_lab.utils.units import clock, size
 
 Row = tuple[str, str]
@@ -40,42 +40,30 @@ class Summary:
     checkpoints: int
     free: int
 
-    @cached_property
-    def bytes(self) -> dict[str, int]:
-        """Bytes of weights with buffers, gradients and the optimizer's states."""
-        model: Any = self.cli.model
-        parameters = list(model.parameters())
-        states = (
-            value.nbytes
-            for optimizer in model.trainer.optimizers
-            for state in optimizer.state.values()
-            for value in state.values()
-            if isinstance(value, torch.Tensor)
-        )
-        return {
-            "weights": sum(one.nbytes for one in [*parameters, *model.buffers()]),
-            "gradients": sum(one.nbytes for one in parameters if one.requires_grad),
-            "optimizer": sum(states),
-        }
+    @property
+    def optimizer_bytes(self) -> int:
+        """Bytes of the optimizer's states."""
+        optimizers: Any = self.cli.trainer.optimizers
+        values = (value for one in optimizers for state in one.state.values() for value in state.values())
+        return sum(value.nbytes for value in values if isinstance(value, torch.Tensor))
 
     @property
     def checkpoint(self) -> int:
         """Bytes of one checkpoint."""
-        kept = sum(tensor.nbytes for tensor in self.cli.model.state_dict().values())
-        return int(kept + self.bytes["optimizer"])
+        return _bytes(self.cli.model.state_dict().values()) + self.optimizer_bytes
 
     @property
     def disk(self) -> int:
         """Bytes that the checkpoints need; one more is there while a file is replaced."""
         return (self.checkpoints + bool(self.checkpoints)) * self.checkpoint
 
-    @cached_property
+    @property
     def left(self) -> tuple[str, float]:
         """Epochs or optimizer steps left to train: unit and count."""
         unit, length = length_of({"trainer": self.cli.asked})
         return unit, max(0, length - self.watch.resumed_at[0 if unit == "epochs" else 1])
 
-    @cached_property
+    @property
     def seconds(self) -> tuple[float, bool]:
         """Seconds left to train, and whether `max_time` ends the training earlier."""
         needed, limit = self.times.seconds(*self.left), time_limit({"trainer": self.cli.asked})
@@ -87,7 +75,32 @@ def rows(found: Summary) -> Iterator[Row]:
     yield from _data(found)
     yield from _model(found)
     yield from _step(found)
+    yield from _rates(found.cli.trainer)
     yield from _costs(found)
+
+
+def notes(found: Summary) -> Iterator[str]:
+    """The assumptions of the table."""
+    yield "Nothing was written. Times are from a few steps on this machine under its current load."
+    devices, watch = found.cli.devices, found.watch
+    if devices.count > 1:
+        yield (
+            f"One device did the work of the first of {devices.count}, with its share of the data and the "
+            f"steps of all. Assumes that the others are as fast and that communication ({devices.strategy}) "
+            "costs neither time nor memory."
+        )
+        if "fsdp" in devices.strategy.lower() or "deepspeed" in devices.strategy.lower():
+            yield "All weights were on one device; with sharding, each needs less memory."
+    if watch.cut:
+        yield (
+            f"Accumulating {watch.accumulated} batches would have taken too long here: the optimizer stepped "
+            "after fewer."
+        )
+    if watch.resumed_at != (0, 0):
+        epochs, steps = watch.resumed_at
+        yield f"Resumes after {_count(epochs, 'epoch')}, {_count(steps, 'step')}; the time is for the rest."
+    if found.seconds[1]:
+        yield "trainer.max_time ends the training before its schedule does."
 
 
 def _data(found: Summary) -> Iterator[Row]:
@@ -98,11 +111,13 @@ def _data(found: Summary) -> Iterator[Row]:
     classes = getattr(found.cli.datamodule, "num_classes", None)
     parts = [images, *([f"{classes} classes"] if classes else [])]
     share = " on each device" if found.cli.devices.count > 1 else ""
-    yield "data", f"{', '.join(parts)}, {_count(found.times.batches, 'batch', 'batches')} an epoch{share}"
+    yield "data", f"{', '.join(parts)}, {_count(found.times.batches, 'batch', 'es')} an epoch{share}"
     seen = found.watch.seen
-    for name in ("input", "target", "output", "output, validating"):
-        if name in seen and (name != "output, validating" or seen[name] != seen.get("output")):
+    for name in ("input", "target", "output"):
+        if name in seen:
             yield name, seen[name]
+    if seen.get(VALIDATING) not in (None, seen.get("output")):
+        yield VALIDATING, seen[VALIDATING]
 
 
 def _model(found: Summary) -> Iterator[Row]:
@@ -134,24 +149,22 @@ def _step(found: Summary) -> Iterator[Row]:
         yield "optimizer step", total + (f" = {product}" if " x " in product else "")
     elif product:
         yield "optimizer step", product
-    optimizer = trainer.optimizers[0]
-    by_decay: dict[float, int] = {}
+    (optimizer, *_) = trainer.optimizers
+    by_decay: Counter[float] = Counter()
     for group in optimizer.param_groups:
-        count = sum(parameter.numel() for parameter in group["params"])
-        by_decay[group.get("weight_decay", 0.0)] = by_decay.get(group.get("weight_decay", 0.0), 0) + count
+        by_decay[group.get("weight_decay", 0.0)] += sum(one.numel() for one in group["params"])
     decays = (
         f"{count / 1e6:,.3f} M {f'with decay {decay:g}' if decay else 'without decay'}"
         for decay, count in sorted(by_decay.items(), reverse=True)
     )
-    groups = _count(len(optimizer.param_groups), "group")
-    scales = [float(group.get("lr_scale", 1.0)) for group in optimizer.param_groups]
-    decayed = f"; rates from {min(scales):.3g} to {max(scales):.3g} of the learning rate"
-    layers = decayed if len({*scales}) > 1 else ""
-    yield "optimizer", f"{type(optimizer).__name__}, {groups}: {', '.join(decays)}{layers}"
-    yield from _rates(trainer, optimizer)
+    groups = f"{_count(len(optimizer.param_groups), 'group')}: {', '.join(decays)}"
+    scales = {float(group.get("lr_scale", 1.0)) for group in optimizer.param_groups}
+    if len(scales) > 1:
+        groups += f"; rates from {min(scales):.3g} to {max(scales):.3g} of the learning rate"
+    yield "optimizer", f"{type(optimizer).__name__}, {groups}"
 
 
-def _rates(trainer: Any, optimizer: Any) -> Iterator[Row]:
+def _rates(trainer: Any) -> Iterator[Row]:
     """Run the schedule, which is not needed any more, from its first step to its last."""
     configs, steps = trainer.lr_scheduler_configs, int(trainer.estimated_stepping_batches)
     scheduler: Any = configs[0].scheduler if configs else None
@@ -162,7 +175,7 @@ def _rates(trainer: Any, optimizer: Any) -> Iterator[Row]:
     found = {}
     for step in sorted({*range(0, steps, max(1, steps // 1000)), warm, steps - 1}):
         scheduler.step_update(step)
-        found[step] = max(group["lr"] for group in optimizer.param_groups)
+        found[step] = max(group["lr"] for group in trainer.optimizers[0].param_groups)
     peak = max(found, key=lambda step: found[step])
     yield (
         "learning rate",
@@ -173,21 +186,22 @@ def _rates(trainer: Any, optimizer: Any) -> Iterator[Row]:
 
 def _costs(found: Summary) -> Iterator[Row]:
     times, on_gpu = found.times, found.cli.trainer.strategy.root_device.type == "cuda"
-    parts = ", ".join(f"{name} {size(count)}" for name, count in found.bytes.items())
+    parameters = list(found.cli.model.parameters())
+    weights = _bytes([*parameters, *found.cli.model.buffers()])
+    gradients = _bytes(one for one in parameters if one.requires_grad)
     of = f" of {size(torch.cuda.get_device_properties().total_memory)} on the device" if on_gpu else ""
     yield (
         "memory",
-        f"{parts}; {'' if on_gpu else 'the process '}at its peak {size(found.peak)}{of}",
+        f"weights {size(weights)}, gradients {size(gradients)}, optimizer {size(found.optimizer_bytes)}; "
+        f"{'' if on_gpu else 'the process '}at its peak {size(found.peak)}{of}",
     )
     loader = f"{_short(found.loader)} loader alone" if found.loader is not None else "loader not measured"
-    yield (
-        "time a batch",
-        f"{_short(found.watch.network_seconds)} network, {loader}, {_short(times.batch)} together",
-    )
+    together = f"{_short(times.batch)} together"
+    yield "time a batch", f"{_short(found.watch.network_seconds)} network, {loader}, {together}"
     if times.accumulated > 1:
         yield "time a step", f"{_short(times.batch * times.accumulated)} of {times.accumulated} batches"
     if times.val_batches:
-        batches = _count(times.val_batches, "batch", "batches")
+        batches = _count(times.val_batches, "batch", "es")
         yield "time a validation", f"{_short(times.validation)} ({batches}), {times.validations:g} an epoch"
     epoch = times.batches * times.batch + times.validations * times.validation
     yield "time an epoch", _short(epoch) if math.isfinite(epoch) else "data without an end"
@@ -195,43 +209,20 @@ def _costs(found: Summary) -> Iterator[Row]:
     hours = f"{seconds / 3600:.2f} hours" if seconds >= 36 else "under a minute"
     yield "time in all", f"{clock(seconds)} for {_count(length, unit.removesuffix('s'))} ({hours})"
     each = size(found.checkpoint)
-    enough = "" if found.disk <= found.free else ": NOT ENOUGH"
     kept = f"{found.checkpoints} x {each}, and one more while it is written: {size(found.disk)} of "
-    yield (
-        "checkpoints",
-        f"{kept}{size(found.free)} free{enough}"
-        if found.checkpoints
-        else f"none are kept (one would be {each})",
-    )
+    enough = "" if found.disk <= found.free else ": NOT ENOUGH"
+    room = f"{kept}{size(found.free)} free{enough}"
+    yield "checkpoints", room if found.checkpoints else f"none are kept (one would be {each})"
 
 
-def notes(found: Summary) -> Iterator[str]:
-    """The assumptions of the table."""
-    yield "Nothing was written. Times are from a few steps on this machine under its current load."
-    devices, watch = found.cli.devices, found.watch
-    if devices.count > 1:
-        yield (
-            f"One device did the work of the first of {devices.count}, with its share of the data and the "
-            f"steps of all. Assumes that the others are as fast and that communication ({devices.strategy}) "
-            "costs neither time nor memory."
-        )
-        if "fsdp" in devices.strategy.lower() or "deepspeed" in devices.strategy.lower():
-            yield "All weights were on one device; with sharding, each needs less memory."
-    if watch.cut:
-        yield (
-            f"Accumulating {watch.accumulated} batches would have taken too long here: the optimizer stepped "
-            "after fewer."
-        )
-    if watch.resumed_at != (0, 0):
-        epochs, steps = watch.resumed_at
-        yield f"Resumes after {_count(epochs, 'epoch')}, {_count(steps, 'step')}; the time is for the rest."
-    if found.seconds[1]:
-        yield "trainer.max_time ends the training before its schedule does."
+def _bytes(tensors: Any) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
 
 
-def _count(number: float, one: str, many: str | None = None) -> str:
-    many = many or f"{one}s"
-    return f"{number:,.0f} {one if number == 1 else many}" if math.isfinite(number) else f"endless {many}"
+def _count(number: float, what: str, plural: str = "s") -> str:
+    if math.isinf(number):
+        return f"endless {what}{plural}"
+    return f"{number:,.0f} {what}{'' if number == 1 else plural}"
 
 
 def _short(seconds: float) -> str:

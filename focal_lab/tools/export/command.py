@@ -9,7 +9,6 @@ from focal_lab.errors import UserError
 from focal_lab.utils.atomic_files import atomic_output
 
 if TYPE_CHECKING:
-    from focal_lab.tools.export.verify import Difference
     from focal_lab.tools.trained.load import TrainedTask
 
 _ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "timm": "-timm"}
@@ -30,12 +29,7 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    """Export a checkpoint; returns the exit status.
-
-    Raises:
-        UserError: an option is invalid, the checkpoint cannot be used, the format cannot hold the network,
-            the outputs differ, or the file cannot be written; no file is left behind.
-    """
+    """Export a checkpoint; returns the exit status. After a UserError no file is left behind."""
     options = _parser().parse_args(argv)
     batch = _batch(options.batch)
     _check_options(options)
@@ -50,54 +44,42 @@ def main(argv: list[str]) -> int:
     holds = _TIMM_FILES if options.to == "timm" else None
     with atomic_output(target, force=options.force, holds=holds) as temporary:
         if options.to == "timm":
-            lines, differences = _timm(options, trained, temporary)
+            lines = _timm(options, trained, temporary)
         else:
-            lines, differences = _graph(options, trained, temporary, batch)
+            lines = _graph(options, trained, temporary, batch)
     print(f"{trained.file} ({trained.task}, {trained.weights} weights) -> {target}")
-    for line in (*lines, *(f"largest difference from the module on {one}" for one in differences)):
+    for line in lines:
         print(f"  {line}")
     return 0
 
 
-def _graph(
-    options: argparse.Namespace, trained: "TrainedTask", path: Path, batch: int | None
-) -> tuple[list[str], list["Difference"]]:
-    from focal_lab.tools.export.graph import metadata_of, record, write_onnx, write_torch_export
-    from focal_lab.tools.export.verify import check, compare
+def _graph(options: argparse.Namespace, trained: "TrainedTask", path: Path, batch: int | None) -> list[str]:
+    from focal_lab.tools.export.graph import write_graph
+    from focal_lab.tools.export.verify import verify
     from focal_lab.tools.export.wrapper import INPUT, portable
 
     network = portable(trained, options.image_size and tuple(options.image_size))
-    metadata = metadata_of(trained, network, batch)
-    name = str(trained.options.get("method") or trained.options["backbone"])
-    program = record(network, options.to, batch, name)
-    if options.to == "onnx":
-        run = write_onnx(program, network, path, metadata, options.opset, name)
-    else:
-        run = write_torch_export(program, path, metadata)
-    differences = compare(run, network, trained, batch)
-    check(differences, options.tolerance)
+    run = write_graph(trained, network, options.to, path, batch, options.opset)
     shape = ["B" if batch is None else str(batch), str(network.channels), *map(str, network.size)]
-    lines = [f"{INPUT} ({', '.join(shape)}), normalized; see the metadata for mean and std"]
-    return lines + [f"{name}: {meaning}" for name, meaning in network.outputs.items()], differences
-
-
-def _timm(
-    options: argparse.Namespace, trained: "TrainedTask", folder: Path
-) -> tuple[list[str], list["Difference"]]:
-    from focal_lab.tools.export.timm_folder import for_timm, load_timm, write_timm
-    from focal_lab.tools.export.verify import check, compare
-
-    exported = for_timm(trained)
-    write_timm(exported, trained, folder, options.license)
-    differences = compare(load_timm(folder, trained), exported.compared, trained, None)
-    check(differences, options.tolerance)
-    if trained.task == "classification":
-        return ['timm.create_model("local-dir:PATH", pretrained=True)'], differences
-    lines = [
-        'timm.create_model("local-dir:PATH", pretrained=True, features_only=True)',
-        "the backbone alone, without the norms of its maps and the heads: timm has no place for them",
+    return [
+        f"{INPUT} ({', '.join(shape)}), normalized; see the metadata for mean and std",
+        *(f"{name}: {meaning}" for name, meaning in network.outputs.items()),
+        *verify(run, network, trained, batch, options.tolerance),
     ]
-    return lines, differences
+
+
+def _timm(options: argparse.Namespace, trained: "TrainedTask", folder: Path) -> list[str]:
+    from focal_lab.tools.export.timm_folder import load_timm, write_timm
+    from focal_lab.tools.export.verify import verify
+
+    compared = write_timm(trained, folder, options.license)
+    lines = ['timm.create_model("local-dir:PATH", pretrained=True)']
+    if trained.task != "classification":
+        lines = [
+            'timm.create_model("local-dir:PATH", pretrained=True, features_only=True)',
+            "the backbone alone, without the norms of its maps and the heads: timm has no place for them",
+        ]
+    return lines + verify(load_timm(folder, trained), compared, trained, None, options.tolerance)
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -135,22 +117,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", "-o", type=Path, metavar="PATH", help="default: the run ID or file name, in this folder")
     add("--force", action="store_true", help="overwrite the output")
     add_weights(parser)
-    add(
-        "--image-size",
-        nargs=2,
-        type=int,
-        metavar=("H", "W"),
-        help="size of the input in px (default: the size used in evaluation)",
-    )
+    size = "size of the input in px (default: the size used in evaluation)"
+    add("--image-size", nargs=2, type=int, metavar=("H", "W"), help=size)
     add("--batch", metavar="N|dynamic", help="batch size (default: dynamic, any number)")
     add("--opset", type=int, metavar="N", help="ONNX opset (default: torch's own choice)")
-    add(
-        "--tolerance",
-        type=float,
-        default=1e-4,
-        metavar="X",
-        help="largest allowed difference, relative to the largest value (default: 1e-4)",
-    )
+    tolerance = "largest allowed difference, relative to the largest value (default: 1e-4)"
+    add("--tolerance", type=float, default=1e-4, metavar="X", help=tolerance)
     add("--license", metavar="NAME", help="license of the weights for the model card, such as apache-2.0")
     add_out(parser)
     return parser

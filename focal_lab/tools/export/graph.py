@@ -32,27 +32,95 @@ _HEAD_OPTIONS = (
 
 
 def check_installed() -> None:
-    """Look for the packages of ONNX.
-
-    Raises:
-        UserError: one is missing.
-    """
+    """Raise UserError if one of ONNX's packages is missing."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"onnx needs {', '.join(missing)} (pip install 'focal-lab[export]')", key="--to")
 
 
-def metadata_of(trained: TrainedTask, network: Portable, batch: int | None) -> dict[str, Any]:
-    """What a reader of the file needs, as plain values: where it is from, classes, preprocessing, outputs.
+def write_graph(
+    trained: TrainedTask, network: Portable, kind: str, path: Path, batch: int | None, opset: int | None
+) -> Runner:
+    """Write a network as a graph; returns a function that runs the file.
 
     Args:
-        trained: the task.
+        trained: where the network is from.
         network: its part that is exported.
+        kind: onnx or torch_export.
+        path: the file.
         batch: the batch size; None for any.
+        opset: of ONNX; None for torch's own choice.
 
     Raises:
-        UserError: the data does not define its preprocessing.
+        UserError: the network does something that the format cannot hold, the graph cannot be converted to
+            the opset, or the data does not define its preprocessing.
     """
+    metadata = _metadata(trained, network, batch)
+    name = str(trained.options.get("method") or trained.options["backbone"])
+    with _one_line_errors(kind, name):
+        program = record(network, batch)
+        if kind == "onnx":
+            return _write_onnx(program, network, path, metadata, opset)
+    return _write_torch_export(program, path, metadata)
+
+
+def record(network: Portable, batch: int | None) -> torch.export.ExportedProgram:
+    """The network's graph for a batch size; None for any."""
+    shapes = ({0: torch.export.Dim("batch", min=1)},) if batch is None else None
+    example = network.batch(batch or _RECORDED_BATCH)
+    return torch.export.export(network.network, (example,), dynamic_shapes=shapes)
+
+
+def _write_onnx(
+    program: torch.export.ExportedProgram,
+    network: Portable,
+    path: Path,
+    metadata: Mapping[str, Any],
+    opset: int | None,
+) -> Runner:
+    written = torch.onnx.export(
+        program,
+        input_names=[INPUT],
+        output_names=list(network.outputs),
+        opset_version=opset,
+        dynamo=True,
+        verbose=False,
+    )
+    assert written is not None
+    made = written.model.opset_imports[""]
+    if opset not in (None, made):  # torch only logs that it could not convert the graph
+        raise UserError(f"torch cannot convert the graph to {opset}; it writes {made}", key="--opset")
+    written.model.metadata_props.update(
+        {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+    )
+    written.save(path, external_data=False)
+    import onnxruntime  # type: ignore[import-untyped]
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def run(images_BCHW: Tensor) -> Outputs:
+        return [torch.from_numpy(value) for value in session.run(None, {INPUT: images_BCHW.numpy()})]
+
+    return run
+
+
+def _write_torch_export(
+    program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, Any]
+) -> Runner:
+    with open(path, "wb") as stream:  # given a path, torch insists on the ending .pt2
+        torch.export.save(program, stream, extra_files={METADATA: json.dumps(metadata)})
+    with open(path, "rb") as written:
+        module = torch.export.load(written).module()
+
+    def run(images_BCHW: Tensor) -> Outputs:
+        with torch.no_grad():
+            return as_outputs(module(images_BCHW))
+
+    return run
+
+
+def _metadata(trained: TrainedTask, network: Portable, batch: int | None) -> dict[str, Any]:
+    """What a reader of the file needs, as plain values: where it is from, classes, preprocessing, outputs."""
     preprocessing = trained.preprocessing()
     square = trained.task == "classification"
     metadata: dict[str, Any] = {
@@ -74,80 +142,6 @@ def metadata_of(trained: TrainedTask, network: Portable, batch: int | None) -> d
     }
     metadata |= {name: trained.options[name] for name in _HEAD_OPTIONS if name in trained.options}
     return metadata | dict(network.thresholds)
-
-
-def record(network: Portable, kind: str, batch: int | None, name: str) -> torch.export.ExportedProgram:
-    """The network's graph.
-
-    Args:
-        network: the network.
-        kind: the format, for messages.
-        batch: the batch size; None for any.
-        name: of the network, for messages.
-
-    Raises:
-        UserError: the network does something that a graph cannot hold.
-    """
-    shapes = ({0: torch.export.Dim("batch", min=1)},) if batch is None else None
-    with _one_line_errors(kind, name):
-        example = network.batch(batch or _RECORDED_BATCH)
-        return torch.export.export(network.network, (example,), dynamic_shapes=shapes)
-
-
-def write_onnx(
-    program: torch.export.ExportedProgram,
-    network: Portable,
-    path: Path,
-    metadata: Mapping[str, Any],
-    opset: int | None,
-    name: str,
-) -> Runner:
-    """Write ONNX; returns a function that runs the file with onnxruntime.
-
-    Raises:
-        UserError: ONNX lacks an operator of the graph, or the graph cannot be converted to the opset.
-    """
-    with _one_line_errors("onnx", name):
-        written = torch.onnx.export(
-            program,
-            input_names=[INPUT],
-            output_names=list(network.outputs),
-            opset_version=opset,
-            dynamo=True,
-            verbose=False,
-        )
-        assert written is not None
-        made = written.model.opset_imports[""]
-        if opset not in (None, made):  # torch only logs that it could not convert the graph
-            raise UserError(f"torch cannot convert the graph to {opset}; it writes {made}", key="--opset")
-        written.model.metadata_props.update(
-            {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
-        )
-        written.save(path, external_data=False)
-        import onnxruntime  # type: ignore[import-untyped]
-
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-    def run(images_BCHW: Tensor) -> Outputs:
-        return [torch.from_numpy(value) for value in session.run(None, {INPUT: images_BCHW.numpy()})]
-
-    return run
-
-
-def write_torch_export(
-    program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, Any]
-) -> Runner:
-    """Write torch.export's format; returns a function that runs the file."""
-    with open(path, "wb") as stream:  # given a path, torch insists on the ending .pt2
-        torch.export.save(program, stream, extra_files={METADATA: json.dumps(metadata)})
-    with open(path, "rb") as written:
-        module = torch.export.load(written).module()
-
-    def run(images_BCHW: Tensor) -> Outputs:
-        with torch.no_grad():
-            return as_outputs(module(images_BCHW))
-
-    return run
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from timm.models._hub import generate_readme
@@ -85,26 +86,19 @@ def _training(trained: TrainedTask) -> dict[str, Any]:
 
 def _results(trained: TrainedTask) -> dict[str, str]:
     """Test metrics of the run, and the validation metric that the checkpoint was chosen by."""
-    results = {f"test {name}": f"{value:.4g}" for name, value in sorted(_test_metrics(trained).items())}
+    results = {}
+    if trained.run is not None and trained.file.stem == "best":  # the only one that was tested
+        with suppress(OSError, ValueError, KeyError):
+            metrics = json.loads((trained.run / RESULT_FILE).read_text(encoding="utf-8"))["metrics"]
+            for name, value in sorted(metrics.items()):
+                if name.startswith(PREFIX) == (trained.weights != RAW):
+                    results[f"test {name.removeprefix(PREFIX)}"] = f"{value:.4g}"
     if trained.weights == RAW:  # the checkpoint was chosen by the trained weights
         for callback in trained.state.get("callbacks", {}).values():
             score = callback.get("current_score") if isinstance(callback, Mapping) else None
             if score is not None and callback.get("monitor"):
                 results[f"{callback['monitor']} when it was saved"] = f"{float(score):.4g}"
     return results
-
-
-def _test_metrics(trained: TrainedTask) -> dict[str, float]:
-    """Of the best checkpoint of a finished run, the only one that was tested."""
-    if trained.run is None or trained.file.stem != "best":
-        return {}
-    try:
-        metrics = json.loads((trained.run / RESULT_FILE).read_text(encoding="utf-8"))["metrics"]
-    except (OSError, ValueError, KeyError):
-        return {}
-    if trained.weights == RAW:
-        return {name: value for name, value in metrics.items() if not name.startswith(PREFIX)}
-    return {name.removeprefix(PREFIX): value for name, value in metrics.items() if name.startswith(PREFIX)}
 
 
 def _classes(trained: TrainedTask) -> str:

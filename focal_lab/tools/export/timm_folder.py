@@ -1,6 +1,6 @@
 """Writes a folder that timm loads like a model of the Hugging Face Hub."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,75 +25,42 @@ _OF_TIMM = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class ForTimm:
-    """The part of a task that is exported to timm.
+def write_timm(trained: TrainedTask, folder: Path, license_name: str | None) -> Portable:
+    """Write the folder's three files; returns the part of the task that timm's network is compared with.
 
-    Attributes:
-        network: all of a classification; the backbone of the other tasks, without the norms of its maps.
-        options: keyword arguments that build it.
-        compared: the part of the task that it is compared with.
-    """
-
-    network: nn.Module
-    options: dict[str, Any]
-    compared: Portable
-
-
-def for_timm(trained: TrainedTask) -> ForTimm:
-    """The network that is exported to timm.
-
-    Raises:
-        UserError: a weight has no counterpart in timm's network.
-    """
-    options = dict(trained.options.get("backbone_options") or {})
-    model = trained.module.model
-    if trained.task == "classification":
-        whole = Portable(model, trained.size, trained.channels, {"logits": "of the classes"})
-        return ForTimm(model, options, whole)
-    features = _features(trained)
-    name = str(trained.options["backbone"])
-    # as `Features` builds it
-    defaults = {"border": "mask"} if is_focal(name) else {"strict_img_size": False}
-    options = defaults | options
-    try:
-        plain = create_backbone(name, options, num_classes=0)
-    except UserError as error:
-        if "'strict_img_size'" not in str(error):
-            raise
-        del options["strict_img_size"]
-        plain = create_backbone(name, options, num_classes=0)
-    _copy_weights(features, plain, name)
-    outputs = {f"map_{stride}": f"at stride {stride}" for stride in features.strides}
-    maps = Portable(_Maps(features).eval(), trained.size, trained.channels, outputs)
-    return ForTimm(plain.eval(), options, maps)
-
-
-def write_timm(exported: ForTimm, trained: TrainedTask, folder: Path, license_name: str | None) -> None:
-    """Write the folder's three files.
+    That is all of a classification, and of the other tasks the backbone without the norms of its maps.
 
     Args:
-        exported: what timm gets.
-        trained: where it is from.
+        trained: the task.
         folder: an empty one.
         license_name: of the weights; None if unknown.
 
     Raises:
-        UserError: the data does not define its preprocessing.
+        UserError: a weight has no counterpart in timm's network, or the data does not define its
+            preprocessing.
     """
-    network: Any = exported.network
+    options = dict(trained.options.get("backbone_options") or {})
+    network: Any = trained.module.model
+    if trained.task == "classification":
+        compared = Portable(network, trained.size, trained.channels, {"logits": "of the classes"})
+    else:
+        features = _features(trained)
+        network, options = _plain_backbone(features, str(trained.options["backbone"]), options)
+        outputs = {f"map_{stride}": f"at stride {stride}" for stride in features.strides}
+        compared = Portable(_Maps(features).eval(), trained.size, trained.channels, outputs)
+    network.pretrained_cfg = cfg = _pretrained_cfg(network, options, trained, license_name)
     labels = {"label_names": trained.class_names} if trained.task == "classification" else {}
-    network.pretrained_cfg = cfg = _pretrained_cfg(exported, trained, license_name)
     save_for_hf(
         network,
         str(folder),
         model_config={"num_classes": cfg["num_classes"]} | labels,
-        model_args=exported.options,
+        model_args=options,
         safe_serialization=True,
     )
     # safetensors writes a file that only its owner may read
     (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
     (folder / "README.md").write_text(model_card(trained, cfg, license_name), encoding="utf-8")
+    return compared
 
 
 def load_timm(folder: Path, trained: TrainedTask) -> Runner:
@@ -127,26 +94,24 @@ class _Maps(nn.Module):
     def __init__(self, features: Features) -> None:
         super().__init__()
         self.features = features
+        features.norms = nn.ModuleList(nn.Identity() for _ in features.norms)
 
     def forward(self, images_BCHW: Tensor) -> list[Tensor]:
         size = (images_BCHW.shape[-2], images_BCHW.shape[-1])
         self.features.extent.update([size], size)
-        norms = self.features.norms
-        self.features.norms = nn.ModuleList(nn.Identity() for _ in norms)
-        try:
-            maps: list[Tensor] = self.features(images_BCHW)
-        finally:
-            self.features.norms = norms
+        maps: list[Tensor] = self.features(images_BCHW)
         return maps
 
 
-def _pretrained_cfg(exported: ForTimm, trained: TrainedTask, license_name: str | None) -> dict[str, Any]:
+def _pretrained_cfg(
+    network: Any, options: Mapping[str, Any], trained: TrainedTask, license_name: str | None
+) -> dict[str, Any]:
     """timm's description of the network, with our preprocessing and classes."""
-    described: dict[str, Any] = getattr(exported.network, "pretrained_cfg", {})
+    described: dict[str, Any] = getattr(network, "pretrained_cfg", {})
     preprocessing = trained.preprocessing()
     size = trained.size
     if described.get("fixed_input_size"):  # the model is built for the size in its description
-        size = exported.options.get("img_size", tuple(described["input_size"])[1:])
+        size = options.get("img_size", tuple(described["input_size"])[1:])
         size = (size, size) if isinstance(size, int) else (size[0], size[1])
     cfg = {key: value for key, value in described.items() if key not in _OF_TIMM} | {
         "architecture": resolve_name(str(trained.options["backbone"])).partition(".")[0],
@@ -166,24 +131,35 @@ def _pretrained_cfg(exported: ForTimm, trained: TrainedTask, license_name: str |
     return cfg
 
 
-def _copy_weights(features: Features, plain: nn.Module, backbone: str) -> None:
-    """Copy the weights of timm's feature extractor, which calls `stages.0` `stages_0`, to the whole backbone.
+def _plain_backbone(
+    features: Features, name: str, options: Mapping[str, Any]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """timm's network with the weights of the feature extractor, and the options that build it.
 
-    The norm after the last stage and the classifier stay untrained.
+    The extractor calls `stages.0` `stages_0`. The norm after the last stage stays untrained.
     """
-    expected = {key: tuple(value.shape) for key, value in plain.state_dict().items()}
-    values = {}
+    # as `Features` builds it
+    options = ({"border": "mask"} if is_focal(name) else {"strict_img_size": False}) | dict(options)
+    try:
+        plain = create_backbone(name, options, num_classes=0)
+    except UserError as error:
+        if "'strict_img_size'" not in str(error):
+            raise
+        del options["strict_img_size"]
+        plain = create_backbone(name, options, num_classes=0)
+    values = plain.state_dict()
     for key, value in features.model.state_dict().items():
         head, _, rest = key.removeprefix("model.").partition(".")
         nested = ".".join(part for part in (".".join(head.rsplit("_", 1)), rest) if part)
-        name = next((name for name in (key, key.removeprefix("model."), nested) if name in expected), None)
-        if name is None or expected[name] != tuple(value.shape):
+        found = next((one for one in (key, key.removeprefix("model."), nested) if one in values), None)
+        if found is None or values[found].shape != value.shape:
             raise UserError(
-                f"{backbone} cannot be written for timm: its classification network has no weight {key}",
+                f"{name} cannot be written for timm: its classification network has no weight {key}",
                 key="--to",
             )
-        values[name] = value
-    plain.load_state_dict(plain.state_dict() | values)
+        values[found] = value
+    plain.load_state_dict(values)
+    return plain.eval(), options
 
 
 def _features(trained: TrainedTask) -> Features:

@@ -2,21 +2,14 @@
 
 import argparse
 import json
-import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from focal_lab.command_line import CommandParser, add_out
+from focal_lab.command_line import CommandParser, add_out, at_least
+from focal_lab.data.loading.list_files import is_image
 from focal_lab.errors import UserError
 
-if TYPE_CHECKING:
-    from focal_lab.tools.inspect.shares import Inspection
-    from focal_lab.tools.inspect.source import InspectedNetwork
-
 IMAGES = 32
-_IMAGE_FILES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 _EPILOG = """CHECKPOINT is a Lightning checkpoint of classification, detection or segmentation, a run's folder
 or ID, or a file of weights (with --model, unless focal-lab convert wrote it). No code in it is executed.
 Images get the preprocessing of the run's validation; without any, the first of its validation data are used,
@@ -31,18 +24,8 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    """Inspect one network or a sweep's; returns the exit status.
-
-    Args:
-        argv: the arguments after `focal-lab inspect`.
-
-    Raises:
-        UserError: an option is wrong, or a file cannot be read or written; raised before anything is
-        computed.
-    """
+    """Inspect one network or a sweep's; returns the exit status. Mistakes are reported before computing."""
     options = _parser().parse_intermixed_args(argv)
-    if options.num_images is not None and options.num_images < 1:
-        raise UserError(f"{options.num_images} is too few; use 1 or more", key="--num-images")
     if options.sweep is not None:
         given = {"CHECKPOINT": options.names, "--model": options.model, "--output": options.output}
         for name, value in given.items():
@@ -64,43 +47,24 @@ def _inspect_one(options: argparse.Namespace, checkpoint: str | None, files: Seq
     from focal_lab.report.html.attention_images import INSPECT
     from focal_lab.sweep.plan.plan import parse_overrides
     from focal_lab.tools.inspect.shares import choose_layers, inspect_network
-    from focal_lab.tools.inspect.source import open_network
-    from focal_lab.tools.inspect.write import write_inspection
+    from focal_lab.tools.inspect.source import evaluation_images, network_of, open_network, read_images
+    from focal_lab.tools.inspect.write import summary, write_inspection
 
-    source = open_network(checkpoint, options.out, options.model, parse_overrides(options.set))
-    layers = choose_layers(source.network, options.block, options.head)
+    trained = open_network(checkpoint, options.out, options.model, parse_overrides(options.set))
+    layers = choose_layers(network_of(trained), options.block, options.head)
     # of a run, where the page of its sweep looks for it
-    runs = Path() if source.run is None else source.run.parent
-    folder = options.output or runs / INSPECT / source.name
+    runs = Path() if trained.run is None else trained.run.parent
+    folder = options.output or runs / INSPECT / trained.name
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is not a folder", key="--output")
-    images = [(file.name, source.read(file)) for file in files]
-    images = images or list(source.validation_images(options.num_images or IMAGES))
+    images = (
+        read_images(trained, files) if files else evaluation_images(trained, options.num_images or IMAGES)
+    )
     draw = max(1, len(files))
-    found = inspect_network(source, images, layers, draw=draw, query=options.query, head=options.head)
-    record = write_inspection(source, found, layers, folder, head=options.head)
-    print(json.dumps(record, indent=1) if options.json else _summary(source, found, folder, record))
+    found = inspect_network(trained, images, layers, draw=draw, query=options.query, head=options.head)
+    record = write_inspection(trained, found, folder, head=options.head)
+    print(json.dumps(record, indent=1) if options.json else summary(trained, found, folder, record))
     return 0
-
-
-def _summary(source: "InspectedNetwork", found: "Inspection", folder: Path, record: dict[str, Any]) -> str:
-    from focal_lab.tools.inspect.write import shares_text
-
-    settings = ", ".join(f"{key}={value}" for key, value in source.settings.items())
-    model = f"{source.model} ({settings})" if settings else source.model
-    width = shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else None
-    agreement = "equal to its own output to the last bit"
-    if found.error:
-        agreement = f"differs from its own output by {found.error:.0e} of the largest value"
-    lines = [
-        f"{model}, {'untrained' if source.file is None else source.file}",
-        f"attention by level, averaged over queries, heads and {found.count} image(s)",
-        "",
-        shares_text(source, found, width),
-        f"recomputed beside the network; {agreement}",
-        *(f"{folder / plot['file']}" for plot in record["pictures"]),
-    ]
-    return "\n".join(lines)
 
 
 def _checkpoint_and_images(options: argparse.Namespace) -> tuple[str | None, list[Path]]:
@@ -108,7 +72,7 @@ def _checkpoint_and_images(options: argparse.Namespace) -> tuple[str | None, lis
     names = list(options.names)
     if not names and options.model is None:
         raise UserError("name a checkpoint, a run, or a sweep with --sweep", key="CHECKPOINT")
-    first_is_image = bool(names) and Path(names[0]).suffix.lower() in _IMAGE_FILES
+    first_is_image = bool(names) and is_image(names[0])
     if first_is_image and options.model is None:
         raise UserError("is an image; name the checkpoint first, or a model with --model", file=names[0])
     checkpoint = None if not names or first_is_image else names.pop(0)
@@ -147,15 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("names", nargs="*", metavar="CHECKPOINT [IMAGE ...]", help="the network to inspect, and image files")
     add("--query", type=_query, metavar="X,Y", help="pixel of the network's input (default: the centre)")
-    add(
-        "--block",
-        type=_blocks,
-        metavar="N[,N...]",
-        help="blocks to draw, from 0 (default: last of each stage)",
-    )
+    blocks = "blocks to draw, from 0 (default: last of each stage)"
+    add("--block", type=_blocks, metavar="N[,N...]", help=blocks)
     add("--head", type=int, metavar="N", help="from 0 (default: the average of all heads)")
     images = f"validation images to average shares over (default: {IMAGES})"
-    add("--num-images", type=int, metavar="N", help=images)
+    add("--num-images", type=at_least(1), metavar="N", help=images)
     output = "folder for plots and inspect.json (default: OUT/inspect/RUN of a run, else inspect/NAME)"
     add("--output", "-o", type=Path, metavar="FOLDER", help=output)
     add_out(parser)
@@ -163,11 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     options = "an option of --model; or with --sweep, as in focal-lab sweep"
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=options)
     add("--json", action="store_true", help="print the contents of inspect.json")
-    add(
-        "--sweep",
-        metavar="SWEEP",
-        help="inspect a finished run of each cell of a sweep; its page shows the plots",
-    )
+    sweep = "inspect a finished run of each cell of a sweep; its page shows the plots"
+    add("--sweep", metavar="SWEEP", help=sweep)
     add("--force", action="store_true", help="with --sweep: inspect runs again that were inspected before")
     add("--suite", help="with --sweep: as in focal-lab report")
     add("--tasks", nargs="+", metavar="TASK", help="with --sweep: as in focal-lab report")

@@ -1,26 +1,22 @@
-"""Plots of `focal-lab inspect` as small PNG files.
+"""Draws the plots of `focal-lab inspect`.
 
 Shape suffixes: H W image or map, N heads.
 """
 
-import io
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from focal_lab.report.plots.style import INK, MUTED, SERIES, WIDTH, new_figure, settings, tidy
+from focal_lab.report.plots.style import INK, MUTED, SERIES, new_figure, tidy
 from focal_lab.tools.inspect.probabilities import AttentionBlock, SeenLevel
-from focal_lab.tools.inspect.shares import DrawnImage, Inspection, QueryView, Reach
+from focal_lab.tools.inspect.shares import DrawnImage, Inspection, QueryView
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_DPI = 100  # legible for 28 px digits and 224 px images, and small enough for a page of them
 _PANEL = 1.5
 _TITLE = 4.0  # inches that a title needs
 _QUERY = "#ff1f5a"
@@ -45,71 +41,70 @@ def draw_query(drawn: DrawnImage, levels: Sequence[str], title: str) -> "Figure"
     height, width = drawn.pixels_HW3.shape[:2]
     across = max(_PANEL, _TITLE / columns)
     down = across * min(1.6, height / width) + 0.34
-    with _figure(title, rows * down, columns * across, h_pad=0.02) as figure:
-        grid: Any = figure.subplots(rows, columns, squeeze=False)
-        for (first, *others), view in zip(grid, drawn.views, strict=True):
-            _show(first, drawn.pixels_HW3, view, view.levels)
-            layer = view.layer
-            first.set_title(f"block {layer.number} (stage {layer.stage})", fontsize=8.5, pad=3)
-            seen = {level.name: level for level in view.levels}
-            for axes, name in zip(others, levels, strict=True):
-                if name not in seen:
-                    axes.axis("off")
-                    continue
-                _show(axes, _coloured(drawn.pixels_HW3, seen[name], layer.stride), view, [seen[name]])
-                share = 100 * seen[name].share
-                axes.set_title(f"{name} {share:.0f} %", fontsize=8.5, pad=3, color=color_of(name))
-        figure.supxlabel(QUERY_SCALE, fontsize=8, color=MUTED)
+    figure = _close(new_figure(rows * down, title, columns * across), h_pad=0.02)
+    grid: Any = figure.subplots(rows, columns, squeeze=False)
+    for (first, *others), view in zip(grid, drawn.views, strict=True):
+        _show(first, drawn.pixels_HW3, view, view.levels)
+        layer = view.layer
+        first.set_title(f"block {layer.number} (stage {layer.stage})", fontsize=8.5, pad=3)
+        seen = {level.name: level for level in view.levels}
+        for axes, name in zip(others, levels, strict=True):
+            if name not in seen:
+                axes.axis("off")
+                continue
+            _show(axes, _coloured(drawn.pixels_HW3, seen[name], layer.stride), view, [seen[name]])
+            share = 100 * seen[name].share
+            axes.set_title(f"{name} {share:.0f} %", fontsize=8.5, pad=3, color=color_of(name))
+    figure.supxlabel(QUERY_SCALE, fontsize=8, color=MUTED)
     return figure
 
 
-def draw_shares(found: Inspection, title: str, published: dict[str, list[float]] | None = None) -> "Figure":
+def draw_shares(found: Inspection, published: dict[str, list[float]] | None, title: str) -> "Figure":
     """Attention to each level per block as stacked bars; the paper's as marks (figure 7)."""
-    with _figure(title, 2.6) as figure:
-        axes = figure.subplots()
-        places = np.arange(len(found.shares))
-        below, paper = np.zeros(len(places)), np.zeros(len(places))
-        for level in found.levels:
-            shares = np.array([100 * (layer.mean(level) or 0.0) for layer in found.shares])
-            axes.bar(places, shares, 0.78, bottom=below, color=color_of(level), label=level)
-            below += shares
-            if published and level in published:
-                paper += 100 * np.array(published[level])
-                label = "paper" if level == "window" else None
-                axes.plot(places, paper, ls="", marker="_", ms=13, mew=2, color=INK, label=label)
-        axes.set_xticks(places, [str(layer.layer.number) for layer in found.shares])
-        axes.set_xlabel("block, from the first stage to the last")
-        axes.set_ylabel("attention (%)")
-        axes.set_ylim(0, 100)
-        tidy(axes, "y")
-        figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    figure = new_figure(2.6, title)
+    axes = figure.subplots()
+    places = np.arange(len(found.blocks))
+    below, paper = np.zeros(len(places)), np.zeros(len(places))
+    for level in found.levels:
+        shares = np.array([100 * block["shares"].get(level, 0.0) for block in found.blocks])
+        axes.bar(places, shares, 0.78, bottom=below, color=color_of(level), label=level)
+        below += shares
+        if published and level in published:
+            paper += 100 * np.array(published[level])
+            label = "paper" if level == "window" else None
+            axes.plot(places, paper, ls="", marker="_", ms=13, mew=2, color=INK, label=label)
+    axes.set_xticks(places, [str(block["block"]) for block in found.blocks])
+    axes.set_xlabel("block, from the first stage to the last")
+    axes.set_ylabel("attention (%)")
+    axes.set_ylim(0, 100)
+    tidy(axes, "y")
+    figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=9)
     return figure
 
 
-def draw_biases(layers: Sequence[AttentionBlock], level: int, title: str) -> "Figure | None":
+def draw_biases(layers: Sequence[AttentionBlock], level: int, title: str) -> "Figure":
     """Learned biases of a coarse level, from 1, as heat maps; 0 for the window's own (figures 8, 9).
 
-    A row per block and a column per head; None if no block has the level. A pixel is a displacement of key
-    and query, or with one bias per window a pooled token of the region.
+    A row per block that has the level, and a column per head. A pixel is a displacement of key and query, or
+    with one bias per window a pooled token of the region.
     """
     tables = [(layer, table) for layer in layers if (table := bias_table(layer, level)) is not None]
-    if not tables:
-        return None
     heads = min(_MOST_HEADS, max(len(table) for _, table in tables))
     size, columns = 0.92, max(4, heads)
-    with _figure(title, len(tables) * (size + 0.16) + 0.15, 0.75 + columns * size, h_pad=0.03) as figure:
-        grid: Any = figure.subplots(len(tables), columns, squeeze=False)
-        for row, (axes_of_row, (layer, table_NHW)) in enumerate(zip(grid, tables, strict=True)):
-            most = float(np.abs(table_NHW[:heads]).max()) or 1.0
-            for head, axes in enumerate(axes_of_row):
-                if head >= min(heads, len(table_NHW)):
-                    axes.axis("off")
-                    continue
-                axes.imshow(table_NHW[head], cmap="PuOr_r", vmin=-most, vmax=most, interpolation="nearest")
-                _hide_frame(axes)
-                if row == 0:
-                    axes.set_title(f"head {head}", fontsize=8, loc="center", pad=3)
-            axes_of_row[0].set_ylabel(f"block {layer.number}\n±{most:.2g}", fontsize=8)
+    height, width = len(tables) * (size + 0.16) + 0.15, 0.75 + columns * size
+    figure = _close(new_figure(height, title, width), h_pad=0.03)
+    grid: Any = figure.subplots(len(tables), columns, squeeze=False)
+    for row, (axes_of_row, (layer, table_NHW)) in enumerate(zip(grid, tables, strict=True)):
+        most = float(np.abs(table_NHW[:heads]).max()) or 1.0
+        for head, axes in enumerate(axes_of_row):
+            if head >= min(heads, len(table_NHW)):
+                axes.axis("off")
+                continue
+            axes.imshow(table_NHW[head], cmap="PuOr_r", vmin=-most, vmax=most, interpolation="nearest")
+            _hide_frame(axes)
+            if row == 0:
+                axes.set_title(f"head {head}", fontsize=8, loc="center", pad=3)
+        axes_of_row[0].set_ylabel(f"block {layer.number}\n±{most:.2g}", fontsize=8)
     return figure
 
 
@@ -132,61 +127,40 @@ def bias_table(layer: AttentionBlock, level: int) -> NDArray[np.float32] | None:
 
 
 def draw_reach(
-    stages: Sequence[Sequence[Reach]], title: str, published: dict[str, dict[str, list[float]]]
+    stages: Sequence[Sequence[dict[str, Any]]], published: dict[str, dict[str, list[float]]], title: str
 ) -> "Figure":
     """Receptive field against tokens used, per stage, beside the paper's curve (figure 3)."""
     from matplotlib.ticker import FuncFormatter
 
-    with _figure(title, 3.0) as figure:
-        axes = figure.subplots()
-        most = max(point.tokens for stage in stages for point in stage)
-        axes.plot([1, most], [1, most], ls=":", color=MUTED, label="every token by itself")
-        curve = published["focal"]
-        axes.plot(
-            curve["tokens"], curve["receptive_field"], ls="--", marker=".", color=MUTED, label="focal, paper"
-        )
-        curves: dict[tuple[tuple[int, int], ...], list[str]] = {}
-        for number, stage in enumerate(stages, 1):
-            curves.setdefault(tuple((point.tokens, point.field) for point in stage), []).append(str(number))
-        for i, (points, numbers) in enumerate(curves.items()):
-            label = f"stage{'' if len(numbers) == 1 else 's'} {', '.join(numbers)}"
-            x, y = zip(*points, strict=True)
-            axes.plot(x, y, marker="os^Dv"[i % 5], color=SERIES[i % len(SERIES)], label=label)
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axes.set_xlabel("tokens used by a query")
-        axes.set_ylabel("tokens that they stand for")
-        tidy(axes)
-        figure.legend(loc="outside right upper", frameon=False, fontsize=8.5)
+    figure = new_figure(3.0, title)
+    axes = figure.subplots()
+    most = max(point["tokens"] for stage in stages for point in stage)
+    axes.plot([1, most], [1, most], ls=":", color=MUTED, label="every token by itself")
+    curve = published["focal"]
+    axes.plot(
+        curve["tokens"], curve["receptive_field"], ls="--", marker=".", color=MUTED, label="focal, paper"
+    )
+    curves: dict[tuple[tuple[int, int], ...], list[str]] = {}
+    for number, stage in enumerate(stages, 1):
+        curves.setdefault(tuple((point["tokens"], point["field"]) for point in stage), []).append(str(number))
+    for i, (points, numbers) in enumerate(curves.items()):
+        label = f"stage{'' if len(numbers) == 1 else 's'} {', '.join(numbers)}"
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, marker="os^Dv"[i % 5], color=SERIES[i % len(SERIES)], label=label)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.set_xlabel("tokens used by a query")
+    axes.set_ylabel("tokens that they stand for")
+    tidy(axes)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8.5)
     return figure
 
 
-def save(figure: "Figure", path: Path) -> None:
-    """Write a PNG in full colour, not in a palette."""
-    from matplotlib import rc_context
-    from PIL import Image
-
-    stream = io.BytesIO()
-    with rc_context(settings()):
-        figure.savefig(stream, format="png", dpi=_DPI)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with Image.open(stream) as image:
-        image.convert("RGB").save(path, format="PNG", optimize=True)
-
-
-@contextmanager
-def _figure(
-    title: str, height: float, width: float = WIDTH, *, h_pad: float | None = None
-) -> Iterator["Figure"]:
-    """A new figure with our settings; with `h_pad`, its axes are close together."""
-    from matplotlib import rc_context
-
-    with rc_context(settings()):
-        figure = new_figure(height, title, width)
-        engine: Any = figure.get_layout_engine()
-        if h_pad is not None:
-            engine.set(w_pad=0.02, h_pad=h_pad, wspace=0, hspace=0)
-        yield figure
+def _close(figure: "Figure", h_pad: float) -> "Figure":
+    """The figure with its axes close together."""
+    engine: Any = figure.get_layout_engine()
+    engine.set(w_pad=0.02, h_pad=h_pad, wspace=0, hspace=0)
+    return figure
 
 
 def _coloured(pixels_HW3: NDArray[np.float32], level: SeenLevel, stride: int) -> Any:

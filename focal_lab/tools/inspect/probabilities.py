@@ -11,10 +11,9 @@ Levels are "window" (the query's own), "ring" (the rest of the fine level) and "
 (the coarse levels in the order of the options).
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -77,19 +76,6 @@ class SeenLevel:
         return torch.einsum("nk,khw->nhw", self.probabilities_NK, areas_KHW)
 
 
-class Shares(NamedTuple):
-    """How attention is divided among `levels`, averaged over the queries on the image.
-
-    Attributes:
-        shares_BNL: of each level; they sum to 1.
-        off_image_BN: part of it on keys that stand for nothing but padding; always 0 with border="mask".
-    """
-
-    levels: tuple[str, ...]
-    shares_BNL: Tensor  # noqa: N815
-    off_image_BN: Tensor  # noqa: N815
-
-
 @dataclass(frozen=True)
 class Attended:
     """One call of an attention, recomputed.
@@ -98,19 +84,14 @@ class Attended:
         probabilities_BPNQK: softmax over the keys of all levels, in the order of the levels.
         visible: which keys exist, boolean (1 or B, P, 1 or Q, K); the others have probability 0.
         output_BHWC: the attention's output computed from these probabilities.
-        valid_B2: height and width of each image in tokens; None if images fill the map.
+        valid_B2: height and width of the images in tokens, one for each, or one for all.
     """
 
     grid: WindowGrid
     probabilities_BPNQK: Tensor  # noqa: N815
     visible: Tensor
     output_BHWC: Tensor  # noqa: N815
-    valid_B2: Tensor | None = None  # noqa: N815
-
-    @cached_property
-    def levels(self) -> dict[str, Tensor]:
-        """The positions of each level's keys among all K."""
-        return key_levels(self.grid)
+    valid_B2: Tensor  # noqa: N815
 
     def at(self, image: int, row: int, column: int) -> list[SeenLevel]:
         """What the token at `row` and `column` of an image's map attends to, finest level first.
@@ -118,7 +99,7 @@ class Attended:
         Raises:
             ValueError: the token is outside the map or the image.
         """
-        height, width = self.grid.map_size if self.valid_B2 is None else self.valid_B2[image].tolist()
+        height, width = self.valid_B2[image % len(self.valid_B2)].tolist()
         if not (0 <= row < height and 0 <= column < width):
             raise ValueError(f"token ({row}, {column}) is not on the {height} x {width} map")
         queries_PQ, *keys = self._tokens
@@ -135,24 +116,29 @@ class Attended:
         areas_KHW = torch.cat(areas) & visible[query % len(visible)][:, None, None]
         areas_KHW[:, height:] = False
         areas_KHW[:, :, width:] = False
-        return [SeenLevel(name, probabilities_NK[:, k], areas_KHW[k]) for name, k in self.levels.items()]
+        return [
+            SeenLevel(name, probabilities_NK[:, k], areas_KHW[k]) for name, k in key_levels(self.grid).items()
+        ]
 
-    def shares(self) -> Shares:
-        """How the attention of all queries on the image is divided among levels."""
-        probabilities_BPNQK = self.probabilities_BPNQK
-        inside_BT = self._inside()
+    def shares(self) -> tuple[dict[str, Tensor], Tensor]:
+        """How attention is divided, averaged over the queries on each image, (B, N) each.
+
+        Returns:
+            The share of each level; they sum to 1. And the part of all on keys that stand for nothing but
+            padding, always 0 with border="mask".
+        """
+        # which tokens are on each image
+        inside_BT = F.pad(inside_image(*self.grid.map_size, self.valid_B2).flatten(1), (1, 0))
         queries_PQ, *keys = self._tokens
-        queries_BPQ = inside_BT[:, queries_PQ].expand(len(probabilities_BPNQK), -1, -1)
-        count_B = queries_BPQ.sum((1, 2)).clamp(min=1)
+        weights_BPQ = inside_BT[:, queries_PQ].to(self.probabilities_BPNQK.dtype)
+        weights_BPQ = weights_BPQ.expand(len(self.probabilities_BPNQK), -1, -1)
         # one pass over the probabilities for all levels: summed over queries
-        weights_BPQ = queries_BPQ.to(probabilities_BPNQK.dtype)
-        mass_BPNK = torch.einsum("bpnqk,bpq->bpnk", probabilities_BPNQK, weights_BPQ)
-        mass_BPNK = mass_BPNK / count_B[:, None, None, None]
+        mass_BPNK = torch.einsum("bpnqk,bpq->bpnk", self.probabilities_BPNQK, weights_BPQ)
+        mass_BPNK = mass_BPNK / weights_BPQ.sum((1, 2)).clamp(min=1)[:, None, None, None]
         mass_BNK = mass_BPNK.sum(1)
-        shares = [mass_BNK[:, :, k].sum(-1) for k in self.levels.values()]
+        shares = {name: mass_BNK[:, :, k].sum(-1) for name, k in key_levels(self.grid).items()}
         on_image_BPK = torch.cat([inside_BT[:, tokens_PRS].any(-1) for tokens_PRS in keys], -1)
-        off_BN = (mass_BPNK * ~on_image_BPK[:, :, None]).sum((1, 3))
-        return Shares(tuple(self.levels), torch.stack(shares, -1), off_BN)
+        return shares, (mass_BPNK * ~on_image_BPK[:, :, None]).sum((1, 3))
 
     @cached_property
     def _tokens(self) -> list[Tensor]:
@@ -177,15 +163,6 @@ class Attended:
         )
         return [queries[..., 0], *keys]
 
-    def _inside(self) -> Tensor:
-        """(1 or B, T) which tokens are on each image."""
-        height, width = self.grid.map_size
-        if self.valid_B2 is None:
-            inside = torch.ones((1, height * width), dtype=torch.bool, device=self.visible.device)
-        else:
-            inside = inside_image(height, width, self.valid_B2).flatten(1)
-        return F.pad(inside, (1, 0))
-
 
 def network_layers(network: FocalTransformer) -> list[AttentionBlock]:
     """The blocks of a network in the order in which they compute."""
@@ -197,37 +174,35 @@ def network_layers(network: FocalTransformer) -> list[AttentionBlock]:
     return found
 
 
-@contextmanager
-def watch_attention(
-    network: FocalTransformer, seen: Callable[[AttentionBlock, Attended, float], None]
-) -> Iterator[None]:
-    """Within this context every attention of the network also reports its probabilities.
+def attended_by_block(
+    network: FocalTransformer, frame_BCHW: Tensor, valid_B2: Tensor | None = None
+) -> Iterator[tuple[AttentionBlock, Attended, float]]:
+    """Run a network in evaluation mode, then recompute the attention of each block from its input.
 
-    They are recomputed from each block's input, without gradients, and live as long as `seen` keeps them:
-    those of a large image's first stage take hundreds of megabytes.
+    One block at a time: the probabilities of a large image's first stage take hundreds of megabytes.
 
-    Args:
-        network: in evaluation mode.
-        seen: called after each block with the block, its probabilities, and the largest difference between
-            the recomputed output and the block's own, relative to the latter's largest value.
+    Yields:
+        The block, its attention, and the largest difference between the recomputed output and the block's
+        own, relative to the latter's largest value.
     """
-
-    def report(
-        layer: AttentionBlock, module: FocalAttention, arguments: tuple[Any, ...], output: Tensor
-    ) -> None:
-        with torch.no_grad():
-            attended = recompute(module, *arguments)
-            largest = output.abs().max().clamp(min=torch.finfo(output.dtype).tiny)
-            seen(layer, attended, float((attended.output_BHWC - output).abs().max() / largest))
-
+    calls: list[tuple[Any, Tensor]] = []
+    layers = network_layers(network)
     handles = [
-        layer.attention.register_forward_hook(partial(report, layer)) for layer in network_layers(network)
+        layer.attention.register_forward_hook(lambda _, arguments, output: calls.append((arguments, output)))
+        for layer in layers
     ]
     try:
-        yield
+        with torch.no_grad():
+            network.forward_features(frame_BCHW, valid_B2)
     finally:
         for handle in handles:
             handle.remove()
+    for layer, (arguments, output) in zip(layers, calls, strict=True):
+        with torch.no_grad():
+            attended = recompute(layer.attention, *arguments)
+            largest = output.abs().max().clamp(min=torch.finfo(output.dtype).tiny)
+            error = float((attended.output_BHWC - output).abs().max() / largest)
+        yield layer, attended, error
 
 
 def recompute(
@@ -249,6 +224,8 @@ def recompute(
     probabilities_BPNQK = scores_BPNQK.softmax(-1)
     out_BPNQD = (probabilities_BPNQK @ v_BPNKD).unflatten(1, grid.windows)
     out_BHWC = attention.proj(geometry.from_canvas(merge_windows(out_BPNQD, grid.window), grid))
+    if valid_B2 is None:
+        valid_B2 = torch.tensor([grid.map_size], device=x_BHWC.device)
     return Attended(grid, probabilities_BPNQK, visible, out_BHWC, valid_B2)
 
 

@@ -1,10 +1,10 @@
 """Attention shares of each level over many images, and what single queries attend to.
 
-Shape suffixes: H W image or map, N heads, L levels.
+Shape suffixes: H W image or map, N heads.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -15,16 +15,17 @@ from torch import Tensor
 
 from focal_lab.backbones.options import Size, StageConfig
 from focal_lab.errors import UserError
+from focal_lab.tasks.image_callbacks import as_bytes
 from focal_lab.tools.inspect.probabilities import (
     Attended,
     AttentionBlock,
     SeenLevel,
-    Shares,
+    attended_by_block,
     network_layers,
-    watch_attention,
 )
-from focal_lab.tools.inspect.source import InspectedNetwork
-from focal_lab.tools.trained.preprocessing import mean_of, std_of
+from focal_lab.tools.inspect.source import frame, network_of
+from focal_lab.tools.trained.load import TrainedTask
+from focal_lab.tools.trained.preprocessing import own_size
 
 
 class QueryView(NamedTuple):
@@ -45,101 +46,34 @@ class DrawnImage(NamedTuple):
 
 
 @dataclass(frozen=True)
-class BlockShares:
-    """How a block's attention is divided, averaged over images and queries.
-
-    Attributes:
-        keys: of a query, over all levels, hidden ones included.
-        shares: level -> share of each head; over levels they sum to 1.
-        off_image: part of it, averaged over heads, on padding.
-    """
-
-    layer: AttentionBlock
-    keys: int
-    shares: dict[str, list[float]]
-    off_image: float
-
-    def mean(self, level: str) -> float | None:
-        """The share of a level, averaged over heads; None if the block has no such level."""
-        heads = self.shares.get(level)
-        return None if heads is None else sum(heads) / len(heads)
-
-
-class Reach(NamedTuple):
-    """Keys of a query in the levels up to one, and tokens that they stand for, also beyond the map."""
-
-    level: str
-    tokens: int
-    field: int
-
-
-@dataclass(frozen=True)
 class Inspection:
     """Results for a network.
 
     Attributes:
-        shares: one per block.
+        layers: the blocks that are drawn.
+        blocks: one entry per block for `inspect.json`. Shares are averaged over images and queries; those of
+            the levels sum to 1, and `off_picture` is the part of them on padding. `keys` of a query are those
+            of all levels, hidden ones included.
         drawn: images with what the query attends to.
-        reach: one list per stage.
+        reach: for each stage and level, the keys of a query in the levels up to it (`tokens`), and the tokens
+            that they stand for, also beyond the map (`field`).
         count: images that the shares are averaged over.
         error: largest difference of the recomputed attention from the network's own, relative to the largest
             value of a block's output.
     """
 
-    shares: list[BlockShares]
+    layers: Sequence[AttentionBlock]
+    blocks: list[dict[str, Any]]
     drawn: list[DrawnImage]
-    reach: list[list[Reach]]
+    reach: list[list[dict[str, Any]]]
     count: int
     error: float
 
     @property
     def levels(self) -> list[str]:
         """The levels that any block has, finest first."""
-        names = {name for layer in self.shares for name in layer.shares}
+        names = {name for block in self.blocks for name in block["shares"]}
         return sorted(names, key=lambda name: ({"window": 0, "ring": 1}.get(name, 2), name))
-
-
-@dataclass
-class _Collector:
-    """Called after each block of a forward pass; collects shares, and views of the chosen blocks."""
-
-    source: InspectedNetwork
-    chosen: Sequence[AttentionBlock]
-    head: int | None
-    query: Size = (0, 0)
-    views: list[QueryView] | None = None  # of the current image, None if it is not drawn
-    shares: dict[int, list[Shares]] = field(default_factory=dict)
-    keys: dict[int, int] = field(default_factory=dict)
-    error: float = 0.0
-
-    def __call__(self, layer: AttentionBlock, attended: Attended, error: float) -> None:
-        if not isfinite(error):
-            raise UserError(
-                f"block {layer.number} outputs NaN or infinity; the run diverged, or the file is damaged",
-                file=self.source.file,
-            )
-        self.error = max(self.error, error)
-        self.shares.setdefault(layer.number, []).append(attended.shares())
-        self.keys[layer.number] = attended.probabilities_BPNQK.shape[-1]
-        if self.views is None or layer.number not in {chosen.number for chosen in self.chosen}:
-            return
-        (x, y), (height, width) = self.query, attended.grid.map_size
-        # a map that was cut has no token for the last pixels: use the nearest
-        row, column = min(y // layer.stride, height - 1), min(x // layer.stride, width - 1)
-        levels = attended.at(0, row, column)
-        if self.head is not None:
-            heads = slice(self.head, self.head + 1)
-            levels = [SeenLevel(seen.name, seen.probabilities_NK[heads], seen.areas_KHW) for seen in levels]
-        self.views.append(QueryView(layer, (row, column), levels))
-
-    def mean_shares(self, layer: AttentionBlock) -> BlockShares:
-        """A block's shares averaged over images."""
-        shares = self.shares[layer.number]
-        mean_NL = sum(share.shares_BNL.double().sum(0) for share in shares) / len(shares)
-        assert isinstance(mean_NL, Tensor)
-        off = sum(float(share.off_image_BN.mean(1).sum()) for share in shares) / len(shares)
-        levels = dict(zip(shares[0].levels, mean_NL.t().tolist(), strict=True))
-        return BlockShares(layer, self.keys[layer.number], levels, off)
 
 
 def choose_layers(network: Any, wanted: Sequence[int] | None, head: int | None) -> list[AttentionBlock]:
@@ -167,7 +101,7 @@ def choose_layers(network: Any, wanted: Sequence[int] | None, head: int | None) 
 
 
 def inspect_network(
-    source: InspectedNetwork,
+    trained: TrainedTask,
     images: Sequence[tuple[str, Tensor]],
     layers: Sequence[AttentionBlock],
     *,
@@ -178,7 +112,7 @@ def inspect_network(
     """Run the network on images and collect what its attention does.
 
     Args:
-        source: the network.
+        trained: the network.
         images: a name and a normalised (C, H, W) each.
         layers: the blocks to draw.
         draw: number of images to draw, from the first.
@@ -188,53 +122,93 @@ def inspect_network(
     Raises:
         UserError: the query is outside an image that is drawn, or the network computes NaN.
     """
+    network = network_of(trained)
     framed = []
     for i, (name, image) in enumerate(images):
-        frame_BCHW, valid_B2 = source.frame(image)
+        frame_BCHW, valid_B2 = frame(trained.module, image)
         height, width = frame_BCHW.shape[2:] if valid_B2 is None else valid_B2[0].tolist()
-        if query and i < draw and not (0 <= query[0] < width and 0 <= query[1] < height):
-            raise UserError(
-                f"{query[0]},{query[1]} is outside the image {name}, which is {width} x {height} px as the "
-                f"network gets it (use 0,0 to {width - 1},{height - 1})",
-                key="--query",
-            )
+        if query and i < draw:
+            _check_query(query, name, height, width)
         framed.append((name, frame_BCHW, valid_B2, height, width))
-    collector = _Collector(source, layers, head)
-    drawn = []
+    all_layers = network_layers(network)
+    divided: list[list[tuple[dict[str, Tensor], Tensor]]] = [[] for _ in all_layers]
+    keys, drawn, largest_error = {}, [], 0.0
     for i, (name, frame_BCHW, valid_B2, height, width) in enumerate(framed):
-        collector.query = query or (width // 2, height // 2)
-        collector.views = [] if i < draw else None
-        with torch.inference_mode(), watch_attention(source.network, collector):
-            source.network.forward_features(frame_BCHW, valid_B2)
-        if collector.views is not None:
-            order = [layer.number for layer in layers]
-            views = sorted(collector.views, key=lambda view: order.index(view.layer.number))
-            pixels = _pixels(frame_BCHW[0, :, :height, :width], source)
-            drawn.append(DrawnImage(name, pixels, collector.query, views))
-    shares = [collector.mean_shares(layer) for layer in network_layers(source.network)]
-    reach = [reach_of(stage) for stage in source.network.stages_config]
-    return Inspection(shares, drawn, reach, len(images), collector.error)
+        x, y = query or (width // 2, height // 2)
+        views = {}
+        for layer, attended, error in attended_by_block(network, frame_BCHW, valid_B2):
+            if not isfinite(error):
+                raise UserError(
+                    f"block {layer.number} outputs NaN or infinity; the run diverged, or the file is damaged",
+                    file=trained.file,
+                )
+            largest_error = max(largest_error, error)
+            divided[layer.number].append(attended.shares())
+            keys[layer.number] = attended.probabilities_BPNQK.shape[-1]
+            if i < draw and layer in layers:
+                views[layer.number] = _view(layer, attended, x, y, head)
+        if i < draw:
+            image_CHW = frame_BCHW[0, :, :height, :width]
+            pixels_3HW = as_bytes(image_CHW, own_size(trained.data)).float() / 255
+            in_order = [views[layer.number] for layer in layers]
+            drawn.append(DrawnImage(name, pixels_3HW.permute(1, 2, 0).numpy(), (x, y), in_order))
+    blocks = [_block(layer, keys[layer.number], divided[layer.number]) for layer in all_layers]
+    reach = [reach_of(stage) for stage in network.stages_config]
+    return Inspection(layers, blocks, drawn, reach, len(images), largest_error)
 
 
-def reach_of(stage: StageConfig) -> list[Reach]:
+def reach_of(stage: StageConfig) -> list[dict[str, Any]]:
     """The receptive field of a stage's levels against the tokens that they use."""
     height, width = stage.window
-    found = [Reach("window", height * width, height * width)]
+    tokens = height * width
+    found = [{"level": "window", "tokens": tokens, "field": tokens}]
     if any(stage.expand):
         height, width = height + 2 * stage.expand[0], width + 2 * stage.expand[1]
-        found.append(Reach("ring", height * width, height * width))
+        tokens = height * width
+        found.append({"level": "ring", "tokens": tokens, "field": tokens})
     for number, level in enumerate(stage.levels, 1):
         height = max(height, level.region[0] * level.pool_size[0])
         width = max(width, level.region[1] * level.pool_size[1])
-        tokens = found[-1].tokens + level.keys - len(level.hidden)
-        found.append(Reach(f"pooled {number}", tokens, height * width))
+        tokens += level.keys - len(level.hidden)
+        found.append({"level": f"pooled {number}", "tokens": tokens, "field": height * width})
     return found
 
 
-def _pixels(image_CHW: Tensor, source: InspectedNetwork) -> NDArray[np.float32]:
-    """The image before it was normalised, as RGB."""
-    mean, std = (torch.tensor(of(source.data)).view(-1, 1, 1) for of in (mean_of, std_of))
-    image_CHW = (image_CHW.float() * std + mean).clamp(0, 1)
-    image_3HW = image_CHW[:3] if len(image_CHW) >= 3 else image_CHW[:1].expand(3, -1, -1)
-    found: NDArray[np.float32] = image_3HW.permute(1, 2, 0).numpy()
-    return found
+def _check_query(query: Size, name: str, height: int, width: int) -> None:
+    if not (0 <= query[0] < width and 0 <= query[1] < height):
+        raise UserError(
+            f"{query[0]},{query[1]} is outside the image {name}, which is {width} x {height} px as the "
+            f"network gets it (use 0,0 to {width - 1},{height - 1})",
+            key="--query",
+        )
+
+
+def _view(layer: AttentionBlock, attended: Attended, x: int, y: int, head: int | None) -> QueryView:
+    height, width = attended.grid.map_size
+    # a map that was cut has no token for the last pixels: use the nearest
+    row, column = min(y // layer.stride, height - 1), min(x // layer.stride, width - 1)
+    levels = attended.at(0, row, column)
+    if head is not None:
+        heads = slice(head, head + 1)
+        levels = [SeenLevel(seen.name, seen.probabilities_NK[heads], seen.areas_KHW) for seen in levels]
+    return QueryView(layer, (row, column), levels)
+
+
+def _block(
+    layer: AttentionBlock, keys: int, found: Sequence[tuple[dict[str, Tensor], Tensor]]
+) -> dict[str, Any]:
+    """A block's shares averaged over images."""
+    by_head: dict[str, list[float]] = {}
+    for name in found[0][0]:
+        of_images = (shares[name].double().sum(0) for shares, _ in found)
+        by_head[name] = (sum(of_images, torch.zeros(())) / len(found)).tolist()
+    return {
+        "block": layer.number,
+        "stage": layer.stage,
+        "shifted": layer.shifted,
+        "window": list(layer.attention.stage.window),
+        "keys": keys,
+        "shares": {name: sum(heads) / len(heads) for name, heads in by_head.items()},
+        "shares_by_head": by_head,
+        "off_picture": sum(float(off_BN.mean(1).sum()) for _, off_BN in found) / len(found),
+    }

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from focal_lab.command_line import command
 from focal_lab.errors import UserError
@@ -14,13 +14,9 @@ from focal_lab.sweep.plan.recall import recall_plan
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.spec.sweep_file import find_sweep
 
-if TYPE_CHECKING:
-    from focal_lab.sweep.plan.plan import Plan
-    from focal_lab.sweep.plan.runs import Run
-
 
 def inspect_sweep(options: argparse.Namespace, num_images: int) -> int:
-    """Inspect the first finished run of each cell, in the plan's order; returns the exit status.
+    """Inspect the first finished run of each cell, of the sweep's first task; returns the exit status.
 
     A cell whose network is not focal, or lacks a requested block, is reported on stderr and skipped; the
     status is then 1.
@@ -31,19 +27,17 @@ def inspect_sweep(options: argparse.Namespace, num_images: int) -> int:
     out: Path = options.out
     if not out.is_dir():
         raise UserError(f"{out} {'is not a folder' if out.exists() else 'does not exist'}", key="--out")
-    plan = with_proposals(
-        recall_plan(
-            find_sweep(options.sweep),
-            out,
-            suite=options.suite,
-            seeds=options.seeds,
-            overrides=options.set,
-            tasks=options.tasks,
-        ),
-        out,
-    )
-    chosen = finished_runs(plan, out)
-    if not chosen:
+    suite, seeds, tasks = options.suite, options.seeds, options.tasks
+    sweep = find_sweep(options.sweep)
+    plan = recall_plan(sweep, out, suite=suite, seeds=seeds, overrides=options.set, tasks=tasks)
+    plan = with_proposals(plan, out)
+    cells, finished = set(), {}
+    for run in plan.runs:
+        name = ", ".join(run.cell.labels.values())
+        cells.add(name)
+        if name not in finished and read_outcome(out / run.id).state is State.FINISHED:
+            finished[name] = run.id
+    if not finished:
         raise UserError(
             f"{plan.sweep.name}: none of its {len(plan.cells)} cells has a finished run in {out} "
             f"({plan.command(out)})",
@@ -56,12 +50,15 @@ def inspect_sweep(options: argparse.Namespace, num_images: int) -> int:
         "head": options.head,
         "pictures": num_images,
     }
-    records, failed = [], False
-    for name, run in chosen:
-        folder = out / INSPECT / run.id
+    records: dict[str, dict[str, Any]] = {}
+    failed = False
+    for name, run_id in finished.items():
+        folder = out / INSPECT / run_id
+        if run_id in records:  # cells with the same network share their runs
+            continue
         known = None if options.force else _read_record(folder, asked)
         try:
-            records.append(known or _inspect(out / run.id, folder, asked))
+            records[run_id] = known or _inspect(out / run_id, folder, asked)
         except UserError as error:
             print(f"focal-lab: {name}: {error}", file=sys.stderr)
             failed = True
@@ -69,29 +66,13 @@ def inspect_sweep(options: argparse.Namespace, num_images: int) -> int:
         if not options.json:
             print(f"{name}: {folder}{' (inspected before)' if known else ''}", flush=True)
     if options.json:
-        print(json.dumps(records, indent=1))
+        print(json.dumps(list(records.values()), indent=1))
         return int(failed)
-    missing = len({_cell(run) for run in plan.runs}) - len({_cell(run) for _, run in chosen})
-    if missing:
-        print(f"{missing} cell(s) have no finished run yet", file=sys.stderr)
+    if len(finished) < len(cells):
+        print(f"{len(cells) - len(finished)} cell(s) have no finished run yet", file=sys.stderr)
     if records:
         print(f"{command('report', options.sweep, *plan.options, '--out', out, '--open')} shows them")
     return int(failed)
-
-
-def finished_runs(plan: "Plan", out: Path) -> list[tuple[str, "Run"]]:
-    """Name and first finished run of each cell, of the sweep's first task that has one."""
-    found: dict[tuple[str, ...], Run] = {}
-    for run in plan.runs:
-        if _cell(run) not in found and read_outcome(out / run.id).state is State.FINISHED:
-            found[_cell(run)] = run
-    # cells with the same network share their runs: the first is listed
-    distinct = {run.id: (", ".join(cell), run) for cell, run in reversed(found.items())}
-    return list(reversed(distinct.values()))
-
-
-def _cell(run: "Run") -> tuple[str, ...]:
-    return tuple(run.cell.labels.values())
 
 
 def _read_record(folder: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
@@ -108,11 +89,11 @@ def _read_record(folder: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
 
 def _inspect(run: Path, folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
     from focal_lab.tools.inspect.shares import choose_layers, inspect_network
-    from focal_lab.tools.inspect.source import open_network
+    from focal_lab.tools.inspect.source import evaluation_images, network_of, open_network
     from focal_lab.tools.inspect.write import write_inspection
 
-    source = open_network(str(run), run.parent)
-    layers = choose_layers(source.network, asked["block"], asked["head"])
-    images = list(source.validation_images(asked["pictures"]))
-    found = inspect_network(source, images, layers, draw=1, query=asked["query"], head=asked["head"])
-    return write_inspection(source, found, layers, folder, brief=True, head=asked["head"], asked=asked)
+    trained, head = open_network(str(run), run.parent), asked["head"]
+    layers = choose_layers(network_of(trained), asked["block"], head)
+    images = evaluation_images(trained, asked["pictures"])
+    found = inspect_network(trained, images, layers, draw=1, query=asked["query"], head=head)
+    return write_inspection(trained, found, folder, brief=True, head=head, asked=asked)

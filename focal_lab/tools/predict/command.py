@@ -2,8 +2,8 @@
 
 import argparse
 import logging
-import os
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,13 +11,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from focal_lab.command_line import CommandParser, add_out, add_weights
+from focal_lab.command_line import CommandParser, add_out, add_weights, at_least
 from focal_lab.errors import UserError, one_of
 from focal_lab.utils.atomic_files import atomic_output
 
 if TYPE_CHECKING:
     from focal_lab.tools.predict.images import NamedImages
-    from focal_lab.tools.predict.table import PredictionTimer
     from focal_lab.tools.trained.load import TrainedTask
 
 _TOP = 5
@@ -33,9 +32,6 @@ classification writes a CSV table, one row per class, to --output or else to std
 result file and drawn images, segmentation masks and coloured images, to the folder --output or else
 predictions/. An image that cannot be read is reported and skipped; if none can, the exit status is 1.
 
-With --config EXPERIMENT --ckpt_path CHECKPOINT instead, it predicts the data of an experiment, on any number
-of devices; the options are those of `focal-lab test`.
-
 examples:
   focal-lab predict 29b1bc09ae60 cat.jpg dog.jpg
   focal-lab predict runs/29b1bc09ae60/checkpoints/last.ckpt photos --top 1 --output photos.csv
@@ -43,20 +39,10 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    """Predict images; returns the exit status, 1 if none of them could be read.
-
-    Raises:
-        UserError: an option is invalid, a checkpoint or image does not exist, or the output cannot be
-            written; raised before anything is predicted.
-    """
+    """Predict images; returns the exit status, 1 if none could be read. Mistakes are reported before."""
     options = _parser().parse_args(argv)
-    for name, value in {"--batch-size": options.batch_size, "--top": options.top}.items():
-        if value is not None and value < 1:
-            raise UserError(f"{value} is too few; use 1 or more", key=name)
     if options.min_score is not None and not 0 <= options.min_score <= 1:
         raise UserError(f"{options.min_score:g} is not in [0, 1]", key="--min-score")
-    if options.workers is not None and options.workers < 0:
-        raise UserError(f"{options.workers} is not 0 or more", key="--workers")
     from focal_lab.tools.predict.images import NamedImages, default_workers, find_images
     from focal_lab.tools.trained.load import open_trained
 
@@ -73,14 +59,19 @@ def main(argv: list[str]) -> int:
         )
     size = options.batch_size or (_BATCH if classes else _LARGE_BATCH)
     workers = default_workers(len(files), size) if options.workers is None else options.workers
-    images = NamedImages(files, preprocessing, trained.module.classes, size, workers)
-    if not classes:
-        folder = options.output or _FOLDER
-        _check_folder(folder, options.force)
-        if options.min_score is not None:
-            trained.module.drawn_from = options.min_score
-        timer, notes = _predict(options, trained.module, images, device, [], folder)
-        return _report(timer, images, [*notes, f"written to {folder}"])
+    images = NamedImages(files, preprocessing, size, workers)
+    if classes:
+        return _write_table(options, trained, images, device)
+    folder = options.output or _FOLDER
+    _check_folder(folder, options.force)
+    if options.min_score is not None:
+        trained.module.drawn_from = options.min_score
+    return _predict(trained.module, images, device, options.precision, [], folder)
+
+
+def _write_table(
+    options: argparse.Namespace, trained: "TrainedTask", images: "NamedImages", device: tuple[str, Any]
+) -> int:
     from focal_lab.tools.predict.table import TopClasses, WriteTable
 
     with ExitStack() as stack:
@@ -90,8 +81,7 @@ def main(argv: list[str]) -> int:
             stream = stack.enter_context(open(temporary, "w", newline="", encoding="utf-8"))
         module = TopClasses(trained.module.model, min(options.top or _TOP, len(trained.class_names)))
         table = WriteTable(stream, images, trained.module.classes)
-        timer, notes = _predict(options, module, images, device, [table], Path())
-    return _report(timer, images, notes)
+        return _predict(module, images, device, options.precision, [table])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -105,27 +95,15 @@ def _parser() -> argparse.ArgumentParser:
     add("images", nargs="+", metavar="IMAGES", help="files, folders and patterns")
     add("--output", "-o", type=Path, metavar="PATH", help="a file, or a folder; see below")
     add("--force", action="store_true", help="overwrite the output")
-    add("--top", type=int, metavar="K", help=f"classes per image (default: {_TOP})")
-    add(
-        "--min-score",
-        type=float,
-        metavar="S",
-        help="only draw objects with at least this score; result files have all (default: 0.5)",
-    )
-    add(
-        "--batch-size",
-        type=int,
-        metavar="N",
-        help=f"images per batch (default: {_BATCH}; {_LARGE_BATCH} for detection and segmentation)",
-    )
-    add(
-        "--workers", type=int, metavar="N", help="processes that read images (default: one per core, up to 8)"
-    )
-    add(
-        "--device",
-        default="auto",
-        help="auto, cpu, cuda, cuda:N or mps (default: auto, a GPU if available)",
-    )
+    add("--top", type=at_least(1), metavar="K", help=f"classes per image (default: {_TOP})")
+    score = "only draw objects with at least this score; result files have all (default: 0.5)"
+    add("--min-score", type=float, metavar="S", help=score)
+    batch = f"images per batch (default: {_BATCH}; {_LARGE_BATCH} for detection and segmentation)"
+    add("--batch-size", type=at_least(1), metavar="N", help=batch)
+    workers = "processes that read images (default: one per core, up to 8)"
+    add("--workers", type=at_least(0), metavar="N", help=workers)
+    device = "auto, cpu, cuda, cuda:N or mps (default: auto, a GPU if available)"
+    add("--device", default="auto", help=device)
     add("--precision", choices=_PRECISIONS, default=_PRECISIONS[0], help="default: 32-true")
     add_weights(parser)
     add_out(parser)
@@ -151,14 +129,14 @@ def _check_network(options: argparse.Namespace, trained: "TrainedTask") -> None:
 
 
 def _predict(
-    options: argparse.Namespace,
     module: Any,
     images: "NamedImages",
     device: tuple[str, Any],
+    precision: Any,
     callbacks: Sequence[Any],
-    folder: Path,
-) -> tuple["PredictionTimer", list[str]]:
-    """Run the trainer; returns the measured times and the writers' notes."""
+    folder: Path | None = None,
+) -> int:
+    """Run the trainer; print on stderr what was predicted, how fast, and what could not be read."""
     import torch
     from lightning import Trainer
 
@@ -172,7 +150,7 @@ def _predict(
         trainer = Trainer(
             accelerator=device[0],
             devices=device[1],
-            precision=options.precision,
+            precision=precision,
             callbacks=[timer, *callbacks],  # the timer stops before anything is written
             logger=False,
             enable_checkpointing=False,
@@ -191,22 +169,19 @@ def _predict(
             if error.filename is None:
                 raise
             raise UserError(f"cannot be written: {error.strerror}", file=error.filename) from error
-    timer.seconds = time.perf_counter() - begun
-    writers = [one for one in trainer.callbacks if isinstance(one, WriteImages)]  # type: ignore[attr-defined]
-    return timer, [note for writer in writers for note in writer.notes()]
-
-
-def _report(timer: "PredictionTimer", images: "NamedImages", notes: list[str]) -> int:
-    """Print on stderr what was predicted, how fast, and what could not be read; returns the exit status."""
+    seconds = time.perf_counter() - begun
     total, read = len(images.predict_files), len(timer.read)
     for number, file in enumerate(images.predict_files):
         if number not in timer.read:
             print(f"focal-lab: {file}: {images.why_unreadable(number)}; skipped", file=sys.stderr)
     words = [f"{read} of {total} images predicted, {total - read} unreadable"]
     if read:
-        network, overall = read / timer.network_seconds, read / timer.seconds
+        network, overall = read / timer.network_seconds, read / seconds
         words.append(f"{network:.1f} images/s in the network, {overall:.1f} overall")
-    print("; ".join([*words, *notes]), file=sys.stderr)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        words += callback.notes() if isinstance(callback, WriteImages) else []
+    words += [f"written to {folder}"] if folder else []
+    print("; ".join(words), file=sys.stderr)
     return 0 if read else 1
 
 
@@ -218,9 +193,7 @@ def _check_folder(folder: Path, force: bool) -> None:
         raise UserError("is not empty (write into it with --force)", file=folder, key="--output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise UserError(
             f"cannot be written: {error.strerror or error}", file=folder, key="--output"
@@ -235,25 +208,19 @@ def _device(name: str) -> tuple[str, Any]:
     if kind not in ("auto", "cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdecimal())):
         known = one_of(("auto", "cpu", "cuda", "cuda:N", "mps"))
         raise UserError(f"{name!r} is not a device; use {known}", key="--device")
-    if kind == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if int(number or 0) >= count:
-            raise UserError(f"{name} is not available; PyTorch sees {count} CUDA device(s)", key="--device")
-        return "cuda", [int(number or 0)]
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise UserError("mps is not available; PyTorch sees no Apple GPU", key="--device")
-    return kind, 1
+    there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if int(number or 0) >= there.get(kind, 1):
+        raise UserError(f"{name} is not available; PyTorch sees {there[kind]} {kind} devices", key="--device")
+    return kind, [int(number)] if number else 1
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence Lightning's notes on unused devices and its advice on workers."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    logging.disable(logging.INFO)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(logging.NOTSET)

@@ -4,6 +4,7 @@ Shape suffixes: B batch, C channels, H W image.
 """
 
 import glob
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from focal_lab.data.loading.list_files import (
     no_images,
 )
 from focal_lab.errors import UserError
-from focal_lab.tasks.classes import Classes
+from focal_lab.sweep.engine.slots import cores
 from focal_lab.tools.trained.preprocessing import Preprocessing
 
 _MOST_WORKERS = 8
@@ -61,33 +62,18 @@ def find_images(names: Sequence[str]) -> list[Path]:
 
 def default_workers(images: int, batch_size: int) -> int:
     """Processes that read images: one core is left to the network, and every process gets a batch."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, min(_MOST_WORKERS, cores - 1, -(-images // batch_size) - 1))
+    return max(0, min(_MOST_WORKERS, cores() - 1, math.ceil(images / batch_size) - 1))
 
 
 class NamedImages(LightningDataModule):
-    """Image files without labels, for `Trainer.predict`.
-
-    Args:
-        files: what to predict.
-        preprocessing: of the images.
-        classes: of the network.
-        batch_size: images per batch.
-        workers: processes that read images.
-    """
+    """Image files without labels, for `Trainer.predict`."""
 
     def __init__(
-        self,
-        files: Sequence[Path],
-        preprocessing: Preprocessing,
-        classes: Classes,
-        batch_size: int,
-        workers: int,
+        self, files: Sequence[Path], preprocessing: Preprocessing, batch_size: int, workers: int
     ) -> None:
         super().__init__()
         # names that the tasks' callbacks read
         self.predict_files, self.mean, self.std = list(files), preprocessing.mean, preprocessing.std
-        self.class_names, self.category_ids = classes.names, classes.category_ids
         self.preprocessing, self.batch_size, self.workers = preprocessing, batch_size, workers
 
     def predict_dataloader(self) -> DataLoader[Any]:

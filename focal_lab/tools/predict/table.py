@@ -11,10 +11,7 @@ from torch import Tensor, nn
 
 from focal_lab.tasks.classes import Classes
 from focal_lab.tools.predict.images import NamedImages, Squares
-from focal_lab.tools.profile.throughput import now
-
-# As in `focal_lab.tasks.classification.images.WritePredictions`, which writes those of `predict --config`.
-COLUMNS = ("index", "file", "rank", "class", "probability")
+from focal_lab.tools.profile.measure import now
 
 
 class TopClasses(LightningModule):
@@ -44,15 +41,14 @@ class WriteTable(Callback):
     def __init__(self, stream: TextIO, images: NamedImages, classes: Classes) -> None:
         self.stream, self.images, self.classes = stream, images, classes
         self.rows = csv.writer(stream, lineterminator="\n")
-        self.rows.writerow(COLUMNS)
+        self.rows.writerow(("index", "file", "rank", "class", "probability"))
 
     def on_predict_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Append the rows of one batch, in the order of the images."""
         _, read, requested = batch
-        probabilities, labels = (output.tolist() for output in outputs)
-        predicted = {number: (p, k) for number, p, k in zip(read, probabilities, labels, strict=True)}
+        predicted = dict(zip(read, zip(*(output.tolist() for output in outputs), strict=True), strict=True))
         for number in requested:
             file = self.images.predict_files[number]
             if number not in predicted:
@@ -70,12 +66,11 @@ class PredictionTimer(Callback):
     Attributes:
         read: numbers of the images that could be read.
         network_seconds: from each batch on the device to its predictions, including post-processing.
-        seconds: in all, including reading, moving and writing.
     """
 
     def __init__(self) -> None:
         self.read: set[int] = set()
-        self.network_seconds = self.seconds = self._batch_start = 0.0
+        self.network_seconds = self._batch_start = 0.0
 
     def on_predict_batch_start(self, *_: Any) -> None:
         self._batch_start = now()

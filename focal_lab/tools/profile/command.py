@@ -4,10 +4,9 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from focal_lab.command_line import CommandParser
+from focal_lab.command_line import CommandParser, at_least
 from focal_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,11 +30,7 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    """Print the profile of models; returns the exit status.
-
-    Raises:
-        UserError: a name, an option or a size is invalid.
-    """
+    """Print the profile of models; returns the exit status."""
     options = _parser().parse_intermixed_args(argv)
     _check(options)
     from focal_lab.sweep.plan.plan import parse_overrides
@@ -51,7 +46,7 @@ def main(argv: list[str]) -> int:
         models = _models(options, settings, size)
         profiles, text = [model.profile for model in models], profile_text(models, terminal=terminal)
     else:
-        from focal_lab.tools.profile.heads import count_heads
+        from focal_lab.tools.profile.counts import count_heads
 
         head = options.method if options.task == "detection" else options.decoder or "upernet"
         profiles = [count_heads(options.task, name, head, settings, size) for name in options.names]
@@ -63,57 +58,22 @@ def main(argv: list[str]) -> int:
 def _models(
     options: argparse.Namespace, settings: Mapping[str, Any], size: tuple[int, int] | None
 ) -> list["CountedModel"]:
-    from focal_lab.tools.profile.counts import SPEED_AND_MEMORY, count_model
+    from focal_lab.tools.profile.counts import count_model
+    from focal_lab.tools.profile.measure import measure_models
 
     models: dict[str, CountedModel] = {}
     for label in options.names:
         model = count_model(label, settings, size)
         if models.setdefault(model.profile["name"], model) is not model:
             raise UserError(f"{label}: the model {model.profile['name']} is named twice")
+    counted = list(models.values())
     if not options.no_measure:
         if sys.stderr.isatty():  # no progress bar, which would slow down what is measured
             print(f"measuring {', '.join(options.names)} ...", file=sys.stderr)
-        batch_size, rounds = options.batch_size or BATCH_SIZE, options.rounds or ROUNDS
-        for model, measured in zip(models.values(), _measure(models, batch_size, rounds, False), strict=True):
-            model.profile.update(measured)
-        if options.training:
-            trained = _measure(models, batch_size, rounds, True)
-            for model, measured in zip(models.values(), trained, strict=True):
-                model.profile["training"] = {key: measured[key] for key in SPEED_AND_MEMORY}
-    return list(models.values())
-
-
-def _measure(
-    models: Mapping[str, "CountedModel"], batch_size: int, rounds: int, training: bool
-) -> list[dict[str, Any]]:
-    """Speed in this process, in turns, and memory in a process for each model."""
-    import torch
-
-    from focal_lab.tasks.backbone import create_backbone
-    from focal_lab.tools.profile.memory import measure_memory
-    from focal_lab.tools.profile.throughput import best_device, make_pass, measure_speed
-
-    device = best_device()
-    passes, memory = [], []
-    for name, model in models.items():
-        height, width = model.profile["image_size"]
-        shape = (batch_size, model.channels, height, width)
-        memory.append(measure_memory(name, model.arguments, shape, training=training))
-        network = create_backbone(name, model.arguments).to(device)
-        passes.append(make_pass(network, torch.randn(shape, device=device), training=training))
-    speeds = measure_speed(passes, batch_size, rounds=rounds)
-    return [
-        {
-            "device": str(device),
-            "threads": torch.get_num_threads(),
-            "batch_size": batch_size,
-            "images_per_second": median(speed),
-            "images_per_second_rounds": speed,
-            "relative_speed": median(a / b for a, b in zip(speed, speeds[0], strict=True)),
-            "peak_memory_bytes": peak,
-        }
-        for speed, peak in zip(speeds, memory, strict=True)
-    ]
+        for training in (False, True) if options.training else (False,):
+            rounds = options.rounds or ROUNDS
+            measure_models(counted, options.batch_size or BATCH_SIZE, rounds, training=training)
+    return counted
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -124,32 +84,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("names", nargs="+", metavar="NAME", help="a focal backbone (focal_tiny) or any other timm model")
-    add(
-        "--task",
-        choices=("classification", "detection", "segmentation"),
-        default="classification",
-        help="count the backbones with the heads of this task (default: classification)",
-    )
+    tasks = ("classification", "detection", "segmentation")
+    heads = "count the backbones with the heads of this task (default: classification)"
+    add("--task", choices=tasks, default="classification", help=heads)
     add("--method", help="detection method: retinanet, mask_rcnn, faster_rcnn or fcos")
     add("--decoder", help="segmentation decoder: upernet (default), fpn, segformer or deeplabv3plus")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="OPTION=VALUE",
-        help="an option of every model, VALUE in YAML, such as window_size=14; can be repeated",
-    )
-    add(
-        "--image-size",
-        type=int,
-        nargs="+",
-        metavar="PIXELS",
-        help="height and width, or one number for both (default: the model's own)",
-    )
+    option = "an option of every model, VALUE in YAML, such as window_size=14; can be repeated"
+    add("--set", action="append", default=[], metavar="OPTION=VALUE", help=option)
+    size = "height and width, or one number for both (default: the model's own)"
+    add("--image-size", type=int, nargs="+", metavar="PIXELS", help=size)
     add("--no-measure", action="store_true", help="only count; do not measure speed and memory")
     add("--training", action="store_true", help="also measure forward and backward passes")
-    add("--batch-size", type=int, help=f"images per batch when measuring (default: {BATCH_SIZE})")
-    add("--rounds", type=int, help=f"measurements per model (default: {ROUNDS})")
+    add("--batch-size", type=at_least(1), help=f"images per batch when measuring (default: {BATCH_SIZE})")
+    add("--rounds", type=at_least(1), help=f"measurements per model (default: {ROUNDS})")
     add("--json", action="store_true", help="print a list with one object per model")
     return parser
 
@@ -157,9 +104,6 @@ def _parser() -> argparse.ArgumentParser:
 def _check(options: argparse.Namespace) -> None:
     """Check the options that can be checked without torch."""
     measuring = {"--batch-size": options.batch_size, "--rounds": options.rounds}
-    for name, value in measuring.items():
-        if value is not None and value < 1:
-            raise UserError(f"{value} is too few; use 1 or more", key=name)
     for name, value in (measuring | {"--training": options.training or None}).items():
         if value is not None and options.no_measure:
             raise UserError(f"{name} applies to measuring, which --no-measure turns off; drop one of the two")

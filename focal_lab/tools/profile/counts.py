@@ -1,11 +1,10 @@
-"""Counts a model without computing anything: parameters, multiply-accumulates, and what its windows see."""
+"""Counts models without computing anything: parameters, multiply-accumulates, and what windows see."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import nn
 
 from focal_lab.backbones.counting import (
     count_activations,
@@ -16,12 +15,13 @@ from focal_lab.backbones.counting import (
 from focal_lab.backbones.model import FocalTransformer
 from focal_lab.backbones.options import FocalOptions, Size, StageConfig, image_size
 from focal_lab.errors import UserError
-from focal_lab.tasks.backbone import create_backbone, resolve_name
+from focal_lab.tasks.backbone import create_backbone, is_focal, resolve_name
 
 _DEFAULT_INPUT = (3, 224, 224)
 SPEED_AND_MEMORY = ("images_per_second", "images_per_second_rounds", "relative_speed", "peak_memory_bytes")
 MEASURED = ("device", "threads", "batch_size", *SPEED_AND_MEMORY, "training")
-Built = TypeVar("Built")
+# Section 4.2: pooled regions for tasks with large images.
+_REGIONS = {"focal_windows": [15, 13, 9, 7]}
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,14 @@ def count_model(name: str, options: Mapping[str, Any], size: Size | None) -> Cou
     Raises:
         UserError: an unknown model or option, or a size that the model does not run at.
     """
-    full = full_name(name)
-    model, arguments = build_for_size(lambda chosen: create_backbone(full, chosen), options, size)
-    channels, *default = _input_of(model)
+    full = _full_name(name)
+    model, arguments = _build(lambda chosen: create_backbone(full, chosen), options, size)
+    focal = model if isinstance(model, FocalTransformer) else None
+    if focal is not None:
+        channels, *default = focal.options.in_chans, *image_size(focal.options.img_size)
+    else:
+        described: Any = getattr(model, "pretrained_cfg", {})
+        channels, *default = described.get("input_size", _DEFAULT_INPUT)
     channels = options.get("in_chans", channels)
     height, width = size or default
     try:
@@ -62,7 +67,6 @@ def count_model(name: str, options: Mapping[str, Any], size: Size | None) -> Cou
         activations = count_activations(model, (height, width), channels)
     except Exception as error:  # models of a fixed size raise whatever another size leads to
         raise UserError(f"{full}: does not run on {height} x {width} pixels: {error}") from error
-    focal = model if isinstance(model, FocalTransformer) else None
     profile = {
         "name": full,
         "options": dict(options),
@@ -71,12 +75,55 @@ def count_model(name: str, options: Mapping[str, Any], size: Size | None) -> Cou
         "released_params": focal and count_released_parameters(focal),
         "gmacs": gmacs,
         "activations": activations,
-        "stages": focal and describe_stages(focal),
+        "stages": focal and _stages(focal),
     }
     return CountedModel(name, arguments, channels, profile | dict.fromkeys(MEASURED))
 
 
-def describe_stages(model: FocalTransformer) -> list[dict[str, Any]]:
+def count_heads(
+    task: str, name: str, head: str, options: Mapping[str, Any], size: Size | None = None
+) -> dict[str, Any]:
+    """Count a backbone with a head by the papers' convention; returns the object that `--json` prints.
+
+    Args:
+        task: detection or segmentation.
+        name: a timm model, or the short name of a focal one.
+        head: `method` of detection, `decoder` of segmentation.
+        options: of the backbone; a focal one gets the paper's regions unless these say otherwise.
+        size: height and width of the image; None for the paper's.
+
+    Raises:
+        UserError: an unknown backbone, head or option, or an invalid size.
+    """
+    make: Any
+    if task == "detection":  # tables 3 and 4 are about COCO
+        from focal_lab.tasks.detection.methods import PAPER_SIZE
+        from focal_lab.tasks.detection.task import Detection
+
+        make, option, num_classes = Detection, "method", 80
+    else:  # table 7 is about ADE20K
+        from focal_lab.tasks.segmentation.task import PAPER_SIZE, Segmentation
+
+        make, option, num_classes = Segmentation, "decoder", 150
+    full, focal, size = _full_name(name), is_focal(name), size or PAPER_SIZE
+    options = (_REGIONS if focal else {}) | dict(options)
+    chosen: Any = {"backbone": full, option: head, "num_classes": num_classes}
+    model, _ = _build(lambda options: make(**chosen, backbone_options=options), options, size)
+    params, gmacs = model.count(size)
+    return {
+        "task": task,
+        "name": full,
+        option: head,
+        "options": options,
+        "image_size": list(size),
+        "num_classes": num_classes,
+        "params": params,
+        "released_params": count_released_parameters(model.model) if focal else None,
+        "gmacs": gmacs,
+    }
+
+
+def _stages(model: FocalTransformer) -> list[dict[str, Any]]:
     """Effective configuration, notes and receptive field of each stage, as JSON."""
     return [
         described | {"receptive_field": receptive_field(stage, model.options)}
@@ -107,26 +154,17 @@ def receptive_field(stage: StageConfig, options: FocalOptions) -> dict[str, Any]
     }
 
 
-def full_name(name: str) -> str:
-    """The registered name of a backbone.
-
-    Raises:
-        UserError: there is no such backbone.
-    """
+def _full_name(name: str) -> str:
     try:
         return resolve_name(name)
     except UserError as error:
         raise UserError(error.message) from error  # without the key model.backbone
 
 
-def build_for_size(
-    build: Callable[[dict[str, Any]], Built], options: Mapping[str, Any], size: Size | None
-) -> tuple[Built, dict[str, Any]]:
-    """Build on the meta device, for the size if the backbone takes one; returns the options used, too.
-
-    Raises:
-        UserError: an option is invalid.
-    """
+def _build(
+    build: Callable[[dict[str, Any]], Any], options: Mapping[str, Any], size: Size | None
+) -> tuple[Any, dict[str, Any]]:
+    """Build on the meta device, for the size if the backbone takes one; returns the options used, too."""
     arguments = dict(options) | ({"img_size": list(size)} if size else {})
     try:
         with torch.device("meta"):
@@ -134,14 +172,5 @@ def build_for_size(
     except UserError as error:
         # convolutional networks have no such argument: they run at any size
         if size and "'img_size'" in str(error):
-            return build_for_size(build, options, None)
+            return _build(build, options, None)
         raise UserError(error.message, key="--set" if options else None) from error
-
-
-def _input_of(model: nn.Module) -> tuple[int, int, int]:
-    """Channels, height and width that the model is made for."""
-    if isinstance(model, FocalTransformer):
-        return (model.options.in_chans, *image_size(model.options.img_size))
-    described: Any = getattr(model, "pretrained_cfg", {})
-    channels, height, width = described.get("input_size", _DEFAULT_INPUT)
-    return channels, height, width

@@ -15,6 +15,10 @@ _COUNTED = (
     "GMACs: billions of multiply-accumulates per image, attention included. Activations: outputs of "
     "convolutions, linear layers and attention products."
 )
+_COUNTED_HEADS = {
+    "detection": "backbone, pyramid and heads, the box head on 1,000 regions and the mask head on 100",
+    "segmentation": "backbone, decoder and classifier; the auxiliary head counts among the parameters only",
+}
 _RELEASED = (
     "Released: parameters as the released code counts them, which stores the position biases of doubled ring "
     "keys twice."
@@ -55,20 +59,20 @@ def profile_text(models: Sequence["CountedModel"], *, terminal: bool) -> str:
 
 def heads_text(counted: Sequence[dict[str, Any]], *, terminal: bool) -> str:
     """The table of backbones with heads of one task, and what its numbers mean."""
-    from focal_lab.tools.profile.heads import HEAD_TASKS
-
     first = counted[0]
-    task = HEAD_TASKS[first["task"]]
+    head = "method" if first["task"] == "detection" else "decoder"
     released = [one["released_params"] for one in counted]
     table = {
         "Backbone": [one["name"] for one in counted],
-        task.head.capitalize(): [one[task.head] for one in counted],
+        head.capitalize(): [one[head] for one in counted],
         "Params (M)": [f"{one['params'] / 1e6:.2f}" for one in counted],
         "Released (M)": [_NONE if params is None else f"{params / 1e6:.2f}" for params in released],
         "GMACs": [f"{one['gmacs']:.1f}" for one in counted],
     }
     height, width = first["image_size"]
-    notes = [f"{height} x {width} px, {first['num_classes']} classes. {task.counted}"]
+    notes = [
+        f"{height} x {width} px, {first['num_classes']} classes. GMACs: {_COUNTED_HEADS[first['task']]}."
+    ]
     regions = [one["options"]["focal_windows"] for one in counted if one["released_params"] is not None]
     if regions:
         notes += [f"Focal backbones have focal_windows={regions[0]}.", _RELEASED]

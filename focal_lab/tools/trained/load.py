@@ -27,7 +27,7 @@ from focal_lab.tasks.weights_file import read_weights
 from focal_lab.tools.trained.preprocessing import Preprocessing, own_size, preprocessing_of
 from focal_lab.utils.yaml import load_yaml
 
-RAW, EMA = "raw", "ema"
+RAW = "raw"
 _TASKS: tuple[type[Task], ...] = (Classification, Detection, Segmentation)
 _LIGHTNING = "pytorch-lightning_version"
 _OURS = "focal_lab."
@@ -91,10 +91,9 @@ class TrainedTask:
         return evaluation_size(self.module, self.data).size
 
     def preprocessing(self) -> Preprocessing:
-        """Preprocessing of its evaluation; detection and segmentation get images of their own size.
+        """Of its evaluation; UserError if the data does not define it.
 
-        Raises:
-            UserError: the data does not define it.
+        Detection and segmentation get images of their own size.
         """
         if not isinstance(self.module, Classification):
             return own_size(self.data)
@@ -152,11 +151,7 @@ def find_checkpoint(name: str, out: Path) -> tuple[Path, Path | None]:
 
 
 def lightning_state(file: Path) -> dict[str, Any] | None:
-    """Lightning's checkpoint; None if the file holds weights alone.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """Lightning's checkpoint; None if the file holds weights alone. Raises UserError if it is damaged."""
     if file.suffix == ".safetensors":
         return None
     try:
@@ -255,11 +250,15 @@ def _chosen(values: Mapping[str, Tensor], weights: str, file: Path) -> dict[str,
 
 def _check_shapes(values: Mapping[str, Tensor], module: Task, file: Path) -> None:
     """Refuse weights of another network, which a focal backbone would resize."""
+
+    def shape(value: Tensor | None) -> str:
+        return "missing" if value is None else " x ".join(map(str, value.shape)) or "one number"
+
     expected = {key: value for key, value in module.state_dict().items() if not key.startswith(_AVERAGED)}
     wrong = [
-        f"{key} is {_shape(values.get(key))} in the file and {_shape(expected.get(key))} by its options"
+        f"{key} is {shape(values.get(key))} in the file and {shape(expected.get(key))} by its options"
         for key in {**expected, **values}
-        if _shape(values.get(key)) != _shape(expected.get(key))
+        if shape(values.get(key)) != shape(expected.get(key))
     ]
     if wrong:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -267,7 +266,3 @@ def _check_shapes(values: Mapping[str, Tensor], module: Task, file: Path) -> Non
             f"its weights do not match its own options: {wrong[0]}{more} (use the original checkpoint)",
             file=file,
         )
-
-
-def _shape(value: Tensor | None) -> str:
-    return "missing" if value is None else " x ".join(map(str, value.shape)) or "one number"

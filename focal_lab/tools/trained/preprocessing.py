@@ -5,7 +5,7 @@ Shape suffixes: C channels, H W image.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,7 @@ class Preprocessing:
     upright: bool = True
 
     def read(self, path: Path) -> Tensor:
-        """An image file as a normalized (C, H, W).
-
-        Raises:
-            UserError: it cannot be read.
-        """
+        """An image file as a normalized (C, H, W); raises UserError if it cannot be read."""
         try:
             image = decode(path, upright=self.upright)
         except Exception as error:
@@ -111,18 +107,10 @@ def preprocessing_of(data: LightningDataModule | None, size: Size, crop_pct: flo
 
 
 def validation_images(data: LightningDataModule, count: int) -> Iterator[tuple[str, Tensor]]:
-    """The first images of the validation data, normalized (C, H, W), each with a name.
-
-    Raises:
-        UserError: they cannot be read.
-    """
+    """The first images of the validation data, normalized (C, H, W), each with a name."""
     data.setup("validate")
-    for number, image in enumerate(islice(_images(data), count)):
+    # loaders may yield bytes, which become floats on the network's device
+    batches: Any = (data.on_after_batch_transfer(batch, 0) for batch in data.val_dataloader())
+    images = chain.from_iterable(images for images, *_ in batches)
+    for number, image in enumerate(islice(images, count)):
         yield f"validation {number}", image
-
-
-def _images(data: LightningDataModule) -> Iterator[Tensor]:
-    for batch in data.val_dataloader():
-        # loaders may yield bytes, which become floats on the network's device
-        images: Any = data.on_after_batch_transfer(batch, 0)[0]
-        yield from images

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 from focal_lab import cli
 from focal_lab.errors import UserError
 from focal_lab.sweep.worker import measure_steps as measure_child
-from focal_lab.tools.dry_run.profiler import describe, loader_seconds
-from focal_lab.tools.dry_run.simulated_strategy import configured_devices
+from focal_lab.tools.dry_run.rehearsal import configured_devices
+from focal_lab.tools.dry_run.watch import describe, loader_seconds
 
 DIGITS = ROOT / "experiments/digits"
 TINY = ["--model.backbone_options.embed_dim=8", "--model.backbone_options.depths=[1,1,1,1]"]

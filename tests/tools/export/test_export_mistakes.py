@@ -1,6 +1,8 @@
 """Mistakes with `focal-lab export` are reported in one line, and nothing is left behind."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +10,8 @@ from support.trained_run import train
 
 from focal_lab import cli
 from focal_lab.errors import UserError
-from focal_lab.tools.export.verify import Difference, check
+from focal_lab.tools.export.verify import verify
+from focal_lab.tools.export.wrapper import Portable
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +111,14 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(
     assert line == "focal-lab: --to: onnx needs no_such_package (pip install 'focal-lab[export]')"
 
 
-@pytest.mark.parametrize("largest", [2e-4, float("inf"), float("nan")])
-def test_a_difference_beyond_rounding_is_refused(largest: float) -> None:
-    check([Difference("noise", "logits", 0.9e-4, 1.0)])
+@pytest.mark.parametrize("apart", [1e-2, float("inf"), float("nan")])
+def test_a_difference_beyond_rounding_is_refused(apart: float) -> None:
+    network = Portable(torch.nn.Identity(), (4, 4), 3, {"logits": "the input"})
+    trained: Any = SimpleNamespace(data=None)
+    lines = verify(lambda images: [images + 1e-5], network, trained, None, 1e-4)
+    assert [line.partition(" on ")[2].partition(":")[0] for line in lines] == [
+        "noise",
+        "8 random images (no validation data)",
+    ]
     with pytest.raises(UserError, match="differs from the module on noise"):
-        check([Difference("noise", "logits", 0.0, 1.0), Difference("noise", "scores", largest, 1.0)])
+        verify(lambda images: [images + apart], network, trained, None, 1e-4)

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from focal_lab import cli
-from focal_lab.tools.inspect.source import open_network
+from focal_lab.tools.inspect.source import network_of, open_network
 
 SMALL = {
     "trainer.max_epochs": 1,
@@ -199,8 +199,8 @@ def test_a_model_without_weights_and_one_with(
     as_it_begins = inspected(capsys, *TINY, str(photo))
     assert (as_it_begins["checkpoint"], as_it_begins["model"]) == (None, "focal_micro_patch2_window7_28")
     assert as_it_begins["options"] == {"embed_dim": 8, "depths": [1, 1, 1, 1]}
-    source = open_network(None, Path("runs"), "focal_micro", {"embed_dim": 8, "depths": [1, 1, 1, 1]})
-    torch.save(source.network.state_dict(), "weights.pth")
+    trained = open_network(None, Path("runs"), "focal_micro", {"embed_dim": 8, "depths": [1, 1, 1, 1]})
+    torch.save(network_of(trained).state_dict(), "weights.pth")
     loaded = inspected(capsys, *TINY, "weights.pth", str(photo))
     assert loaded["checkpoint"] == "weights.pth"
     assert loaded["blocks"] == as_it_begins["blocks"]
@@ -223,8 +223,8 @@ def test_diverged_weights_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photo: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    source = open_network(None, Path("runs"), "focal_micro", {"embed_dim": 8, "depths": [1, 1, 1, 1]})
-    state = source.network.state_dict()
+    trained = open_network(None, Path("runs"), "focal_micro", {"embed_dim": 8, "depths": [1, 1, 1, 1]})
+    state = network_of(trained).state_dict()
     state["layers.1.blocks.0.attn.qkv.bias"].fill_(1e30)
     torch.save(state, "weights.pth")
     line = error_line(capsys, *TINY, "weights.pth", str(photo))
@@ -310,7 +310,7 @@ def test_the_sweeps_page_shows_what_was_inspected(project: Path, capsys: pytest.
         ),
         ([*TINY, "PHOTO", "--output", "taken"], "--output: taken is not a folder"),
         ([*TINY, "damaged.png"], "damaged.png: "),
-        ([*TINY], "has no data of its own; name images to inspect"),
+        ([*TINY], "focal_micro_patch2_window7_28: has no data of its own; name images to inspect"),
     ],
 )
 def test_a_mistake_is_reported_in_one_line_before_anything_is_written(

@@ -9,7 +9,8 @@ import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from focal_lab.tools.inspect.plots import QUERY_SCALE, color_of, draw_query, save
+from focal_lab.report.plots.style import Plot
+from focal_lab.tools.inspect.plots import QUERY_SCALE, color_of, draw_query
 from focal_lab.tools.inspect.probabilities import SeenLevel
 from focal_lab.tools.inspect.shares import DrawnImage, QueryView
 
@@ -23,7 +24,8 @@ def drawn_image() -> DrawnImage:
 
 
 def test_colour_is_the_square_root_of_attention_and_the_plot_says_so(tmp_path: Path) -> None:
-    figure = draw_query(drawn_image(), ["window"], "title")
+    plot = Plot("x", "title", "", lambda title: draw_query(drawn_image(), ["window"], title))
+    figure = plot.draw()
     assert figure.get_supxlabel() == QUERY_SCALE
     shown = figure.axes[1].get_images()[0].get_array()
     washed = 0.5 + 0.5 * drawn_image().pixels_HW3.mean(-1)[0, 8]
@@ -31,7 +33,7 @@ def test_colour_is_the_square_root_of_attention_and_the_plot_says_so(tmp_path: P
     # a quarter of the highest attention has half of the colour's 0.95
     assert shown is not None
     np.testing.assert_allclose(shown[0, 8], washed * (1 - 0.475) + colour * 0.475, atol=1e-5)
-    save(figure, tmp_path / "x.png")
+    figure.savefig(tmp_path / "x.png", dpi=100)
     with Image.open(tmp_path / "x.png") as drawn:
-        assert drawn.mode == "RGB"
+        assert drawn.mode == "RGBA"
         assert len(drawn.getcolors(1 << 20) or ()) > 256

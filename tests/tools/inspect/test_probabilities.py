@@ -12,11 +12,10 @@ from focal_lab.backbones.model import FocalTransformer
 from focal_lab.backbones.presets import PRESETS
 from focal_lab.tools.inspect.probabilities import (
     Attended,
-    AttentionBlock,
+    attended_by_block,
     key_levels,
     network_layers,
     recompute,
-    watch_attention,
 )
 
 SWIN: dict[str, Any] = {"focal_levels": 1, "expand_sizes": 0, "use_shift": True}
@@ -109,7 +108,7 @@ def test_the_same_holds_for_images_that_fill_a_part_of_the_map(shifted: bool) ->
     for level in seen:
         assert not level.areas_KHW[:, 7:].any()
         assert not level.areas_KHW[:, :, 4:].any()
-    assert attended.shares().off_image_BN.abs().max() == 0
+    assert attended.shares()[1].abs().max() == 0
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -184,13 +183,9 @@ def test_pixels_outside_the_areas_do_not_change_a_query_of_a_one_block_network(
     ).eval()
     assert isinstance(network, FocalTransformer)
     image_BCHW = torch.randn(1, 3, 54, 50)
-    found: list[tuple[AttentionBlock, Attended]] = []
-    with (
-        torch.no_grad(),
-        watch_attention(network, lambda layer, attended, error: found.append((layer, attended))),
-    ):
+    with torch.no_grad():
         before_BHWC = network.forward_features(image_BCHW)
-    ((layer, attended),) = found
+    ((layer, attended, _),) = attended_by_block(network, image_BCHW)
     assert layer.stride == 2
     for row, column in [(0, 0), (13, 12), (26, 24), (5, 20)]:
         drawn_HW = torch.stack([level.areas_KHW.any(0) for level in attended.at(0, row, column)]).any(0)
@@ -208,28 +203,26 @@ def test_pixels_outside_the_areas_do_not_change_a_query_of_a_one_block_network(
 def test_shares_are_the_mean_over_the_images_queries(case: str) -> None:
     module, x_BHWC, shifted = attention_of(case)
     attended = recompute(module, x_BHWC, shifted)
-    shares = attended.shares()
-    torch.testing.assert_close(shares.shares_BNL.sum(-1), torch.ones(3, 2, dtype=torch.float64))
+    shares, off_image_BN = attended.shares()
+    shares_BNL = torch.stack(list(shares.values()), -1)
+    torch.testing.assert_close(shares_BNL.sum(-1), torch.ones(3, 2, dtype=torch.float64))
     height, width = attended.grid.map_size
-    expected_NL, expected_N = (
-        torch.zeros_like(shares.shares_BNL[2]),
-        torch.zeros_like(shares.off_image_BN[2]),
-    )
+    expected_NL, expected_N = torch.zeros_like(shares_BNL[2]), torch.zeros_like(off_image_BN[2])
     for row in range(height):
         for column in range(width):
             seen = attended.at(2, row, column)
-            assert [level.name for level in seen] == list(shares.levels)
+            assert [level.name for level in seen] == list(shares)
             expected_NL += torch.stack([level.probabilities_NK.sum(-1) for level in seen], -1)
             for level in seen:
                 expected_N += level.probabilities_NK[:, ~level.areas_KHW.any((1, 2))].sum(-1)
-    torch.testing.assert_close(shares.shares_BNL[2], expected_NL / (height * width))
-    torch.testing.assert_close(shares.off_image_BN[2], expected_N / (height * width))
+    torch.testing.assert_close(shares_BNL[2], expected_NL / (height * width))
+    torch.testing.assert_close(off_image_BN[2], expected_N / (height * width))
 
 
 def test_padding_takes_attention_where_the_released_code_lets_it() -> None:
     wrapped, masked = (attention_of(case) for case in ("wrap, padded", "mask"))
-    assert recompute(*wrapped).shares().off_image_BN.min() > 0.01
-    assert recompute(*masked).shares().off_image_BN.max() == 0
+    assert recompute(*wrapped).shares()[1].min() > 0.01
+    assert recompute(*masked).shares()[1].max() == 0
 
 
 def test_the_heat_of_a_level_counts_a_key_on_each_of_its_tokens() -> None:
@@ -246,8 +239,9 @@ def test_the_heat_of_a_level_counts_a_key_on_each_of_its_tokens() -> None:
 def test_levels_without_keys_are_left_out(case: str, names: list[str]) -> None:
     module, x_BHWC, shifted = attention_of(case)
     attended = recompute(module, x_BHWC, shifted)
-    assert list(attended.levels) == names
-    assert sum(map(len, key_levels(attended.grid).values())) == attended.probabilities_BPNQK.shape[-1]
+    levels = key_levels(attended.grid)
+    assert list(levels) == names
+    assert sum(map(len, levels.values())) == attended.probabilities_BPNQK.shape[-1]
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if "micro" in name or "tiny" in name])
@@ -262,27 +256,15 @@ def test_watching_changes_nothing_and_every_block_is_seen(name: str) -> None:
     image_BCHW = torch.randn(2, 3, size, size)
     with torch.no_grad():
         before = network(image_BCHW)
-        seen: list[int] = []
-        errors: list[float] = []
-
-        def note(layer: AttentionBlock, attended: Attended, error: float) -> None:
-            seen.append(layer.number)
-            errors.append(error)
-
-        with watch_attention(network, note):
-            assert torch.equal(network(image_BCHW), before)
-        network(image_BCHW)
-    assert seen == [layer.number for layer in network_layers(network)]
+        seen = [(layer.number, error) for layer, _, error in attended_by_block(network, image_BCHW)]
+        assert torch.equal(network(image_BCHW), before)
+    assert [number for number, _ in seen] == [layer.number for layer in network_layers(network)]
     assert len(seen) == sum(network.options.depths)
-    assert 0 <= max(errors) < 1e-5
+    assert 0 <= max(error for _, error in seen) < 1e-5
 
 
 def test_watching_ends_when_something_fails() -> None:
     network = timm.create_model("focal_micro_patch2_window7_28", num_classes=0).eval()
-
-    def fail(*_: Any) -> None:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError), watch_attention(network, fail):
-        network(torch.zeros(1, 3, 28, 28))
-    assert network(torch.zeros(1, 3, 28, 28)).shape == (1, 32 * 4)
+    with pytest.raises(RuntimeError):
+        list(attended_by_block(network, torch.zeros(1, 2, 28, 28)))
+    assert not any(layer.attention._forward_hooks for layer in network_layers(network))

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 from support.trained_run import FOCAL, NARROW, save_pictures, train
 
@@ -89,32 +88,6 @@ def test_the_table_has_the_networks_probabilities_of_the_preprocessed_image(
     assert [int(row["class"]) for row in rows] == expected.indices.tolist()
     found = [float(row["probability"]) for row in rows]
     assert found == pytest.approx(expected.values.tolist(), abs=1e-4)
-
-
-def test_it_has_the_columns_and_values_of_lightnings_predict(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The same images, those of a test split, by path and as the data of an experiment."""
-    config = yaml.safe_load((project / "classes.yaml").read_text(encoding="utf-8"))
-    config["trainer"]["default_root_dir"] = "old"
-    Path("old.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    argv = ["--config", "old.yaml", "--ckpt_path", project / "classes/checkpoints/best.ckpt"]
-    assert predict(*argv) == 0
-    (table,) = Path("old").rglob("predictions.csv")
-    old = rows_of(table.read_text(encoding="utf-8"))
-    known = open_trained(str(project / "classes"), Path("runs"))
-    assert known.data is not None
-    known.data.setup("predict")
-    images = known.data.dataset("test").images  # type: ignore[attr-defined]
-    Path("same").mkdir()
-    for number, image_CHW in enumerate(images):
-        Image.fromarray(image_CHW.permute(1, 2, 0).numpy()).save(f"same/{number}.png")
-    capsys.readouterr()
-    assert predict(project / "classes", "same") == 0
-    new = rows_of(capsys.readouterr().out)
-    assert list(new[0]) == list(old[0])
-    for key in ("index", "rank", "class", "probability"):
-        assert [row[key] for row in new] == [row[key] for row in old]
 
 
 def test_the_moving_average_is_another_network(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,15 +227,14 @@ def test_weights_of_another_network_than_the_options_say_are_refused(
     assert message in line
 
 
-def test_help_mentions_the_data_of_an_experiment(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         predict("--help")
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     assert "CHECKPOINT IMAGES" in printed
     assert "--top K" in printed
-    assert "--config EXPERIMENT" in printed
-    assert "--ckpt_path" in printed.partition("--config EXPERIMENT")[2]
+    assert "--config" not in printed
 
 
 def test_a_detectors_objects_are_drawn_from_the_score_that_is_asked_for(project: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from focal_lab.errors import UserError
-from focal_lab.tools.profile.memory import measure_memory, resident_growth
+from focal_lab.tools.profile.measure import measure_memory, resident_growth
 
 MEBIBYTE = 2**20
 MICRO = "focal_micro_patch2_window7_28"

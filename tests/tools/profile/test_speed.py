@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from focal_lab.tools.profile.throughput import WARM_UPS, best_device, make_pass, measure_speed
+from focal_lab.tools.profile.measure import WARM_UPS, best_device, make_pass, measure_speed
 
 
 def test_models_take_turns_and_each_round_starts_with_another() -> None:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from focal_lab.sweep.worker.measure_steps import Clock, now, typical
 
+VALIDATING = "output, validating"
 # Seconds: a longer accumulation is cut short; the loader alone is timed for at most so long.
 _PATIENCE, _LOADER_SECONDS = 30.0, 10.0
 
@@ -39,7 +40,7 @@ class Watch(Clock):
         self.resumed_at = trainer.current_epoch, trainer.global_step
 
         def note(module: Any, arguments: Any, output: Any) -> None:
-            self.seen.setdefault("output" if module.training else "output, validating", describe(output))
+            self.seen.setdefault("output" if module.training else VALIDATING, describe(output))
 
         network: Any = pl_module.model
         network.register_forward_hook(note)
@@ -80,18 +81,14 @@ def loader_seconds(loader: Any) -> float | None:
     """
     if not isinstance(loader, DataLoader):
         return None
-    begun = time.monotonic()
-    batches = iter(loader)
-    early, times = max(1, loader.num_workers), []
-    try:
-        for _ in batches:
-            times.append(time.monotonic())
-            if times[-1] - begun > _LOADER_SECONDS or len(times) > 4 * early:
-                break
-    finally:
-        getattr(batches, "_shutdown_workers", lambda: None)()
-    kept = times[min(early, len(times) - 1) - 1 :] if len(times) > 1 else [begun, *times]
-    return (kept[-1] - kept[0]) / (len(kept) - 1) if len(kept) > 1 else None
+    early = max(1, loader.num_workers)
+    times = [time.monotonic()]
+    for _ in loader:
+        times.append(time.monotonic())
+        if times[-1] - times[0] > _LOADER_SECONDS or len(times) > 4 * early + 1:
+            break
+    first = min(early, len(times) - 2) if len(times) > 2 else 0
+    return (times[-1] - times[first]) / (len(times) - 1 - first) if len(times) > 1 else None
 
 
 def describe(*values: Any) -> str:

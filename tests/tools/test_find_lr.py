@@ -17,7 +17,7 @@ from focal_lab import cli
 from focal_lab.data.digits.classification import DigitsClassification
 from focal_lab.errors import UserError
 from focal_lab.tasks.classification.task import Classification
-from focal_lab.tools.find_lr.curve import make_curve, steepest
+from focal_lab.tools.find_lr import make_curve, steepest
 
 EXPERIMENT = ROOT / "experiments/digits/classification.yaml"
 TINY = ["--model.backbone_options.embed_dim=8", "--model.backbone_options.depths=[1,1,1,1]"]

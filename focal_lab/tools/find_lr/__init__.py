@@ -1,1 +1,0 @@
-"""`focal-lab find-lr`."""
