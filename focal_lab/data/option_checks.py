@@ -25,7 +25,7 @@ def check_least(options: Mapping[str, Any], least: Mapping[str, int]) -> None:
 def check_place(option: str, root: Path, place: str, kind: str) -> None:
     """Raise UserError unless what an option names, relative to root, is a "folder" or "file"; opens nothing.
 
-    A data module that reads files calls this in its method `check_files`, which plans call.
+    A data module that reads files calls this in its method `check_files`, which plans and `fit` call.
     """
     path, key = root / place, f"data.init_args.{option}"
     if path.is_dir() if kind == "folder" else path.is_file():
@@ -33,3 +33,12 @@ def check_place(option: str, root: Path, place: str, kind: str) -> None:
     if not root.is_dir() and not Path(place).is_absolute():
         path, kind, key = root, "folder", ROOT_KEY
     raise UserError(f"is not a {kind}" if path.exists() else "does not exist", file=path, key=key)
+
+
+def checks_files(kind: type) -> bool:
+    """Whether `check_files` of a data module can be trusted.
+
+    A user's class that inherits it from ours may find its files in its own way.
+    """
+    ours = kind.__module__.partition(".")[0] == "focal_lab"
+    return "check_files" in vars(kind) or (ours and hasattr(kind, "check_files"))

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
+from focal_lab.data.option_checks import checks_files
 from focal_lab.data.option_names import class_of_data, current_arguments, current_config
 from focal_lab.errors import UserError
 from focal_lab.tasks.classes import fill_in
@@ -189,11 +190,16 @@ class FocalCLI(LightningCLI):
             )
 
     def instantiate_classes(self) -> None:
-        """Take the number of classes from the data where the configuration does not give it."""
+        """Take the number of classes from the data where the configuration does not give it.
+
+        Raises UserError if files to train on are missing, before there are processes for other devices.
+        """
         chosen = self.config[self.subcommand] if self.subcommand else self.config
         if chosen.get("data") is not None:
             fill_in(chosen.model, chosen.data)
         super().instantiate_classes()
+        if self.subcommand == "fit" and self.datamodule is not None and checks_files(type(self.datamodule)):
+            self.datamodule.check_files()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer with our callbacks; a ModelCheckpoint in the configuration replaces ours."""

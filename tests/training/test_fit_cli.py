@@ -8,6 +8,7 @@ import pytest
 import torch
 from jsonargparse import ArgumentError
 from lightning import Callback
+from support import ROOT
 from support.tiny_task import OPTIONS, read_checkpoint, tiny_config, write_config
 
 from focal_lab import cli
@@ -243,6 +244,25 @@ def test_predicting_the_data_of_an_experiment_was_removed(capsys: pytest.Capture
     assert reported(capsys, "predict", *FIT) == (
         "--config: was removed; use focal-lab predict CHECKPOINT IMAGES..."
     )
+
+
+@pytest.mark.parametrize(
+    ("experiment", "missing"),
+    [
+        ("imagenet/classification", "nowhere: data.init_args.root: is not a folder"),
+        ("coco/mask_rcnn", "nowhere: data.init_args.root: does not exist"),
+        ("ade20k/segmentation", "nowhere: data.init_args.root: does not exist"),
+        ("cifar10/classification", "nowhere: data.init_args.root: has no cifar-10-batches-py in it"),
+    ],
+)
+def test_missing_data_are_reported_once_before_there_are_processes_for_other_devices(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], experiment: str, missing: str
+) -> None:
+    arguments = [f"--config={ROOT}/experiments/{experiment}.yaml", f"--data.root={tmp_path}/nowhere"]
+    assert cli.main(["fit", *arguments, "--trainer.devices=2", "--trainer.accelerator=cpu"]) == 2
+    errors = capfd.readouterr().err
+    assert errors.count(missing) == 1
+    assert "distributed" not in errors
 
 
 def test_a_subcommand_without_an_experiment_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from focal_lab.data.option_checks import checks_files
 from focal_lab.errors import UserError
 from focal_lab.sweep.run_folder.provenance import hardware
 from focal_lab.sweep.worker.request import CheckAnswer, CheckRequest, Cost, MachineSpecs
@@ -83,8 +84,7 @@ def absent_data(config: Mapping[str, Any]) -> str | None:
     """
     data = check_config(config)["data"]
     kind = find_class(data["class_path"])
-    # a user's class derived from ours may find its files in its own way
-    if not hasattr(kind, "check_files") or not (_is_ours(data) or "check_files" in vars(kind)):
+    if not checks_files(kind):
         return None
     try:
         kind(**{**(data.get("init_args") or {}), **(data.get("dict_kwargs") or {})}).check_files()
