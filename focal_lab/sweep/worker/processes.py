@@ -44,8 +44,8 @@ class WarmProcesses:
         return self._start(_train, request)
 
     def measure(self, request: MeasureRequest) -> tuple[ForkServerProcess, Connection]:
-        """Start measuring a configuration; the one message is what `measure.measure_run` returns."""
-        return self._start(_send_result, "measure:measure_run", request)
+        """Start measuring a configuration; the one message is what `measure_steps.measure_run` returns."""
+        return self._start(_send_result, "measure_steps:measure_run", request)
 
     def check(self, request: CheckRequest) -> CheckAnswer:
         """Check configurations, see `check.check_configs`."""
