@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 OUT ?= runs
 # where the words of .codespell-words are not used
-PROSE := README.md CONTRIBUTING.md Makefile focal_lab benchmarks experiments sweeps docs .ci
+PROSE := README.md CONTRIBUTING.md CHANGELOG.md Makefile focal_lab benchmarks experiments sweeps docs .ci
 
 .DEFAULT_GOAL := help
 .PHONY: help install sweep test test-slow stress lint format bench clean
