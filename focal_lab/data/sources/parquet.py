@@ -216,6 +216,7 @@ def _read_labels(column: Any, name: str, path: Path, names: Sequence[str] | None
         known = None if names is None else set(names)
         right = [bool(v) and v == v.strip() and (known is None or v in known) for v in values]
     elif names is None:
+        numbers_to(max(values), path)
         right = [value >= 0 for value in values]
     else:
         right = [0 <= value < len(names) for value in values]

@@ -236,6 +236,13 @@ def test_wrong_columns_are_reported(tmp_path, folders, options, message):
     assert message in error_of(tmp_path)
 
 
+def test_a_label_that_is_too_large_is_reported_with_its_own_file(tmp_path, folders):
+    write(tmp_path / "train" / "first.parquet", rows(folders / "train"), features=None)
+    write(tmp_path / "train" / "other.parquet", rows(folders / "train"), features=None, labels=[10**9] * 24)
+
+    assert "other.parquet: has the label 1000000000" in error_of(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [
