@@ -120,6 +120,12 @@ def test_what_failed_is_marked_by_a_sign_a_word_and_a_tone(out: Path, mixed: Fak
     assert marks["1/3: 1 failed, 1 corrupt"] == ("bad", "✕")
 
 
+def test_a_folder_is_not_marked_by_words_in_its_path(out: Path) -> None:
+    plan, folder = grid_plan(), out / "failed-ideas"
+    train(plan, folder, epochs=3)
+    assert f'<td class="folder">{folder / run_id(0, 0)}</td>' in html_of(plan, folder)
+
+
 def test_failures_have_their_reason_and_last_lines(out: Path, mixed: FakePlan) -> None:
     (out / run_id(2, 2) / "log.txt").write_text("\x1b[31mred\x1b[0m\ndisk full\n\n")
     html = html_of(mixed, out)
