@@ -4,7 +4,6 @@ The classes are folders in the archive, one archive each, or given by label file
 (WebDataset: key.jpg and key.cls).
 """
 
-import os
 import re
 import zlib
 from collections import Counter
@@ -17,7 +16,14 @@ import numpy as np
 from focal_lab.data.loading.list_files import LeftOut, no_images
 from focal_lab.data.option_checks import ROOT_KEY
 from focal_lab.data.sources.archive_index import Member, index_archive
-from focal_lab.data.sources.image_source import SPLIT_NAMES, ImageSource, LabelledImages, numbers_to, packed
+from focal_lab.data.sources.image_source import (
+    SPLIT_NAMES,
+    ImageSource,
+    LabelledImages,
+    numbers_to,
+    packed,
+    unpacked,
+)
 from focal_lab.errors import UserError
 
 _SPLITS = {name for names in SPLIT_NAMES.values() for name in names}
@@ -89,7 +95,7 @@ class ArchiveSource(ImageSource):
         return zlib.decompress(content, -zlib.MAX_WBITS) if self._deflated[index] else content
 
     def name(self, index: int) -> str:
-        return f"{self._paths[self._shards[index]]}/{os.fsdecode(self._names[index])}"
+        return f"{self._paths[self._shards[index]]}/{unpacked(self._names[index])}"
 
 
 def _inside(members: Sequence[Member], inside: Sequence[str]) -> _Shard:

@@ -1,7 +1,6 @@
 """Common interface of all sources of classified images: files, archives, tables and arrays."""
 
 import copy
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -80,12 +79,18 @@ class LabelledImages(SplitImages):
 
 
 def packed(names: Iterable[str]) -> NDArray[np.bytes_]:
-    """Many names as one block of memory, of which `os.fsdecode` reads one.
+    """Many names as one block of memory, of which `unpacked` reads one.
 
     A million `str` objects take 100 MB more in each worker process: reference counts are in the objects
     themselves, so that pages shared after a fork become copies.
     """
-    return np.array([os.fsencode(name) for name in names], np.bytes_)
+    # not the locale's encoding: archives may hold any name
+    return np.array([name.encode("utf-8", "surrogateescape") for name in names], np.bytes_)
+
+
+def unpacked(name: bytes) -> str:
+    """A name of `packed`."""
+    return name.decode("utf-8", "surrogateescape")
 
 
 def numbers_to(last: int, where: Path) -> list[str]:
@@ -106,7 +111,7 @@ class FileSource(ImageSource):
         return Path(self.name(index)).read_bytes()
 
     def name(self, index: int) -> str:
-        return str(self.folder / os.fsdecode(self._names[index]))
+        return str(self.folder / unpacked(self._names[index]))
 
 
 class ArraySource(ImageSource):

@@ -1,6 +1,9 @@
 import multiprocessing
+import os
 import pickle
 import stat
+import subprocess
+import sys
 import tarfile
 import warnings
 import zipfile
@@ -422,3 +425,23 @@ def test_an_index_that_took_long_is_kept_until_the_archive_changes(tmp_path, fol
     assert index_archive(path)[0] == first[0]
     packed(path, below(folders / "val"))
     assert len(index_archive(path)[0]) == 4
+
+
+def test_names_do_not_have_to_exist_in_the_encoding_of_the_locale(tmp_path):
+    with tarfile.open(tmp_path / "train.tar", "w") as archive:
+        for name in ("ö", "猫"):
+            entry = tarfile.TarInfo(f"{name}/1.png")
+            entry.size = 1
+            archive.addfile(entry, BytesIO(b"x"))
+    program = (
+        "import sys; from pathlib import Path; from focal_lab.data.sources.archives import open_archives; "
+        "path = Path(sys.argv[1]); print(ascii(open_archives([path], path).own.name(1)))"
+    )
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "train.tar"],
+        env=os.environ | locale,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip().endswith(r"train.tar/\u732b/1.png'"), done.stderr
