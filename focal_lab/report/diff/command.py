@@ -1,6 +1,7 @@
 """`focal-lab diff`: two runs side by side."""
 
 import argparse
+import math
 import os
 import shutil
 import sys
@@ -54,12 +55,21 @@ def diff_json(first: ComparedRun, second: ComparedRun) -> str:
         name: [{"epoch": epoch, **_pair(one, other)} for epoch, one, other in points]
         for name, points in common_curves(first, second).items()
     }
-    return as_json(found)
+    return as_json(_finite(found))
 
 
 def _pair(one: float | None, other: float | None) -> dict[str, float | None]:
     difference = None if one is None or other is None else other - one
     return {"first": one, "second": other, "difference": difference}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity, which a configuration may have: they become strings."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _folder(name: str, out: Path) -> Path:

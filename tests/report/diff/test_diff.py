@@ -12,7 +12,7 @@ from support.finished_runs import config, corrupt, fail, finish, start
 from focal_lab.cli import main
 from focal_lab.report.diff.compare import compare
 from focal_lab.report.table.long_table import flat_settings
-from focal_lab.sweep.run_folder.layout import LOCK_FILE
+from focal_lab.sweep.run_folder.layout import CONFIG_FILE, LOCK_FILE
 from focal_lab.training.history_file import Point, write_history
 from focal_lab.utils.file_lock import FileLock
 
@@ -189,6 +189,15 @@ def test_json_has_pairs_and_nulls(pair: Path, capsys: pytest.CaptureFixture[str]
     found = json.loads(diff(capsys, ONE, "cla000200000", "--json"))
     assert found["metrics"]["top1"] == {"first": 87.5, "second": None, "difference": None}
     assert found["runs"][1]["last_line"] == "loss=nan"
+
+
+def test_json_writes_infinite_settings_as_text(pair: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = "cla000300000"
+    start(pair, run)
+    (pair / run / CONFIG_FILE).write_text("model: {init_args: {lr: .inf}}\n")
+    text = diff(capsys, ONE, run, "--json")
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert found["configuration"]["different"]["model.lr"] == [0.003, "inf"]
 
 
 def on_a_terminal(**environment: str) -> str:
