@@ -9,6 +9,9 @@ from focal_lab.sweep.plan.plan import Plan, make_plan
 from focal_lab.utils.atomic_files import write_atomic
 
 SWEEPS = "sweeps"
+# what a record holds; an earlier version's may lack some of it
+_TEXTS = ("path", "suite", "study")
+_LISTS = {"seeds": int, "set": str, "tasks": str, "runs": str}
 
 
 def remember(plan: Plan, out: Path, overrides: Sequence[str]) -> None:
@@ -62,8 +65,17 @@ def read_record(file: Path) -> dict[str, Any]:
     try:
         noted = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        noted = None
-    return noted if isinstance(noted, dict) else {}
+        return {}
+    valid = (
+        isinstance(noted, dict)
+        and all(isinstance(noted.get(key, ""), str) for key in _TEXTS)
+        and all(_is_list_of(kind, noted.get(key, [])) for key, kind in _LISTS.items())
+    )
+    return noted if valid else {}
+
+
+def _is_list_of(kind: type, values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
 
 def _file(path: Path, out: Path) -> Path:

@@ -210,10 +210,19 @@ def test_runs_that_a_changed_sweep_needs_no_longer_are_free_unless_a_command_sti
     assert (OUT / changed.runs[0].id).exists()
 
 
-@pytest.mark.parametrize("damaged", ["sweeps/small.json", "plans"])
-def test_nothing_is_removed_while_it_cannot_be_read_what_a_sweep_needs(swept: Plan, damaged: str) -> None:
+@pytest.mark.parametrize(
+    ("damaged", "text"),
+    [("plans", "{half")]
+    + [
+        ("sweeps/small.json", text)
+        for text in ("{half", "3", "[]", "{}", '{"runs": 3}', '{"runs": [1]}', '{"study": 3}')
+    ],
+)
+def test_nothing_is_removed_while_it_cannot_be_read_what_a_sweep_needs(
+    swept: Plan, damaged: str, text: str
+) -> None:
     path = OUT / damaged if damaged.endswith("json") else OUT / damaged / f"{swept.study}.json"
-    path.write_text("{half")
+    path.write_text(text)
     for action in (["gc"], ["gc", "--dry-run"], ["rm", "0ld0"]):
         with pytest.raises(UserError, match=r"json: is damaged; run the sweep again"):
             main(action)
