@@ -131,7 +131,8 @@ class FocalTransformer(nn.Module):
         options: see `focal_lab.backbones.options.FocalOptions`.
 
     Raises:
-        ValueError: an option is unknown or breaks a rule.
+        TypeError: an option is unknown.
+        ValueError: an option breaks a rule.
     """
 
     output_fmt = "NHWC"

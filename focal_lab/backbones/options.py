@@ -180,16 +180,21 @@ class StageConfig:
         return plain | {"keys_per_window": self.keys_per_window}
 
 
+class UnknownOptionError(TypeError, ValueError):
+    """An option that no focal backbone has; a TypeError because timm expects one, as Python raises."""
+
+
 def make_options(values: Mapping[str, Any]) -> FocalOptions:
     """Options from a mapping.
 
     Raises:
-        ValueError: an unknown name, or an option breaks a rule.
+        UnknownOptionError: an unknown name.
+        ValueError: an option breaks a rule.
     """
     unknown = [name for name in values if name not in OPTION_NAMES]
     if unknown:
         hint = did_you_mean(unknown[0], OPTION_NAMES)
-        raise ValueError(
+        raise UnknownOptionError(
             f"{unknown[0]} is not an option of a focal backbone (use {one_of(OPTION_NAMES)}){hint}"
         )
     options = FocalOptions(**values)

@@ -45,7 +45,8 @@ def create_focal(name: str, pretrained: bool = False, **kwargs: Any) -> FocalTra
     """Build a preset by timm's factory, with `features_only`, `checkpoint_path` and the like.
 
     Raises:
-        ValueError: an option is unknown or breaks a rule.
+        TypeError: an option is unknown.
+        ValueError: an option breaks a rule.
     """
     from focal_lab.backbones.model import FocalTransformer
     from focal_lab.backbones.weights.fit_weights import adapt

@@ -323,7 +323,7 @@ def test_the_effective_configuration_is_json_and_lists_what_is_computed(name: st
 
 @EVERY
 def test_an_unknown_option_is_an_error_that_names_it(name: str) -> None:
-    with pytest.raises(ValueError, match=r"^focal_level is not an option of a focal backbone"):
+    with pytest.raises(TypeError, match=r"^focal_level is not an option of a focal backbone"):
         timm.create_model(name, focal_level=3)
 
 
