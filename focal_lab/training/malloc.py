@@ -1,4 +1,7 @@
-"""Keeps freed memory in the process, so that training steps do not page-fault for it again."""
+"""Keeps freed memory in the process, so that training steps do not page-fault for it again.
+
+The parameters are those of glibc's mallopt(3).
+"""
 
 import ctypes
 import os
