@@ -112,6 +112,30 @@ def test_python_calls_and_checkpoints_take_the_old_name(tmp_path: Path) -> None:
         assert load(tmp_path / "old.ckpt", **{name: 64}).hparams["num_train_images"] == 64
 
 
+class Inheriting(DigitsClassification):
+    """A user's class with our options."""
+
+
+class Counting(DigitsClassification):
+    """A user's class whose option means something else than ours of that former name."""
+
+    def __init__(self, train_pictures: int = 5, num_train_images: int = 640, batch_size: int = 32) -> None:
+        super().__init__(num_train_images=num_train_images, batch_size=batch_size)
+        self.own = train_pictures
+
+
+def test_checkpoints_of_a_users_subclass_keep_its_own_options(tmp_path: Path) -> None:
+    for kind, saved, count in (
+        (Inheriting, {"train_pictures": 320, "batch_size": 32}, 320),
+        (Counting, {"train_pictures": 7, "num_train_images": 128, "batch_size": 32}, 128),
+    ):
+        state = {"datamodule_hyper_parameters": saved, "state_dict": {}, "pytorch-lightning_version": "2.6.0"}
+        torch.save(state, tmp_path / "old.ckpt")
+        loaded = kind.load_from_checkpoint(tmp_path / "old.ckpt")
+        assert loaded.hparams["num_train_images"] == count
+        assert getattr(loaded, "own", 7) == 7
+
+
 def test_a_resumed_training_compares_options_of_an_old_checkpoint_by_their_current_names() -> None:
     data = DigitsClassification(num_train_images=640, batch_size=32)
     state = {"datamodule_hyper_parameters": {"train_pictures": 320, "batch_size": 32}}

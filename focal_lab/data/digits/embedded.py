@@ -4,6 +4,7 @@ import os
 import zlib
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -78,7 +79,10 @@ class EmbeddedData(LightningDataModule, metaclass=_AcceptsOldNames):
         """Like Lightning's, which would ignore the old names of options in an older checkpoint."""
         saved = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
         saved = saved.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
-        renamed = {RENAMED[name]: value for name, value in saved.items() if name in RENAMED}
+        own = signature(cls.__init__).parameters  # a subclass may have an option of such a name
+        renamed = {
+            RENAMED[name]: value for name, value in saved.items() if name in RENAMED and name not in own
+        }
         made: Self = super().load_from_checkpoint(
             checkpoint_path, **renamed | current_options(options, f"{cls.__module__}.{cls.__qualname__}")
         )
