@@ -27,6 +27,7 @@ _MODULES = {
     **dict.fromkeys(("DigitsClassification", "DigitsDetection", "DigitsSegmentation"), "data"),
     **dict.fromkeys(("runs_table", "sweep_table"), "report"),
     "UserError": "errors",
+    "load_predictions": "sweep.run_folder.predictions",
     "load_sweep": "sweep.spec.sweep_file",
     "make_plan": "sweep.plan.plan",
 }

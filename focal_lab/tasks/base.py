@@ -18,6 +18,7 @@ from focal_lab.errors import UserError, one_of
 from focal_lab.tasks.classes import Classes, check_count
 from focal_lab.tasks.evaluation_size import evaluation_size
 from focal_lab.tasks.optimizer import Recipe, Schedule
+from focal_lab.tasks.recorded import Recorded
 
 _CLASSES = "focal_lab_classes"
 EVALUATED_AT = "focal_lab_evaluated_at"
@@ -126,6 +127,13 @@ class Task(LightningModule):
                 f"{checkpoint} was chosen by the validation images, and the data has no others to test on: "
                 "report last.ckpt"
             )
+
+    def recorded(self) -> Recorded | None:
+        """What the images of this process's test were predicted to be; None if the task does not keep it.
+
+        Called when all images were evaluated, before `on_test_epoch_end`.
+        """
+        return None
 
     def on_train_start(self) -> None:
         """Find the position in the schedule, now that Lightning has restored the epoch counters."""

@@ -19,6 +19,7 @@ from focal_lab.training.config_errors import one_line_errors
 from focal_lab.training.history_callback import History
 from focal_lab.training.history_file import Point
 from focal_lab.training.lightning_cli import FocalCLI
+from focal_lab.training.predictions import KeepPredictions
 from focal_lab.training.stop import StopOnWord
 from focal_lab.training.stop import Stopped as Stopped
 
@@ -63,7 +64,8 @@ def train(
 
     Args:
         config: a LightningCLI configuration without paths.
-        folder: gets the checkpoints, the curves (`history_file`) and TensorBoard's event file.
+        folder: gets the checkpoints, the curves (`history_file`), TensorBoard's event file, and at the end
+            the predictions (`predictions_file`).
         resume_from: checkpoint of an earlier, interrupted training of the same configuration.
         listener: receives the progress, see `Progress`.
         stop: called after every batch. After "stop" the training leaves a checkpoint that `latest_checkpoint`
@@ -73,15 +75,16 @@ def train(
         UserError: the configuration is wrong.
         Stopped: `stop` returned a word.
         DivergedError: the loss or a test metric is not finite.
+        OSError: the disk is full.
     """
     warnings.filterwarnings("ignore", message=".*num_workers.*")
     # raised for every checkpoint within an epoch; `exact_resume` finds the position in the data
     warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch.*")
     cli = build(config, folder)
     trainer: Any = cli.trainer
-    timing, tested, history = Timing(), CountTested(), History(folder)
+    timing, tested, history, kept = Timing(), CountTested(), History(folder), KeepPredictions()
     trainer.callbacks.insert(0, history)  # first, so that checkpoints have the latest point
-    trainer.callbacks.extend([timing, tested])
+    trainer.callbacks.extend([timing, tested, kept])
     if listener is not None:
         trainer.callbacks.append(Progress(listener))
     if stop is not None:
@@ -93,9 +96,7 @@ def train(
     if trainer.is_global_zero and (folder / LAST_CHECKPOINT).exists():
         (folder / STOPPED_CHECKPOINT).unlink(missing_ok=True)
     # a ModelCheckpoint without a monitor calls its latest the best
-    best = next(
-        (kept.best_model_path for kept in trainer.checkpoint_callbacks if kept.monitor is not None), ""
-    )
+    best = next((one.best_model_path for one in trainer.checkpoint_callbacks if one.monitor is not None), "")
     on_validation = tests_on_validation(cli.datamodule)
     checkpoint = best if best and not on_validation else None
     found = trainer.test(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False)
@@ -103,6 +104,7 @@ def train(
     _log_hyperparameters(cli, metrics)
     if not all(torch.isfinite(torch.tensor(value)) for value in metrics.values()):
         raise DivergedError(f"a test metric is not finite: {metrics}")
+    kept.write(folder, metrics)
     return TrainingResult(
         metrics,
         timing.train_seconds,

@@ -22,13 +22,13 @@ def read_text(path: Path) -> str:
     return path.read_text(encoding="utf-16" if mark in (BOM_UTF16_LE, BOM_UTF16_BE) else "utf-8-sig")
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Temporary file in the same folder, fsync, rename, fsync of the folder.
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Temporary file in the same folder, fsync, rename, fsync of the folder. Text is written as UTF-8.
 
     Raises:
         OSError: the disk is full or the folder is not writable; an older file is untouched.
     """
-    temporary = write_temporary(path, text)
+    temporary = write_temporary(path, content)
     try:
         os.replace(temporary, path)
     except BaseException:
@@ -37,13 +37,13 @@ def write_atomic(path: Path, text: str) -> None:
     sync_folder(path.parent)
 
 
-def write_temporary(path: Path, text: str) -> Path:
+def write_temporary(path: Path, content: str | bytes) -> Path:
     """Write and fsync a file beside `path` whose name has this process's ID; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(temporary, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with open(temporary, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
     except BaseException:

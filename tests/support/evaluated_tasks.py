@@ -7,6 +7,7 @@ import torch
 
 from focal_lab.tasks.tested import CountTested, describe_test_set
 from focal_lab.training.fit import build
+from focal_lab.training.predictions import KeepPredictions
 
 Answer = dict[str, Any]
 NETWORK = {
@@ -27,21 +28,21 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def evaluate(task: str, data: dict[str, Any], folder: Path, **trainer: Any) -> Answer:
-    """Metrics of a test and what it was tested on, as plain values."""
+    """Metrics of a test, what it was tested on and its predictions, as plain values and arrays."""
     config = {
         "seed_everything": 0,
         "trainer": {"accelerator": "cpu", "max_epochs": 1} | trainer,
         "model": MODELS[task],
         "data": data,
     }
-    made, count = build(config, folder), CountTested()
+    made, count, kept = build(config, folder), CountTested(), KeepPredictions()
     running, model = made.trainer, made.model
-    running.callbacks.append(count)  # type: ignore[attr-defined]
+    running.callbacks.extend([count, kept])  # type: ignore[attr-defined]
     if task == "detection":  # an untrained detector finds nothing
         model._evaluate = lambda batch, metric: metric.update([_found(one) for one in batch[1]], batch[1])
     (metrics,) = running.test(model, made.datamodule, verbose=False)
     reported = describe_test_set(running, made.datamodule, count.count)
-    return {"metrics": dict(metrics), "tested_on": reported}
+    return {"metrics": dict(metrics), "tested_on": reported, "predictions": kept.arrays}
 
 
 def _found(truth: Any) -> Any:

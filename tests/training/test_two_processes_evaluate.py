@@ -99,6 +99,9 @@ def test_two_processes_evaluate_what_one_does(kind: str, tmp_path: Path) -> None
     assert alone["tested_on"]["count"] == COUNT
     assert first["tested_on"] == second["tested_on"] == alone["tested_on"]
     assert len(alone["metrics"]) >= 3
+    assert second["predictions"] is None  # the first process has those of both
+    if task == "classification":
+        assert_same_arrays(first["predictions"], alone["predictions"])
     for name, value in alone["metrics"].items():
         for other in (first, second):
             assert other["metrics"][name] == pytest.approx(value, abs=1e-4, nan_ok=True), name
@@ -107,10 +110,20 @@ def test_two_processes_evaluate_what_one_does(kind: str, tmp_path: Path) -> None
     parts = in_processes(2, _evaluate_two, task, data(2), Path("parts"), {"limit_test_batches": 1})
     assert part["tested_on"]["count"] == 4
     assert part["tested_on"]["images"] != alone["tested_on"]["images"]
+    if task == "classification":
+        assert_same_arrays(parts[0]["predictions"], part["predictions"])
     for other in parts:
         assert other["tested_on"] == part["tested_on"]
         for name, value in part["metrics"].items():
             assert other["metrics"][name] == pytest.approx(value, abs=1e-4, nan_ok=True), name
+
+
+def assert_same_arrays(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert found.keys() == wanted.keys() != set()
+    for name, values in wanted.items():
+        assert found[name].shape == values.shape, name
+        # batches of other sizes round otherwise
+        np.testing.assert_allclose(found[name], values, rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 def _evaluate_two(task: str, data: dict[str, Any], folder: Path, options: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from focal_lab.data.classification.samplers import NOTHING
 from focal_lab.data.digits.drawing import Stamp, paint_each, random_digits, random_pieces
-from focal_lab.data.digits.embedded import EmbeddedData
+from focal_lab.data.digits.embedded import EVALUATION_SEED, EmbeddedData
 from focal_lab.data.digits.mnist5k import DIGIT_SIDE, Split, source_digits
 from focal_lab.data.option_checks import check_least
 
@@ -80,6 +80,13 @@ class DigitsClassification(EmbeddedData):
         drawn = {name: self.hparams[name] for name in ("image_size", "pieces")}
         return DigitsDataset(*compose(split, seed, count, **drawn))
 
+    def test_clusters(self) -> NDArray[np.int64]:
+        """The source digit of each test image, its index among those of the test split."""
+        count, digits = self.hparams["num_test_images"], len(source_digits("test"))
+        passes = range(-(-count // digits))
+        orders = [_order("test", EVALUATION_SEED, number, digits)[1] for number in passes]
+        return np.concatenate(orders)[:count]
+
 
 class DigitsDataset(Dataset[tuple[Tensor, Tensor]]):
     """Images, uint8 (N, 3, H, W), and labels, int64 (N,); normalised a whole batch at a time."""
@@ -126,9 +133,9 @@ def draw_pass(split: Split, seed: int, number: int, *, image_size: int, pieces: 
     A split is pass 0, pass 1, ... one after the other. Each pass has its own random stream and is always
     drawn whole, so that an image does not depend on how many are asked for.
     """
-    rng, digits = np.random.default_rng([seed, _STREAMS[split], number]), source_digits(split)
+    digits = source_digits(split)
     total = len(digits)
-    order = rng.permutation(total)
+    rng, order = _order(split, seed, number, total)
     # the digits are drawn before the pieces: more pieces leave everything else as it was
     shown = random_digits(rng, digits, order, image_size)
     clutter = [
@@ -136,6 +143,12 @@ def draw_pass(split: Split, seed: int, number: int, *, image_size: int, pieces: 
         for _ in range(pieces)
     ]
     return [*clutter, shown]
+
+
+def _order(split: Split, seed: int, number: int, total: int) -> tuple[np.random.Generator, NDArray[np.int64]]:
+    """The random stream of a pass, and the source digit of each of its images, which is drawn first."""
+    rng = np.random.default_rng([seed, _STREAMS[split], number])
+    return rng, rng.permutation(total)
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from focal_lab.data.option_checks import check, check_least
 from focal_lab.data.option_names import RENAMED, current_options
 
 # Validation and test images do not depend on the run's seed: all runs are evaluated on the same ones.
-_EVALUATION_SEED = 0
+EVALUATION_SEED = 0
 
 # options that say how many images there are and how they are batched, not what is drawn on them
 _NOT_DRAWN = {
@@ -95,7 +95,7 @@ class EmbeddedData(LightningDataModule, metaclass=_AcceptsOldNames):
     def dataset(self, split: Split) -> Dataset[Any]:
         """The images of a split, made at the first call."""
         if split not in self._made:
-            seed = self.seed if split == "train" else _EVALUATION_SEED
+            seed = self.seed if split == "train" else EVALUATION_SEED
             self._made[split] = self.make(split, seed, self.hparams[f"num_{split}_images"])
         return self._made[split]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from focal_lab.training.checkpoints import BEST_CHECKPOINT as BEST_CHECKPOINT
 from focal_lab.training.checkpoints import LAST_CHECKPOINT as LAST_CHECKPOINT
 from focal_lab.training.checkpoints import STOPPED_CHECKPOINT as STOPPED_CHECKPOINT
+from focal_lab.training.predictions_file import PREDICTIONS_FILE as PREDICTIONS_FILE
 from focal_lab.utils.file_lock import FileLock, is_locked
 
 CONFIG_FILE = "config.yaml"

@@ -20,11 +20,13 @@ from focal_lab.tasks.backbone import create_backbone
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.classes import known
 from focal_lab.tasks.classification.images import draw_found, draw_truth
+from focal_lab.tasks.classification.predictions import describe_batch, recorded
 from focal_lab.tasks.ema import PREFIX, average_of
 from focal_lab.tasks.evaluation_size import evaluation_size
 from focal_lab.tasks.freezing import Frozen, evaluate_frozen, freeze
 from focal_lab.tasks.image_callbacks import ShowImages
 from focal_lab.tasks.optimizer import Recipe, check_option
+from focal_lab.tasks.recorded import Recorded
 
 Batch = tuple[Tensor, Tensor]
 METRICS = ("top1", "top5", "loss")
@@ -124,6 +126,7 @@ class Classification(Task):
             )
         self.val_metrics = _metrics(num_classes, "val/")
         self.test_metrics = _metrics(num_classes, "test/")
+        self._tested: list[dict[str, Tensor]] = []
         if self.ema is not None:
             self.val_ema_metrics = _metrics(num_classes, f"val/{PREFIX}")
             self.test_ema_metrics = _metrics(num_classes, f"test/{PREFIX}")
@@ -175,10 +178,19 @@ class Classification(Task):
             self._evaluate(batch, self.ema, self.val_ema_metrics)
         return {"found": self._evaluate(batch, self, self.val_metrics)}
 
+    def on_test_epoch_start(self) -> None:
+        self._tested = []
+
     def test_step(self, batch: Batch, batch_idx: int) -> None:
+        labels_B = batch[1]
+        found = {"label": labels_B}
         if self.ema is not None:
-            self._evaluate(batch, self.ema, self.test_ema_metrics)
-        self._evaluate(batch, self, self.test_metrics)
+            average_BK = self._evaluate(batch, self.ema, self.test_ema_metrics)
+            found |= describe_batch(average_BK, labels_B, PREFIX)
+        self._tested.append(found | describe_batch(self._evaluate(batch, self, self.test_metrics), labels_B))
+
+    def recorded(self) -> Recorded | None:
+        return recorded(self._tested)
 
     def predict_step(
         self, batch: Batch | Tensor, batch_idx: int, dataloader_idx: int = 0

@@ -316,3 +316,14 @@ def test_without_a_seed_of_its_own_the_data_follows_the_run(monkeypatch):
     other = DigitsClassification(**SMALL, seed=8)
     assert torch.equal(followed.dataset("train").images, chosen.dataset("train").images)
     assert not torch.equal(followed.dataset("train").images, other.dataset("train").images)
+
+
+@pytest.mark.parametrize("count", [7, 500, 1203])
+def test_clusters_are_the_digits_that_images_show(count):
+    data = DigitsClassification(num_test_images=count, image_size=32, pieces=1)
+    clusters = data.test_clusters()
+
+    assert clusters.shape == (count,)
+    shown = [draw_pass("test", 0, number, image_size=32, pieces=1)[-1].digit for number in range(3)]
+    assert clusters.tolist() == np.concatenate(shown)[:count].tolist()
+    assert source_digits("test").labels[clusters].tolist() == data.dataset("test").labels.tolist()

@@ -1,0 +1,158 @@
+"""A training leaves its test's predictions, in the order of the test set, or none."""
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from support.tiny_task import InterruptAfter, InterruptionError, tiny_config
+from torch.utils.data import DataLoader
+
+import focal_lab
+from focal_lab.data.digits.classification import DigitsClassification
+from focal_lab.sweep.run_folder.predictions import read_units
+from focal_lab.tasks.classification.task import Classification
+from focal_lab.training import predictions
+from focal_lab.training.fit import build, train
+from focal_lab.training.predictions_file import PREDICTIONS_FILE
+
+RUN = Path("run")
+FILE = RUN / PREDICTIONS_FILE
+SHORT = {"max_epochs": 1, "limit_train_batches": 1}
+
+
+def assert_units_are_metrics(metrics: dict[str, float]) -> None:
+    for name, value in metrics.items():
+        units = read_units(RUN, name, value)
+        assert units is not None, name
+        assert units.values.mean(dtype=float) == pytest.approx(value, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_the_predictions_of_a_classifier_are_what_its_network_finds(ema: float | None) -> None:
+    config = tiny_config(trainer=SHORT, data={"batch_size": 16, "num_test_images": 40}, ema_decay=ema)
+    trained = train(config, RUN)
+    assert_units_are_metrics(trained.metrics)
+    found = focal_lab.load_predictions(RUN)
+    names = {"prediction", "confidence", "top5", "loss"}
+    average = set() if ema is None else {f"ema_{name}" for name in names}
+    assert found.keys() == names | average | {"label", "cluster"}
+    assert {
+        name: str(found[name].dtype) for name in ("label", "prediction", "confidence", "top5", "loss")
+    } == {
+        **{"label": "uint8", "prediction": "uint8", "confidence": "float16", "top5": "bool"},
+        "loss": "float32",
+    }
+    module = Classification.load_from_checkpoint(RUN / "checkpoints/best.ckpt").eval()
+    data = DigitsClassification(num_test_images=40)
+    images, labels = data.dataset("test").__getitems__(range(40))  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(found["label"], labels)
+    np.testing.assert_array_equal(found["cluster"], data.test_clusters())
+    for prefix, network in {"": module.model, **({} if ema is None else {"ema_": module.ema})}.items():
+        with torch.no_grad():
+            likely = network(images).softmax(1)
+        np.testing.assert_array_equal(found[f"{prefix}prediction"], likely.argmax(1))
+        np.testing.assert_allclose(found[f"{prefix}confidence"], likely.amax(1), rtol=1e-3)
+        of_labels = likely.gather(1, labels[:, None])
+        np.testing.assert_allclose(found[f"{prefix}loss"], -of_labels.log()[:, 0], rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(found[f"{prefix}top5"], (likely > of_labels).sum(1) < 5)
+
+
+def test_a_resumed_training_leaves_those_of_an_undisturbed_one() -> None:
+    config = tiny_config()
+    cli = build(config, RUN)
+    cli.trainer.callbacks.append(InterruptAfter(1))  # type: ignore[attr-defined]
+    with pytest.raises(InterruptionError):
+        cli.trainer.fit(cli.model, cli.datamodule)
+    assert not FILE.exists()
+    train(config, RUN, resume_from=RUN / "checkpoints/last.ckpt")
+    train(config, Path("undisturbed"))
+    assert FILE.read_bytes() == Path("undisturbed", PREDICTIONS_FILE).read_bytes()
+
+
+def test_part_of_the_test_and_unreadable_images_have_their_positions() -> None:
+    for split in ("train", "val", "test"):
+        for name in ("cat", "dog"):
+            folder = Path(split, name)
+            folder.mkdir(parents=True)
+            for i in range(3):
+                Image.fromarray(np.full((28, 28, 3), 40 * i, np.uint8)).save(folder / f"{i}.png")
+    Path("test/cat/1.png").write_bytes(b"broken")
+    config = tiny_config(trainer=SHORT | {"limit_test_batches": 2}, num_classes=2)
+    config["data"] = {
+        "class_path": "focal_lab.data.ImageFolderDataModule",
+        "init_args": {"root": ".", "image_size": 28, "batch_size": 2, "num_workers": 0},
+    }
+    trained = train(config, RUN)
+    found = focal_lab.load_predictions(RUN)
+    assert found["index"].tolist() == [0, 2, 3]
+    assert found["label"].tolist() == [0, 0, 1]
+    assert "cluster" not in found
+    assert_units_are_metrics(trained.metrics)
+
+
+class Shuffled(DigitsClassification):
+    """Its test images come in another order each time."""
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.dataset("test"), 8, shuffle=True, collate_fn=self.collate)
+
+
+class ListedBackwards(DigitsClassification):
+    def test_images(self) -> Iterator[tuple[str, str]]:
+        yield from reversed(list(super().test_images()))
+
+
+class TooFewListed(DigitsClassification):
+    def test_images(self) -> Iterator[tuple[str, str]]:
+        yield from list(super().test_images())[1:]
+
+
+class TooFewClusters(DigitsClassification):
+    def test_clusters(self) -> NDArray[np.int64]:
+        return super().test_clusters()[1:]
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        ("Shuffled", "the loader may give the images in any order"),
+        ("ListedBackwards", r"ListedBackwards.test_images\(\) lists other labels"),
+        ("TooFewListed", r"TooFewListed.test_images\(\) lists fewer images"),
+        ("TooFewClusters", r"TooFewClusters.test_clusters\(\) is not one integer for each test image"),
+    ],
+)
+def test_predictions_whose_order_is_unknown_or_contradicted_are_not_kept(data: str, why: str) -> None:
+    config = tiny_config(trainer=SHORT)
+    config["data"]["class_path"] = f"{__name__}.{data}"
+    with pytest.warns(UserWarning, match=f"predictions of the test are not kept: {why}"):
+        trained = train(config, RUN)
+    assert set(trained.metrics) == {"top1", "top5", "loss"}
+    assert not FILE.exists()
+
+
+class HugeClusters(DigitsClassification):
+    def test_clusters(self) -> NDArray[np.int64]:
+        return (2**40 + super().test_clusters()).astype(np.int64)
+
+
+def test_numbers_of_sources_that_are_too_large_are_numbered_anew() -> None:
+    config = tiny_config(trainer=SHORT)
+    config["data"]["class_path"] = f"{__name__}.HugeClusters"
+    train(config, RUN)
+    wanted = np.unique(DigitsClassification(num_test_images=48).test_clusters(), return_inverse=True)[1]
+    np.testing.assert_array_equal(focal_lab.load_predictions(RUN)["cluster"], wanted)
+
+
+def test_a_full_disk_ends_the_run_as_with_its_other_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(predictions, "write_predictions", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(tiny_config(trainer=SHORT), RUN)
