@@ -147,6 +147,22 @@ def test_a_comparison_stands_among_the_papers_rows(name: str, suite: str, tmp_pa
     }
 
 
+@by_suite
+@pytest.mark.parametrize("name", [*OF_THE_PAPER, *COMPARISONS])
+def test_only_the_suite_with_the_papers_data_and_networks_is_compared_with_its_numbers(
+    name: str, suite: str, tmp_path: Path
+) -> None:
+    table = build_table(planned(name, suite), tmp_path)
+    for row in table.rows:
+        if row.reference:
+            continue
+        assert row.variant == ("micro" if suite == "digits" else "")
+        unlike = {
+            entry.unlike_paper for key, entry in row.entries.items() if key in ("top1", "ap_box", "miou")
+        }
+        assert unlike == {("data", "network") if suite == "digits" else ()}
+
+
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*OF_THE_PAPER, *COMPARISONS}))
 def test_a_sweep_of_our_own_claims_no_published_numbers(name: str, tmp_path: Path) -> None:
     assert planned(name, "digits").sweep.paper is None

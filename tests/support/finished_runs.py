@@ -9,9 +9,17 @@ from typing import Any
 from focal_lab.sweep.run_folder.layout import CONFIG_FILE
 from focal_lab.sweep.run_folder.result import Failure, Result, write_record
 from focal_lab.sweep.spec.claim_grammar import Expectation, parse_expectation
+from focal_lab.sweep.spec.columns import MAIN
+from focal_lab.sweep.spec.sweep_file import Level
 
 # what `focal_lab.tasks.tested` writes
-TESTED_ON = {"count": 2000, "images": "1a", "labels": "2b", "classes": "3c", "class_names": "4d"}
+TESTED_ON: dict[str, Any] = {
+    "count": 2000,
+    "images": "1a",
+    "labels": "2b",
+    "classes": "3c",
+    "class_names": "4d",
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,7 @@ class FakeSweep:
     columns: tuple[str, ...]
     expectations: tuple[Expectation, ...] = ()
     baseline: dict[str, dict[str, str]] = field(default_factory=dict)
+    factors: dict[str, tuple[Level, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,8 @@ class FakeRun:
     task: str
     seed: int
     config: dict[str, Any] = field(default_factory=dict)
+    backbone: str = "focal_tiny_patch4_window7_224"
+    stands_for: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,8 @@ class FakePlan:
     runs: tuple[FakeRun, ...]
     space: None = None
     front: int = 0
+    # the paper's data, of which TESTED_ON counts the images
+    paper_images: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MAIN, TESTED_ON["count"]))
 
     def command(self, out: Path) -> str:
         """What trains it."""

@@ -16,8 +16,9 @@ from focal_lab.report.table.records import (
     Row,
     Table,
     entry_words,
-    row_name,
     runs_words,
+    shown_label,
+    shown_name,
 )
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import COLUMNS, Column
@@ -96,7 +97,7 @@ def table_sections(table: Table) -> list[Section]:
 
 def _label_strips(factors: Sequence[str], rows: Sequence[Row]) -> list[Strip]:
     return [
-        _strip(factor.replace("_", " "), "label", [row.labels.get(factor) for row in rows])
+        _strip(factor.replace("_", " "), "label", [shown_label(row, factor) for row in rows])
         for factor in factors
     ]
 
@@ -131,7 +132,7 @@ def _comparisons(table: Table) -> list[Section]:
     titles = [column.title for column, _, _ in found]
     strips = _label_strips(table.factors, [row for _, row, _ in found])
     heading = f"{titles[0]} against the baseline" if len(set(titles)) == 1 else "Against the baseline"
-    baselines = [row_name(table.rows[compared.baseline]) for _, _, compared in found]
+    baselines = [shown_name(table.rows[compared.baseline]) for _, _, compared in found]
     if len(set(baselines)) == 1:
         heading += f" {baselines[0]}"
     else:

@@ -16,7 +16,7 @@ from focal_lab.report.html.svg import inline_svg
 from focal_lab.report.plots import sweep_plots
 from focal_lab.report.plots.style import Plot, heading
 from focal_lab.report.table.claims import overall
-from focal_lab.report.table.records import Table, row_name, runs_words
+from focal_lab.report.table.records import Table, runs_words, shown_name
 from focal_lab.sweep.run_folder.outcome import State
 
 if TYPE_CHECKING:
@@ -111,5 +111,5 @@ def _template() -> "Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"tone": tone, "raised": heading, "name": row_name, "runs_words": runs_words}
+    environment.filters |= {"tone": tone, "raised": heading, "name": shown_name, "runs_words": runs_words}
     return environment.get_template("page.html.j2")

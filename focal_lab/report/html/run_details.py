@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from focal_lab.report.formats.grid import Strip, number_strip
 from focal_lab.report.table.long_table import flat_settings
-from focal_lab.report.table.records import PlannedRun, Row, Table, row_name
+from focal_lab.report.table.records import PlannedRun, Row, Table, shown_name
 from focal_lab.sweep.run_folder.layout import last_lines
 from focal_lab.sweep.run_folder.outcome import Outcome, State, read_outcome
 from focal_lab.sweep.run_folder.result import COSTS
@@ -51,7 +51,7 @@ def run_groups(table: Table, plan: "Plan", out: Path) -> list[tuple[Row, list[Ru
         baseline = None if row.baseline is None else table.rows[row.baseline]
         if baseline is None and all(other.baseline != index for other in table.rows):
             baseline = first  # of a search, or where there is none
-        against = row_name(baseline) if baseline is not None and baseline is not row else None
+        against = shown_name(baseline) if baseline is not None and baseline is not row else None
         parts = []
         for task in dict.fromkeys(run.task for run in row.runs):
             runs = [run for run in row.runs if run.task == task]

@@ -26,7 +26,7 @@ from focal_lab.report.plots.style import (
     tidy,
     words,
 )
-from focal_lab.report.table.records import Entry, Row, Table, entry_words, row_name
+from focal_lab.report.table.records import Entry, Row, Table, entry_words, shown_name
 from focal_lab.sweep.spec.columns import Column
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _draw(table: Table, column: Column, rows: Sequence[Row], title: str) -> "Fig
     for place, entry in enumerate(entries):
         _annotate(axes[0], place, entry, column, low)
     axes[0].set_title(f"measured (suite {words(table.suite, 16)})")
-    name_rows(axes[0], [row_name(row) for row in rows])
+    name_rows(axes[0], [shown_name(row) for row in rows])
     if numbers:
         if not same_scale(table):
             room = (max(numbers) - min(numbers)) * 0.35 or 1.0

@@ -4,12 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from focal_lab.report.plots.style import PLAIN, SERIES, SeriesStyle, series_style
-from focal_lab.report.table.records import Entry, Row, Table, row_name
+from focal_lab.report.table.records import Entry, Row, Table, shown_name
 from focal_lab.report.table.statistics import LEAST_SEEDS, Sample
 from focal_lab.sweep.spec.columns import MAIN, Column
-
-# The suite with the paper's data; numbers of another one get axes of their own.
-_PAPERS_SUITE = "imagenet"
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,7 @@ class Network:
 
 def networks(table: Table) -> list[Network]:
     """The rows with runs of their own, without the rows that only the paper has."""
-    names = [row_name(row) for row in table.rows]
+    names = [shown_name(row) for row in table.rows]
     for index, row in enumerate(table.rows):
         if row.same_as is not None:
             names[row.same_as] += f" = {names[index]}"
@@ -41,7 +38,7 @@ def own_rows(table: Table) -> list[Row]:
 
 def references(table: Table) -> list[Network]:
     """The rows that only the paper has."""
-    return [Network(row_name(row), row, PLAIN) for row in table.rows if row.reference]
+    return [Network(shown_name(row), row, PLAIN) for row in table.rows if row.reference]
 
 
 def row_styles(table: Table) -> list[SeriesStyle]:
@@ -71,8 +68,9 @@ def main_columns(table: Table) -> list[Column]:
 
 
 def same_scale(table: Table) -> bool:
-    """Whether the paper used the same data as the runs."""
-    return table.suite == _PAPERS_SUITE
+    """Whether the paper's numbers are of the same data and networks; others get axes of their own."""
+    entries = [row.entries[column.key] for row in own_rows(table) for column in main_columns(table)]
+    return not any(entry.unlike_paper for entry in entries if entry.mean is not None)
 
 
 def paper_words(table: Table) -> str:

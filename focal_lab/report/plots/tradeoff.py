@@ -14,7 +14,7 @@ from focal_lab.report.plots.measured import (
 )
 from focal_lab.report.plots.scatter import Mark, draw_marks, label_marks
 from focal_lab.report.plots.style import Plot, heading, new_figure, tidy, words
-from focal_lab.report.table.records import Entry, Table
+from focal_lab.report.table.records import Entry, Table, row_name
 from focal_lab.sweep.spec.columns import Column
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def _plot(table: Table, column: Column) -> Plot | None:
             measured.append(Mark(name, gmacs.mean, metric.mean, style, error=interval(metric)))
             entries.append(metric)
         if gmacs.published is not None and metric.published is not None:
-            published.append(Mark(name, gmacs.published, metric.published, style, filled=False))
+            # a network that stands for the paper's has another name than that
+            theirs = row_name(network.row) if network.row.variant else name
+            published.append(Mark(theirs, gmacs.published, metric.published, style, filled=False))
     if not 2 <= len(measured) <= _MAX_MARKS:
         return None
     caption = interval_words(entries)

@@ -27,6 +27,7 @@ class PublishedTable:
     where: dict[str, str] = field(default_factory=dict)
     counted_task: str = "classification"
     others: bool = False
+    sizes: tuple[float, ...] = ()
 
     def groups(self) -> list[tuple[str, str, dict[str, str]]]:
         """Factor, label and fields of each group of columns; a single one without names if there are none."""

@@ -17,6 +17,7 @@ from focal_lab.report.published.layouts import (
 from focal_lab.report.table.claims import claim_answer
 from focal_lab.report.table.comparison import compare_rows, find_baselines
 from focal_lab.report.table.left_out import left_out
+from focal_lab.report.table.like_paper import beside_paper
 from focal_lab.report.table.notes import table_notes
 from focal_lab.report.table.origins import describe_data, provenance_of
 from focal_lab.report.table.records import COUNTED, Entry, PlannedRun, Row, Status, Table
@@ -108,6 +109,7 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
                 same_as=first if runs and first != index else None,
             )
         )
+    rows = beside_paper(rows, plan, columns, layout, costs_task, results)
     if layout is not None and layout.others:
         rows = _with_references(rows, layout, sweep.columns)
     rows = _compared(plan, rows, columns, results)

@@ -5,7 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from focal_lab.report.table.records import COUNTED, PlannedRun, Row, Table, row_name, unfinished
+from focal_lab.report.table.like_paper import unlike_paper_notes
+from focal_lab.report.table.records import COUNTED, PlannedRun, Row, Table, shown_name, unfinished
 from focal_lab.report.table.statistics import LEAST_SEEDS
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import PAPER_SIZES, pixels
@@ -76,6 +77,7 @@ def _setting(table: Table) -> Iterable[str]:
         yield f"Measured on the suite {table.suite}; paper: the paper's {table.cite}, {table.setting}."
     else:
         yield f"Measured on the suite {table.suite}; the paper has no such table."
+    yield from unlike_paper_notes(table)
     # multiply-accumulates grow with the image, which may be of another size than the paper's
     sizes = table.provenance.counted_at.get(table.costs_task, {})
     entries = [row.entries["gmacs"] for row in table.rows if "gmacs" in row.entries]
@@ -136,9 +138,9 @@ def _unmeasured(table: Table) -> Iterable[str]:
 def _rows(table: Table) -> Iterable[str]:
     for row in table.rows:
         if row.same_as is not None:
-            first = row_name(table.rows[row.same_as])
-            yield f"{row_name(row)} shares its runs with {first}: same effective configuration."
-    names = [row_name(row) for row in table.rows if not row.in_paper]
+            first = shown_name(table.rows[row.same_as])
+            yield f"{shown_name(row)} shares its runs with {first}: same effective configuration."
+    names = [shown_name(row) for row in table.rows if not row.in_paper]
     if table.cite and names:
         which = _and(names) if len(names) <= 3 else f"{len(names)} of {len(table.rows)} rows"
         yield f"Not in the paper's {table.cite}: {which}."
@@ -162,7 +164,7 @@ def _problems(rows: Sequence[Row]) -> Iterable[str]:
     for run, row in _distinct(rows):
         if run.reason and run.state is not State.PRUNED:
             last = f"; last line: {run.last_line}" if run.last_line else ""
-            alike[run.state, f"{row_name(row)}, {run.task}", f"{run.reason}{last}"].append(run)
+            alike[run.state, f"{shown_name(row)}, {run.task}", f"{run.reason}{last}"].append(run)
     for (state, where, why), runs in list(alike.items())[:_MOST_PROBLEMS]:
         seeds = f"seed{'s'[: len(runs) - 1]} {_and(run.seed for run in runs)}"
         yield f"{state}: {where}, {seeds} ({', '.join(run.run for run in runs)}): {why}"
@@ -184,7 +186,7 @@ def shortcomings(table: Table) -> list[str]:
     states = [(row, ", ".join(unfinished(row)) or ("" if row.runs else "no runs")) for row in own]
     outside = ["Runs of code outside a checkout."] if "no commit" in table.provenance.commits else []
     return [
-        *(f"{row_name(row)}: {words}" for row, words in states if words),
+        *(f"{shown_name(row)}: {words}" for row, words in states if words),
         *(line for row in own for line in _unreported(row, table)),
         *outside,
         *table.provenance.mixed_tests,
@@ -197,7 +199,7 @@ def _unreported(row: Row, table: Table) -> Iterable[str]:
         entry = row.entries[column.key]
         short = 0 < entry.n < entry.planned and column.key not in COUNTED
         if entry.status == "not reported" or (short and row.states[State.FINISHED] == len(row.runs)):
-            yield f"{row_name(row)}: {column.title} is reported by {entry.n} of {entry.planned} runs"
+            yield f"{shown_name(row)}: {column.title} is reported by {entry.n} of {entry.planned} runs"
 
 
 def long_notes(runs: "pd.DataFrame") -> list[str]:

@@ -66,6 +66,7 @@ class Entry:
         published: the paper's number.
         status: measured, or the most severe reason why no run has a value.
         values: seed -> value.
+        unlike_paper: which of data and network are not the paper's; then there is no `difference`.
         compared: with the row's baseline; None for baselines and for columns that are not metrics.
     """
 
@@ -78,11 +79,14 @@ class Entry:
     status: Status
     values: dict[int, float]
     compared: Comparison | None = None
+    unlike_paper: tuple[str, ...] = ()
 
     @property
     def difference(self) -> float | None:
-        """Measured minus published; None if one of them is missing."""
-        return None if self.mean is None or self.published is None else self.mean - self.published
+        """Measured minus published; None if one is missing, or data or network are not the paper's."""
+        if self.mean is None or self.published is None or self.unlike_paper:
+            return None
+        return self.mean - self.published
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class Row:
     """One cell of the plan, or a row of the published table.
 
     Attributes:
-        labels: factor -> level label.
+        labels: factor -> level label, as the sweep file has it.
         entries: column key -> number.
         states: state -> how many of the row's runs are in it; has all states.
         runs: in the plan's order.
@@ -111,6 +115,9 @@ class Row:
         baseline: index of the row that this one is compared with; None for baselines.
         data: what is particular about the row's data, such as `img_size 28-28`; empty if all rows agree.
         reference: a published row that the sweep does not train; it has no runs.
+        network: name of the backbone that is trained.
+        variant: how it differs from the paper's network, such as `micro`; empty if it does not.
+        shown: the labels as they are printed, such as `Focal-Tiny (micro)`; empty if they are `labels`.
     """
 
     labels: dict[str, str]
@@ -122,6 +129,9 @@ class Row:
     baseline: int | None = None
     data: str = ""
     reference: bool = False
+    network: str = ""
+    variant: str = ""
+    shown: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -217,10 +227,10 @@ class Table:
 
         The index has the labels, one level per factor. Columns have two levels: the column's key, and `shown`
         (what reports print), `mean`, `sd`, `ci95` (half of the 95 % interval), `n`, `paper` or `diff` (mean
-        minus paper). Metrics also have the comparison with the row's baseline: `baseline`, `delta`,
-        `delta_ci95`, `delta_paper`, `p`, `p_holm`, `verdict`, and the number of `pairs`. Columns without a
-        second level are `data`, the counts of runs, and the same in words as `runs`. `attrs` has the units,
-        notes, claims and provenance.
+        minus paper, if data and network are the paper's). Metrics also have the comparison with the row's
+        baseline: `baseline`, `delta`, `delta_ci95`, `delta_paper`, `p`, `p_holm`, `verdict`, and the number
+        of `pairs`. Columns without a second level are `network`, `variant`, `data`, the counts of runs, and
+        the same in words as `runs`. `attrs` has the units, notes, claims and provenance.
         """
         import pandas as pd
 
@@ -238,6 +248,8 @@ class Table:
             for name, attribute in _COMPARED.items():
                 cells[column.key, name] = [getattr(found, attribute, None) for found in compared]
             cells[column.key, "pairs"] = [found.n if found else 0 for found in compared]
+        cells["network", ""] = [row.network or None for row in self.rows]
+        cells["variant", ""] = [row.variant or None for row in self.rows]
         cells["data", ""] = [row.data or None for row in self.rows]
         cells["planned", ""] = [len(row.runs) for row in self.rows]
         for state in State:
@@ -257,8 +269,18 @@ class Table:
 
 
 def row_name(row: Row) -> str:
-    """`Focal-Tiny / 14`."""
+    """`Focal-Tiny / 14`: the labels of the sweep file."""
     return " / ".join(row.labels.values())
+
+
+def shown_name(row: Row) -> str:
+    """`Focal-Tiny (micro) / 14`: for readers, who must not take one network for another."""
+    return " / ".join(shown_label(row, factor) or "" for factor in row.labels)
+
+
+def shown_label(row: Row, factor: str) -> str | None:
+    """`Focal-Tiny (micro)`; None if the row has no such label."""
+    return row.shown.get(factor, row.labels.get(factor))
 
 
 def entry_words(entry: Entry, column: Column) -> str:

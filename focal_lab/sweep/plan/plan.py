@@ -1,7 +1,7 @@
 """The plan: the list of runs that a sweep needs, before anything is trained. Pure Python, no torch."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ class Plan:
         space: what a search proposes from; None for a design.
         front: how many of a search's runs, the first ones, are on the Pareto front.
         options: of the command line that ask for this plan, where the file alone does not.
+        paper_images: as of the suite.
     """
 
     sweep: Sweep
@@ -43,6 +44,7 @@ class Plan:
     space: SearchSpace | None = None
     front: int = 0
     options: tuple[str, ...] = ()
+    paper_images: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def distinct_runs(self) -> tuple[Run, ...]:
@@ -116,7 +118,7 @@ def make_plan(
         space = SearchSpace(sweep, chosen, experiments[sweep.tasks[0]], settings, identities)
         for params in space.probes():
             space.run(params)
-        return Plan(sweep, chosen.name, (), (), space, options=options)
+        return Plan(sweep, chosen.name, (), (), space, options=options, paper_images=chosen.paper_images)
     cells = design_cells(sweep)
 
     def runs_of(cell: Cell) -> Iterator[Run]:
@@ -130,7 +132,7 @@ def make_plan(
 
     runs = identities.settled(lambda: tuple(run for cell in cells for run in runs_of(cell)))
     _refuse_degenerate(sweep, runs)
-    return Plan(sweep, chosen.name, cells, runs, options=options)
+    return Plan(sweep, chosen.name, cells, runs, options=options, paper_images=chosen.paper_images)
 
 
 def _options(suite: Suite, written: Sweep, sweep: Sweep, overrides: Sequence[str]) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ class Run:
         stages: effective configuration per stage of a focal backbone, None for others.
         notes: options of the backbone that were changed to fit.
         needs: the run whose trained backbone this one starts from; None for a start from scratch.
+        stands_for: the backbone that the sweep names and the suite replaces; None if it is trained itself.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Run:
     stages: tuple[dict[str, Any], ...] | None = None
     notes: tuple[str, ...] = ()
     needs: str | None = None
+    stands_for: str | None = None
 
     @property
     def backbone(self) -> str:
@@ -93,8 +95,9 @@ def make_runs(
                     raise UserError(error.message, **place_of(str(name), task, sweep, cell, over)) from error
     init_args = config["model"]["init_args"]
     backbone = init_args.get("backbone")
-    if backbone is not None:
-        init_args["backbone"] = suite.backbones.get(str(backbone), backbone)
+    stands_for = str(backbone) if str(backbone) in suite.backbones else None
+    if stands_for is not None:
+        init_args["backbone"] = suite.backbones[stands_for]
     stages, notes, network = _resolve_backbone(sweep, cell, overrides, init_args, task)
     described = identities.describe(config, task, network)
     needs = {} if init_args.get("backbone_checkpoint") else dict(parents or {})
@@ -108,7 +111,7 @@ def make_runs(
         run_id = identities.folder(hash_of(identity)[:12])
         needed = parent.id if parent is not None else None
         seeded = {"seed_everything": seed} | seedless
-        runs.append(Run(run_id, cell, task, seed, seeded, identity, stages, notes, needed))
+        runs.append(Run(run_id, cell, task, seed, seeded, identity, stages, notes, needed, stands_for))
     return runs
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from focal_lab.data.option_names import current_config
 from focal_lab.errors import UserError, known_names, one_of
+from focal_lab.sweep.spec.columns import MAIN
 from focal_lab.utils.yaml import load_yaml
 
 SUITE_FILE = "suite.yaml"
@@ -21,12 +22,14 @@ class Suite:
     Attributes:
         backbones: name in a sweep file -> backbone that stands for it here (the digits suite has small ones).
         experiments: task -> experiment of another folder, relative to this one.
+        paper_images: task whose data are the paper's -> how many images its published results are of.
     """
 
     name: str
     folder: Path
     backbones: dict[str, str]
     experiments: dict[str, str] = field(default_factory=dict)
+    paper_images: dict[str, int] = field(default_factory=dict)
 
     def experiment(self, task: str) -> dict[str, Any]:
         """The LightningCLI configuration of a task.
@@ -70,14 +73,25 @@ def find_suite(name: str) -> Suite:
         raise _no_suite(name, "has no experiments, only overlays")
     path = folder / SUITE_FILE
     raw = load_yaml(path) if path.is_file() else {}
-    sections = {key: raw.get(key, {}) for key in ("backbones", "experiments")}
+    sections = {key: raw.get(key, {}) for key in ("backbones", "experiments", "paper_images")}
     if set(raw) - set(sections) or not all(isinstance(section, dict) for section in sections.values()):
         raise UserError(
-            "may have backbones: {name in sweeps: name here} and experiments: {task: file elsewhere}",
+            "may have backbones: {name in sweeps: name here}, experiments: {task: file elsewhere} and "
+            "paper_images: {task with the paper's data: number of test images}",
             file=path,
         )
+    images = _paper_images(sections.pop("paper_images"), path)
     named = {key: {str(k): str(v) for k, v in section.items()} for key, section in sections.items()}
-    return Suite(name, folder, **named)
+    return Suite(name, folder, **named, paper_images=images)
+
+
+def _paper_images(section: dict[Any, Any], path: Path) -> dict[str, int]:
+    for task, count in section.items():
+        if task not in MAIN:
+            raise UserError(f"{task!r} is not a task (use {one_of(MAIN)})", file=path, key="paper_images")
+        if type(count) is not int or count < 1:
+            raise UserError(f"{count!r} is not a number of images", file=path, key=f"paper_images.{task}")
+    return section
 
 
 def _no_suite(name: str, why: str) -> UserError:

@@ -20,6 +20,7 @@ from focal_lab.report.plots.pareto_front import pareto_front
 from focal_lab.report.plots.scatter import Mark
 from focal_lab.report.plots.style import GRID, INK, MUTED, PAPER, PLAIN, SERIES, Plot, settings
 from focal_lab.report.table.build import build_table
+from focal_lab.sweep.spec.sweep_file import Level
 from focal_lab.training.history_file import Point, write_history
 
 MAGIC = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
@@ -141,15 +142,15 @@ def test_labels_are_not_parsed_as_math(out: Path) -> None:
 def test_measured_and_published_have_axes_of_their_own_unless_the_data_are_the_same(
     out: Path, grid: FakePlan
 ) -> None:
-    panels = {name: len(plot.draw().axes) for name, plot in plots_of(grid, out).items()}
+    here = plots_of(replace(grid, paper_images={}), out)
+    panels = {name: len(plot.draw().axes) for name, plot in here.items()}
     assert panels["tradeoff-top1"] == 2
     assert panels["bars-top1"] == 2
-    there = plots_of(replace(grid, suite="imagenet"), out)
+    there = plots_of(grid, out)
     assert len(there["tradeoff-top1"].draw().axes) == 1
     left, right = there["bars-top1"].draw().axes
     assert left.get_xlim() == right.get_xlim()
-    here = plots_of(grid, out)["bars-top1"]
-    assert "other data and another scale" in here.caption
+    assert "other data and another scale" in here["bars-top1"].caption
     assert "other data" not in there["bars-top1"].caption
 
 
@@ -167,13 +168,13 @@ def test_intervals_are_drawn_from_three_seeds_on(out: Path) -> None:
 def test_rows_that_only_the_paper_has_are_shown_as_published_and_nowhere_else(out: Path) -> None:
     plan = make_plan({"backbone": ["Swin-Tiny", "Focal-Tiny"]}, paper="table2_imagenet1k")
     train(plan, out, epochs=2)
-    found = plots_of(plan, out)
+    found = plots_of(replace(plan, paper_images={}), out)
     measured, published = found["tradeoff-top1"].draw().axes
     names = [{text.get_text() for text in axes.texts} for axes in (measured, published)]
     assert names[0] == {"Swin-Tiny", "Focal-Tiny"}
     assert {"Swin-Tiny", "Focal-Tiny", "ResNet-50", "ViL-Small"} <= names[1]
     assert "ResNet-50" not in words_of(found["bars-top1"].draw())
-    together = plots_of(replace(plan, suite="imagenet"), out)["tradeoff-top1"].draw()
+    together = plots_of(plan, out)["tradeoff-top1"].draw()
     assert [text.get_text() for text in together.axes[0].texts].count("Swin-Tiny") == 1
 
 
@@ -294,3 +295,17 @@ def test_rows_of_few_cells_have_colours_of_their_own_and_of_many_their_groups(
     styles = row_styles(build_table(many_plan(), out))
     assert len({style.color for style in styles}) == 4
     assert len({(style.color, style.marker) for style in styles}) == 20
+
+
+def test_a_network_that_stands_for_the_papers_is_named_apart_from_it(out: Path, grid: FakePlan) -> None:
+    levels = {"Swin-Tiny": "focal_swin_tiny", "Focal-Tiny": "focal_tiny"}
+    backbone = tuple(Level(label, {"backbone": name}) for label, name in levels.items())
+    runs = tuple(
+        replace(run, stands_for=levels[run.cell.labels["backbone"]], backbone="focal_micro")
+        for run in grid.runs
+    )
+    found = plots_of(replace(grid, runs=runs, sweep=replace(grid.sweep, factors={"backbone": backbone})), out)
+    measured, published = found["tradeoff-top1"].draw().axes
+    assert all("(" in text.get_text() for text in measured.texts)
+    assert not any("(" in text.get_text() for text in published.texts)
+    assert any("Tiny (micro) / 7" in text for text in words_of(found["bars-top1"].draw()))

@@ -1,3 +1,4 @@
+import re
 import shutil
 
 import pytest
@@ -45,6 +46,27 @@ def test_a_task_without_experiment_is_refused_with_those_that_have_one() -> None
 def test_an_experiment_may_lie_in_another_folder() -> None:
     write("experiments/large/suite.yaml", "experiments: {detection: ../digits/detection.yaml}\n")
     assert find_suite("large").experiment("detection") == find_suite("digits").experiment("detection")
+
+
+def test_a_suite_declares_for_which_tasks_it_has_the_papers_data() -> None:
+    write("experiments/large/suite.yaml", "paper_images: {classification: 50000}\n")
+    assert find_suite("large").paper_images == {"classification": 50000}
+    assert find_suite("digits").paper_images == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{clasification: 1}", "paper_images: 'clasification' is not a task (use classification, "),
+        ("{detection: many}", "paper_images.detection: 'many' is not a number of images"),
+        ("{detection: 0}", "paper_images.detection: 0 is not a number of images"),
+        ("{detection: true}", "paper_images.detection: True is not a number of images"),
+    ],
+)
+def test_images_of_the_paper_are_numbers_of_images_of_tasks(text: str, message: str) -> None:
+    write("experiments/digits/suite.yaml", f"paper_images: {text}\n")
+    with pytest.raises(UserError, match=re.escape(f"experiments/digits/suite.yaml: {message}")):
+        find_suite("digits")
 
 
 @pytest.mark.parametrize(
