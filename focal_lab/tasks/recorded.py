@@ -1,6 +1,6 @@
 """What a test records of each image, brought into the order of the test set whatever the processes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -21,12 +21,13 @@ class Recorded:
 
     Attributes:
         evaluated: whether each image counts, bool (n,); padding and unreadable images do not.
-        tables: columns of equal length, among them `image`, the place of the row's image in `evaluated`.
+        tables: prefix of their names in the file -> columns of equal length, among them `image`, the place of
+            the row's image in `evaluated`.
         ids: the `image_id` of each image; None if they have none.
     """
 
     evaluated: NDArray[np.bool_]
-    tables: tuple[Columns, ...]
+    tables: Mapping[str, Columns]
     ids: NDArray[np.int64] | None = None
 
 
@@ -56,7 +57,7 @@ def find_positions(trainer: Trainer, recorded: Recorded) -> NDArray[np.int64] | 
 
 def in_order(
     parts: Sequence[tuple[Recorded, NDArray[np.int64]]],
-) -> tuple[tuple[Columns, ...], NDArray[np.int64]] | None:
+) -> tuple[dict[str, Columns], NDArray[np.int64]] | None:
     """The tables of all processes as one, by position in the test set.
 
     Images with an `image_id` that came several times count once.
@@ -79,15 +80,16 @@ def in_order(
     rank = np.full(len(everywhere), -1, np.int64)
     rank[first] = np.arange(len(first))
     starts = np.cumsum([0, *(len(part) for part in placed)])
-    tables = []
-    for same in zip(*(part.tables for part, _ in parts), strict=True):
+    tables = {}
+    for prefix in parts[0][0].tables:
+        same = [part.tables[prefix] for part, _ in parts]
         whole = {name: np.concatenate([table[name] for table in same]) for name in same[0]}
         images = [rank[table["image"] + start] for table, start in zip(same, starts, strict=False)]
         whole["image"] = np.concatenate(images)
         order = np.argsort(whole["image"], kind="stable")
         order = order[np.searchsorted(whole["image"][order], 0) :]
-        tables.append({name: column[order] for name, column in whole.items()})
-    return tuple(tables), positions
+        tables[prefix] = {name: column[order] for name, column in whole.items()}
+    return tables, positions
 
 
 def _only_loader(trainer: Trainer) -> DataLoader[Any] | None:

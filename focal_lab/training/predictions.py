@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
 from focal_lab.tasks.base import Task
+from focal_lab.tasks.detection.average_precision import jackknife_units
 from focal_lab.tasks.recorded import Columns, find_positions, in_order
 from focal_lab.tasks.tested import gather
 from focal_lab.training.predictions_file import write_predictions
@@ -52,17 +53,23 @@ class KeepPredictions(Callback):
             OSError: the disk is full or the folder is not writable.
         """
         if self.arrays is not None:
-            write_predictions(folder, self.arrays)
+            units = jackknife_units(self.arrays, metrics) if "truth_count" in self.arrays else {}
+            write_predictions(folder, units | self.arrays)
 
 
-def _arrays(tables: tuple[Columns, ...], positions: NDArray[np.int64], data: Any) -> Columns | None:
+def columns_of(tables: Mapping[str, Columns]) -> Columns:
+    """The columns of all tables in the types of the file; flags of crowds are left out if there are none."""
+    return {
+        f"{prefix}{name}": column.astype(_TYPES.get(name.rpartition("_")[2], column.dtype))
+        for prefix, table in tables.items()
+        for name, column in table.items()
+        if not name.endswith("_ignored") or column.any()
+    }
+
+
+def _arrays(tables: Mapping[str, Columns], positions: NDArray[np.int64], data: Any) -> Columns | None:
     """The columns of all tables, `cluster` and `index`; None where the data contradicts them."""
-    named: Columns = {}
-    for table in tables:
-        named |= {
-            name: column.astype(_TYPES.get(name.rpartition("_")[2], column.dtype))
-            for name, column in table.items()
-        }
+    named = columns_of(tables)
     if "prediction" in named:  # a row an image
         del named["image"]
         wrong = _contradiction(named["label"], positions, data)

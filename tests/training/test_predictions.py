@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 import focal_lab
 from focal_lab.data.digits.classification import DigitsClassification
+from focal_lab.data.digits.scenes import DigitsDetection
 from focal_lab.sweep.run_folder.predictions import read_units
 from focal_lab.tasks.classification.task import Classification
 from focal_lab.training import predictions
@@ -61,6 +62,53 @@ def test_the_predictions_of_a_classifier_are_what_its_network_finds(ema: float |
         of_labels = likely.gather(1, labels[:, None])
         np.testing.assert_allclose(found[f"{prefix}loss"], -of_labels.log()[:, 0], rtol=1e-4, atol=1e-6)
         np.testing.assert_array_equal(found[f"{prefix}top5"], (likely > of_labels).sum(1) < 5)
+
+
+TASKS: dict[str, dict[str, Any]] = {
+    "Detection": {"method": "mask_rcnn", "pyramid_channels": 8, "head_width": 8},
+    "Segmentation": {"decoder": "upernet", "decoder_channels": 8},
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_scenes_leave_what_their_metrics_are_computed_from(task: str) -> None:
+    config = tiny_config(trainer=SHORT)
+    model = {"class_path": f"focal_lab.tasks.{task}", "init_args": TASKS[task] | {"warmup_steps": 0}}
+    options = {"image_size": 32, "smallest": 12, "largest": 20, "num_train_images": 4, "batch_size": 2}
+    network = {name: config["model"]["init_args"][name] for name in ("backbone", "backbone_options")}
+    model["init_args"] |= network | {"num_classes": None}
+    counts = {"num_val_images": 2, "num_test_images": 7}
+    config["model"] = model
+    config["data"] = {"class_path": f"focal_lab.data.Digits{task}", "init_args": options | counts}
+    trained = train(config, RUN)
+    assert_units_are_metrics(trained.metrics)
+    found = focal_lab.load_predictions(RUN)
+    assert int(found["images"]) == 7
+    assert "cluster" not in found  # an image shows several digits
+    units = {f"unit_{name}" for name in trained.metrics}
+    tables = {
+        "Detection": {
+            "class",
+            "score",
+            "truth_image",
+            "truth_class",
+            "truth_count",
+            "box_matched",
+            "mask_matched",
+        }
+        | units,
+        "Segmentation": {"class", "intersection", "union", "target"},
+    }
+    assert found.keys() == tables[task] | {"image", "images"}
+    if task == "Detection":
+        scenes = [
+            target
+            for _, target in map(DigitsDetection(**options, **counts).dataset("test").__getitem__, range(7))
+        ]
+        objects = np.concatenate(
+            [np.stack(np.unique(one["labels"], return_counts=True)) for one in scenes], 1
+        )
+        np.testing.assert_array_equal([found["truth_class"], found["truth_count"]], objects)
 
 
 def test_a_resumed_training_leaves_those_of_an_undisturbed_one() -> None:

@@ -100,8 +100,7 @@ def test_two_processes_evaluate_what_one_does(kind: str, tmp_path: Path) -> None
     assert first["tested_on"] == second["tested_on"] == alone["tested_on"]
     assert len(alone["metrics"]) >= 3
     assert second["predictions"] is None  # the first process has those of both
-    if task == "classification":
-        assert_same_arrays(first["predictions"], alone["predictions"])
+    assert_same_arrays(first["predictions"], alone["predictions"])
     for name, value in alone["metrics"].items():
         for other in (first, second):
             assert other["metrics"][name] == pytest.approx(value, abs=1e-4, nan_ok=True), name
@@ -110,8 +109,7 @@ def test_two_processes_evaluate_what_one_does(kind: str, tmp_path: Path) -> None
     parts = in_processes(2, _evaluate_two, task, data(2), Path("parts"), {"limit_test_batches": 1})
     assert part["tested_on"]["count"] == 4
     assert part["tested_on"]["images"] != alone["tested_on"]["images"]
-    if task == "classification":
-        assert_same_arrays(parts[0]["predictions"], part["predictions"])
+    assert_same_arrays(parts[0]["predictions"], part["predictions"])
     for other in parts:
         assert other["tested_on"] == part["tested_on"]
         for name, value in part["metrics"].items():

@@ -245,6 +245,11 @@ class CocoDataset(Dataset[tuple[Tensor, Target] | None]):
         """Whether each image is at least as wide as it is high."""
         return [image.width >= image.height for image in self.images]
 
+    @property
+    def image_ids(self) -> list[int]:
+        """The `image_id` of each image."""
+        return [image.number for image in self.images]
+
     def __len__(self) -> int:
         return len(self.images)
 

@@ -81,7 +81,9 @@ def read_units(folder: str | Path, metric: str, expected: float | None = None) -
         return None
     try:
         return _units(found, metric, expected)
-    except (ValueError, IndexError) as error:
+    except KeyError as error:
+        raise CorruptRecordError(f"lacks the array {error}", file=path) from error
+    except (ValueError, TypeError, IndexError) as error:
         raise CorruptRecordError(str(error), file=path) from error
 
 
@@ -115,17 +117,20 @@ def _units(found: Arrays, metric: str, expected: float | None) -> Units | None:
         clusters = "unit_cluster" if "unit_cluster" in found else clusters
     else:
         prefix = _EMA if metric.startswith(_EMA) else ""
-        derive = _DERIVED.get(metric.removeprefix(prefix))
-        source = derive and _NEEDED[derive]
-        if derive is None or f"{prefix}{source}" not in found:
+        derive, needed = _DERIVED.get(metric.removeprefix(prefix), (None, ""))
+        if derive is None or f"{prefix}{needed}" not in found:
             return None
         values = derive(found, prefix)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"has no values of {metric}")
     mean = float(np.add.reduce(values, dtype=np.float64)) / len(values)
-    if not (math.isfinite(mean) if expected is None else abs(mean - expected) <= _TOLERANCE):
-        raise ValueError(f"belongs to another result: its {metric} is {mean:.4g}, not {expected}")
-    return Units(values.astype(np.float32, copy=False), _clusters(found, clusters, len(values)))
+    if not math.isfinite(mean):
+        raise ValueError(f"its {metric} is {mean}")
+    if expected is not None and not abs(mean - expected) <= _TOLERANCE:
+        raise ValueError(f"belongs to another result: its {metric} is {mean:.6g}, not {expected:.6g}")
+    # a view would hold the whole file in memory
+    own = values.astype(np.float32, copy=values.base is not None)
+    return Units(own, _clusters(found, clusters, len(values)))
 
 
 def _clusters(found: Arrays, name: str, count: int) -> NDArray[np.int32] | None:
@@ -152,6 +157,57 @@ def _loss(found: Arrays, prefix: str) -> NDArray[Any]:
     return found[f"{prefix}loss"]
 
 
+def _miou(found: Arrays, prefix: str) -> NDArray[Any]:
+    return _of_classes(found, "union")
+
+
+def _macc(found: Arrays, prefix: str) -> NDArray[Any]:
+    return _of_classes(found, "target")
+
+
+def _of_classes(found: Arrays, whole: str) -> NDArray[np.float64]:
+    """The mean over classes of the ratio of intersection and `whole`, linear in the images' weights.
+
+    Each image's influence on the ratio of sums (the infinitesimal jackknife): exact for their mean, and to
+    first order for its variance.
+    """
+    label, image = found["class"], found["image"]
+    right, total = found["intersection"], found[whole]
+    total_K: NDArray[Any] = np.bincount(label, total)
+    present = np.count_nonzero(total_K)
+    total_K[total_K == 0] = 1  # a class that is nowhere in the truth has no accuracy, and rows of zeros
+    ratio_K: NDArray[np.float64] = np.bincount(label, right) / total_K
+    influence = np.where(total > 0, (right - ratio_K[label] * total) / total_K[label], 0.0)
+    return _around(
+        ratio_K.sum() / present if present else math.nan, influence / max(present, 1), image, found
+    )
+
+
+def _pixel_acc(found: Arrays, prefix: str) -> NDArray[Any]:
+    right, total = found["intersection"], found["target"]
+    everything = float(total.sum(dtype=np.float64)) or math.nan
+    ratio = float(right.sum(dtype=np.float64)) / everything
+    return _around(ratio, (right - ratio * total) / everything, found["image"], found)
+
+
+def _around(
+    ratio: float, influence: NDArray[np.float64], image: NDArray[Any], found: Arrays
+) -> NDArray[np.float64]:
+    """Percent of each image: the ratio plus so many times the rows' influence as there are images."""
+    images = int(found["images"])
+    if len(image) and int(image.max()) >= images:
+        raise ValueError(f"has rows of more than {images} images")
+    units: NDArray[Any] = 100 * (ratio + images * np.bincount(image, influence, minlength=images))
+    return units
+
+
 Derive = Callable[[Arrays, str], NDArray[Any]]
-_DERIVED: dict[str, Derive] = {"top1": _top1, "top5": _top5, "loss": _loss}
-_NEEDED: dict[Derive, str] = {_top1: "prediction", _top5: "top5", _loss: "loss"}
+# metric -> what computes it, and an array that it needs
+_DERIVED: dict[str, tuple[Derive, str]] = {
+    "top1": (_top1, "prediction"),
+    "top5": (_top5, "top5"),
+    "loss": (_loss, "loss"),
+    "miou": (_miou, "intersection"),
+    "macc": (_macc, "intersection"),
+    "pixel_acc": (_pixel_acc, "intersection"),
+}

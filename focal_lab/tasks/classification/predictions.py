@@ -40,4 +40,4 @@ def recorded(batches: Sequence[dict[str, Tensor]]) -> Recorded | None:
         name: column.float() if name.endswith("confidence") else column for name, column in table.items()
     }
     found = {name: column.numpy()[evaluated] for name, column in columns.items()}
-    return Recorded(evaluated, ({"image": evaluated.nonzero()[0], **found},))
+    return Recorded(evaluated, {"": {"image": evaluated.nonzero()[0], **found}})

@@ -13,6 +13,7 @@ from focal_lab.errors import UserError
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.classes import check_labels, known
 from focal_lab.tasks.detection.images import DRAWN_FROM, WriteDetections, draw_found, draw_truth
+from focal_lab.tasks.detection.matching import recorded
 from focal_lab.tasks.detection.methods import PAPER_SIZE, count_detector_gmacs, find_method, most_found
 from focal_lab.tasks.detection.metrics import AveragePrecision, metric_names
 from focal_lab.tasks.detection.parts import Settings
@@ -20,6 +21,7 @@ from focal_lab.tasks.detection.regions import in_full
 from focal_lab.tasks.features import Features
 from focal_lab.tasks.image_callbacks import ShowImages
 from focal_lab.tasks.optimizer import Recipe, check_option
+from focal_lab.tasks.recorded import Recorded
 from focal_lab.tasks.tested import refuse_repeated
 
 
@@ -169,6 +171,9 @@ class Detection(Task):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, self.test_metric)
+
+    def recorded(self) -> Recorded:
+        return recorded(self.test_metric)
 
     def on_test_epoch_end(self) -> None:
         """Report average precision over all test images, and of each class."""

@@ -18,11 +18,13 @@ from focal_lab.tasks.features import Features
 from focal_lab.tasks.image_callbacks import ShowImages
 from focal_lab.tasks.optimizer import Recipe, check_option
 from focal_lab.tasks.padding import padded_size
+from focal_lab.tasks.recorded import Recorded
 from focal_lab.tasks.segmentation.decoders import build_decoder
 from focal_lab.tasks.segmentation.evaluation import Protocol, segment
 from focal_lab.tasks.segmentation.images import WriteSegmentation, draw_found, draw_truth
 from focal_lab.tasks.segmentation.metrics import METRICS, Confusion
 from focal_lab.tasks.segmentation.network import Segmenter
+from focal_lab.tasks.segmentation.predictions import recorded
 from focal_lab.tasks.tested import refuse_repeated
 
 _STAGES = 4
@@ -204,6 +206,9 @@ class Segmentation(Task):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, self.test_metric, self.test_protocol)
+
+    def recorded(self) -> Recorded:
+        return recorded(self.test_metric)
 
     def on_test_epoch_end(self) -> None:
         """Report metrics over all test images, and the IoU of each class."""

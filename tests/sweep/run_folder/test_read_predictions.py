@@ -69,6 +69,16 @@ def test_stored_units_come_with_their_own_clusters(tmp_path: Path) -> None:
     assert units.clusters.tolist() == [0, 0, 1]
 
 
+def test_units_do_not_hold_the_file_in_memory(tmp_path: Path) -> None:
+    write_predictions(tmp_path, classified())
+    for metric in ("top1", "loss"):
+        units = read_units(tmp_path, metric)
+        assert units is not None
+        assert units.values.base is None
+        assert units.clusters is not None
+        assert units.clusters.base is None
+
+
 def test_an_old_run_and_a_metric_that_is_not_kept_have_none(tmp_path: Path) -> None:
     assert read_units(tmp_path, "top1") is None
     assert read_units(tmp_path / "missing", "top1", 50.0) is None
@@ -85,7 +95,7 @@ def test_an_old_run_and_a_metric_that_is_not_kept_have_none(tmp_path: Path) -> N
         ({"cluster": np.zeros(4)}, "cluster is not one integer"),
         ({"prediction": np.array([[3, 1, 0, 2]]), "label": LABELS[None]}, "has no values of top1"),
         ({"prediction": LABELS[:0], "label": LABELS[:0]}, "has no values of top1"),
-        ({"prediction": np.array([0, 1, 0, 2])}, "belongs to another result: its top1 is 50, not 75.0"),
+        ({"prediction": np.array([0, 1, 0, 2])}, "belongs to another result: its top1 is 50, not 75"),
         ({"label": np.array([{}], object)}, "allow_pickle"),
     ],
 )
