@@ -22,6 +22,13 @@ def check_least(options: Mapping[str, Any], least: Mapping[str, int]) -> None:
         check(option, value, value is None or value >= number, f"use {number} or more")
 
 
+def check_seeds(options: Mapping[str, Any], *names: str) -> None:
+    """Raise UserError for a seed that is negative or too large; None, and no such option, is allowed."""
+    for name in names:
+        seed = options.get(name)
+        check(name, seed, seed is None or 0 <= seed < 2**32, "use 0 to 2^32 - 1")
+
+
 def check_place(option: str, root: Path, place: str, kind: str) -> None:
     """Raise UserError unless what an option names, relative to root, is a "folder" or "file"; opens nothing.
 

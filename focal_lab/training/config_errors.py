@@ -21,6 +21,10 @@ _STRUCTURE = re.compile(
     "Parser key|Does not validate|Subtypes:|Errors:|Given value|Problem with given"
     "|Expected a <class 'NoneType'>"
 )
+_GIVEN_IMAGES = (
+    ": its images are given, and no seed changes them (drop data_seed; order_seed changes their order and "
+    "augmentation)"
+)
 
 
 @contextmanager
@@ -96,6 +100,8 @@ def _suggestion(reason: str, owner: str, options: Iterable[str]) -> str:
     argument = re.search(r"unrecognized arguments: (--[\w.-]+)", reason)
     option = _NOT_ACCEPTED.match(reason)
     module, _, name = owner.rpartition(".")
+    if option and option["name"] == "data_seed" and module.partition(".")[0] == "focal_lab":
+        return _GIVEN_IMAGES
     chosen = Trainer if option and option["group"] == "trainer" else getattr(sys.modules.get(module), name, 0)
     if isinstance(chosen, type):
         options = {

@@ -13,6 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
+from torch.utils.data import DistributedSampler
 
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.tested import gather
@@ -23,6 +24,8 @@ _VAL_PROGRESS = "epoch_loop.val_loop.batch_progress"
 
 class ExactResume(Callback):
     """Derives every epoch's random numbers and data from (seed, epoch), and restores the position within one.
+
+    The seed of a data module with an attribute `order_seed` is that, unless it is None.
 
     Loader processes are replaced at every epoch, even persistent ones, whose random states depend on earlier
     epochs.
@@ -63,7 +66,7 @@ class ExactResume(Callback):
             self._restore_position(trainer, self._resumed)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        reseed(self.seed, trainer)
+        self._reseed(trainer)
         loop = trainer.fit_loop
         if trainer.current_epoch == 0 or loop.is_resuming:
             # Lightning made the iterator in advance, before the epoch's seed was set
@@ -117,12 +120,18 @@ class ExactResume(Callback):
             # only validation is missing: the next epoch's order follows from this one's
             _restore_data(trainer, self._epoch_data)
         else:
-            reseed(self.seed, trainer)
+            self._reseed(trainer)
             self._make_iterator(trainer, resumed["data"])
             batches: Any = loop._data_fetcher
             for _ in range(batches_done):  # Lightning counts them itself
                 next(batches.iterator)
         _restore_rng(trainer, resumed["rng"])
+
+    def _reseed(self, trainer: Trainer) -> None:
+        seed = getattr(getattr(trainer, "datamodule", None), "order_seed", None)
+        if seed is not None:
+            _seed_samplers(trainer, seed)
+        reseed(self.seed if seed is None else seed, trainer)
 
     def _make_iterator(self, trainer: Trainer, data: dict[str, Any]) -> None:
         loop = trainer.fit_loop
@@ -144,6 +153,16 @@ def reseed(seed: int, trainer: Trainer) -> None:
     # timm's mixup draws from numpy, its augmentation from both
     np.random.seed(seed % 2**32)
     random.seed(seed)
+
+
+def _seed_samplers(trainer: Trainer, seed: int) -> None:
+    """Seed the samplers that Lightning gives to loaders on several devices, with the seed of the run."""
+    loaders = trainer.fit_loop._combined_loader
+    for loader in [] if loaders is None else loaders.flattened:
+        for owner in (loader, getattr(loader, "batch_sampler", None)):
+            sampler = getattr(owner, "sampler", None)
+            if isinstance(sampler, DistributedSampler):
+                sampler.seed = seed
 
 
 def _start_next_epoch(trainer: Trainer) -> None:

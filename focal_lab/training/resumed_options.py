@@ -30,8 +30,8 @@ _OF_TRAINER = (
     "max_steps",
     "precision",
 )
-# the source of the initial weights and the loading speed do not affect a resumed training
-_WITHOUT_EFFECT = {"model.backbone_checkpoint", "data.num_workers", "data.download"}
+# the initial weights and the loading speed do not affect a resumed training
+_WITHOUT_EFFECT = {"model.backbone_checkpoint", "model.init_seed", "data.num_workers", "data.download"}
 
 
 def trainer_options(trainer: Any, seed: int) -> dict[str, Any]:

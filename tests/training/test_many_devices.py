@@ -77,6 +77,19 @@ def test_two_processes_evaluate_every_embedded_digit_once() -> None:
     assert first["metrics"] == second["metrics"]
 
 
+def test_the_seeds_of_two_processes_are_those_of_the_run() -> None:
+    """Three equal seeds of parts are one seed of the run, in the order that Lightning deals out, too."""
+    quick = TWO | {"num_sanity_val_steps": 0, "limit_val_batches": 0, "max_epochs": 2}
+    options = {"trainer": quick, "options": {"drop_path_rate": 0.5}}
+    whole = tiny_config(**options, data={"batch_size": 8}) | {"seed_everything": 5}
+    parts = tiny_config(**options, data={"batch_size": 8, "data_seed": 5, "order_seed": 5}, init_seed=5)
+    (first, second), (one, other) = (
+        in_processes(2, fit, config, Path(name)) for name, config in {"whole": whole, "parts": parts}.items()
+    )
+    assert first["losses"] == one["losses"]
+    assert second["losses"] == other["losses"] != first["losses"]
+
+
 def test_the_average_and_the_weights_learn_in_16_bits_as_well(root: Path, alone: Answer) -> None:
     config = folder_config(root, batch_size=32, trainer={"precision": "bf16-mixed"}, **EMA)
     rounded = in_processes(1, fit, config, Path("rounded"))[0]

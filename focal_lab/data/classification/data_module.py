@@ -29,7 +29,7 @@ from focal_lab.data.classification.samplers import EpochSampler, EvaluationSampl
 from focal_lab.data.loading.collate import as_tensors
 from focal_lab.data.loading.decode import to_rgb
 from focal_lab.data.loading.loader import make_loader
-from focal_lab.data.option_checks import check, check_least
+from focal_lab.data.option_checks import check, check_least, check_seeds
 from focal_lab.data.overlap import all_among
 from focal_lab.data.sources.image_source import ImageSource, hold_out
 from focal_lab.data.test_set import below_common_folder
@@ -72,6 +72,9 @@ class ClassificationDataModule(LightningDataModule, ABC):
             evaluation leaves them out; each is reported once.
         upright: whether to follow EXIF orientations. Released evaluation code does not.
         seed: of the order and the augmentation; None for the seed of the run (`seed_everything`).
+        order_seed: of order and augmentation, instead of `seed`, and of everything else that is random in
+            training: mixup, dropout, drop path. None for `seed` in the former and the seed of the run in the
+            latter.
 
     Raises:
         UserError: an option is out of range. Files are looked at by `setup`, so that a run can be planned on
@@ -101,6 +104,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
         max_unreadable: int = 10,
         upright: bool = True,
         seed: int | None = None,
+        order_seed: int | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -109,9 +113,9 @@ class ClassificationDataModule(LightningDataModule, ABC):
             "num_workers": 0,
             "repeated_augmentation": 1,
             "max_unreadable": 0,
-            "seed": 0,
         }
         check_least(self.hparams, least)
+        check_seeds(self.hparams, "seed", "order_seed")
         check("random_erasing", random_erasing, 0 <= random_erasing <= 1, "use 0 to 1")
         check("val_split", val_split, 0 < val_split < 1, "use more than 0, less than 1")
         for option, values in {"mean": mean, "std": std}.items():
@@ -119,6 +123,9 @@ class ClassificationDataModule(LightningDataModule, ABC):
             check(option, values, fits, f"use {one_of(sorted({1, self.channels}))} positive values")
         self.batch_size, self.num_workers = batch_size, num_workers
         self.mean, self.std = (tuple(values) * (self.channels // len(values)) for values in (mean, std))
+        self.order_seed = order_seed
+        if order_seed is not None:
+            seed = order_seed
         # where Lightning's seed_everything leaves its seed
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         check_augmentation(self.hparams)

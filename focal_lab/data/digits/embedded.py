@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from focal_lab.data.classification.samplers import EvaluationSampler
 from focal_lab.data.digits.mnist5k import NUM_CLASSES, Split, source_digits
 from focal_lab.data.loading.loader import make_loader
-from focal_lab.data.option_checks import check, check_least
+from focal_lab.data.option_checks import check, check_least, check_seeds
 from focal_lab.data.option_names import RENAMED, current_options
 
 # Validation and test images do not depend on the run's seed: all runs are evaluated on the same ones.
@@ -23,7 +23,8 @@ EVALUATION_SEED = 0
 
 # options that say how many images there are and how they are batched, not what is drawn on them
 _NOT_DRAWN = {
-    *("num_train_images", "num_val_images", "num_test_images", "batch_size", "num_workers", "seed"),
+    *("num_train_images", "num_val_images", "num_test_images", "batch_size", "num_workers"),
+    *("seed", "data_seed", "order_seed"),
     *("persistent_workers", "pin_memory", "prefetch_factor"),
 }
 
@@ -39,7 +40,11 @@ class EmbeddedData(LightningDataModule, metaclass=_AcceptsOldNames):
     """Images of handwritten digits, composed from a seed without any file.
 
     A subclass saves its options as hyperparameters, `num_train_images`, `num_val_images`, `num_test_images`,
-    `batch_size`, `num_workers` and `seed` among them, and then calls `begin`.
+    `batch_size`, `num_workers` and `seed` among them, `data_seed` and `order_seed` if it has them, and then
+    calls `begin`.
+
+    Attributes:
+        order_seed: of everything random in training but the images; None for the seed of the run.
     """
 
     num_classes = NUM_CLASSES
@@ -58,7 +63,8 @@ class EmbeddedData(LightningDataModule, metaclass=_AcceptsOldNames):
         """
         options = self.hparams
         counts = ("num_train_images", "num_val_images", "num_test_images", "batch_size")
-        check_least(options, dict.fromkeys(counts, 1) | {"num_workers": 0, "seed": 0})
+        check_least(options, dict.fromkeys(counts, 1) | {"num_workers": 0})
+        check_seeds(options, "seed", "data_seed", "order_seed")
         check(
             "num_train_images",
             options["num_train_images"],
@@ -69,6 +75,9 @@ class EmbeddedData(LightningDataModule, metaclass=_AcceptsOldNames):
         seed = options["seed"]
         # where Lightning's seed_everything leaves its seed
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
+        images, self.order_seed = options.get("data_seed"), options.get("order_seed")
+        self._image_seed = self.seed if images is None else images
+        self._shuffle_seed = self.seed if self.order_seed is None else self.order_seed
         self._made: dict[Split, Dataset[Any]] = {}
         self._shuffle: torch.Generator | None = None
 
@@ -95,7 +104,7 @@ class EmbeddedData(LightningDataModule, metaclass=_AcceptsOldNames):
     def dataset(self, split: Split) -> Dataset[Any]:
         """The images of a split, made at the first call."""
         if split not in self._made:
-            seed = self.seed if split == "train" else EVALUATION_SEED
+            seed = self._image_seed if split == "train" else EVALUATION_SEED
             self._made[split] = self.make(split, seed, self.hparams[f"num_{split}_images"])
         return self._made[split]
 
@@ -131,17 +140,17 @@ class EmbeddedData(LightningDataModule, metaclass=_AcceptsOldNames):
 
     def state_dict(self) -> dict[str, Any]:
         """The shuffling's state: a resumed run sees the order that it would have seen."""
-        return {"shuffle": self._generator().get_state(), "seed": self.seed}
+        return {"shuffle": self._generator().get_state(), "seed": self._shuffle_seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the shuffling, unless the checkpoint is of another seed."""
-        if state_dict.get("seed", self.seed) == self.seed:
+        if state_dict.get("seed", self._shuffle_seed) == self._shuffle_seed:
             self._generator().set_state(state_dict["shuffle"])
 
     def _generator(self) -> torch.Generator:
         # made lazily: a data module that holds a generator cannot be sent to spawned processes
         if self._shuffle is None:
-            self._shuffle = torch.Generator().manual_seed(self.seed)
+            self._shuffle = torch.Generator().manual_seed(self._shuffle_seed)
         return self._shuffle
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Any]:

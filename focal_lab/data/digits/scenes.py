@@ -124,7 +124,10 @@ class DigitsScenes(EmbeddedData):
         batch_size: images per batch and process. The last incomplete training batch is dropped.
         num_workers: worker processes; composing an image takes about a millisecond, once.
         seed: of the training images and their order; None for the seed of the run (`seed_everything`).
-            Validation and test do not depend on it.
+            Validation and test do not depend on any seed.
+        data_seed: of the training images alone; None for `seed`.
+        order_seed: of their order, and of everything else that is random in training, such as drop path;
+            None for `seed` in the order and the seed of the run in the rest.
 
     Raises:
         UserError: an option is out of range.
@@ -149,6 +152,8 @@ class DigitsScenes(EmbeddedData):
         batch_size: int = 8,
         num_workers: int = 0,
         seed: int | None = None,
+        data_seed: int | None = None,
+        order_seed: int | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from focal_lab.data.loading.collate import Batch, as_lists
 from focal_lab.data.loading.list_files import list_images
 from focal_lab.data.loading.loader import make_loader
-from focal_lab.data.option_checks import check, check_least, check_place
+from focal_lab.data.option_checks import check, check_least, check_place, check_seeds
 from focal_lab.data.overlap import all_among
 from focal_lab.errors import UserError
 
@@ -20,7 +20,11 @@ class LabelledFoldersDataModule(LightningDataModule, ABC):
     """Loaders and paths.
 
     A subclass saves its options as hyperparameters, `root`, `{split}_images` and `{split}_{labels}`,
-    `predict_images`, `batch_size`, `num_workers`, `flip`, `mean` and `std` among them, and calls `begin`.
+    `predict_images`, `batch_size`, `num_workers`, `flip`, `mean` and `std` among them, `order_seed` if it has
+    it, and calls `begin`.
+
+    Attributes:
+        order_seed: of everything random in training; None for the seed of the run.
     """
 
     channels = 3
@@ -37,6 +41,8 @@ class LabelledFoldersDataModule(LightningDataModule, ABC):
         """
         options = self.hparams
         check_least(options, {"batch_size": 1, "num_workers": 0, **least})
+        check_seeds(options, "order_seed")
+        self.order_seed = options.get("order_seed")
         check("flip", options["flip"], 0 <= options["flip"] <= 1, "use 0 to 1")
         check("std", options["std"], min(options["std"]) > 0, "use positive values")
         tested = f"test_{self.labels}"

@@ -76,6 +76,8 @@ class SegmentationFolder(LabelledFoldersDataModule):
         num_workers: worker processes that read images.
         mean: of the channels on a scale of 0 to 1, subtracted.
         std: of the channels on a scale of 0 to 1, divided by.
+        order_seed: of the order of training images, and of everything else that is random in training:
+            augmentation, dropout, drop path. None for the seed of the run (`seed_everything`).
 
     Raises:
         UserError: an option is out of range. Files are looked at by `setup`, so that a run can be planned on
@@ -110,6 +112,7 @@ class SegmentationFolder(LabelledFoldersDataModule):
         num_workers: int = 4,
         mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN,
         std: tuple[float, float, float] = IMAGENET_DEFAULT_STD,
+        order_seed: int | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)

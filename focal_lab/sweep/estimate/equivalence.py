@@ -1,7 +1,7 @@
 """Groups runs that cost the same: equal parameters, or equal time per step. Pure Python, no torch."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import timedelta
 from typing import Any
 
@@ -9,9 +9,11 @@ from focal_lab.sweep.plan.runs import Run, hash_of
 
 # These change the weights, not the cost of a step.
 _TRAINING = {"lr", "weight_decay", "betas", "warmup_epochs", "warmup_steps", "warmup_lr", "min_lr"}
-_TRAINING |= {"milestones", "power", "label_smoothing", "backbone_checkpoint"}
+_TRAINING |= {"milestones", "power", "label_smoothing", "backbone_checkpoint", "init_seed"}
+_SEEDS = {"data_seed", "order_seed"}
 # How many images the data serve, not how large they are.
 _SERVED = {"batch_size", "num_workers", "seed", "num_train_images", "num_val_images", "num_test_images"}
+_SERVED |= _SEEDS
 _LENGTH = {"max_epochs", "max_steps", "min_epochs", "min_steps", "max_time"}
 
 
@@ -28,9 +30,9 @@ def shape_of(identity: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     workers = (config["data"].get("init_args") or {}).get("num_workers")
     shape = {
         "task": identity["task"],
-        "network": _without_training(identity["network"]),
-        "model": _without_training(identity["model"]),
-        "data": dict(identity["data"]) | {"num_workers": workers},
+        "network": _without(_TRAINING, identity["network"]),
+        "model": _without(_TRAINING, identity["model"]),
+        "data": _without(_SEEDS, identity["data"]) | {"num_workers": workers},
         "trainer": {key: value for key, value in identity.get("trainer", {}).items() if key not in _LENGTH},
     }
     return hash_of(shape)[:16]
@@ -65,7 +67,7 @@ def time_limit(config: Mapping[str, Any]) -> float:
 def count_key(config: Mapping[str, Any]) -> str:
     """A hash of what decides a run's parameters and multiply-accumulates."""
     model, data = config["model"], config["data"]
-    options = _without_training(model.get("init_args") or {})
+    options = _without(_TRAINING, model.get("init_args") or {})
     shown = {key: value for key, value in (data.get("init_args") or {}).items() if key not in _SERVED}
     return hash_of([model["class_path"], options, data["class_path"], shown])[:16]
 
@@ -95,7 +97,8 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
             yield from _leaves(part, f"{name}.{key}")
 
 
-def _without_training(value: Any) -> Any:
+def _without(names: Set[str], value: Any) -> Any:
+    """A value without the keys of such names, however deep."""
     if not isinstance(value, Mapping):
         return value
-    return {key: _without_training(part) for key, part in value.items() if key not in _TRAINING}
+    return {key: _without(names, part) for key, part in value.items() if key not in names}

@@ -18,8 +18,15 @@ RENAMED_OPTIONS: dict[tuple[str, str], str] = {
     for task in ("Classification", "Detection", "Segmentation")
     for split in ("train", "val", "test")
 }
-# Options that a class of ours gained: (class, option) -> the value that means what the class did before.
-ADDED_OPTIONS: dict[tuple[str, str], Any] = {}
+# Options that a class of ours and those derived from it gained: (class, option) -> the value that means what
+# the class did before.
+ADDED_OPTIONS: dict[tuple[str, str], Any] = {
+    ("Task", "init_seed"): None,
+    ("EmbeddedData", "data_seed"): None,
+    ("EmbeddedData", "order_seed"): None,
+    ("ClassificationDataModule", "order_seed"): None,
+    ("LabelledFoldersDataModule", "order_seed"): None,
+}
 # Moved classes of ours, for configurations of older results: old -> new dotted path.
 MOVED_CLASSES: dict[str, str] = {}
 
@@ -136,12 +143,13 @@ def normal_options(info: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
             for key, value in given.items()
             if key not in defaults or not same(value, defaults[key])
         }
-    name, options = str(info["name"]), {**defaults, **given}
-    return {
-        old_name(key): value
-        for key, value in options.items()
-        if (name, key) not in ADDED_OPTIONS or not same(value, ADDED_OPTIONS[name, key])
-    }
+
+    def means_nothing(option: str, value: Any) -> bool:
+        added = ((base, option) for base in info["bases"])
+        return any(key in ADDED_OPTIONS and same(value, ADDED_OPTIONS[key]) for key in added)
+
+    options = {**defaults, **given}
+    return {old_name(key): value for key, value in options.items() if not means_nothing(key, value)}
 
 
 def normal_path(option: str, value: Any) -> Any:

@@ -9,6 +9,12 @@ from focal_lab.errors import UserError, did_you_mean, one_of
 from focal_lab.sweep.plan.cells import Cell
 from focal_lab.sweep.spec.sweep_file import TASKS, Sweep
 
+# seeds of one part of a run each, and their keys
+SEEDS = {
+    "init_seed": "model.init_args.init_seed",
+    "data_seed": "data.init_args.data_seed",
+    "order_seed": "data.init_args.order_seed",
+}
 _SECTIONS = ("model", "data", "trainer")
 
 
@@ -28,8 +34,8 @@ def for_task(name: str, task: str) -> str | None:
 def setting_key(name: str) -> str:
     """The dotted configuration key behind a setting.
 
-    `backbone` is the model's backbone, an option of the focal backbones is short for that option, and a
-    dotted key is taken as LightningCLI takes it, with `init_args` left out.
+    `backbone` is the model's backbone, an option of the focal backbones is short for that option, so are the
+    seeds of parts of a run, and a dotted key is taken as LightningCLI takes it, with `init_args` left out.
 
     Raises:
         UserError: none of these.
@@ -39,12 +45,15 @@ def setting_key(name: str) -> str:
         return "model.init_args.backbone"
     if name in OPTION_NAMES:
         return f"model.init_args.backbone_options.{name}"
+    if name in SEEDS:
+        return SEEDS[name]
     if section not in _SECTIONS or not rest:
-        hint = did_you_mean(name, ["backbone", *OPTION_NAMES])
+        hint = did_you_mean(name, ["backbone", *OPTION_NAMES, *SEEDS])
         use = (
             f": use backbone, an option of the backbone ({one_of(OPTION_NAMES)}), or a dotted key such as "
             "model.lr, data.batch_size or trainer.max_epochs, for one task alone with its name in front: "
-            "detection.model.lr; seeds are those of the file, or of --seeds"
+            "detection.model.lr; a run's seed is one of the file, or of --seeds, and init_seed, data_seed "
+            "and order_seed change it for one part of the run"
         )
         raise UserError(f"{name!r} is not a setting{hint or use}")
     if name.endswith("+"):

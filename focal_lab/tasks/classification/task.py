@@ -25,6 +25,7 @@ from focal_lab.tasks.ema import PREFIX, average_of
 from focal_lab.tasks.evaluation_size import evaluation_size
 from focal_lab.tasks.freezing import Frozen, evaluate_frozen, freeze
 from focal_lab.tasks.image_callbacks import ShowImages
+from focal_lab.tasks.initial_weights import initial_weights
 from focal_lab.tasks.optimizer import Recipe, check_option
 from focal_lab.tasks.recorded import Recorded
 
@@ -59,6 +60,8 @@ class Classification(Task):
         ema_warmup: whether the average's decay grows from 0, for trainings of few steps.
         frozen: number of stages that are not trained, beside the patch embedding; or "backbone" for a linear
             probe, which trains the classifier alone.
+        init_seed: of the initial weights, the head's included; None for the seed of the run
+            (`seed_everything`).
 
     Raises:
         UserError: no such backbone, option or file, or a number out of range.
@@ -86,6 +89,7 @@ class Classification(Task):
         ema_decay: float | None = None,
         ema_warmup: bool = False,
         frozen: Frozen | None = None,
+        init_seed: int | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -108,9 +112,10 @@ class Classification(Task):
             warmup_lr=warmup_lr,
             min_lr=min_lr,
         )
-        self.model = create_backbone(
-            backbone, backbone_options, checkpoint=backbone_checkpoint, num_classes=num_classes
-        )
+        with initial_weights(init_seed):
+            self.model = create_backbone(
+                backbone, backbone_options, checkpoint=backbone_checkpoint, num_classes=num_classes
+            )
         if frozen is not None:
             freeze(self.model, frozen)
             evaluate_frozen(self.model)

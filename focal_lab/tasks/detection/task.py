@@ -20,6 +20,7 @@ from focal_lab.tasks.detection.parts import Settings
 from focal_lab.tasks.detection.regions import in_full
 from focal_lab.tasks.features import Features
 from focal_lab.tasks.image_callbacks import ShowImages
+from focal_lab.tasks.initial_weights import initial_weights
 from focal_lab.tasks.optimizer import Recipe, check_option
 from focal_lab.tasks.recorded import Recorded
 from focal_lab.tasks.tested import refuse_repeated
@@ -51,6 +52,8 @@ class Detection(Task):
         warmup_steps: optimizer steps of linear warmup.
         warmup_lr: learning rate at the start of the warmup.
         min_lr: learning rate at the end of the cosine.
+        init_seed: of the initial weights, the heads' included; None for the seed of the run
+            (`seed_everything`).
 
     Raises:
         UserError: no such method, backbone, option or file, or a number out of range.
@@ -79,6 +82,7 @@ class Detection(Task):
         warmup_steps: int = 500,
         warmup_lr: float = 1e-7,
         min_lr: float = 1e-6,
+        init_seed: int | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -100,16 +104,17 @@ class Detection(Task):
             warmup_steps=warmup_steps,
             decay_biases=True,
         )
-        settings = Settings(
-            Features(backbone, backbone_options, backbone_checkpoint, chosen.stages, feature_norm),
-            num_classes,
-            min_size=tuple(min_size or ()),
-            max_size=max_size,
-            channels=pyramid_channels,
-            head_width=head_width,
-            options=detector_options or {},
-        )
-        self.model = chosen.build(settings)
+        with initial_weights(init_seed):
+            settings = Settings(
+                Features(backbone, backbone_options, backbone_checkpoint, chosen.stages, feature_norm),
+                num_classes,
+                min_size=tuple(min_size or ()),
+                max_size=max_size,
+                channels=pyramid_channels,
+                head_width=head_width,
+                options=detector_options or {},
+            )
+            self.model = chosen.build(settings)
         self.val_metric = AveragePrecision(self.masks)
         self.test_metric = AveragePrecision(self.masks, per_class=True)
         self._crowded: list[int] = []  # the numbers of objects of images that have more than are found

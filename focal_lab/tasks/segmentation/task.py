@@ -16,6 +16,7 @@ from focal_lab.tasks.base import Task
 from focal_lab.tasks.classes import check_labels, known
 from focal_lab.tasks.features import Features
 from focal_lab.tasks.image_callbacks import ShowImages
+from focal_lab.tasks.initial_weights import initial_weights
 from focal_lab.tasks.optimizer import Recipe, check_option
 from focal_lab.tasks.padding import padded_size
 from focal_lab.tasks.recorded import Recorded
@@ -65,6 +66,8 @@ class Segmentation(Task):
         warmup_lr: learning rate at the start of the warmup.
         power: exponent of the polynomial decay.
         min_lr: learning rate at the end.
+        init_seed: of the initial weights, the decoder's included; None for the seed of the run
+            (`seed_everything`).
 
     Raises:
         UserError: no such decoder, backbone, option or file, or a number out of range.
@@ -103,6 +106,7 @@ class Segmentation(Task):
         warmup_lr: float = 6e-11,
         power: float = 1.0,
         min_lr: float = 0.0,
+        init_seed: int | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -139,14 +143,16 @@ class Segmentation(Task):
         }
         self.val_protocol = Protocol(**sizes)
         self.test_protocol = Protocol(**sizes, scales=tuple(scales or (1.0,)), flip=flip)
-        features = Features(backbone, backbone_options, backbone_checkpoint, _STAGES, feature_norm)
-        self.model = Segmenter(
-            features,
-            build_decoder(decoder, features.channels, features.strides, decoder_channels, decoder_options),
-            num_classes,
-            dropout,
-            auxiliary_channels if auxiliary_weight else 0,
-        )
+        with initial_weights(init_seed):
+            features = Features(backbone, backbone_options, backbone_checkpoint, _STAGES, feature_norm)
+            channels, strides = features.channels, features.strides
+            self.model = Segmenter(
+                features,
+                build_decoder(decoder, channels, strides, decoder_channels, decoder_options),
+                num_classes,
+                dropout,
+                auxiliary_channels if auxiliary_weight else 0,
+            )
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
         self.val_metric = Confusion(num_classes, self.ignore_index)

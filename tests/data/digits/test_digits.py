@@ -307,6 +307,8 @@ def test_checkpoints_hold_the_options_as_plain_values(tmp_path):
         "image_size": 28,
         "num_workers": 0,
         "seed": None,
+        "data_seed": None,
+        "order_seed": None,
     }
 
 

@@ -129,6 +129,7 @@ def test_a_setting_does_not_append() -> None:
 
 def test_the_seed_is_not_a_setting() -> None:
     with pytest.raises(
-        UserError, match=r"'seed_everything' is not a setting: .*; seeds are those of the file, or of --seeds"
+        UserError,
+        match=r"'seed_everything' is not a setting: .*; a run's seed is one of the file, or of --seeds",
     ):
         make_plan(write_sweep(), overrides=["seed_everything=3"])

@@ -1,0 +1,1 @@
+"""Statistics of reports: crossed intervals, tests, power, sequential analysis. NumPy and SciPy only."""
