@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from focal_lab.report.statistics.power import MOST_SEEDS
 from focal_lab.report.table.claims import overall
 from focal_lab.report.table.records import (
     NOTHING,
     Answer,
-    Comparison,
     Entry,
+    Outcome,
     Row,
     Table,
     entry_words,
@@ -34,8 +35,8 @@ _TONES = {
     "worse": ("bad", "▼"),
     **dict.fromkeys(("contradicted", "failed", "corrupt"), ("bad", "✕")),
     **dict.fromkeys(("missing", "pruned", "not reported"), ("warn", "○")),
-    **dict.fromkeys(("too few seeds", "undecided", "other test set"), ("warn", "○")),
-    **dict.fromkeys(("within noise", "same runs", "other data"), ("even", "≈")),
+    **dict.fromkeys(("too few seeds", "inconclusive", "no spread", "other test set"), ("warn", "○")),
+    **dict.fromkeys(("equivalent", "same runs", "other data"), ("even", "≈")),
 }
 _SEVERE = ("failed", "corrupt", "missing", "pruned")
 # Heading of a column of metrics' titles.
@@ -139,69 +140,76 @@ def _comparisons(table: Table) -> list[Section]:
         strips.append(_strip("baseline", "label", baselines))
     if len(set(titles)) > 1:
         strips.append(_strip(METRIC, "label", titles))
-    p_values = tuple(compared.p_holm for _, _, compared in found)
-    p_strip = Strip("p", tuple(map(_p_words, p_values)), "measured", p_values)
-    tests = [(column, compared) for column, _, compared in found]
-    return [Section("baseline", heading, strips + _test_strips(tests, "difference", p_strip))]
+    outcomes = [(column, compared) for column, _, compared in found]
+    return [Section("baseline", heading, strips + _outcome_strips(outcomes))]
+
+
+def _claim(answers: Sequence[Answer]) -> Section:
+    outcomes = [(COLUMNS[answer.metric], answer) for answer in answers]
+    strips = [_strip("comparison", "label", [answer.text for answer in answers]), *_outcome_strips(outcomes)]
+    return Section("claim", f"Does the claim hold? {claim_words(answers)}", strips)
+
+
+def _outcome_strips(outcomes: Sequence[tuple[Column, Outcome]]) -> list[Strip]:
+    """Difference, that of the published numbers, seeds, p-value, verdict; power where nothing was found."""
+    measured = [(column, found.difference, found.half_width) for column, found in outcomes]
+    paper = [(column, found.published, None) for column, found in outcomes]
+    strips = [_signed_strip("difference", "measured", measured)]
+    if any(found.published is not None for _, found in outcomes):
+        strips.append(_signed_strip("paper", "paper", paper))
+    strips.append(_strip("n", "measured", [found.n for _, found in outcomes]))
+    # of what the verdict says
+    p_values = tuple(found.p_equivalent if _is_equivalence(found) else found.p_holm for _, found in outcomes)
+    strips.append(Strip("p", tuple(map(_p_words, p_values)), "measured", p_values))
+    strips.append(_strip("verdict", "verdict", [found.verdict for _, found in outcomes]))
+    open_ones = [found for _, found in outcomes if found.detectable is not None]
+    if open_ones:
+        detectable = tuple(found.detectable for _, found in outcomes)
+        words = [
+            NOTHING if found.detectable is None else f"{found.detectable:.{column.digits}f}"
+            for column, found in outcomes
+        ]
+        strips.append(Strip("detectable", tuple(words), "measured", detectable))
+        margins = {found.margin for found in open_ones}
+        heading = f"seeds for {margins.pop():g}" if len(margins) == 1 else "seeds for margin"
+        strips.append(_strip(heading, "measured", [_seeds_words(found) for _, found in outcomes]))
+    return strips
+
+
+def _is_equivalence(found: Outcome) -> bool:
+    supported = found.verdict == "supported" and found.p_equivalent is not None
+    return found.verdict.startswith("equivalent") or supported
+
+
+def _seeds_words(found: Outcome) -> str | None:
+    if found.detectable is None:
+        return None
+    return f"> {MOST_SEEDS}" if found.seeds_needed is None else str(found.seeds_needed)
 
 
 def _p_words(p: float | None) -> str:
     return NOTHING if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _claim(answers: Sequence[Answer]) -> Section:
-    probabilities = tuple(answer.probability for answer in answers)
-    strip = Strip("probability", tuple(map(probability_words, probabilities)), "measured", probabilities)
-    tests = [(COLUMNS[answer.metric], answer) for answer in answers]
-    strips = [
-        _strip("comparison", "label", [answer.text for answer in answers]),
-        *_test_strips(tests, "margin", strip),
-    ]
-    return Section("claim", f"Does the claim hold? {claim_words(answers)}", strips)
-
-
-def _test_strips(
-    tests: Sequence[tuple[Column, Comparison | Answer]], heading: str, probability: Strip
-) -> list[Strip]:
-    """A test's difference, that of the published numbers, number of seeds, probability and verdict."""
-    measured = [(column, test.difference, test.half_width) for column, test in tests]
-    paper = [(column, test.published, None) for column, test in tests]
-    return [
-        _signed_strip(heading, "measured", measured),
-        *(
-            [_signed_strip("paper", "paper", paper)]
-            if any(test.published is not None for _, test in tests)
-            else []
-        ),
-        _strip("n", "measured", [test.n for _, test in tests]),
-        probability,
-        _strip("verdict", "verdict", [test.verdict for _, test in tests]),
-    ]
-
-
 def tone(text: str) -> tuple[str, str]:
     """Tone and sign of a text, or of the most severe word in it: good, bad, warn, even, or empty."""
-    return _TONES.get(next((word for word in _SEVERE if word in text), text), ("", ""))
+    word = next((word for word in _SEVERE if word in text), text)
+    return _TONES.get("equivalent" if text.startswith("equivalent within") else word, ("", ""))
 
 
 def claim_words(answers: Sequence[Answer]) -> str:
-    """`Undecided: it holds with a probability of at most 61 %.`"""
-    verdict, probability = overall(answers)
-    if probability is None:
-        few = "other parts have too few seeds" if verdict == "contradicted" else "too few seeds"
-        return f"{verdict.capitalize()}: {few}."
-    words = probability_words(probability)
-    at_most = "at most " if len(answers) > 1 and not words.startswith("<") else ""
-    return f"{verdict.capitalize()}: it holds with a probability of {at_most}{words}."
-
-
-def probability_words(probability: float | None) -> str:
-    """`61 %`; never 0 or 100, which no number of seeds can show."""
-    if probability is None:
-        return NOTHING
-    if probability < 0.01:
-        return "< 1 %"
-    return "> 99 %" if probability > 0.99 else f"{100 * probability:.0f} %"
+    """`Contradicted: 1 of 3 parts is.`"""
+    verdict = overall(answers)
+    total = len(answers)
+    count = sum(answer.verdict == verdict for answer in answers)
+    if total == 1:
+        return f"{verdict.capitalize()}."
+    if count == total:
+        return f"{verdict.capitalize()}: all {total} parts are."
+    if verdict == "contradicted":
+        return f"Contradicted: {count} of {total} parts {'is' if count == 1 else 'are'}."
+    supported = sum(answer.verdict == "supported" for answer in answers)
+    return f"Inconclusive: {supported} of {total} parts {'is' if supported == 1 else 'are'} supported."
 
 
 def long_grid(runs: "pd.DataFrame") -> list[Strip]:

@@ -61,7 +61,7 @@ def page(
         script=Markup(script),
         policy=_policy(script),
         refresh=refresh,
-        verdict=overall(table.answers)[0] if table.answers else None,
+        verdict=overall(table.answers) if table.answers else None,
         verdict_text=claim_words(table.answers) if table.answers else None,
         main=table_grid(table),
         sections=table_sections(table),

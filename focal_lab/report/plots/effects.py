@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 from focal_lab.report.plots.measured import interval, main_columns, own_rows
 from focal_lab.report.plots.style import SERIES, Plot, heading, name_rows, new_figure, note, tidy, words
+from focal_lab.report.statistics.crossed import Estimate, over_seeds
+from focal_lab.report.table.decide import LEAST_SEEDS
 from focal_lab.report.table.records import Row, Table
-from focal_lab.report.table.statistics import LEAST_SEEDS, Sample, sample
 from focal_lab.sweep.spec.columns import Column
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # factor -> level -> mean over its cells
-Effects = dict[str, dict[str, Sample]]
+Effects = dict[str, dict[str, Estimate]]
 
 
 def effect_plots(table: Table) -> list[Plot]:
@@ -38,11 +39,11 @@ def effect_plots(table: Table) -> list[Plot]:
     return plots
 
 
-def _mean_over(cells: Sequence[Row], column: Column) -> Sample:
+def _mean_over(cells: Sequence[Row], column: Column) -> Estimate:
     """Mean over cells, seed by seed, of the seeds that all cells have."""
     values = [row.entries[column.key].values for row in cells]
     seeds = set.intersection(*map(set, values)) if values else set()
-    return sample([sum(found[seed] for found in values) / len(values) for seed in sorted(seeds)])
+    return over_seeds([sum(found[seed] for found in values) / len(values) for seed in sorted(seeds)])
 
 
 def _plot(column: Column, effects: Effects) -> Plot:

@@ -14,15 +14,17 @@ from focal_lab.report.published.layouts import (
     published_rows,
     published_values,
 )
-from focal_lab.report.table.claims import claim_answer
-from focal_lab.report.table.comparison import compare_rows, find_baselines
+from focal_lab.report.statistics.crossed import over_seeds
+from focal_lab.report.table.claims import claim_question
+from focal_lab.report.table.comparison import find_baselines, row_questions
+from focal_lab.report.table.decide import decide, tests
 from focal_lab.report.table.left_out import left_out
 from focal_lab.report.table.like_paper import beside_paper
 from focal_lab.report.table.notes import table_notes
 from focal_lab.report.table.origins import describe_data, provenance_of
-from focal_lab.report.table.records import COUNTED, Entry, PlannedRun, Row, Status, Table
-from focal_lab.report.table.statistics import sample
+from focal_lab.report.table.records import COUNTED, Answer, Comparison, Entry, PlannedRun, Row, Status, Table
 from focal_lab.report.table.test_sets import mixed_tests
+from focal_lab.report.table.test_units import TestUnits
 from focal_lab.sweep.plan.pareto import front_sentence
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.run_folder.result import Result
@@ -112,7 +114,9 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
     rows = beside_paper(rows, plan, columns, layout, costs_task, results)
     if layout is not None and layout.others:
         rows = _with_references(rows, layout, sweep.columns)
-    rows = _compared(plan, rows, columns, results)
+    rows = _with_baselines(plan, rows, results)
+    units = TestUnits(rows, results, out)
+    rows, answers, comparisons = _decided(plan, _with_images(rows, columns, units), columns, results, units)
     order = None
     if plan.space is not None:
         order = front_sentence(plan.front, plan.space.search.objectives, len(results))
@@ -133,9 +137,10 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
         notes=(),
         provenance=provenance_of(list(results.values()), mixed_tests(rows, results)),
         order=order,
-        answers=tuple(claim_answer(rows, part, results) for part in sweep.expectations),
+        answers=answers,
+        comparisons=comparisons,
     )
-    return replace(table, notes=(*table_notes(table), *left_out(plan, out)))
+    return replace(table, notes=(*table_notes(table, units), *left_out(plan, out)))
 
 
 def _with_references(rows: Sequence[Row], layout: PublishedTable, keys: Sequence[str]) -> list[Row]:
@@ -165,19 +170,57 @@ def _with_references(rows: Sequence[Row], layout: PublishedTable, keys: Sequence
     ]
 
 
-def _compared(
-    plan: "Plan", rows: Sequence[Row], columns: Sequence[Column], results: Mapping[str, Result]
-) -> list[Row]:
+def _with_baselines(plan: "Plan", rows: Sequence[Row], results: Mapping[str, Result]) -> list[Row]:
     """The rows with their baselines; a search has none unless its file names one."""
     baselines: list[int | None] = [None] * len(rows)
     if plan.space is None or plan.sweep.baseline:
         baselines = find_baselines(rows, plan.sweep.baseline)
     data = describe_data([[results[run.run] for run in row.runs if run.run in results] for row in rows])
-    rows = [
+    return [
         replace(row, baseline=baseline, data=words)
         for row, baseline, words in zip(rows, baselines, data, strict=True)
     ]
-    return compare_rows(rows, columns, results, across_data=bool(plan.sweep.baseline))
+
+
+def _with_images(rows: Sequence[Row], columns: Sequence[Column], units: TestUnits) -> list[Row]:
+    """The rows with intervals over seeds and test images."""
+    changed = []
+    for index, row in enumerate(rows):
+        entries = dict(row.entries)
+        for column in columns:
+            entry = entries[column.key]
+            if column.task is not None and entry.sd is not None:
+                found = units.estimate([(1.0, index)], column)
+                entries[column.key] = replace(entry, half_width=found.half_width, images=found.units)
+        changed.append(replace(row, entries=entries))
+    return changed
+
+
+def _decided(
+    plan: "Plan",
+    rows: Sequence[Row],
+    columns: Sequence[Column],
+    results: Mapping[str, Result],
+    units: TestUnits,
+) -> tuple[list[Row], tuple[Answer, ...], int]:
+    """Rows with their comparisons, the parts of the claim, and the number of tests."""
+    sweep = plan.sweep
+    asked = list(row_questions(rows, columns, results, sweep))
+    parts = [claim_question(rows, part, results, sweep) for part in sweep.expectations]
+    questions = [*(question for _, question in asked), *parts]
+    outcomes = decide(questions, units)
+    entries = [dict(row.entries) for row in rows]
+    for (index, question), outcome in zip(asked, outcomes, strict=False):
+        key, baseline = question.column.key, rows[index].baseline
+        assert baseline is not None
+        compared = Comparison(**vars(outcome), baseline=baseline)
+        entries[index][key] = replace(entries[index][key], compared=compared)
+    answers = tuple(
+        Answer(**vars(outcome), text=part.text, metric=part.metric)
+        for part, outcome in zip(sweep.expectations, outcomes[len(asked) :], strict=True)
+    )
+    decided = [replace(row, entries=found) for row, found in zip(rows, entries, strict=True)]
+    return decided, answers, tests(outcomes, questions)
 
 
 def _entry(
@@ -195,14 +238,14 @@ def _entry(
     values = {seed: value for seed, value in found.items() if value is not None}
     counted = column.key in COUNTED
     # what is counted has no spread
-    over_seeds = sample(list(values.values())[: 1 if counted else None])
+    estimate = over_seeds(list(values.values())[: 1 if counted else None])
     published = paper.values.get(column.key) if paper is not None else None
     if counted and layout is not None and task != layout.counted_task:
         published = None  # a published count is of another task's networks
     return Entry(
-        mean=over_seeds.mean,
-        sd=over_seeds.sd,
-        half_width=over_seeds.half_width,
+        mean=estimate.mean,
+        sd=estimate.sd,
+        half_width=estimate.half_width,
         n=len(values),
         planned=len(runs),
         published=published,

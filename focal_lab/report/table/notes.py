@@ -5,24 +5,30 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from focal_lab.report.statistics.power import POWER
+from focal_lab.report.table.decide import LEAST_SEEDS
 from focal_lab.report.table.like_paper import unlike_paper_notes
-from focal_lab.report.table.records import COUNTED, PlannedRun, Row, Table, shown_name, unfinished
-from focal_lab.report.table.statistics import LEAST_SEEDS
+from focal_lab.report.table.records import COUNTED, Outcome, PlannedRun, Row, Table, shown_name, unfinished
+from focal_lab.report.table.test_units import TestUnits
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import PAPER_SIZES, pixels
+from focal_lab.utils.units import many
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # More than these would push the table itself off the screen.
 _MOST_PROBLEMS = 8
+# A finding that is expected to be so many times too large is worth a note.
+_NOTABLE = 1.2
 
 
-def table_notes(table: Table) -> tuple[str, ...]:
+def table_notes(table: Table, units: TestUnits) -> tuple[str, ...]:
     """The footnotes of a table, those that explain its numbers first."""
     return (
         *table.provenance.mixed_tests,
         *_numbers(table),
+        *_left_out_of_intervals(units),
         *_comparisons(table),
         *_setting(table),
         *incomparable(table),
@@ -38,7 +44,9 @@ def _numbers(table: Table) -> Iterable[str]:
     varied = [entry for column, entry in entries if column.key not in COUNTED and entry.n]
     counts = sorted({entry.n for entry in varied if entry.half_width is not None})
     if counts:
-        yield f"a ± b: mean over n = {_and(counts)} seeds and half of its 95 % t-interval."
+        images = any(entry.images for entry in varied)
+        over = "seeds and test images" if images else "seeds"
+        yield f"a ± b: mean over n = {_and(counts)} seeds and half of its 95 % interval over {over}."
     if any(entry.n < entry.planned for entry in varied):
         planned = max(entry.planned for entry in varied)
         yield f"(n=1): fewer seeds have a value than the {planned} that were planned."
@@ -51,25 +59,54 @@ def _numbers(table: Table) -> Iterable[str]:
         yield f"{_and(titles)}: of the {table.costs_task} runs."
 
 
-def _comparisons(table: Table) -> Iterable[str]:
-    found = [entry.compared for row in table.rows for entry in row.entries.values() if entry.compared]
-    verdicts = {comparison.verdict for comparison in found}
-    if any(comparison.p_holm is not None for comparison in found):
+def _left_out_of_intervals(units: TestUnits) -> Iterable[str]:
+    if units.without:
         yield (
-            "Difference: paired by seed, with half of its 95 % interval; p: paired t-test after Holm's "
-            "correction for all rows of a metric; better and worse are below 0.05."
+            f"{many(len(units.without), 'finished run')} {'has' if len(units.without) == 1 else 'have'} no "
+            "predictions (an earlier version, or your own task): intervals that include them leave out the "
+            "noise of the test images and are too narrow."
         )
-    if any(comparison.verdict == "too few seeds" and comparison.n for comparison in found):
-        yield f"Too few seeds: fewer than {LEAST_SEEDS} shared by a row and its baseline."
+    for message in list(units.damaged.values())[:_MOST_PROBLEMS]:
+        yield f"{message}; the intervals leave out the noise of the test images."
+
+
+def _comparisons(table: Table) -> Iterable[str]:
+    compared = [entry.compared for row in table.rows for entry in row.entries.values() if entry.compared]
+    found: list[Outcome] = [*compared, *table.answers]
+    verdicts = {outcome.verdict for outcome in found}
+    if table.comparisons:
+        several = f" for the {table.comparisons} comparisons of this report" if table.comparisons > 1 else ""
+        yield (
+            f"Difference: paired by seed and test image. p: corrected{several} (Holm); better, worse, "
+            "supported and contradicted are below 0.05. Equivalent: the difference is less than the margin, "
+            "p below 0.05 (two one-sided tests)."
+        )
+    open_ones = [outcome for outcome in found if outcome.detectable is not None]
+    if open_ones:
+        yield (
+            f"Detectable: the true difference that n seeds find with {POWER:.0%}. Seeds for "
+            f"{_margins(open_ones)}: how many find a true difference of that size."
+        )
+    exaggerated = [o for o in found if o.exaggeration is not None and o.exaggeration >= _NOTABLE]
+    if exaggerated:
+        worst = max(exaggerated, key=lambda outcome: outcome.exaggeration or 0.0)
+        yield (
+            f"Differences that were found are too large on average: {worst.n} seeds that find a true "
+            f"difference of {worst.margin:g} report {worst.exaggeration:.1f} times as much."
+        )
+    if any(outcome.verdict == "too few seeds" and outcome.n for outcome in found):
+        yield f"Too few seeds: fewer than {LEAST_SEEDS} shared by the rows that are compared."
+    if "no spread" in verdicts:
+        yield "No spread: all seeds have the same difference, so there is nothing to test it against."
     if "other data" in verdicts:
         yield "Other data: not compared, because the sweep file does not name a baseline."
     if "other test set" in verdicts:
         yield "Other test set: not compared, because the runs were not tested on the same images."
-    if any(answer.probability is not None for answer in table.answers):
-        yield (
-            "Probability: that the mean over all seeds satisfies the comparison (t-distribution, flat "
-            "prior); supported from 95 %, contradicted below 5 %."
-        )
+
+
+def _margins(found: Sequence[Outcome]) -> str:
+    margins = sorted({outcome.margin for outcome in found})
+    return f"{margins[0]:g}" if len(margins) == 1 else "the margin"
 
 
 def _setting(table: Table) -> Iterable[str]:
@@ -106,7 +143,7 @@ def incomparable(table: Table) -> Iterable[str]:
     finished = f"of {sum(found.commits.values())} finished runs"
     if len(found.commits) > 1:
         # several, with the names of their repositories, are short already
-        short = {commit if ", " in commit else commit[:12]: many for commit, many in found.commits.items()}
+        short = {commit if ", " in commit else commit[:12]: count for commit, count in found.commits.items()}
         parts = [f"{commit} ({many})" for commit, many in short.items()]
         yield f"Runs of {len(parts)} commits: {_and(parts)}."
     if found.dirty:
@@ -114,8 +151,8 @@ def incomparable(table: Table) -> Iterable[str]:
     for package, versions in found.versions.items():
         if len(versions) > 1:
             yield f"Runs of {len(versions)} versions of {package}: {_and(versions)}."
-    for setting, many in found.parts.items():
-        yield f"{many} {finished} were evaluated on a part of their images: {setting}."
+    for setting, count in found.parts.items():
+        yield f"{count} {finished} were evaluated on a part of their images: {setting}."
     if found.untold_tests:
         yield (
             f"{found.untold_tests} {finished} do not record which images they were tested on (an earlier "

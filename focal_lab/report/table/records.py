@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from focal_lab.report.table.statistics import Verdict
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import Column
 
@@ -27,31 +26,68 @@ _NUMBERS = {
     "diff": "difference",
 }
 _COMPARED = {"delta": "difference", "delta_ci95": "half_width", "delta_paper": "published"}
-_COMPARED |= {name: name for name in ("p", "p_holm", "verdict")}
-ClaimVerdict = Literal["supported", "contradicted", "undecided"]
+_COMPARED |= {
+    name: name
+    for name in (
+        *("p", "p_holm", "p_equivalent", "margin", "detectable", "seeds_needed", "exaggeration", "verdict"),
+    )
+}
 Status = Literal["measured", "failed", "pruned", "corrupt", "missing", "not reported", "not planned"]
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A metric against the one of the row's baseline, by the `n` seeds that both have.
+class Outcome:
+    """A difference between cells, tested by the `n` seeds that all of them have.
 
     Attributes:
-        baseline: index of the baseline's row.
-        difference, half_width: mean of row minus baseline, and half of its 95 % t-interval.
-        p: of the paired two-sided t-test.
-        p_holm: corrected for all comparisons of this column (Holm); decides the verdict at 0.05.
+        difference, half_width: the mean, and half of its 95 % interval over seeds and test images.
+        images: independent test images, or sources of test images, in the interval; 0: seeds alone.
+        p: two-sided p-value of no difference.
+        p_holm: corrected for all comparisons of the report (Holm).
+        p_equivalent: corrected p-value of a difference of at least `margin` (two one-sided tests).
+        margin: the largest difference that counts as none.
+        detectable: the true difference that these seeds find with 80 %.
+        seeds_needed: how many find a difference of `margin` with 80 %; None if 1,000 do not.
+        exaggeration: how many times too large a true difference of `margin` would be reported on average,
+            where it is found at all.
         published: the difference between the published numbers.
+        verdict: of a row: better, worse, equivalent within the margin, inconclusive, or why it is not tested.
     """
 
-    baseline: int
     n: int
     difference: float | None
     half_width: float | None
+    images: int
     p: float | None
     p_holm: float | None
+    p_equivalent: float | None
+    margin: float
+    detectable: float | None
+    seeds_needed: int | None
+    exaggeration: float | None
     published: float | None
-    verdict: Verdict
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Comparison(Outcome):
+    """A metric against the one of the row's baseline; `baseline` is the index of that row."""
+
+    baseline: int
+
+
+@dataclass(frozen=True)
+class Answer(Outcome):
+    """A part of a claim; its difference is by how much the part holds.
+
+    Attributes:
+        text: as in the sweep file.
+        metric: key of the column.
+        verdict: supported, contradicted, inconclusive, or why it is not tested.
+    """
+
+    text: str
+    metric: str
 
 
 @dataclass(frozen=True)
@@ -61,7 +97,8 @@ class Entry:
     Attributes:
         mean: over the `n` seeds that have a value.
         sd: sample standard deviation; None for fewer than two seeds, and for what is counted.
-        half_width: half of the 95 % t-interval of the mean; None where `sd` is.
+        half_width: half of the 95 % interval of the mean, over seeds and test images; None where `sd` is.
+        images: independent test images, or sources of test images, in the interval; 0: seeds alone.
         planned: seeds that were planned; 0 if the sweep does not run the column's task.
         published: the paper's number.
         status: measured, or the most severe reason why no run has a value.
@@ -80,6 +117,7 @@ class Entry:
     values: dict[int, float]
     compared: Comparison | None = None
     unlike_paper: tuple[str, ...] = ()
+    images: int = 0
 
     @property
     def difference(self) -> float | None:
@@ -135,28 +173,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Result of one part of a claim, by the `n` seeds that all its cells have.
-
-    Attributes:
-        text: the comparison, as in the sweep file.
-        difference, half_width: by how much it holds, in the metric's unit, and half of the 95 % t-interval.
-        probability: that it holds, given these seeds; None for fewer than two.
-        verdict: supported from 95 %, contradicted below 5 %.
-        published: the difference between the published numbers.
-    """
-
-    text: str
-    metric: str
-    n: int
-    difference: float | None
-    half_width: float | None
-    probability: float | None
-    verdict: ClaimVerdict
-    published: float | None
-
-
-@dataclass(frozen=True)
 class Provenance:
     """Where the finished runs of a table come from: value -> number of runs.
 
@@ -196,6 +212,7 @@ class Table:
         notes: sentences below the table.
         order: how the rows of a search are sorted; None for a design, whose order is the plan's.
         answers: one for each part of the claim.
+        comparisons: how many tests the p-values are corrected for.
     """
 
     name: str
@@ -215,6 +232,7 @@ class Table:
     provenance: Provenance
     order: str | None = None
     answers: tuple[Answer, ...] = ()
+    comparisons: int = 0
 
     @property
     def full_title(self) -> str:
@@ -228,9 +246,10 @@ class Table:
         The index has the labels, one level per factor. Columns have two levels: the column's key, and `shown`
         (what reports print), `mean`, `sd`, `ci95` (half of the 95 % interval), `n`, `paper` or `diff` (mean
         minus paper, if data and network are the paper's). Metrics also have the comparison with the row's
-        baseline: `baseline`, `delta`, `delta_ci95`, `delta_paper`, `p`, `p_holm`, `verdict`, and the number
-        of `pairs`. Columns without a second level are `network`, `variant`, `data`, the counts of runs, and
-        the same in words as `runs`. `attrs` has the units, notes, claims and provenance.
+        baseline: `baseline`, `delta`, `delta_ci95`, `delta_paper`, the attributes of an `Outcome` from `p` to
+        `verdict`, and the number of `pairs`. Columns without a second level are `network`, `variant`, `data`,
+        the counts of runs, and the same in words as `runs`. `attrs` has the units, notes, claims and
+        provenance.
         """
         import pandas as pd
 

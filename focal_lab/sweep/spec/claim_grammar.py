@@ -1,45 +1,53 @@
 """Claims as comparisons of cells, such as `Focal-Tiny/7 >= Swin-Tiny/14`.
 
-    [METRIC:] SUM OPERATOR SUM       OPERATOR: > >= < <=
+    [METRIC:] SUM OPERATOR SUM [within MARGIN]       OPERATOR: > >= < <= ~
     SUM: TERM {+ or - TERM}          a sign between terms has a space on each side: `+Local` is a label
     TERM: NUMBER, CELL, or NUMBER * CELL
     NUMBER: 0.5, 2, 1e-3; one that is a level's label, too, means the level (write 7.0 for the number)
     CELL: labels joined by `/`, in any order; the mean is taken over factors that are not named
 
 `ap_box: Focal-Tiny > Swin-Tiny + 0.5` is about box AP, and about all cells of both backbones.
+`A ~ B within 0.5`: they differ by less than 0.5. `A >= B within 0.5`: A is not worse by 0.5 or more.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from focal_lab.errors import UserError, known_names, one_of
-from focal_lab.sweep.spec.columns import MAIN, find_column
+from focal_lab.sweep.spec.columns import MAIN, check_margin, find_column
 
-_COMPARISON = re.compile(r"\s(>=|<=|>|<)\s")
+_COMPARISON = re.compile(r"\s(>=|<=|>|<|~)\s")
+_WITHIN = re.compile(r"(?P<rest>.+)\swithin(?:\s+(?P<margin>.*))?$")
 _SIGN = re.compile(r"\s([+-])\s")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$", re.IGNORECASE)
 _FACTOR = re.compile(r"(?P<number>\S+)\s+\*\s+(?P<cell>.+)$")
 _METRIC = re.compile(r"(?P<metric>\w+):\s+")
 
 
+Relation = Literal["above", "at least", "same"]
+
+
 @dataclass(frozen=True)
 class Expectation:
-    """One comparison: the sum of `terms` plus `constant` is above zero.
+    """One comparison: the sum of `terms` plus `constant` is above zero, at least zero, or zero.
 
     Attributes:
         text: as written in the sweep file.
         metric: key of a column.
         terms: weight, and the labels that select its cells, factor -> label.
         constant: in the unit of the metric.
-        strict: zero is not enough.
+        relation: above (>), at least (>=), or the same (~).
+        margin: by which it may miss zero; None for `>`, and for `>=` without one.
     """
 
     text: str
     metric: str
     terms: tuple[tuple[float, dict[str, str]], ...]
     constant: float
-    strict: bool
+    relation: Relation
+    margin: float | None = None
 
 
 def parse_expectation(text: str, factors: Mapping[str, Sequence[str]], task: str) -> Expectation:
@@ -59,11 +67,19 @@ def parse_expectation(text: str, factors: Mapping[str, Sequence[str]], task: str
         metric, rest = named["metric"], rest[named.end() :]
         if find_column(metric).task is None:
             raise UserError(f"{metric} is not a metric of a task: claims are about those")
+    rest, margin = _margin(rest, metric)
     sides = _COMPARISON.split(rest)
     if len(sides) != 3:
         raise UserError(f"{text!r} is not a comparison of cells (such as A/7 >= B/14)")
     left, operator, right = sides
-    sign = 1.0 if operator.startswith(">") else -1.0
+    if operator == "~" and margin is None:
+        raise UserError(
+            f"{text!r}: ~ needs a margin, the largest difference that counts as none "
+            f"({text.strip()} within {find_column(metric).margin})"
+        )
+    if operator in (">", "<") and margin is not None:
+        raise UserError(f"{text!r}: within belongs to ~, >= and <= (A > B + 0.5 is a difference of 0.5)")
+    sign = -1.0 if operator.startswith("<") else 1.0
     terms: list[tuple[float, dict[str, str]]] = []
     constant = 0.0
     for weight, term in [*_terms(left, sign), *_terms(right, -sign)]:
@@ -76,7 +92,22 @@ def parse_expectation(text: str, factors: Mapping[str, Sequence[str]], task: str
         terms.append((weight, _labels(term, factors)))
     if not terms:
         raise UserError(f"{text!r} compares no cells")
-    return Expectation(text.strip(), metric, tuple(terms), constant, operator in (">", "<"))
+    relation: Relation = "same" if operator == "~" else "at least" if "=" in operator else "above"
+    return Expectation(text.strip(), metric, tuple(terms), constant, relation, margin)
+
+
+def _margin(text: str, metric: str) -> tuple[str, float | None]:
+    """A comparison without `within MARGIN`, and the margin."""
+    found = _WITHIN.match(text)
+    if found is None:
+        return text, None
+    words = (found["margin"] or "").split()
+    column = find_column(metric)
+    unit = "points" if column.in_points else None
+    if not words or not _NUMBER.match(words[0]) or words[1:] not in ([], [unit]):
+        of = f", in {unit} of {metric}" if unit else f", in the unit of {metric}"
+        raise UserError(f"{text!r}: within takes a number{of} (within {column.margin})")
+    return found["rest"], check_margin(metric, float(words[0]))
 
 
 def _terms(side: str, sign: float) -> list[tuple[float, str]]:

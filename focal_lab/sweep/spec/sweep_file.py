@@ -8,7 +8,7 @@ from typing import Any
 from focal_lab.errors import UserError, did_you_mean, known_names, one_of
 from focal_lab.sweep.spec.checks import check_keys, choice, entries, mapping, once, switch
 from focal_lab.sweep.spec.claim_grammar import Expectation, parse_expectation
-from focal_lab.sweep.spec.columns import MAIN, find_column
+from focal_lab.sweep.spec.columns import MAIN, check_margin, find_column
 from focal_lab.sweep.spec.search_section import SearchSection, load_search
 from focal_lab.sweep.spec.suite import EXPERIMENTS
 from focal_lab.utils.yaml import load_written, plain
@@ -17,7 +17,7 @@ TASKS = ("classification", "detection", "segmentation")
 # Planning these takes a minute; many more are a mistake.
 MOST_RUNS = 100_000
 DESIGNS = ("grid", "one_factor")
-_TEXTS = ("title", "paper", "claim", "expect", "baseline")
+_TEXTS = ("title", "paper", "claim", "expect", "margin", "baseline")
 _DESIGN = ("tasks", "seeds", "design", "factors", "exclude", "cells", "search", "columns", "set")
 _KEYS = (*_TEXTS, *_DESIGN, "suites", "allow_degenerate")
 
@@ -41,6 +41,7 @@ class Sweep:
         expectations: comparisons of cells, which all hold if the claim does.
         baseline: what each row is compared with, factor -> own label -> the baseline's; other labels stay.
             Empty: the first row.
+        margins: metric -> margin of equivalence, where the file sets it.
         factors: name -> levels, in the order of the table's columns and rows.
         design: grid (all combinations) or one_factor (one at a time around the first levels).
         exclude: combinations left out, as factor -> label; factors not named match any level.
@@ -67,6 +68,13 @@ class Sweep:
     search: SearchSection | None = None
     expectations: tuple[Expectation, ...] = ()
     baseline: dict[str, dict[str, str]] = field(default_factory=dict)
+    margins: dict[str, float] = field(default_factory=dict)
+
+    def margin(self, metric: str) -> float:
+        """The largest difference of a metric that counts as none, in its unit."""
+        found = self.margins.get(metric, find_column(metric).margin)
+        assert found is not None
+        return found
 
 
 def find_sweep(name: str) -> Path:
@@ -139,6 +147,7 @@ def _sweep_from(written: Mapping[Any, Any], path: Path) -> Sweep:
         search=search,
         expectations=_expectations(raw, factors, tasks[0]),
         baseline=_baseline(written.get("baseline"), factors),
+        margins=_margins(raw.get("margin"), _columns(raw.get("columns", ["params", "gmacs", "top1"])), tasks),
     )
 
 
@@ -187,6 +196,28 @@ def _expectations(
             raise UserError(f"add {expectation.metric} to columns", key=key)
         expectations.append(expectation)
     return tuple(expectations)
+
+
+def _margins(raw: Any, columns: Sequence[str], tasks: Sequence[str]) -> dict[str, float]:
+    """`0.5`, for all metrics in points, or `{metric: margin}`."""
+    if raw is None:
+        return {}
+    shown = dict.fromkeys([*columns, *(MAIN[task] for task in tasks)])
+    if not isinstance(raw, Mapping):
+        wanted = {name: raw for name in shown if find_column(name).in_points}
+        if not wanted:
+            raise UserError("no column is in points; name the metric: {loss: 0.02}", key="margin")
+        where = dict.fromkeys(wanted, "margin")
+    else:
+        wanted = {str(name): value for name, value in raw.items()}
+        where = {name: f"margin.{name}" for name in wanted}
+    found = {}
+    for name, value in wanted.items():
+        try:
+            found[name] = check_margin(name, value)
+        except UserError as error:
+            raise UserError(error.message, key=where[name]) from None
+    return found
 
 
 def _search(raw: Mapping[str, Any], tasks: Sequence[str]) -> SearchSection | None:

@@ -1,0 +1,129 @@
+"""Power of a comparison: what its seeds can detect, how many it needs, and how much a finding exaggerates.
+
+All are for a true difference d and a two-sided test at level alpha: the estimate is normal around d, its
+variance is estimated as in `crossed`. They integrate over the distribution of the variance between seeds.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import inf, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focal_lab.report.statistics.crossed import Estimate, critical_at
+
+POWER = 0.8
+MOST_SEEDS = 1000
+# Points of the integral over the variance between seeds.
+_NODES = 64
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What decides the power of a comparison.
+
+    Attributes:
+        per_seed: variance of the difference between two cells for one seed.
+        images: variance of the mean difference that more seeds do not reduce.
+        units: independent test images behind `images`; 0 if unknown.
+    """
+
+    per_seed: float
+    images: float
+    units: int
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> "Spread":
+        """The spread that was estimated from seeds."""
+        return cls(estimate.n * estimate.seed_variance, estimate.image_variance, estimate.units)
+
+
+def power(difference: float, spread: Spread, seeds: int, alpha: float) -> float:
+    """Probability that a true difference is found significant, with the right sign."""
+    limits, weights = _limits(spread, seeds, alpha)
+    return float(np.sum(weights * _normal((difference - limits) / _error(spread, seeds))))
+
+
+def detectable(spread: Spread, seeds: int, alpha: float, wanted: float = POWER) -> float:
+    """The least true difference that so many seeds find with that probability."""
+    error = _error(spread, seeds)
+    if error == 0:
+        return 0.0
+    limits, weights = _limits(spread, seeds, alpha)
+    low, high = 0.0, float(limits.max()) + 10 * error
+    while high - low > 1e-4 * error:
+        middle = (low + high) / 2
+        found = float(np.sum(weights * _normal((middle - limits) / error)))
+        low, high = (middle, high) if found < wanted else (low, middle)
+    return high
+
+
+def seeds_needed(difference: float, spread: Spread, alpha: float, wanted: float = POWER) -> int | None:
+    """The least number of seeds, 3 or more, that finds a true difference with that probability.
+
+    None if 1,000 do not: then the test images are too few, or the spread between seeds is too large.
+    """
+    if power(difference, spread, MOST_SEEDS, alpha) < wanted:
+        return None
+    low, high = 2, MOST_SEEDS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if power(difference, spread, middle, alpha) < wanted else (low, middle)
+    return high
+
+
+def exaggeration(difference: float, spread: Spread, seeds: int, alpha: float) -> float:
+    """How many times too large a true difference is reported on average where it is found significant.
+
+    The type M error of Gelman and Carlin (2014).
+    """
+    error = _error(spread, seeds)
+    if error == 0:
+        return 1.0
+    limits, weights = _limits(spread, seeds, alpha)
+    above, below = (limits - difference) / error, (-limits - difference) / error
+    # E[|x|; |x| > limit] of a normal x around the difference
+    size = (
+        difference * _normal(-above)
+        + error * _density(above)
+        - difference * _normal(below)
+        + error * _density(below)
+    )
+    found = float(np.sum(weights * (_normal(-above) + _normal(below))))
+    return float(np.sum(weights * size)) / found / difference if found > 0 else inf
+
+
+def _error(spread: Spread, seeds: int) -> float:
+    return sqrt(spread.per_seed / seeds + spread.images)
+
+
+def _limits(spread: Spread, seeds: int, alpha: float) -> tuple[Array, Array]:
+    """The least significant difference for each possible estimate of the variance, and its weight."""
+    scales, weights = _variances(seeds)
+    from_seeds = spread.per_seed / seeds * scales
+    variances = from_seeds + spread.images
+    shares = np.divide(from_seeds, variances, out=np.ones_like(scales), where=variances > 0)
+    critical = critical_at(alpha, seeds - 1, max(1, spread.units - 1), shares)
+    return critical * np.sqrt(variances), weights
+
+
+@lru_cache(maxsize=2048)
+def _variances(seeds: int) -> tuple[Array, Array]:
+    """Quantiles of an estimated variance over the true one, with equal weights."""
+    from scipy.special import chdtri
+
+    tails = (np.arange(_NODES) + 0.5) / _NODES
+    return chdtri(seeds - 1, tails) / (seeds - 1), np.full(_NODES, 1 / _NODES)
+
+
+def _normal(value: Any) -> Any:
+    from scipy.special import ndtr
+
+    return ndtr(value)
+
+
+def _density(value: Array) -> Array:
+    return np.exp(-(value**2) / 2) / np.sqrt(2 * np.pi)

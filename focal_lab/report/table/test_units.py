@@ -1,0 +1,155 @@
+"""A table's metrics image by image, for intervals over seeds and test images.
+
+Shape suffixes: S seeds, U units (test images, or the sources that several of them share).
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import fsum
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focal_lab.report.statistics.crossed import Estimate, image_variance, over_seeds
+from focal_lab.report.table.records import Row
+from focal_lab.sweep.run_folder.predictions import Units, read_units
+from focal_lab.sweep.run_folder.result import CorruptRecordError, Result
+from focal_lab.sweep.spec.columns import Column
+
+# Bytes of metrics that are kept for further comparisons.
+_MOST_BYTES = 2**29
+Terms = Sequence[tuple[float, int]]
+_TestSet = tuple[int, bytes]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A metric of the runs of one row that were tested on the same images.
+
+    Attributes:
+        values: seed -> sum of each unit's images, scaled so that its mean is the metric, float32 (U,).
+        sizes: images of each unit over their mean number, float32 (U,).
+        test_set: equal for the same number of images and the same sources.
+    """
+
+    values: dict[int, NDArray[np.float32]]
+    sizes: NDArray[np.float32]
+    test_set: _TestSet
+
+
+class TestUnits:
+    """Estimates contrasts of rows, with the noise of the test images where runs have predictions.
+
+    Attributes:
+        without: IDs of finished runs without predictions, as far as they were asked for.
+        damaged: message about each file that could not be used.
+    """
+
+    __test__ = False  # not a test, whatever pytest thinks
+
+    def __init__(self, rows: Sequence[Row], results: Mapping[str, Result], out: Path) -> None:
+        self._rows, self._results, self._out = rows, results, out
+        self._kept: OrderedDict[tuple[int, str], _Measured | None] = OrderedDict()
+        self._bytes = 0
+        self._orders: dict[_TestSet, tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]] = {}
+        self.without: set[str] = set()
+        self.damaged: dict[str, str] = {}
+
+    def estimate(
+        self, terms: Terms, column: Column, constant: float = 0.0, most_seeds: int | None = None
+    ) -> Estimate:
+        """The weighted sum of rows plus a constant, over the seeds that all rows have.
+
+        Args:
+            terms: weight and index of each row.
+            column: the metric.
+            constant: in the metric's unit.
+            most_seeds: only that many seeds, the first ones.
+        """
+        values = [(weight, self._rows[index].entries[column.key].values) for weight, index in terms]
+        shared = set.intersection(*(set(seeds) for _, seeds in values)) if values else set()
+        seeds = [seed for seed in self._in_order(terms) if seed in shared][:most_seeds]
+        found = over_seeds(
+            [fsum([constant, *(weight * of[seed] for weight, of in values)]) for seed in seeds]
+        )
+        if found.sd is None:
+            return found
+        variance, units = self._from_images(terms, column, seeds)
+        return Estimate(found.n, found.mean, found.sd, found.seed_variance, variance, units)
+
+    def _in_order(self, terms: Terms) -> list[int]:
+        """Seeds in the plan's order."""
+        return list(dict.fromkeys(run.seed for _, index in terms for run in self._rows[index].runs))
+
+    def _from_images(self, terms: Terms, column: Column, seeds: Sequence[int]) -> tuple[float, int]:
+        """Variance from test images, and the number of units; rows with other images add theirs."""
+        measured = [(weight, self._measured(index, column)) for weight, index in terms]
+        groups: dict[_TestSet, list[tuple[float, _Measured]]] = {}
+        for weight, one in measured:
+            if one is None or not one.values.keys() >= set(seeds):
+                return 0.0, 0
+            groups.setdefault(one.test_set, []).append((weight, one))
+        variance = 0.0
+        for group in groups.values():
+            contrast_SU = np.zeros((len(seeds), len(group[0][1].sizes)), np.float32)
+            for weight, one in group:
+                for row_U, seed in zip(contrast_SU, seeds, strict=True):
+                    row_U += np.float32(weight) * one.values[seed]
+            variance += image_variance(contrast_SU, sum(weight for weight, _ in group) * group[0][1].sizes)
+        return variance, min(len(group[0][1].sizes) for group in groups.values())
+
+    def _measured(self, index: int, column: Column) -> _Measured | None:
+        key = (index, column.key)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        found = self._kept[key] = self._read(self._rows[index], column)
+        self._bytes += _size(found)
+        while self._bytes > _MOST_BYTES and len(self._kept) > 1:
+            self._bytes -= _size(self._kept.popitem(last=False)[1])
+        return found
+
+    def _read(self, row: Row, column: Column) -> _Measured | None:
+        """None if a run has no predictions, or runs were tested on different images."""
+        values: dict[int, NDArray[np.float32]] = {}
+        sets = set()
+        for run in row.runs:
+            result = self._results.get(run.run)
+            if run.task != column.task or result is None or column.key not in result.metrics:
+                continue
+            try:
+                units = read_units(self._out / run.run, column.key, expected=result.metrics[column.key])
+            except CorruptRecordError as error:
+                self.damaged[run.run] = f"{error.file}: {error.message}"
+                continue
+            if units is None:
+                self.without.add(run.run)
+                continue
+            values[run.seed], test_set = self._by_source(units)
+            sets.add(test_set)
+        if len(sets) != 1:
+            return None
+        (test_set,) = sets
+        return _Measured(values, self._orders[test_set][2], test_set)
+
+    def _by_source(self, units: Units) -> tuple[NDArray[np.float32], _TestSet]:
+        """Sums of images that share a source."""
+        images = len(units.values)
+        test_set = (images, b"" if units.clusters is None else units.clusters.tobytes())
+        if test_set not in self._orders:
+            sources = np.arange(images) if units.clusters is None else units.clusters
+            order = np.argsort(sources, kind="stable")
+            starts = np.flatnonzero(np.diff(sources[order], prepend=sources[order[0]] - 1))
+            sizes = np.diff(starts, append=images) * (len(starts) / images)
+            self._orders[test_set] = order, starts, sizes.astype(np.float32)
+        order, starts, _ = self._orders[test_set]
+        if units.clusters is None:
+            return units.values, test_set
+        sums = np.add.reduceat(units.values[order], starts)
+        return sums * np.float32(len(starts) / images), test_set
+
+
+def _size(measured: _Measured | None) -> int:
+    return 0 if measured is None else sum(values.nbytes for values in measured.values.values())
