@@ -92,9 +92,10 @@ def image_variance(values_SU: NDArray[Any], sizes_U: NDArray[Any]) -> float:
     rest_SU = rest_SU - rest_SU.mean(axis=1, keepdims=True)
     squares = float(np.einsum("u,u->", unit_U, unit_U))
     total = float(np.einsum("su,su->", rest_SU, rest_SU, dtype=np.float64))
-    units_square = seeds * squares / (units - 1)
+    units_square: float = seeds * squares / (units - 1)
     rest_square = max(0.0, total - seeds * squares) / ((seeds - 1) * (units - 1))
-    return max(0.0, units_square - rest_square) / (seeds * units)
+    variance: float = max(0.0, units_square - rest_square) / (seeds * units)
+    return variance
 
 
 def critical_value(alpha: float, estimate: Estimate) -> float:

@@ -126,4 +126,5 @@ def _normal(value: Any) -> Any:
 
 
 def _density(value: Array) -> Array:
-    return np.exp(-(value**2) / 2) / np.sqrt(2 * np.pi)
+    density: Array = np.exp(-(value**2) / 2) / np.sqrt(2 * np.pi)
+    return density

@@ -144,7 +144,7 @@ def incomparable(table: Table) -> Iterable[str]:
     if len(found.commits) > 1:
         # several, with the names of their repositories, are short already
         short = {commit if ", " in commit else commit[:12]: count for commit, count in found.commits.items()}
-        parts = [f"{commit} ({many})" for commit, many in short.items()]
+        parts = [f"{commit} ({count})" for commit, count in short.items()]
         yield f"Runs of {len(parts)} commits: {_and(parts)}."
     if found.dirty:
         yield f"{found.dirty} {finished} have uncommitted code."
