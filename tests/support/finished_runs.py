@@ -9,7 +9,7 @@ from typing import Any
 from focal_lab.sweep.run_folder.layout import CONFIG_FILE
 from focal_lab.sweep.run_folder.result import Failure, Result, write_record
 from focal_lab.sweep.spec.claim_grammar import Expectation, parse_expectation
-from focal_lab.sweep.spec.columns import MAIN
+from focal_lab.sweep.spec.columns import COLUMNS, MAIN
 from focal_lab.sweep.spec.sweep_file import Level
 
 # what `focal_lab.tasks.tested` writes
@@ -36,6 +36,13 @@ class FakeSweep:
     expectations: tuple[Expectation, ...] = ()
     baseline: dict[str, dict[str, str]] = field(default_factory=dict)
     factors: dict[str, tuple[Level, ...]] = field(default_factory=dict)
+    margins: dict[str, float] = field(default_factory=dict)
+
+    def margin(self, metric: str) -> float:
+        """The sweep file's, or the metric's."""
+        found = self.margins.get(metric, COLUMNS[metric].margin)
+        assert found is not None
+        return found
 
 
 @dataclass(frozen=True)
