@@ -40,7 +40,7 @@ def test_a_table_has_labels_as_index_metrics_as_columns_and_the_rest_in_attrs(sw
     assert set(top1["n"]) == {2}
     assert top1.loc[("Swin-Tiny", "7"), ["mean", "paper"]].to_list() == pytest.approx([80.5, 81.2])
     assert table.attrs["units"] == {"params": "M", "gmacs": "", "top1": "%", "ap_box": "", "ap_mask": ""}
-    assert any("t-interval" in note for note in table.attrs["notes"])
+    assert any("95 % interval over seeds" in note for note in table.attrs["notes"])
     assert len(table.attrs["claims"]) == 3
     assert table.attrs["provenance"]["versions"] == {"torch": {"2.14.1": 8}}
 

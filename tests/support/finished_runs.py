@@ -100,6 +100,7 @@ def make_plan(
     claim: str | None = None,
     expect: Sequence[str] = (),
     baseline: dict[str, str] | None = None,
+    margins: dict[str, float] | None = None,
 ) -> FakePlan:
     """A grid over the factors, all runs different."""
     cells = tuple(FakeCell(dict(zip(factors, labels, strict=True))) for labels in product(*factors.values()))
@@ -122,6 +123,7 @@ def make_plan(
         tuple(columns),
         expectations,
         {factor: dict.fromkeys(factors[factor], label) for factor, label in (baseline or {}).items()},
+        margins=margins or {},
     )
     return FakePlan(sweep, "digits", cells, runs)
 

@@ -158,8 +158,7 @@ def _outcome_strips(outcomes: Sequence[tuple[Column, Outcome]]) -> list[Strip]:
     if any(found.published is not None for _, found in outcomes):
         strips.append(_signed_strip("paper", "paper", paper))
     strips.append(_strip("n", "measured", [found.n for _, found in outcomes]))
-    # of what the verdict says
-    p_values = tuple(found.p_equivalent if _is_equivalence(found) else found.p_holm for _, found in outcomes)
+    p_values = tuple(_shown_p(found) for _, found in outcomes)
     strips.append(Strip("p", tuple(map(_p_words, p_values)), "measured", p_values))
     strips.append(_strip("verdict", "verdict", [found.verdict for _, found in outcomes]))
     open_ones = [found for _, found in outcomes if found.detectable is not None]
@@ -176,9 +175,11 @@ def _outcome_strips(outcomes: Sequence[tuple[Column, Outcome]]) -> list[Strip]:
     return strips
 
 
-def _is_equivalence(found: Outcome) -> bool:
-    supported = found.verdict == "supported" and found.p_equivalent is not None
-    return found.verdict.startswith("equivalent") or supported
+def _shown_p(found: Outcome) -> float | None:
+    """Of the verdict, or for an open question of what was asked."""
+    asked_same = isinstance(found, Answer) and found.p_equivalent is not None
+    same = asked_same and found.verdict != "contradicted"
+    return found.p_equivalent if same or found.verdict.startswith("equivalent") else found.p_holm
 
 
 def _seeds_words(found: Outcome) -> str | None:
@@ -203,7 +204,8 @@ def claim_words(answers: Sequence[Answer]) -> str:
     total = len(answers)
     count = sum(answer.verdict == verdict for answer in answers)
     if total == 1:
-        return f"{verdict.capitalize()}."
+        why = "" if answers[0].verdict == verdict else f": {answers[0].verdict}"
+        return f"{verdict.capitalize()}{why}."
     if count == total:
         return f"{verdict.capitalize()}: all {total} parts are."
     if verdict == "contradicted":

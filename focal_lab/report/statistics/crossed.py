@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 ALPHA = 0.05
 # P-values below this are equal to it; steps and accuracy (of the logarithm) of their computation.
 _LEAST, _MOST_STEPS, _ACCURACY = 1e-30, 100, 1e-7
+# Values whose standard deviation is smaller are equal, but for rounding.
+_EQUAL = 1e-9
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,8 @@ class Estimate:
 
     @property
     def without_spread(self) -> bool:
-        """Whether all seeds have the same value on the same images, so that nothing can be tested."""
-        return self.sd is not None and self.variance == 0
-
-    def plus(self, constant: float) -> "Estimate":
-        """The estimate of the mean plus a constant."""
-        mean = None if self.mean is None else self.mean + constant
-        return Estimate(self.n, mean, self.sd, self.seed_variance, self.image_variance, self.units)
+        """Whether all seeds have the same value: then nothing is known about what other seeds would have."""
+        return self.sd == 0
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
@@ -73,6 +70,8 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     if mean is None or n == 1:
         return Estimate(n, mean)
     sd = sqrt(fsum((value - mean) ** 2 for value in values) / (n - 1))
+    if sd < _EQUAL:
+        sd = 0.0
     return Estimate(n, mean, sd, sd * sd / n)
 
 
@@ -80,21 +79,19 @@ def image_variance(values_SU: NDArray[Any], sizes_U: NDArray[Any]) -> float:
     """Variance of the mean from test images: (MS_units - MS_rest) / (S U), at least 0.
 
     Args:
-        values_SU: sum of each unit's images, in units of the mean image: the mean over units is the metric.
+        values_SU: sum of each unit's images, scaled so that the mean over units is the metric.
         sizes_U: images of each unit, over their mean number.
     """
     seeds, units = values_SU.shape
     if seeds < 2 or units < 2:
         return 0.0
     # a unit of more images than others has a larger sum, which is not spread (ratio estimate)
-    rest_SU = values_SU - float(values_SU.mean(dtype=np.float64)) * sizes_U
-    unit_U = rest_SU.mean(axis=0, dtype=np.float64)
-    rest_SU = rest_SU - rest_SU.mean(axis=1, keepdims=True)
-    squares = float(np.einsum("u,u->", unit_U, unit_U))
-    total = float(np.einsum("su,su->", rest_SU, rest_SU, dtype=np.float64))
-    units_square: float = seeds * squares / (units - 1)
-    rest_square = max(0.0, total - seeds * squares) / ((seeds - 1) * (units - 1))
-    variance: float = max(0.0, units_square - rest_square) / (seeds * units)
+    rest_SU = values_SU - values_SU.mean(axis=1, keepdims=True, dtype=np.float64) * sizes_U
+    unit_U = rest_SU.mean(axis=0)
+    total, squares = float(np.vdot(rest_SU, rest_SU)), seeds * float(np.vdot(unit_U, unit_U))
+    of_units = squares / (units - 1)
+    of_rest = max(0.0, total - squares) / ((seeds - 1) * (units - 1))
+    variance: float = max(0.0, of_units - of_rest) / (seeds * units)
     return variance
 
 
@@ -114,12 +111,9 @@ def two_sided(estimate: Estimate, value: float = 0.0) -> float:
 
     1 for fewer than two seeds, and where all values are equal: then nothing is known about their spread.
     """
-    if estimate.mean is None or estimate.sd is None or estimate.variance == 0:
+    if estimate.mean is None or not estimate.sd:
         return 1.0
-    distance = abs(estimate.mean - value)
-    if distance <= 1e-12:
-        return 1.0
-    return _level(distance / sqrt(estimate.variance), *_parts(estimate))
+    return _p_at(abs(estimate.mean - value), estimate)
 
 
 def equivalence(estimate: Estimate, margin: float) -> float:
@@ -132,8 +126,24 @@ def equivalence(estimate: Estimate, margin: float) -> float:
 
 
 def beyond(estimate: Estimate, margin: float) -> float:
-    """One-sided p-value of the test that the mean is within -margin .. margin."""
-    return 1.0 if estimate.sd is None or estimate.variance == 0 else 1 - equivalence(estimate, margin)
+    """P-value of the test that the mean is within -margin .. margin; `two_sided` for a margin of 0.
+
+    That of the least favourable mean, an end of the range: both tails count, as the other one does if the
+    range is narrow (the interval null hypothesis of Hodges and Lehmann, 1954).
+    """
+    if estimate.mean is None or not estimate.sd:
+        return 1.0
+    distance = abs(estimate.mean)
+    if distance <= margin:
+        return 1.0
+    return (_p_at(distance - margin, estimate) + _p_at(distance + margin, estimate)) / 2
+
+
+def _p_at(distance: float, estimate: Estimate) -> float:
+    """Two-sided p-value of a mean so far from that of the null hypothesis."""
+    if distance <= _EQUAL:
+        return 1.0
+    return _level(distance / sqrt(estimate.variance), *_parts(estimate))
 
 
 def _parts(estimate: Estimate) -> tuple[float, float, float]:

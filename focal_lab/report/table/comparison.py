@@ -54,8 +54,6 @@ def row_questions(
                 excluded = "other data"
             elif row.data == baseline.data and conflicting(tests_of((row, baseline), column.task, results)):
                 excluded = "other test set"
-            elif [run.run for run in row.runs] == [run.run for run in baseline.runs]:
-                terms = []
             published = None
             mine, theirs = row.entries[column.key].published, baseline.entries[column.key].published
             if mine is not None and theirs is not None:

@@ -1,8 +1,8 @@
 """Decides all comparisons of a report together: one estimate, one correction, one set of words.
 
 A report makes two kinds of statements: that cells differ (better, worse, supported, contradicted) and that
-they are equivalent within a margin. Each kind is corrected by Holm's method for all comparisons of
-the report, so that at most 5 % of reports have a false statement of either kind.
+they are equivalent within a margin. Each kind is corrected by Holm's method for all comparisons of the
+report: at most 5 % of reports have a false statement of that kind.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -45,11 +45,23 @@ class Question:
     excluded: str | None = None
     published: float | None = None
 
-    def key(self, *values: float) -> Hashable:
-        """Equal for the same contrast, whichever way round, and the same values."""
-        sign = -1.0 if self.terms and self.terms[0][0] < 0 else 1.0
-        terms = tuple((round(sign * weight, 9), index) for weight, index in self.terms)
-        return (self.column.key, terms, round(sign * self.constant, 9), *values)
+    def key(self, constant: float, margin: float = 0.0) -> Hashable:
+        """Equal if the same is asked of the same contrast, whichever way round and in whatever multiple."""
+        scale = self.terms[0][0] if self.terms else 1.0
+        terms = tuple((round(weight / scale, 9), index) for weight, index in self.terms)
+        return (self.column.key, terms, round(constant / scale, 9), round(margin / abs(scale), 9))
+
+    @property
+    def difference_key(self) -> Hashable:
+        """What the test of a difference is about; that of `~` is about differences beyond the margin."""
+        if self.asked == "same":
+            return self.key(self.constant, self.margin)
+        return self.key(self.constant + self.tolerance)
+
+    @property
+    def equivalence_key(self) -> Hashable:
+        """What the test of equivalence is about."""
+        return self.key(self.constant, self.margin)
 
 
 def combined(terms: Terms, rows: Sequence[Row]) -> Terms:
@@ -70,33 +82,32 @@ def decide(questions: Sequence[Question], units: TestUnits) -> list[Outcome]:
         else units.estimate(question.terms, question.column, question.constant)
         for question in questions
     ]
+    p_values = [_p_value(question, found) for question, found in zip(questions, estimates, strict=True)]
     differ: dict[Hashable, float] = {}
     alike: dict[Hashable, float] = {}
-    for question, estimate in zip(questions, estimates, strict=True):
-        if estimate.n >= LEAST_SEEDS and not estimate.without_spread:
-            differ[_difference_key(question)] = _difference(question, estimate)
+    for question, estimate, p in zip(questions, estimates, p_values, strict=True):
+        if estimate.n >= LEAST_SEEDS and p is not None:
+            differ[question.difference_key] = p
             if question.asked in ("better", "same"):
-                alike[question.key(question.margin)] = equivalence(estimate, question.margin)
+                alike[question.equivalence_key] = equivalence(estimate, question.margin)
     level = ALPHA / max(1, len(differ))
     differ, alike = holm(differ), holm(alike)
     return [
-        _outcome(question, estimate, differ, alike, level)
-        for question, estimate in zip(questions, estimates, strict=True)
+        _outcome(question, estimate, p, differ, alike, level)
+        for question, estimate, p in zip(questions, estimates, p_values, strict=True)
     ]
 
 
 def tests(outcomes: Sequence[Outcome], questions: Sequence[Question]) -> int:
     """How many different tests of a difference there are."""
     pairs = zip(outcomes, questions, strict=True)
-    return len({_difference_key(question) for outcome, question in pairs if outcome.p_holm is not None})
+    return len({question.difference_key for outcome, question in pairs if outcome.p_holm is not None})
 
 
-def _difference_key(question: Question) -> Hashable:
-    return question.key(question.margin) if question.asked == "same" else question.key(question.tolerance)
-
-
-def _difference(question: Question, estimate: Estimate) -> float:
-    """The p-value of no difference, or for `~` of none beyond the margin."""
+def _p_value(question: Question, estimate: Estimate) -> float | None:
+    """Of no difference, or for `~` of none beyond the margin; None without spread between seeds."""
+    if not estimate.sd:
+        return None
     if question.asked == "same":
         return beyond(estimate, question.margin)
     return two_sided(estimate, -question.tolerance)
@@ -105,17 +116,17 @@ def _difference(question: Question, estimate: Estimate) -> float:
 def _outcome(
     question: Question,
     estimate: Estimate,
+    p: float | None,
     differ: Mapping[Hashable, float],
     alike: Mapping[Hashable, float],
     level: float,
 ) -> Outcome:
     verdict = question.excluded or _untested(question, estimate)
-    p_holm = p_equivalent = None
-    detects = exaggerates = None
+    p_holm = p_equivalent = detects = exaggerates = None
     seeds = None
     if verdict is None:
-        p_holm, p_equivalent = differ[_difference_key(question)], alike.get(question.key(question.margin))
-        verdict = _verdict(question, estimate, p_holm < ALPHA, (p_equivalent or 1.0) < ALPHA)
+        p_holm, p_equivalent = differ[question.difference_key], alike.get(question.equivalence_key)
+        verdict = _verdict(question, estimate, p_holm, p_equivalent)
         spread = Spread.of(estimate)
         if verdict == INCONCLUSIVE:
             detects = detectable(spread, estimate.n, level)
@@ -124,10 +135,10 @@ def _outcome(
             exaggerates = exaggeration(question.margin, spread, estimate.n, level)
     return Outcome(
         n=estimate.n,
-        difference=estimate.mean if question.terms else question.constant,
+        difference=estimate.mean,
         half_width=estimate.half_width,
         images=estimate.units,
-        p=None if estimate.sd is None else _difference(question, estimate),
+        p=p,
         p_holm=p_holm,
         p_equivalent=p_equivalent,
         margin=question.margin,
@@ -148,7 +159,8 @@ def _untested(question: Question, estimate: Estimate) -> str | None:
     return "no spread" if estimate.without_spread else None
 
 
-def _verdict(question: Question, estimate: Estimate, differs: bool, equivalent: bool) -> str:
+def _verdict(question: Question, estimate: Estimate, p_holm: float, p_equivalent: float | None) -> str:
+    differs, equivalent = p_holm < ALPHA, p_equivalent is not None and p_equivalent < ALPHA
     above = estimate.mean is not None and estimate.mean > -question.tolerance
     if question.asked == "same":
         return "supported" if equivalent else "contradicted" if differs else INCONCLUSIVE

@@ -63,11 +63,11 @@ def _left_out_of_intervals(units: TestUnits) -> Iterable[str]:
     if units.without:
         yield (
             f"{many(len(units.without), 'finished run')} {'has' if len(units.without) == 1 else 'have'} no "
-            "predictions (an earlier version, or your own task): intervals that include them leave out the "
-            "noise of the test images and are too narrow."
+            "predictions (an earlier version, or your own task): intervals for which fewer than two seeds "
+            "have them leave out the noise of the test images and are too narrow."
         )
     for message in list(units.damaged.values())[:_MOST_PROBLEMS]:
-        yield f"{message}; the intervals leave out the noise of the test images."
+        yield f"{message} (left out of the noise of the test images)"
 
 
 def _comparisons(table: Table) -> Iterable[str]:

@@ -84,20 +84,27 @@ class TestUnits:
         return list(dict.fromkeys(run.seed for _, index in terms for run in self._rows[index].runs))
 
     def _from_images(self, terms: Terms, column: Column, seeds: Sequence[int]) -> tuple[float, int]:
-        """Variance from test images, and the number of units; rows with other images add theirs."""
-        measured = [(weight, self._measured(index, column)) for weight, index in terms]
+        """Variance from test images, and the number of units; rows with other images add theirs.
+
+        It does not depend on the number of seeds, so those with predictions suffice to estimate it.
+        """
         groups: dict[_TestSet, list[tuple[float, _Measured]]] = {}
-        for weight, one in measured:
-            if one is None or not one.values.keys() >= set(seeds):
+        for weight, index in terms:
+            one = self._measured(index, column)
+            if one is None:
                 return 0.0, 0
             groups.setdefault(one.test_set, []).append((weight, one))
+            seeds = [seed for seed in seeds if seed in one.values]
+        if len(seeds) < 2:
+            return 0.0, 0
         variance = 0.0
         for group in groups.values():
-            contrast_SU = np.zeros((len(seeds), len(group[0][1].sizes)), np.float32)
+            sizes_U = group[0][1].sizes
+            contrast_SU = np.zeros((len(seeds), len(sizes_U)), np.float32)
             for weight, one in group:
                 for row_U, seed in zip(contrast_SU, seeds, strict=True):
                     row_U += np.float32(weight) * one.values[seed]
-            variance += image_variance(contrast_SU, sum(weight for weight, _ in group) * group[0][1].sizes)
+            variance += image_variance(contrast_SU, sizes_U)
         return variance, min(len(group[0][1].sizes) for group in groups.values())
 
     def _measured(self, index: int, column: Column) -> _Measured | None:

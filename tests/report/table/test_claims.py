@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 from support.finished_runs import FakePlan, finish, make_plan, run_id
 
-from focal_lab.report.formats.grid import claim_words, probability_words
+from focal_lab.report.formats.grid import claim_words
 from focal_lab.report.formats.render import table_markdown, table_text
 from focal_lab.report.table.build import build_table
 from focal_lab.report.table.claims import overall
@@ -23,15 +23,15 @@ def finished_sweep(out: Path, top1s: dict[int, tuple[float, ...]], *expect: str)
     return plan
 
 
-def test_the_probability_is_that_of_a_one_sided_paired_test(out: Path) -> None:
+def test_a_part_has_the_p_value_of_the_paired_test_corrected_for_all_comparisons(out: Path) -> None:
     focal, swin = (84.0, 86.5, 84.5), (83.5, 84.0, 83.0)
     plan = finished_sweep(out, {FOCAL7: focal, SWIN14: swin}, "Focal-Tiny/7 >= Swin-Tiny/14")
     (answer,) = build_table(plan, out).answers
-    expected = stats.ttest_rel(focal, swin, alternative="greater").pvalue
-    assert answer.probability == pytest.approx(1 - expected)
+    assert answer.p == pytest.approx(stats.ttest_rel(focal, swin).pvalue)
+    assert answer.p_holm == pytest.approx(answer.p)  # the only comparison: the first row has no runs
     assert (answer.n, answer.published) == (3, pytest.approx(0.1))
     assert answer.difference == pytest.approx(1.5)
-    assert answer.verdict == ("supported" if expected <= 0.05 else "undecided")
+    assert answer.verdict == "inconclusive"
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,12 @@ def test_the_probability_is_that_of_a_one_sided_paired_test(out: Path) -> None:
     [
         ((90.0, 91.5, 90.5), "supported"),
         ((70.0, 71.5, 70.5), "contradicted"),
-        ((80.0, 82.5, 79.9), "undecided"),
-        ((80.0,), "undecided"),
-        ((), "undecided"),
+        ((80.0, 82.5, 79.9), "inconclusive"),
+        ((80.0, 82.5), "too few seeds"),
+        ((80.0,), "too few seeds"),
+        ((), "too few seeds"),
+        ((80.0, 81.0, 80.5), "no spread"),
+        ((90.0, 91.0, 90.5), "no spread"),
     ],
 )
 def test_verdicts(focal: tuple[float, ...], verdict: str, out: Path) -> None:
@@ -49,11 +52,11 @@ def test_verdicts(focal: tuple[float, ...], verdict: str, out: Path) -> None:
     plan = finished_sweep(out, {FOCAL7: focal, SWIN7: swin}, "Focal-Tiny/7 > Swin-Tiny/7")
     (answer,) = build_table(plan, out).answers
     assert answer.verdict == verdict
-    assert (answer.probability is None) == (len(focal) < 2)
+    assert (answer.p is None) == (len(focal) < 2 or verdict == "no spread")
 
 
 def test_a_margin_and_its_direction_count(out: Path) -> None:
-    values = {FOCAL7: (84.0, 84.6, 84.2), SWIN7: (80.0, 80.5, 80.3)}
+    values = {FOCAL7: (84.0, 84.55, 84.25), SWIN7: (80.0, 80.5, 80.3)}
     plan = finished_sweep(out, values, "Focal-Tiny/7 > Swin-Tiny/7 + 5", "Swin-Tiny/7 < Focal-Tiny/7 - 3")
     first, second = build_table(plan, out).answers
     assert first.difference == pytest.approx(-1.0)
@@ -75,35 +78,36 @@ def test_a_factor_that_is_not_named_is_averaged_over(out: Path) -> None:
     assert answer.published == pytest.approx((82.2 + 82.3 - 81.2 - 82.1) / 2)
 
 
-def test_equal_numbers_hold_for_at_least_and_not_for_more(out: Path) -> None:
-    same = {FOCAL7: (84.0, 85.0), SWIN7: (84.0, 85.0)}
-    plan = finished_sweep(out, same, "Focal-Tiny/7 >= Swin-Tiny/7", "Focal-Tiny/7 > Swin-Tiny/7")
-    assert [answer.verdict for answer in build_table(plan, out).answers] == ["supported", "contradicted"]
+def test_the_claim_is_supported_if_all_parts_are(out: Path) -> None:
+    values = {SWIN7: (80.0, 81.0, 80.5), FOCAL7: (90.0, 91.1, 90.5), SWIN14: (85.0, 86.1, 85.4)}
+    plan = finished_sweep(out, values, "Focal-Tiny/7 > Swin-Tiny/7", "Focal-Tiny/7 > Swin-Tiny/14")
+    answers = build_table(plan, out).answers
+    assert overall(answers) == "supported"
+    assert claim_words(answers) == "Supported: all 2 parts are."
 
 
-def test_the_whole_is_as_good_as_its_weakest_part(out: Path) -> None:
-    values = {SWIN7: (80.0, 81.0, 80.5), FOCAL7: (90.0, 91.5, 90.5), SWIN14: (80.0, 81.5, 80.1)}
+def test_one_open_part_leaves_the_claim_open(out: Path) -> None:
+    values = {SWIN7: (80.0, 81.0, 80.5), FOCAL7: (90.0, 91.1, 90.5), SWIN14: (80.0, 81.5, 80.1)}
     plan = finished_sweep(out, values, "Focal-Tiny/7 > Swin-Tiny/7", "Swin-Tiny/14 > Swin-Tiny/7")
     table = build_table(plan, out)
-    verdict, probability = overall(table.answers)
-    assert verdict == "undecided"
-    assert probability == min(answer.probability or 0 for answer in table.answers)
+    assert overall(table.answers) == "inconclusive"
     words = claim_words(table.answers)
-    assert words.startswith("Undecided: it holds with a probability of at most ")
+    assert words == "Inconclusive: 1 of 2 parts is supported."
     assert f"Does the claim hold? {words}" in table_text(table)
     assert "Does the claim hold?" in table_markdown(table)
 
 
-def test_without_seeds_there_is_no_probability(out: Path) -> None:
+def test_one_contradicted_part_contradicts_the_claim(out: Path) -> None:
+    values = {SWIN7: (80.0, 81.0, 80.5), FOCAL7: (90.0, 91.1, 90.5), SWIN14: (60.0, 61.1, 60.5)}
+    plan = finished_sweep(out, values, "Focal-Tiny/7 > Swin-Tiny/7", "Swin-Tiny/14 > Swin-Tiny/7")
+    answers = build_table(plan, out).answers
+    assert [answer.verdict for answer in answers] == ["supported", "contradicted"]
+    assert overall(answers) == "contradicted"
+    assert claim_words(answers) == "Contradicted: 1 of 2 parts is."
+
+
+def test_a_part_without_seeds_says_so(out: Path) -> None:
     plan = finished_sweep(out, {FOCAL7: (80.0,), SWIN7: (79.0,)}, "Focal-Tiny/7 > Swin-Tiny/7")
-    assert claim_words(build_table(plan, out).answers) == "Undecided: too few seeds."
-
-
-def test_probabilities_are_never_nought_or_one_in_words() -> None:
-    assert [probability_words(p) for p in (None, 0.0, 0.994, 0.61, 1.0)] == [
-        "–",  # noqa: RUF001
-        "< 1 %",
-        "> 99 %",
-        "61 %",
-        "> 99 %",
-    ]
+    table = build_table(plan, out)
+    assert table.answers[0].verdict == "too few seeds"
+    assert claim_words(table.answers) == "Inconclusive: too few seeds."

@@ -28,24 +28,60 @@ def compared(table: Table, key: str = "top1") -> list[Comparison | None]:
     return [row.entries[key].compared for row in table.rows]
 
 
-def test_every_row_is_tested_against_the_first_with_holms_correction(out: Path) -> None:
-    first, *others = compared(build_table(finished_sweep(out), out))
-    assert first is None
-    p_values = [stats.ttest_rel(TOP1S[cell], TOP1S[0]).pvalue for cell in (1, 2, 3)]
-    assert [found.p for found in others if found] == pytest.approx(p_values)
-    order = sorted(range(3), key=lambda index: p_values[index])
-    expected = [0.0] * 3
+def holm(p_values: list[float]) -> list[float]:
+    """The textbook's, written plainly."""
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    expected = [0.0] * len(p_values)
     for rank, index in enumerate(order):
         floor = max((expected[other] for other in order[:rank]), default=0.0)
-        expected[index] = max(floor, min(1.0, p_values[index] * (3 - rank)))
-    assert [found.p_holm for found in others if found] == pytest.approx(expected)
-    assert [found.verdict for found in others if found] == ["better", "within noise", "worse"]
-    assert [found.published for found in others if found] == pytest.approx([0.9, 1.0, 1.1])
+        expected[index] = max(floor, min(1.0, p_values[index] * (len(p_values) - rank)))
+    return expected
+
+
+def test_every_row_is_tested_against_the_first_with_holms_correction_over_all_metrics(out: Path) -> None:
+    table = build_table(finished_sweep(out), out)
+    first, *others = compared(table)
+    assert first is None
+    losses = {cell: [3 - top1 / 50 for top1 in values] for cell, values in TOP1S.items()}
+    p_values = [stats.ttest_rel(of[cell], of[0]).pvalue for of in (TOP1S, losses) for cell in (1, 2, 3)]
+    found = [one for one in (*others, *compared(table, "loss")) if one]
+    assert [one.p for one in found] == pytest.approx(p_values)
+    assert [one.p_holm for one in found] == pytest.approx(holm(p_values))
+    assert table.comparisons == 6
+    assert [one.verdict for one in others if one] == ["better", "inconclusive", "worse"]
+    assert [one.published for one in others if one] == pytest.approx([0.9, 1.0, 1.1])
+
+
+def test_parts_of_the_claim_count_as_comparisons_unless_a_row_asks_the_same(out: Path) -> None:
+    same = "Swin-Tiny/14 > Swin-Tiny/7"
+    other = "Focal-Tiny/14 > Focal-Tiny/7"
+    for expect, count in (([], 6), ([same], 6), ([other], 7), ([same, other, f"loss: {other}"], 8)):
+        table = build_table(finished_sweep(out, expect=expect), out)
+        assert table.comparisons == count
+        worse = compared(table)[3]  # one of the two least p-values
+        assert worse is not None
+        assert worse.p is not None
+        assert worse.p_holm == pytest.approx(worse.p * count)
 
 
 def test_a_lower_loss_is_better(out: Path) -> None:
     verdicts = [found.verdict for found in compared(build_table(finished_sweep(out), out), "loss") if found]
-    assert verdicts == ["better", "within noise", "worse"]
+    assert verdicts == ["better", "inconclusive", "worse"]
+
+
+def test_rows_within_the_margin_are_equivalent_and_the_margin_is_the_sweeps(out: Path) -> None:
+    top1s = {0: (80.0, 81.5, 80.5), 1: (80.1, 81.45, 80.5)}
+    for margin, verdict in (
+        (None, "equivalent within 0.5"),
+        (0.1, "inconclusive"),
+        (2, "equivalent within 2"),
+    ):
+        margins = {} if margin is None else {"top1": float(margin)}
+        table = build_table(finished_sweep(out, top1s, margins=margins), out)
+        found = compared(table)[1]
+        assert found is not None
+        assert found.verdict == verdict
+        assert found.margin == (margin or 0.5)
 
 
 def test_parameters_are_not_tested(out: Path) -> None:
@@ -90,7 +126,7 @@ def test_cells_that_share_runs_are_one_comparison(out: Path) -> None:
     assert fourth is not None
     assert (second.p_holm, second.verdict) == (fourth.p_holm, fourth.verdict)
     assert second.p is not None
-    assert second.p_holm == pytest.approx(2 * second.p)
+    assert second.p_holm == pytest.approx(4 * second.p)  # two rows, two metrics
 
 
 def test_a_row_with_the_baselines_own_runs_says_so(out: Path) -> None:

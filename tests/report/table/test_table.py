@@ -1,4 +1,3 @@
-import random
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -8,21 +7,6 @@ from support.finished_runs import FakePlan, corrupt, fail, finish, make_plan, ru
 
 from focal_lab.errors import UserError
 from focal_lab.report.table.build import build_table
-from focal_lab.report.table.statistics import Sample, sample
-
-
-@pytest.mark.parametrize("count", [2, 3, 5, 50])
-def test_mean_and_spread_equal_the_standard_librarys(count: int) -> None:
-    values = [random.Random(count).gauss(87, 3) for _ in range(count)]
-    values = [value + random.Random(index).random() for index, value in enumerate(values)]
-    found = sample(values)
-    assert found.mean == pytest.approx(statistics.mean(values), rel=1e-13)
-    assert found.sd == pytest.approx(statistics.stdev(values), rel=1e-12)
-
-
-def test_too_few_values_have_no_spread_and_none_has_no_mean() -> None:
-    assert sample([3.5]) == Sample(1, 3.5, None, None)
-    assert sample([]) == Sample(0, None, None, None)
 
 
 def test_entries_are_made_of_the_raw_numbers_of_their_seeds(out: Path) -> None:

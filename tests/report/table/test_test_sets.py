@@ -48,7 +48,7 @@ def test_runs_with_another_test_set_are_named_and_not_compared(kind: str, out: P
     compared = table.rows[1].entries["top1"].compared
     assert compared is not None
     assert (compared.verdict, compared.difference, compared.p) == ("other test set", None, None)
-    assert (table.answers[0].verdict, table.answers[0].n) == ("undecided", 0)
+    assert (table.answers[0].verdict, table.answers[0].n) == ("other test set", 0)
 
 
 def test_runs_that_were_tested_on_the_same_are_compared(out: Path) -> None:

@@ -16,7 +16,7 @@ def test_cells_are_named_by_labels_in_any_order() -> None:
         (1.0, {"backbone": "Focal-Tiny", "window_size": "7"}),
         (-1.0, {"window_size": "14", "backbone": "Swin-Tiny"}),
     )
-    assert (found.metric, found.constant, found.strict) == ("top1", 0.0, False)
+    assert (found.metric, found.constant, found.relation) == ("top1", 0.0, "at least")
 
 
 def test_sums_numbers_and_weights() -> None:
@@ -24,13 +24,13 @@ def test_sums_numbers_and_weights() -> None:
     found = parse_expectation(text, FACTORS, "detection")
     assert found.metric == "ap_box"
     assert [weight for weight, _ in found.terms] == [1.0, -1.0, -0.5]
-    assert (found.constant, found.strict) == (-1.5, True)
+    assert (found.constant, found.relation) == (-1.5, "above")
 
 
 def test_less_than_is_the_other_way_round() -> None:
     found = parse_expectation("Focal-Tiny <= Swin-Tiny", FACTORS, "classification")
     assert found.terms == ((-1.0, {"backbone": "Focal-Tiny"}), (1.0, {"backbone": "Swin-Tiny"}))
-    assert not found.strict
+    assert found.relation == "at least"
 
 
 def test_a_number_that_is_a_label_means_the_level() -> None:
