@@ -178,6 +178,24 @@ def test_all_sweeps_share_the_runs_of_the_baseline(suite: str) -> None:
     assert {run.cell.name for run in runs} == {"Focal-Tiny, 7"}
 
 
+@by_suite
+@pytest.mark.parametrize("name", DESIGNS)
+def test_a_report_says_which_factors_vary_several_settings(name: str, suite: str, tmp_path: Path) -> None:
+    table = build_table(planned(name, suite), tmp_path)
+    with_several = {
+        **{name: {"backbone"} for name in ("depth", "downsample", "window_shift", "window_size")},
+        **{name: {"backbone"} for name in COMPARISONS},
+        "interactions": {"interactions"},
+    }
+    if suite == "digits":  # its detector's options are for Mask R-CNN
+        with_several["detection"] = {"backbone", "detector"}
+    assert {confound.factor for confound in table.confounds} == with_several.get(name, set())
+    for confound in table.confounds:
+        downsampling = confound.factor == "backbone" and name != "downsample"
+        assert ("downsample" in confound.settings) == downsampling
+        assert any(note.startswith(f"{confound.factor}: ") for note in table.notes)
+
+
 def test_the_digits_suite_is_the_one_that_a_sweep_uses_by_default() -> None:
     assert [run.id for run in make_plan(Path("sweeps/window_size.yaml")).runs] == [
         run.id for run in planned("window_size", "digits").runs

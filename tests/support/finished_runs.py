@@ -64,6 +64,8 @@ class FakeRun:
     config: dict[str, Any] = field(default_factory=dict)
     backbone: str = "focal_tiny_patch4_window7_224"
     stands_for: str | None = None
+    stages: None = None
+    identity: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from focal_lab.report.table.records import COUNTED, Answer, Comparison, Entry, P
 from focal_lab.report.table.test_sets import mixed_tests
 from focal_lab.report.table.test_units import TestUnits
 from focal_lab.sweep.plan.pareto import front_sentence
+from focal_lab.sweep.plan.plan import confounds_of
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
 from focal_lab.sweep.run_folder.result import Result
 from focal_lab.sweep.spec.columns import COLUMNS, Column
@@ -139,6 +140,7 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
         order=order,
         answers=answers,
         comparisons=comparisons,
+        confounds=confounds_of(plan),
     )
     return replace(table, notes=(*table_notes(table, units), *left_out(plan, out)))
 

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 from focal_lab.report.statistics.power import POWER
 from focal_lab.report.table.decide import LEAST_SEEDS
 from focal_lab.report.table.like_paper import unlike_paper_notes
-from focal_lab.report.table.records import COUNTED, Outcome, PlannedRun, Row, Table, shown_name, unfinished
+from focal_lab.report.table.records import (
+    COUNTED,
+    Outcome,
+    PlannedRun,
+    Row,
+    Table,
+    shown_label,
+    shown_name,
+    unfinished,
+)
 from focal_lab.report.table.test_units import TestUnits
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import PAPER_SIZES, pixels
@@ -30,6 +39,7 @@ def table_notes(table: Table, units: TestUnits) -> tuple[str, ...]:
         *_numbers(table),
         *_left_out_of_intervals(units),
         *_comparisons(table),
+        *_confounds(table),
         *_setting(table),
         *incomparable(table),
         *_unmeasured(table),
@@ -107,6 +117,13 @@ def _comparisons(table: Table) -> Iterable[str]:
 def _margins(found: Sequence[Outcome]) -> str:
     margins = sorted({outcome.margin for outcome in found})
     return f"{margins[0]:g}" if len(margins) == 1 else "the margin"
+
+
+def _confounds(table: Table) -> Iterable[str]:
+    for confound in table.confounds:
+        factor = confound.factor
+        own = [row for row in table.rows if not row.reference and factor in row.labels]
+        yield confound.sentence({row.labels[factor]: shown_label(row, factor) or "" for row in own})
 
 
 def _setting(table: Table) -> Iterable[str]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from focal_lab.sweep.plan.confounds import Confound
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import Column
 
@@ -213,6 +214,7 @@ class Table:
         order: how the rows of a search are sorted; None for a design, whose order is the plan's.
         answers: one for each part of the claim.
         comparisons: how many tests the p-values are corrected for.
+        confounds: factors whose levels differ in several settings.
     """
 
     name: str
@@ -233,6 +235,7 @@ class Table:
     order: str | None = None
     answers: tuple[Answer, ...] = ()
     comparisons: int = 0
+    confounds: tuple[Confound, ...] = ()
 
     @property
     def full_title(self) -> str:
@@ -248,8 +251,8 @@ class Table:
         minus paper, if data and network are the paper's). Metrics also have the comparison with the row's
         baseline: `baseline`, `delta`, `delta_ci95`, `delta_paper`, the attributes of an `Outcome` from `p` to
         `verdict`, and the number of `pairs`. Columns without a second level are `network`, `variant`, `data`,
-        the counts of runs, and the same in words as `runs`. `attrs` has the units, notes, claims and
-        provenance.
+        the counts of runs, and the same in words as `runs`. `attrs` has the units, notes, claims,
+        confounds and provenance.
         """
         import pandas as pd
 
@@ -283,6 +286,7 @@ class Table:
         units = {column.key: column.unit for column in self.columns}
         frame.attrs = {"title": self.full_title, "claim": self.claim, "suite": self.suite, "units": units}
         frame.attrs |= {"notes": list(self.notes), "claims": [asdict(answer) for answer in self.answers]}
+        frame.attrs["confounds"] = [asdict(confound) for confound in self.confounds]
         frame.attrs["provenance"] = asdict(self.provenance)
         return frame
 

@@ -1,10 +1,12 @@
 """A plan as text, in 80 columns or more, and as JSON."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from focal_lab.sweep.estimate.equivalence import group_by_cell
 from focal_lab.sweep.estimate.summary import PlanSummary
+from focal_lab.sweep.plan.plan import confounds_of
 from focal_lab.sweep.plan.runs import Run, effective_summary, intended_size
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import counted_at
@@ -70,6 +72,7 @@ def plan_json(summary: PlanSummary) -> dict[str, Any]:
         "memory_mb": summary.memory_mb,
         "memory_there_mb": summary.memory_there_mb,
         "same": [[first, *others] for first, others in summary.twins.items()],
+        "confounds": [asdict(confound) for confound in confounds_of(plan)],
         "obstacle": str(summary.obstacle) if summary.obstacle else None,
         "not_measured": {reason: [run.cell.name for run in runs] for reason, runs in problems},
         "absent": summary.absent,
@@ -189,7 +192,7 @@ def _sizes(summary: PlanSummary) -> Iterable[str]:
 
 
 def _notes(summary: PlanSummary) -> Iterable[str]:
-    """Image sizes, options that were changed to fit, and cells with the same runs."""
+    """Image sizes, options that were changed to fit, cells with the same runs, and confounded factors."""
     yield from _sizes(summary)
     cells: dict[str, dict[str, None]] = {}
     for run, *_ in group_by_cell(summary.plan.runs):
@@ -202,6 +205,8 @@ def _notes(summary: PlanSummary) -> Iterable[str]:
         yield note if len(names) == len(summary.plan.cells) else f"{note} ({_some(list(names))})"
     for first, others in summary.twins.items():
         yield f"{_some(others)} {'have' if len(others) > 1 else 'has'} the same runs as {first}: trained once"
+    for confound in confounds_of(summary.plan):
+        yield confound.sentence().removesuffix(".")
 
 
 def _by_stages(notes: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from focal_lab.errors import UserError, one_of
 from focal_lab.sweep.identity.earlier_runs import earlier_runs
 from focal_lab.sweep.identity.run_ids import Identities
 from focal_lab.sweep.plan.cells import Cell, design_cells
+from focal_lab.sweep.plan.confounds import Confound, find_confounds
 from focal_lab.sweep.plan.overlaps import refuse_overlaps
 from focal_lab.sweep.plan.pareto import best_first
 from focal_lab.sweep.plan.proposals import Proposals, SearchSpace
@@ -163,6 +164,11 @@ def probe_plan(plan: Plan) -> Plan:
         return plan
     runs = tuple(plan.space.run(params) for params in plan.space.probes())
     return replace(plan, cells=tuple(run.cell for run in runs), runs=runs)
+
+
+def confounds_of(plan: Plan) -> tuple[Confound, ...]:
+    """The factors of a plan, or of a search, that vary several settings at once."""
+    return find_confounds(plan.sweep.factors, probe_plan(plan).runs) if plan.sweep.factors else ()
 
 
 def with_proposals(plan: Plan, out: Path) -> Plan:

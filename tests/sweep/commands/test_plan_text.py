@@ -117,6 +117,21 @@ def test_cells_that_come_to_the_same_runs_are_reported() -> None:
     assert "2 runs: 0 reused, 2 to train; 2 more are the same as one of these" in text
 
 
+def test_a_factor_that_varies_several_settings_is_named_in_one_line() -> None:
+    factors = {
+        "net": {"Swin": {"backbone": "swin"}, "Focal": {"backbone": "focal_tiny"}},
+        "window_size": [7, 14],
+    }
+    summary = summary_of(write_sweep(factors=factors))
+    (line,) = [line for line in shown(summary).splitlines() if line.startswith("- net: ")]
+    assert line.startswith("- net: Swin and Focal differ in several settings: focal_levels (1, 2), ")
+    assert line.endswith("downsample (merge, conv); an effect of net is not the effect of one of them")
+    (confound,) = json.loads(json.dumps(plan_json(summary)))["confounds"]
+    assert (confound["factor"], confound["levels"]) == ("net", ["Swin", "Focal"])
+    assert confound["settings"]["downsample"] == ["merge", "conv"]
+    assert plan_json(summary_of(write_sweep()))["confounds"] == []
+
+
 def test_what_was_not_honoured_is_reported_once_for_all_cells() -> None:
     text = shown(summary_of(write_sweep()))
     assert "- stage 3: window 7 becomes the 4 x 4 map (7)\n" in text
