@@ -69,7 +69,7 @@ def _published(cells: _Cells, expectation: Expectation) -> float | None:
     parts = [expectation.constant]
     for weight, term in cells:
         entries = [row.entries.get(expectation.metric) for row in term]
-        known = [entry.published for entry in entries if entry and entry.published is not None]
+        known = [entry.comparable for entry in entries if entry and entry.comparable is not None]
         if not known or len(known) < len(term):
             return None
         parts.append(weight * fsum(known) / len(known))

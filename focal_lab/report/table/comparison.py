@@ -55,7 +55,7 @@ def row_questions(
             elif row.data == baseline.data and conflicting(tests_of((row, baseline), column.task, results)):
                 excluded = "other test set"
             published = None
-            mine, theirs = row.entries[column.key].published, baseline.entries[column.key].published
+            mine, theirs = row.entries[column.key].comparable, baseline.entries[column.key].comparable
             if mine is not None and theirs is not None:
                 published = round(mine - theirs, 9)
             margin = sweep.margin(column.key)

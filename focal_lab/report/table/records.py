@@ -123,9 +123,12 @@ class Entry:
     @property
     def difference(self) -> float | None:
         """Measured minus published; None if one is missing, or data or network are not the paper's."""
-        if self.mean is None or self.published is None or self.unlike_paper:
-            return None
-        return self.mean - self.published
+        return None if self.mean is None or self.comparable is None else self.mean - self.comparable
+
+    @property
+    def comparable(self) -> float | None:
+        """The paper's number, where differences may be formed with it; else None."""
+        return None if self.unlike_paper else self.published
 
 
 @dataclass(frozen=True)
