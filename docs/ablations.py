@@ -1,6 +1,6 @@
-"""Makes the pages in docs/ablations from the runs of the five sweeps; what is written by hand below stays.
+"""Makes the pages in docs/ablations from the runs of the six sweeps; what is written by hand below stays.
 
-for sweep in window_size interactions window_shift focal_levels depth; do
+for sweep in window_size interactions window_shift focal_levels depth downsample; do
   focal-lab sweep sweeps/$sweep.yaml --seeds 5
 done
 python docs/ablations.py runs --seeds 5
@@ -17,7 +17,7 @@ from typing import Any
 from focal_lab.cli import main as focal_lab
 
 PAGES = Path(__file__).parent / "ablations"
-SWEEPS = ("window_size", "interactions", "window_shift", "focal_levels", "depth")
+SWEEPS = ("window_size", "interactions", "window_shift", "focal_levels", "depth", "downsample")
 PLOTS = {
     "bars-top1": "every cell beside the paper's; bars do not begin at 0",
     "effects-top1": "main effects",
