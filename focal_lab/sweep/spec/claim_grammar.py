@@ -2,12 +2,14 @@
 
     [METRIC:] SUM OPERATOR SUM [within MARGIN]       OPERATOR: > >= < <= ~
     SUM: TERM {+ or - TERM}          a sign between terms has a space on each side: `+Local` is a label
-    TERM: NUMBER, CELL, or NUMBER * CELL
+    TERM: NUMBER, CELL, NUMBER * CELL, shapley(FACTOR), or NUMBER * shapley(FACTOR)
     NUMBER: 0.5, 2, 1e-3; one that is a level's label, too, means the level (write 7.0 for the number)
     CELL: labels joined by `/`, in any order; the mean is taken over factors that are not named
 
 `ap_box: Focal-Tiny > Swin-Tiny + 0.5` is about box AP, and about all cells of both backbones.
 `A ~ B within 0.5`: they differ by less than 0.5. `A >= B within 0.5`: A is not worse by 0.5 or more.
+`14 > 7`: a main effect, the mean over all other factors. `shapley(window_size) > 0.5`: the factor's share of
+the difference between the cell of all reference levels and the opposite one (`focal_lab.sweep.spec.shapley`).
 """
 
 import re
@@ -17,6 +19,7 @@ from typing import Literal
 
 from focal_lab.errors import UserError, known_names, one_of
 from focal_lab.sweep.spec.columns import MAIN, check_margin, find_column
+from focal_lab.sweep.spec.shapley import WeightedCells, opposite_levels, shapley_cells
 
 _COMPARISON = re.compile(r"\s(>=|<=|>|<|~)\s")
 _WITHIN = re.compile(r"(?P<rest>.+)\swithin(?:\s+(?P<margin>.*))?$")
@@ -24,6 +27,8 @@ _SIGN = re.compile(r"\s([+-])\s")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$", re.IGNORECASE)
 _FACTOR = re.compile(r"(?P<number>\S+)\s+\*\s+(?P<cell>.+)$")
 _METRIC = re.compile(r"(?P<metric>\w+):\s+")
+_CALL = re.compile(r"(?P<function>\w+)\s*\((?P<factor>.*)\)$")
+_SHAPLEY = "shapley"
 
 
 Relation = Literal["above", "at least", "same"]
@@ -50,13 +55,20 @@ class Expectation:
     margin: float | None = None
 
 
-def parse_expectation(text: str, factors: Mapping[str, Sequence[str]], task: str) -> Expectation:
+def parse_expectation(
+    text: str,
+    factors: Mapping[str, Sequence[str]],
+    task: str,
+    references: Mapping[str, str] | None = None,
+) -> Expectation:
     """Read a comparison.
 
     Args:
         text: the expression.
         factors: factor -> labels of its levels.
         task: its main metric is the default.
+        references: factor -> the level from which `shapley` starts; None if the cells are not all
+            combinations of the levels, which it needs.
 
     Raises:
         UserError: not a comparison of cells; the message names the part and what is allowed there.
@@ -89,7 +101,7 @@ def parse_expectation(text: str, factors: Mapping[str, Sequence[str]], task: str
         scaled = _FACTOR.match(term)
         if scaled and _NUMBER.match(scaled["number"]):
             weight, term = weight * float(scaled["number"]), scaled["cell"]
-        terms.append((weight, _labels(term, factors)))
+        terms += [(weight * share, labels) for share, labels in _cells(term, factors, references)]
     if not terms:
         raise UserError(f"{text!r} compares no cells")
     relation: Relation = "same" if operator == "~" else "at least" if "=" in operator else "above"
@@ -114,6 +126,27 @@ def _terms(side: str, sign: float) -> list[tuple[float, str]]:
     first, *rest = _SIGN.split(f" {side} ".replace("  ", " "))
     signs = [sign, *(sign if word == "+" else -sign for word in rest[::2])]
     return list(zip(signs, [first.strip(), *(term.strip() for term in rest[1::2])], strict=True))
+
+
+def _cells(
+    term: str, factors: Mapping[str, Sequence[str]], references: Mapping[str, str] | None
+) -> WeightedCells:
+    """The weighted cells that a term stands for."""
+    call = _CALL.match(term)
+    if call is None or any(term in labels for labels in factors.values()):
+        return [(1.0, _labels(term, factors))]
+    function, factor = call["function"], call["factor"].strip()
+    if function != _SHAPLEY:
+        raise UserError(f"{term!r}: {function} is not a function{known_names(function, [_SHAPLEY])}")
+    if factor not in factors:
+        raise UserError(f"{term!r}: {factor!r} is not a factor{known_names(factor, factors)}")
+    if references is None:
+        raise UserError(
+            f"{term!r} needs every combination of the factors' levels (design: grid, without exclude)"
+        )
+    if len(factors[factor]) < 2:
+        raise UserError(f"{term!r}: {factor} has a single level, so it has no effect")
+    return shapley_cells(factor, references, opposite_levels(factors, references))
 
 
 def _labels(cell: str, factors: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from focal_lab.sweep.spec.checks import check_keys, choice, entries, mapping, on
 from focal_lab.sweep.spec.claim_grammar import Expectation, parse_expectation
 from focal_lab.sweep.spec.columns import MAIN, check_margin, find_column
 from focal_lab.sweep.spec.search_section import SearchSection, load_search
+from focal_lab.sweep.spec.shapley import reference_levels
 from focal_lab.sweep.spec.suite import EXPERIMENTS
 from focal_lab.utils.yaml import load_written, plain
 
@@ -116,8 +118,8 @@ def _sweep_from(written: Mapping[Any, Any], path: Path) -> Sweep:
     factors = _factors(written.get("factors", {}))
     if search is not None:
         ranges = mapping(written["search"].get("ranges"), "search.ranges")
-        labels = {name: ranges[name] for name in ranges if str(plain(name)) not in search.ranges}
-        factors |= _factors(labels, "search.ranges")
+        listed = {name: ranges[name] for name in ranges if str(plain(name)) not in search.ranges}
+        factors |= _factors(listed, "search.ranges")
     if not factors and not (search and search.ranges):
         raise UserError("a sweep needs at least one factor with levels", key="factors")
     cells: list[dict[str, str]] = []
@@ -129,6 +131,10 @@ def _sweep_from(written: Mapping[Any, Any], path: Path) -> Sweep:
         if cell in cells:
             raise UserError(f"repeats cells.{cells.index(cell)}", key=key)
         cells.append(cell)
+    baseline = _baseline(written.get("baseline"), factors)
+    labels = {name: [level.label for level in levels] for name, levels in factors.items()}
+    full = search is None and _is_full_grid(raw, labels, len(cells))
+    references = reference_levels(labels, baseline) if full else None
     return Sweep(
         name=path.stem,
         path=path,
@@ -145,8 +151,8 @@ def _sweep_from(written: Mapping[Any, Any], path: Path) -> Sweep:
         settings=dict(mapping(raw.get("set", {}), "set")),
         allow_degenerate=switch(raw.get("allow_degenerate", False), "allow_degenerate"),
         search=search,
-        expectations=_expectations(raw, factors, tasks[0]),
-        baseline=_baseline(written.get("baseline"), factors),
+        expectations=_expectations(raw, labels, references, tasks[0]),
+        baseline=baseline,
         margins=_margins(raw.get("margin"), _columns(raw.get("columns", ["params", "gmacs", "top1"])), tasks),
     )
 
@@ -182,14 +188,24 @@ def _baseline(raw: Any, factors: Mapping[str, Sequence[Level]]) -> dict[str, dic
     return found
 
 
+def _is_full_grid(raw: Mapping[str, Any], labels: Mapping[str, Sequence[str]], cells: int) -> bool:
+    """Whether the cells are all combinations of the levels; `cells`: those listed by hand."""
+    if cells:
+        return cells == prod(map(len, labels.values())) and not raw.get("exclude")
+    varied = [names for names in labels.values() if len(names) > 1]
+    return (raw.get("design", "grid") == "grid" or len(varied) < 2) and not raw.get("exclude")
+
+
 def _expectations(
-    raw: Mapping[str, Any], factors: Mapping[str, Sequence[Level]], task: str
+    raw: Mapping[str, Any],
+    labels: Mapping[str, Sequence[str]],
+    references: Mapping[str, str] | None,
+    task: str,
 ) -> tuple[Expectation, ...]:
-    labels = {name: [level.label for level in levels] for name, levels in factors.items()}
     expectations = []
     for key, text in entries(raw, "expect"):
         try:
-            expectation = parse_expectation(str(text), labels, task)
+            expectation = parse_expectation(str(text), labels, task, references)
         except UserError as error:
             raise UserError(error.message, key=key) from None
         if expectation.metric not in {*raw.get("columns", []), *MAIN.values()}:
