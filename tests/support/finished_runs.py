@@ -10,6 +10,7 @@ from focal_lab.sweep.run_folder.layout import CONFIG_FILE
 from focal_lab.sweep.run_folder.result import Failure, Result, write_record
 from focal_lab.sweep.spec.claim_grammar import Expectation, parse_expectation
 from focal_lab.sweep.spec.columns import COLUMNS, MAIN
+from focal_lab.sweep.spec.shapley import reference_levels
 from focal_lab.sweep.spec.sweep_file import Level
 
 # what `focal_lab.tasks.tested` writes
@@ -114,7 +115,8 @@ def make_plan(
     )
     title = f"Impact of the {name.replace('_', ' ')}"
     path = Path("sweeps") / f"{name}.yaml"
-    expectations = tuple(parse_expectation(text, factors, tasks[0]) for text in expect)
+    references = reference_levels(factors, {})
+    expectations = tuple(parse_expectation(text, factors, tasks[0], references) for text in expect)
     sweep = FakeSweep(
         name,
         path,

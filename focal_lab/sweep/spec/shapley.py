@@ -24,7 +24,7 @@ def reference_levels(
     """
     found = {}
     for factor, labels in levels.items():
-        named = set(baseline.get(factor, {}).values())
+        named = set(baseline.get(factor, {}).values()) & set(labels)
         found[factor] = named.pop() if len(named) == 1 else labels[0]
     return found
 

@@ -112,7 +112,7 @@ def test_a_label_that_looks_like_a_share_is_the_label() -> None:
     [
         ("shapley(window) > 0", r"'shapley\(window\)': 'window' is not a factor .did you mean window_size"),
         ("shaply(window_size) > 0", r"shaply is not a function .did you mean shapley\?"),
-        ("shapley() > 0", r"'' is not a factor .use backbone or window_size"),
+        ("shapley() > 0", r"'' is not a factor .did you mean backbone or window_size"),
         ("shapley(only) > 0", "only has a single level, so it has no effect"),
     ],
 )
