@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from focal_lab.report.statistics.power import MOST_SEEDS
 from focal_lab.report.table.claims import overall
+from focal_lab.report.table.factor_effects import level_words, shown_effects
 from focal_lab.report.table.records import (
     NOTHING,
     Answer,
+    Effect,
     Entry,
     Outcome,
     Row,
@@ -73,7 +75,7 @@ WORDS = frozenset({"label", "state", "verdict"})
 
 @dataclass(frozen=True)
 class Section:
-    """A grid below the table, under a heading of its own; `name` is `baseline` or `claim`."""
+    """A grid below the table, under a heading of its own; `name`: baseline, effects-METRIC, claim."""
 
     name: str
     heading: str
@@ -92,8 +94,8 @@ def table_grid(table: Table) -> list[Strip]:
 
 
 def table_sections(table: Table) -> list[Section]:
-    """What follows the table: rows against their baselines, and the parts of the claim."""
-    return [*_comparisons(table), *([_claim(table.answers)] if table.answers else [])]
+    """What follows the table: rows against their baselines, effects of factors, parts of the claim."""
+    return [*_comparisons(table), *_effects(table), *([_claim(table.answers)] if table.answers else [])]
 
 
 def _label_strips(factors: Sequence[str], rows: Sequence[Row]) -> list[Strip]:
@@ -142,6 +144,32 @@ def _comparisons(table: Table) -> list[Section]:
         strips.append(_strip(METRIC, "label", titles))
     outcomes = [(column, compared) for column, _, compared in found]
     return [Section("baseline", heading, strips + _outcome_strips(outcomes))]
+
+
+def _effects(table: Table) -> list[Section]:
+    sections = []
+    for metric in dict.fromkeys(effect.metric for effect in table.effects):
+        column = COLUMNS[metric]
+        found, _ = shown_effects([effect for effect in table.effects if effect.metric == metric])
+        differences = [(column, effect.difference, effect.half_width) for effect in found]
+        strips = [
+            _strip("effect", "label", [effect.kind for effect in found]),
+            _strip("factor", "label", [_factor_words(effect) for effect in found]),
+            _strip("levels", "label", [level_words(effect) for effect in found]),
+            _signed_strip("difference", "measured", differences),
+            _strip("n", "measured", [effect.n for effect in found]),
+        ]
+        percents = tuple(effect.percent for effect in found)
+        if any(percent is not None for percent in percents):
+            words = tuple(NOTHING if percent is None else f"{percent:.0f} %" for percent in percents)
+            strips.append(Strip("share", words, "measured", percents))
+        sections.append(Section(f"effects-{metric}", f"Effects of the factors on {column.title}", strips))
+    return sections
+
+
+def _factor_words(effect: Effect) -> str:
+    whole = effect.kind == "whole difference"
+    return "all" if whole else ", ".join(factor.replace("_", " ") for factor in effect.levels)
 
 
 def _claim(answers: Sequence[Answer]) -> Section:

@@ -1,79 +1,104 @@
-"""Main effects: the mean metric of each level of a factor, averaged over the other factors."""
+"""Effects of factors: the main effects, interactions and shares of the table, with its intervals."""
 
 from collections.abc import Sequence
 from functools import partial
-from math import prod
 from typing import TYPE_CHECKING
 
-from focal_lab.report.plots.measured import interval, main_columns, own_rows
-from focal_lab.report.plots.style import SERIES, Plot, heading, name_rows, new_figure, note, tidy, words
-from focal_lab.report.statistics.crossed import Estimate, over_seeds
+from focal_lab.report.plots.measured import interval
+from focal_lab.report.plots.style import (
+    MUTED,
+    SERIES,
+    Plot,
+    heading,
+    name_rows,
+    new_figure,
+    note,
+    tidy,
+    words,
+)
 from focal_lab.report.table.decide import LEAST_SEEDS
-from focal_lab.report.table.records import Row, Table
-from focal_lab.sweep.spec.columns import Column
+from focal_lab.report.table.factor_effects import level_words, shown_effects
+from focal_lab.report.table.records import Effect, Table
+from focal_lab.sweep.spec.columns import COLUMNS, Column
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# factor -> level -> mean over its cells
-Effects = dict[str, dict[str, Estimate]]
+# heading -> name of the row and what it shows
+Panels = dict[str, list[tuple[str, Effect]]]
 
 
 def effect_plots(table: Table) -> list[Plot]:
-    """A plot for each task's main metric, if the rows are all combinations of several factors' levels."""
-    rows = own_rows(table)
-    levels = {factor: list(dict.fromkeys(row.labels[factor] for row in rows)) for factor in table.factors}
-    varied = [factor for factor in table.factors if len(levels[factor]) > 1]
-    if len(varied) < 2 or len(rows) != prod(map(len, levels.values())):
-        return []
+    """A plot for each task's main metric, if the table has effects."""
     plots = []
-    for column in main_columns(table):
-        effects: Effects = {}
-        for factor in varied:
-            for level in levels[factor]:
-                mean = _mean_over([row for row in rows if row.labels[factor] == level], column)
-                if mean.mean is not None:
-                    effects.setdefault(factor, {})[level] = mean
-        if sum(map(len, effects.values())) > 1:
-            plots.append(_plot(column, effects))
+    for metric in dict.fromkeys(effect.metric for effect in table.effects):
+        column = COLUMNS[metric]
+        shown, _ = shown_effects([effect for effect in table.effects if effect.metric == metric])
+        plots.append(
+            Plot(
+                f"effects-{metric}",
+                f"Effects of the factors on {heading(column.title)}",
+                _caption(shown),
+                partial(_draw, column, _panels(shown)),
+            )
+        )
     return plots
 
 
-def _mean_over(cells: Sequence[Row], column: Column) -> Estimate:
-    """Mean over cells, seed by seed, of the seeds that all cells have."""
-    values = [row.entries[column.key].values for row in cells]
-    seeds = set.intersection(*map(set, values)) if values else set()
-    return over_seeds([sum(found[seed] for found in values) / len(values) for seed in sorted(seeds)])
+def _caption(effects: Sequence[Effect]) -> str:
+    seeds = effects[0].n
+    kinds = {effect.kind for effect in effects}
+    parts = ["Main effect: difference from the reference level, averaged over the other factors."]
+    if "interaction" in kinds:
+        parts.append("Interaction: how much one factor changes the other's effect.")
+    if "share" in kinds:
+        parts.append("Share: the factor's Shapley value.")
+    whole = next(effect for effect in effects if effect.kind == "whole difference")
+    parts.append(f"Whole difference: {level_words(whole)}.")
+    over = "seeds and test images" if all(effect.images for effect in effects) else "seeds"
+    bars = f"Bars: 95 % interval over {over}" if seeds >= LEAST_SEEDS else f"Fewer than {LEAST_SEEDS} seeds"
+    return f"{' '.join(parts)} {bars}; n = {seeds}."
 
 
-def _plot(column: Column, effects: Effects) -> Plot:
-    most = max(mean.n for levels in effects.values() for mean in levels.values())
-    bars = "; bars: 95 % t-interval over seeds" if most >= LEAST_SEEDS else ""
-    return Plot(
-        f"effects-{column.key}",
-        f"Main effects on {heading(column.title)}",
-        f"Each mark: mean over all cells of the level{bars}. Only seeds that all of these cells have.",
-        partial(_draw, column, effects),
-    )
+def _panels(effects: Sequence[Effect]) -> Panels:
+    panels: Panels = {}
+    shares = any(effect.kind == "share" for effect in effects)
+    for effect in effects:
+        factors = [factor.replace("_", " ") for factor in effect.levels]
+        if effect.kind == "main effect":
+            (reference,) = effect.references.values()
+            title, name = f"{factors[0]}, against {reference}", next(iter(effect.levels.values()))
+        elif effect.kind == "interaction":
+            title, name = "interactions", ", ".join(effect.levels.values())
+        else:
+            title = "shares of the whole difference" if shares else "whole difference"
+            name = factors[0] if effect.kind == "share" else "all factors"
+        panels.setdefault(title, []).append((name, effect))
+    return panels
 
 
-def _draw(column: Column, effects: Effects, title: str) -> "Figure":
-    figure = new_figure(0.6 + sum(0.42 + 0.3 * len(levels) for levels in effects.values()), title)
-    ratios = [1.0 + 0.75 * len(levels) for levels in effects.values()]
-    panels = figure.subplots(len(effects), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
-    ends: list[float] = []
-    for place, (axes, (factor, levels)) in enumerate(zip(panels, effects.items(), strict=True)):
-        for y, found in enumerate(levels.values()):
-            mean, half_width = found.mean or 0.0, interval(found)
-            ends += [mean - (half_width or 0.0), mean + (half_width or 0.0)]
+def _draw(column: Column, panels: Panels, title: str) -> "Figure":
+    figure = new_figure(0.6 + sum(0.42 + 0.3 * len(rows) for rows in panels.values()), title)
+    ratios = [1.0 + 0.75 * len(rows) for rows in panels.values()]
+    axes_of = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+    ends = [0.0]
+    for place, (axes, (name, rows)) in enumerate(zip(axes_of, panels.items(), strict=True)):
+        axes.axvline(0, color=MUTED, linewidth=0.8)
+        for y, (_, effect) in enumerate(rows):
+            # adding 0.0 turns -0.0 into 0.0
+            middle, half_width = effect.difference + 0.0, interval(effect)
+            ends += [middle - (half_width or 0.0), middle + (half_width or 0.0)]
             axes.errorbar(
-                mean, y, xerr=half_width, color=SERIES[place % len(SERIES)], marker="o", elinewidth=1.2
+                middle, y, xerr=half_width, color=SERIES[place % len(SERIES)], marker="o", elinewidth=1.2
             )
-            note(axes, f"{mean:.{column.digits}f}", mean, y, xytext=(0, 5), ha="center", va="bottom")
-        axes.set_title(words(factor.replace("_", " ")))
-        name_rows(axes, list(levels), above=0.75)
+            text = f"{round(middle, column.digits) + 0.0:+.{column.digits}f}"
+            if effect.percent is not None:
+                text += f" ({effect.percent:.0f} %)"
+            note(axes, text, middle, y, xytext=(0, 5), ha="center", va="bottom")
+        axes.set_title(words(name, 60))
+        name_rows(axes, [row for row, _ in rows], above=0.75)
         tidy(axes)
     room = (max(ends) - min(ends)) * 0.1 or 1.0
-    panels[-1].set_xlim(min(ends) - room, max(ends) + room)
-    panels[-1].set_xlabel(heading(column.title))
+    axes_of[-1].set_xlim(min(ends) - room, max(ends) + room)
+    axes_of[-1].set_xlabel(f"difference in {heading(column.title)}")
     return figure

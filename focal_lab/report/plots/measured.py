@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from focal_lab.report.plots.style import PLAIN, SERIES, SeriesStyle, series_style
-from focal_lab.report.statistics.crossed import Estimate
 from focal_lab.report.table.decide import LEAST_SEEDS
-from focal_lab.report.table.records import Entry, Row, Table, shown_name
+from focal_lab.report.table.records import Effect, Entry, Row, Table, shown_name
 from focal_lab.sweep.spec.columns import MAIN, Column
 
 
@@ -80,7 +79,7 @@ def paper_words(table: Table) -> str:
     return f"published ({where})" if where else "published"
 
 
-def interval(found: Entry | Estimate) -> float | None:
+def interval(found: Entry | Effect) -> float | None:
     """Half of the 95 % interval; None for fewer than three seeds, which are not drawn."""
     return found.half_width if found.n >= LEAST_SEEDS else None
 

@@ -18,6 +18,7 @@ from focal_lab.report.statistics.crossed import over_seeds
 from focal_lab.report.table.claims import claim_question
 from focal_lab.report.table.comparison import find_baselines, row_questions
 from focal_lab.report.table.decide import decide, tests
+from focal_lab.report.table.factor_effects import factor_effects
 from focal_lab.report.table.left_out import left_out
 from focal_lab.report.table.like_paper import beside_paper
 from focal_lab.report.table.notes import table_notes
@@ -141,6 +142,7 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
         answers=answers,
         comparisons=comparisons,
         confounds=confounds_of(plan),
+        effects=factor_effects(rows, columns, results, sweep, units) if plan.space is None else (),
     )
     return replace(table, notes=(*table_notes(table, units), *left_out(plan, out)))
 

@@ -5,7 +5,7 @@ from math import fsum
 
 from focal_lab.report.table.decide import INCONCLUSIVE, Question, combined
 from focal_lab.report.table.records import Answer, Row
-from focal_lab.report.table.test_sets import conflicting, tests_of
+from focal_lab.report.table.test_sets import same_tests
 from focal_lab.sweep.run_folder.result import Result
 from focal_lab.sweep.spec.claim_grammar import Expectation
 from focal_lab.sweep.spec.columns import COLUMNS
@@ -38,7 +38,7 @@ def claim_question(
     excluded = None
     if not complete:
         excluded = "too few seeds"
-    elif not _comparable(cells, column.task or "", results):
+    elif not same_tests([row for _, term in cells for row in term], column.task or "", results):
         excluded = "other test set"
     margin = sweep.margin(column.key) if expectation.margin is None else expectation.margin
     return Question(
@@ -54,15 +54,6 @@ def claim_question(
 
 
 _Cells = Sequence[tuple[float, Sequence[Row]]]
-
-
-def _comparable(cells: _Cells, task: str, results: Mapping[str, Result]) -> bool:
-    """Whether cells of the same data were tested on the same images, labels and classes."""
-    rows = [row for _, term in cells for row in term]
-    return not any(
-        conflicting(tests_of([row for row in rows if row.data == data], task, results))
-        for data in {row.data for row in rows}
-    )
 
 
 def _published(cells: _Cells, expectation: Expectation) -> float | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from focal_lab.report.statistics.power import POWER
 from focal_lab.report.table.decide import LEAST_SEEDS
+from focal_lab.report.table.factor_effects import effect_notes
 from focal_lab.report.table.like_paper import unlike_paper_notes
 from focal_lab.report.table.records import (
     COUNTED,
@@ -40,6 +41,7 @@ def table_notes(table: Table, units: TestUnits) -> tuple[str, ...]:
         *_left_out_of_intervals(units),
         *_comparisons(table),
         *_confounds(table),
+        *effect_notes(table.effects),
         *_setting(table),
         *incomparable(table),
         *_unmeasured(table),

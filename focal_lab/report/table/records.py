@@ -92,6 +92,32 @@ class Answer(Outcome):
 
 
 @dataclass(frozen=True)
+class Effect:
+    """What the factors of a full grid do to the main metric of a task: estimated, not tested.
+
+    Attributes:
+        metric: key of the column.
+        kind: main effect (a level against the reference, averaged over the other factors), interaction (the
+            difference between two such differences), share (the factor's Shapley value), or whole difference
+            (of the opposite cell and the reference cell, which the shares add up to).
+        levels, references: factor -> level, and the level that it is compared with.
+        n: seeds that all cells have.
+        difference, half_width, images: as in an `Outcome`.
+        percent: of the whole difference; None where that may be 0, and for main effects and interactions.
+    """
+
+    metric: str
+    kind: str
+    levels: dict[str, str]
+    references: dict[str, str]
+    n: int
+    difference: float
+    half_width: float | None
+    images: int
+    percent: float | None = None
+
+
+@dataclass(frozen=True)
 class Entry:
     """One number of the table.
 
@@ -218,6 +244,7 @@ class Table:
         answers: one for each part of the claim.
         comparisons: how many tests the p-values are corrected for.
         confounds: factors whose levels differ in several settings.
+        effects: of the factors, if the rows are all combinations of several factors' levels.
     """
 
     name: str
@@ -239,6 +266,7 @@ class Table:
     answers: tuple[Answer, ...] = ()
     comparisons: int = 0
     confounds: tuple[Confound, ...] = ()
+    effects: tuple[Effect, ...] = ()
 
     @property
     def full_title(self) -> str:
@@ -255,7 +283,7 @@ class Table:
         baseline: `baseline`, `delta`, `delta_ci95`, `delta_paper`, the attributes of an `Outcome` from `p` to
         `verdict`, and the number of `pairs`. Columns without a second level are `network`, `variant`, `data`,
         the counts of runs, and the same in words as `runs`. `attrs` has the units, notes, claims,
-        confounds and provenance.
+        confounds, effects and provenance.
         """
         import pandas as pd
 
@@ -290,6 +318,7 @@ class Table:
         frame.attrs = {"title": self.full_title, "claim": self.claim, "suite": self.suite, "units": units}
         frame.attrs |= {"notes": list(self.notes), "claims": [asdict(answer) for answer in self.answers]}
         frame.attrs["confounds"] = [asdict(confound) for confound in self.confounds]
+        frame.attrs["effects"] = [asdict(effect) for effect in self.effects]
         frame.attrs["provenance"] = asdict(self.provenance)
         return frame
 

@@ -50,6 +50,14 @@ def tests_of(rows: Iterable[Row], task: str, results: Mapping[str, Result]) -> l
     return [results[run.run].tested_on for run in runs]
 
 
+def same_tests(rows: Sequence[Row], task: str, results: Mapping[str, Result]) -> bool:
+    """Whether the runs of rows with the same data were tested on the same images, labels and classes."""
+    return not any(
+        conflicting(tests_of([row for row in rows if row.data == data], task, results))
+        for data in {row.data for row in rows}
+    )
+
+
 def mixed_tests(rows: Sequence[Row], results: Mapping[str, Result]) -> tuple[str, ...]:
     """Sentences about runs whose test set differs from that of the other runs of their task and data."""
     names: dict[str, str] = {}

@@ -178,26 +178,31 @@ def test_rows_that_only_the_paper_has_are_shown_as_published_and_nowhere_else(ou
     assert [text.get_text() for text in together.axes[0].texts].count("Swin-Tiny") == 1
 
 
-def test_main_effects_are_means_over_the_cells_of_a_level(out: Path) -> None:
-    plan = grid_plan()
-    tops = {0: (80.0, 82.0, 81.0), 1: (84.0, 84.0, 84.0), 2: (86.0, 86.0, 89.0), 3: (90.0, 88.0, 89.0)}
-    for cell, values in tops.items():
-        for seed, top1 in enumerate(values):
-            finish(out, run_id(cell, seed), metrics={"top1": top1})
-    words = words_of(plots_of(plan, out)["effects-top1"].draw())
-    # Swin, Focal; 7, 14
-    for mean in ("82.5", "88.0", "84.0", "86.5"):
-        assert mean in words
+def test_the_plot_of_effects_shows_the_differences_and_intervals_of_the_table(out: Path) -> None:
+    factors = {"backbone": ["Swin-Tiny", "Focal-Tiny"], "window_size": ["7", "14"], "shift": ["no", "yes"]}
+    plan = grid_plan(factors=factors, paper=None)
+    train(plan, out)
+    effects = build_table(plan, out).effects
+    figure = plots_of(plan, out)["effects-top1"].draw()
+    words = words_of(figure)
+    for effect in effects:
+        percent = "" if effect.percent is None else f" ({effect.percent:.0f} %)"
+        assert f"{effect.difference:+.1f}{percent}" in words
+    assert {"shift, against no", "Focal-Tiny, yes", "all factors"} <= set(words)
+    bars = [bar for axes in figure.axes for bar in axes.containers]
+    ends = sorted(tuple(bar.lines[2][0].get_segments()[0][:, 0]) for bar in bars)  # type: ignore[attr-defined]
+    widths = [(effect.difference, effect.half_width or 0.0) for effect in effects]
+    expected = sorted((middle - width, middle + width) for middle, width in widths)
+    assert ends == [pytest.approx(pair) for pair in expected]
 
 
-def test_a_level_with_a_cell_without_seeds_has_no_main_effect(out: Path) -> None:
+def test_a_cell_without_results_leaves_no_plot_of_effects(out: Path) -> None:
     plan = grid_plan()
-    for cell, seed in ((0, 0), (1, 0), (2, 0)):
-        finish(out, run_id(cell, seed))
-    words = words_of(plots_of(plan, out)["effects-top1"].draw())
-    assert "Swin-Tiny" in words
-    assert "Focal-Tiny" not in words
-    assert "14" not in words
+    for cell in range(3):
+        finish(out, run_id(cell, 0))
+    assert "effects-top1" not in plots_of(plan, out)
+    finish(out, run_id(3, 0))
+    assert plots_of(plan, out)["effects-top1"].caption.endswith("Fewer than 3 seeds; n = 1.")
 
 
 def test_curves_are_means_of_finished_seeds_with_the_range_as_a_band(out: Path) -> None:
