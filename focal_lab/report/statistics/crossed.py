@@ -1,6 +1,6 @@
 """Intervals and tests of a mean over seeds and test images, which are crossed: every seed sees every image.
 
-Shape suffixes: S seeds, U units (test images, or the sources that several of them share).
+Shape suffixes: S seeds, U units (test images, or the sources that several of them share), C contrasts.
 
 The variance of such a mean has two parts. Seeds contribute MS_seeds / (S U), with S - 1 degrees of freedom,
 and units (MS_units - MS_rest) / (S U), where MS are the mean squares of the two-way analysis of variance.
@@ -10,7 +10,7 @@ level 0.005, which a correction for several comparisons needs. `critical_value` 
 docs/statistics.md has the simulation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp, fsum, log, sqrt
 from typing import Any
@@ -93,6 +93,29 @@ def image_variance(values_SU: NDArray[Any], sizes_U: NDArray[Any]) -> float:
     of_rest = max(0.0, total - squares) / ((seeds - 1) * (units - 1))
     variance: float = max(0.0, of_units - of_rest) / (seeds * units)
     return variance
+
+
+def image_variances(values_of_seeds: Iterable[NDArray[Any]], sizes_U: NDArray[Any]) -> NDArray[np.float64]:
+    """`image_variance` of several contrasts, of which one seed is in memory at a time.
+
+    Args:
+        values_of_seeds: for each seed the sums of units, as in `image_variance`, (C, U).
+        sizes_U: images of each unit, over their mean number.
+    """
+    seeds, units = 0, len(sizes_U)
+    sum_CU: Any = 0.0
+    total_C: Any = 0.0
+    for values_CU in values_of_seeds:
+        rest_CU = values_CU - values_CU.mean(axis=1, keepdims=True, dtype=np.float64) * sizes_U
+        sum_CU = sum_CU + rest_CU
+        total_C = total_C + np.einsum("cu,cu->c", rest_CU, rest_CU)
+        seeds += 1
+    squares_C: NDArray[np.float64] = np.einsum("cu,cu->c", sum_CU, sum_CU) / seeds
+    if seeds < 2 or units < 2:
+        return np.zeros_like(squares_C)
+    of_rest_C = np.maximum(0.0, total_C - squares_C) / ((seeds - 1) * (units - 1))
+    variance_C: NDArray[np.float64] = np.maximum(0.0, squares_C / (units - 1) - of_rest_C) / (seeds * units)
+    return variance_C
 
 
 def critical_value(alpha: float, estimate: Estimate) -> float:

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import isclose
 
+import numpy as np
+
 from focal_lab.report.statistics.effects import Levels, contrasts, full_grid
 from focal_lab.report.table.decide import LEAST_SEEDS
 from focal_lab.report.table.records import Effect, Row
@@ -56,8 +58,10 @@ def _effects(
     column: Column,
     units: TestUnits,
 ) -> Iterator[Effect]:
-    for contrast in contrasts([rows[index].labels for index in own], levels, references, MOST_INTERACTIONS):
-        found = units.estimate([(weight, own[place]) for weight, place in contrast.terms], column)
+    labels = [rows[index].labels for index in own]
+    asked = list(contrasts(labels, levels, references, MOST_INTERACTIONS))
+    weights_CR = np.array([[weight for weight, _ in contrast.terms] for contrast in asked])
+    for contrast, found in zip(asked, units.estimates(weights_CR, own, column), strict=True):
         if found.mean is not None:
             yield Effect(
                 metric=column.key,

@@ -1,6 +1,7 @@
 """A table's metrics image by image, for intervals over seeds and test images.
 
-Shape suffixes: S seeds, U units (test images, or the sources that several of them share).
+Shape suffixes: S seeds, U units (test images, or the sources that several of them share), C contrasts,
+R rows.
 """
 
 from collections import OrderedDict
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from focal_lab.report.statistics.crossed import Estimate, image_variance, over_seeds
+from focal_lab.report.statistics.crossed import Estimate, image_variance, image_variances, over_seeds
 from focal_lab.report.table.records import Row
 from focal_lab.sweep.run_folder.predictions import Units, read_units
 from focal_lab.sweep.run_folder.result import CorruptRecordError, Result
@@ -78,6 +79,41 @@ class TestUnits:
             return found
         variance, units = self._from_images(terms, column, seeds)
         return Estimate(found.n, found.mean, found.sd, found.seed_variance, variance, units)
+
+    def estimates(
+        self, weights_CR: NDArray[np.float64], indices: Sequence[int], column: Column
+    ) -> list[Estimate]:
+        """Several weighted sums of the same rows, faster than one by one, over the seeds that all rows have.
+
+        Args:
+            weights_CR: of each contrast and row.
+            indices: of the rows.
+            column: the metric.
+        """
+        terms = [[(float(weight), at) for weight, at in zip(row, indices, strict=True)] for row in weights_CR]
+        measured = [self._measured(index, column) for index in indices]
+        known = [one for one in measured if one is not None]
+        if len(known) < len(measured) or len({one.test_set for one in known}) != 1:
+            return [self.estimate(one, column) for one in terms]
+        seeds = [seed for seed in self._in_order(terms[0]) if self._have(seed, indices, column)]
+        values_RS = np.array(
+            [[self._rows[index].entries[column.key].values[seed] for seed in seeds] for index in indices]
+        )
+        found = [over_seeds(values) for values in (weights_CR @ values_RS).tolist()]
+        tested = [seed for seed in seeds if all(seed in one.values for one in known)]
+        if len(tested) < 2:
+            return found
+        weights = weights_CR.astype(np.float32)
+        of_seeds = (weights @ np.stack([one.values[seed] for one in known]) for seed in tested)
+        sizes_U = known[0].sizes
+        variances = image_variances(of_seeds, sizes_U).tolist()
+        return [
+            Estimate(one.n, one.mean, one.sd, one.seed_variance, variance, len(sizes_U))
+            for one, variance in zip(found, variances, strict=True)
+        ]
+
+    def _have(self, seed: int, indices: Sequence[int], column: Column) -> bool:
+        return all(seed in self._rows[index].entries[column.key].values for index in indices)
 
     def _in_order(self, terms: Terms) -> list[int]:
         """Seeds in the plan's order."""
