@@ -17,6 +17,7 @@ from focal_lab.report.table.records import (
     Entry,
     Outcome,
     Row,
+    Source,
     Table,
     entry_words,
     runs_words,
@@ -75,7 +76,7 @@ WORDS = frozenset({"label", "state", "verdict"})
 
 @dataclass(frozen=True)
 class Section:
-    """A grid below the table, under a heading of its own; `name`: baseline, effects-METRIC, claim."""
+    """A grid below the table, under a heading; `name`: baseline, effects-METRIC, sources-METRIC or claim."""
 
     name: str
     heading: str
@@ -95,7 +96,8 @@ def table_grid(table: Table) -> list[Strip]:
 
 def table_sections(table: Table) -> list[Section]:
     """What follows the table: rows against their baselines, effects of factors, parts of the claim."""
-    return [*_comparisons(table), *_effects(table), *([_claim(table.answers)] if table.answers else [])]
+    claim = [_claim(table.answers)] if table.answers else []
+    return [*_comparisons(table), *_effects(table), *_sources(table), *claim]
 
 
 def _label_strips(factors: Sequence[str], rows: Sequence[Row]) -> list[Strip]:
@@ -170,6 +172,39 @@ def _effects(table: Table) -> list[Section]:
 def _factor_words(effect: Effect) -> str:
     whole = effect.kind == "whole difference"
     return "all" if whole else ", ".join(factor.replace("_", " ") for factor in effect.levels)
+
+
+def _sources(table: Table) -> list[Section]:
+    sections = []
+    for metric in dict.fromkeys(source.metric for source in table.sources):
+        column = COLUMNS[metric]
+        found = [source for source in table.sources if source.metric == metric]
+        factors = [factor for factor in table.factors if factor in found[0].labels]
+        strips = [
+            _strip(factor.replace("_", " "), "label", [source.labels[factor] for source in found])
+            for factor in factors
+        ]
+        sds = tuple(_sd_words(source, column.digits + 1) for source in found)
+        strips += [
+            _strip("source", "label", [source.source for source in found]),
+            Strip("sd (95 %)", sds, "measured", tuple(source.sd for source in found)),
+            Strip(
+                "share (95 %)", tuple(map(_share_words, found)), "measured", tuple(s.percent for s in found)
+            ),
+            _strip("runs", "measured", [source.runs for source in found]),
+        ]
+        sections.append(Section(f"sources-{metric}", f"Sources of variance of {column.title}", strips))
+    return sections
+
+
+def _sd_words(source: Source, digits: int) -> str:
+    return f"{source.sd:.{digits}f} ({source.sd_low:.{digits}f} to {source.sd_high:.{digits}f})"
+
+
+def _share_words(source: Source) -> str:
+    if source.percent is None:
+        return NOTHING
+    return f"{source.percent:.0f} % ({source.percent_low:.0f} to {source.percent_high:.0f} %)"
 
 
 def _claim(answers: Sequence[Answer]) -> Section:

@@ -26,6 +26,7 @@ from focal_lab.report.table.origins import describe_data, provenance_of
 from focal_lab.report.table.records import COUNTED, Answer, Comparison, Entry, PlannedRun, Row, Status, Table
 from focal_lab.report.table.test_sets import mixed_tests
 from focal_lab.report.table.test_units import TestUnits
+from focal_lab.report.table.variance_sources import variance_sources
 from focal_lab.sweep.plan.pareto import front_sentence
 from focal_lab.sweep.plan.plan import confounds_of
 from focal_lab.sweep.run_folder.outcome import State, read_outcome
@@ -119,6 +120,7 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
     rows = _with_baselines(plan, rows, results)
     units = TestUnits(rows, results, out)
     rows, answers, comparisons = _decided(plan, _with_images(rows, columns, units), columns, results, units)
+    sources, source_notes = variance_sources(rows, columns, units)
     order = None
     if plan.space is not None:
         order = front_sentence(plan.front, plan.space.search.objectives, len(results))
@@ -143,8 +145,9 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
         comparisons=comparisons,
         confounds=confounds_of(plan),
         effects=factor_effects(rows, columns, results, sweep, units) if plan.space is None else (),
+        sources=sources,
     )
-    return replace(table, notes=(*table_notes(table, units), *left_out(plan, out)))
+    return replace(table, notes=(*table_notes(table, units), *source_notes, *left_out(plan, out)))
 
 
 def _with_references(rows: Sequence[Row], layout: PublishedTable, keys: Sequence[str]) -> list[Row]:

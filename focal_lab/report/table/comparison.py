@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from focal_lab.report.table.decide import Question, combined
 from focal_lab.report.table.records import Row
 from focal_lab.report.table.test_sets import conflicting, tests_of
+from focal_lab.report.table.variance_sources import seed_factors
 from focal_lab.sweep.run_folder.result import Result
 from focal_lab.sweep.spec.columns import Column
 from focal_lab.sweep.spec.sweep_file import Sweep
@@ -18,8 +19,19 @@ def find_baselines(rows: Sequence[Row], baseline: Mapping[str, Mapping[str, str]
         baseline: factor -> label -> the baseline's label; empty: the first row is the baseline of all.
 
     Returns:
-        None for baselines, and for rows whose baseline is not in the table.
+        None for baselines, for rows whose baseline is not in the table, and for those that differ from it in
+        the seed of a part of the run: its levels are a sample.
     """
+    seeds = seed_factors(rows)
+    return [
+        None
+        if place is None or any(row.labels[name] != rows[place].labels[name] for name in seeds)
+        else place
+        for row, place in zip(rows, _all_baselines(rows, baseline), strict=True)
+    ]
+
+
+def _all_baselines(rows: Sequence[Row], baseline: Mapping[str, Mapping[str, str]]) -> Sequence[int | None]:
     own = [index for index, row in enumerate(rows) if not row.reference]
     if not baseline:
         return [None if row.reference or index == own[0] else own[0] for index, row in enumerate(rows)]

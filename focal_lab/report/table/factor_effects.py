@@ -11,6 +11,7 @@ from focal_lab.report.table.decide import LEAST_SEEDS
 from focal_lab.report.table.records import Effect, Row
 from focal_lab.report.table.test_sets import same_tests
 from focal_lab.report.table.test_units import TestUnits
+from focal_lab.report.table.variance_sources import seed_factors
 from focal_lab.sweep.run_folder.result import Result
 from focal_lab.sweep.spec.columns import MAIN, Column
 from focal_lab.sweep.spec.shapley import reference_levels
@@ -38,6 +39,8 @@ def factor_effects(
     own = [index for index, row in enumerate(rows) if not row.reference]
     levels = full_grid([rows[index].labels for index in own])
     if levels is None or len(own) > MOST_CELLS or sum(len(labels) > 1 for labels in levels.values()) < 2:
+        return ()
+    if seed_factors(rows):  # their levels are a sample
         return ()
     if len({rows[index].data for index in own}) > 1 and not sweep.baseline:
         return ()

@@ -20,6 +20,7 @@ from focal_lab.report.table.records import (
     unfinished,
 )
 from focal_lab.report.table.test_units import TestUnits
+from focal_lab.report.table.variance_sources import seed_factors
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import PAPER_SIZES, pixels
 from focal_lab.utils.units import many
@@ -64,7 +65,7 @@ def _numbers(table: Table) -> Iterable[str]:
         yield f"(n=1): fewer seeds have a value than the {planned} that were planned."
     if table.order:
         yield table.order
-    elif any(entry.planned == 1 for entry in varied):
+    elif any(entry.planned == 1 for entry in varied) and not seed_factors(table.rows):
         yield "One seed per cell: no spread, so differences cannot be distinguished from noise (--seeds 3)."
     titles = [column.title for column in table.columns if column.task is None]
     if len(table.tasks) > 1 and titles:

@@ -9,8 +9,9 @@ from focal_lab.report.table.records import Provenance
 from focal_lab.sweep.run_folder.result import Result
 from focal_lab.sweep.spec.columns import pixels
 
-# Settings that change how fast images are loaded, not which.
+# Settings that change how fast images are loaded, not which; and seeds, which every row has several of.
 _ONLY_SPEED = frozenset({"batch_size", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor"})
+_SEEDS = frozenset({"data_seed", "order_seed"})
 _NO_COMMIT = "no commit"
 _CLASS = "data.class"
 
@@ -91,7 +92,7 @@ def describe_data(rows: Sequence[Sequence[Result]]) -> list[str]:
 def _data(result: Result) -> dict[str, str]:
     data: Any = result.config.get("data", {})
     init_args = data.get("init_args", {}) if isinstance(data, Mapping) else {}
-    settings = {key: value for key, value in init_args.items() if key not in _ONLY_SPEED}
+    settings = {key: value for key, value in init_args.items() if key not in _ONLY_SPEED | _SEEDS}
     found = flatten(settings, f"{result.task}.data")
     found[f"{result.task}.{_CLASS}"] = str(data.get("class_path", "")).rpartition(".")[2]
     network = result.identity.get("network")

@@ -118,6 +118,32 @@ class Effect:
 
 
 @dataclass(frozen=True)
+class Source:
+    """How much one source changes the main metric of a task between runs of one cell.
+
+    Attributes:
+        metric: key of the column.
+        labels: the cell's, factor -> label, without those of seeds; empty if only seeds vary.
+        source: the setting whose seed varies, `seed` (of the run), `rest`, or `test images`.
+        runs: that the estimate is from.
+        sd, sd_low, sd_high: standard deviation and its 95 % interval, in the metric's unit.
+        percent, percent_low, percent_high: of the variance between runs, and its 95 % interval; None for test
+            images, which change all runs alike, and if all runs are equal.
+    """
+
+    metric: str
+    labels: dict[str, str]
+    source: str
+    runs: int
+    sd: float
+    sd_low: float
+    sd_high: float
+    percent: float | None = None
+    percent_low: float | None = None
+    percent_high: float | None = None
+
+
+@dataclass(frozen=True)
 class Entry:
     """One number of the table.
 
@@ -245,6 +271,7 @@ class Table:
         comparisons: how many tests the p-values are corrected for.
         confounds: factors whose levels differ in several settings.
         effects: of the factors, if the rows are all combinations of several factors' levels.
+        sources: of variance, of a sweep over seeds of parts of a run.
     """
 
     name: str
@@ -267,6 +294,7 @@ class Table:
     comparisons: int = 0
     confounds: tuple[Confound, ...] = ()
     effects: tuple[Effect, ...] = ()
+    sources: tuple[Source, ...] = ()
 
     @property
     def full_title(self) -> str:
@@ -283,7 +311,7 @@ class Table:
         baseline: `baseline`, `delta`, `delta_ci95`, `delta_paper`, the attributes of an `Outcome` from `p` to
         `verdict`, and the number of `pairs`. Columns without a second level are `network`, `variant`, `data`,
         the counts of runs, and the same in words as `runs`. `attrs` has the units, notes, claims,
-        confounds, effects and provenance.
+        confounds, effects, sources of variance and provenance.
         """
         import pandas as pd
 
@@ -319,6 +347,7 @@ class Table:
         frame.attrs |= {"notes": list(self.notes), "claims": [asdict(answer) for answer in self.answers]}
         frame.attrs["confounds"] = [asdict(confound) for confound in self.confounds]
         frame.attrs["effects"] = [asdict(effect) for effect in self.effects]
+        frame.attrs["sources"] = [asdict(source) for source in self.sources]
         frame.attrs["provenance"] = asdict(self.provenance)
         return frame
 

@@ -112,6 +112,19 @@ class TestUnits:
             for one, variance in zip(found, variances, strict=True)
         ]
 
+    def image_variance(self, indices: Sequence[int], column: Column) -> tuple[float, int]:
+        """Variance of a metric from test images that changes all runs of some rows alike, and their units.
+
+        Returns:
+            0 and 0 if not all of the runs have predictions of the same test set.
+        """
+        known = [one for one in (self._measured(index, column) for index in indices) if one is not None]
+        values = [values_U for one in known for values_U in one.values.values()]
+        planned = sum(self._rows[index].entries[column.key].n for index in indices)
+        if len({one.test_set for one in known}) != 1 or len(values) < planned:
+            return 0.0, 0
+        return image_variance(np.stack(values), known[0].sizes), len(known[0].sizes)
+
     def _have(self, seed: int, indices: Sequence[int], column: Column) -> bool:
         return all(seed in self._rows[index].entries[column.key].values for index in indices)
 
