@@ -157,7 +157,7 @@ def _effects(table: Table) -> list[Section]:
         strips = [
             _strip("effect", "label", [effect.kind for effect in found]),
             _strip("factor", "label", [_factor_words(effect) for effect in found]),
-            _strip("levels", "label", [level_words(effect) for effect in found]),
+            _strip("levels", "label", [level_words(effect, table.rows) for effect in found]),
             _signed_strip("difference", "measured", differences),
             _strip("n", "measured", [effect.n for effect in found]),
         ]

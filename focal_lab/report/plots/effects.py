@@ -17,8 +17,8 @@ from focal_lab.report.plots.style import (
     words,
 )
 from focal_lab.report.table.decide import LEAST_SEEDS
-from focal_lab.report.table.factor_effects import level_words, shown_effects
-from focal_lab.report.table.records import Effect, Table
+from focal_lab.report.table.factor_effects import level_words, shown_effects, shown_levels
+from focal_lab.report.table.records import Effect, Row, Table
 from focal_lab.sweep.spec.columns import COLUMNS, Column
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ def effect_plots(table: Table) -> list[Plot]:
             Plot(
                 f"effects-{metric}",
                 f"Effects of the factors on {heading(column.title)}",
-                _caption(shown),
-                partial(_draw, column, _panels(shown)),
+                _caption(shown, table.rows),
+                partial(_draw, column, _panels(shown, table.rows)),
             )
         )
     return plots
 
 
-def _caption(effects: Sequence[Effect]) -> str:
+def _caption(effects: Sequence[Effect], rows: Sequence[Row]) -> str:
     seeds = effects[0].n
     kinds = {effect.kind for effect in effects}
     parts = ["Main effect: difference from the reference level, averaged over the other factors."]
@@ -54,22 +54,22 @@ def _caption(effects: Sequence[Effect]) -> str:
     if "share" in kinds:
         parts.append("Share: the factor's Shapley value.")
     whole = next(effect for effect in effects if effect.kind == "whole difference")
-    parts.append(f"Whole difference: {level_words(whole)}.")
+    parts.append(f"Whole difference: {level_words(whole, rows)}.")
     over = "seeds and test images" if all(effect.images for effect in effects) else "seeds"
     bars = f"Bars: 95 % interval over {over}" if seeds >= LEAST_SEEDS else f"Fewer than {LEAST_SEEDS} seeds"
     return f"{' '.join(parts)} {bars}; n = {seeds}."
 
 
-def _panels(effects: Sequence[Effect]) -> Panels:
+def _panels(effects: Sequence[Effect], rows: Sequence[Row]) -> Panels:
     panels: Panels = {}
     shares = any(effect.kind == "share" for effect in effects)
     for effect in effects:
+        references, levels = shown_levels(effect, rows)
         factors = [factor.replace("_", " ") for factor in effect.levels]
         if effect.kind == "main effect":
-            (reference,) = effect.references.values()
-            title, name = f"{factors[0]}, against {reference}", next(iter(effect.levels.values()))
+            title, name = f"{factors[0]}, against {references[0]}", levels[0]
         elif effect.kind == "interaction":
-            title, name = "interactions", ", ".join(effect.levels.values())
+            title, name = "interactions", ", ".join(levels)
         else:
             title = "shares of the whole difference" if shares else "whole difference"
             name = factors[0] if effect.kind == "share" else "all factors"

@@ -8,7 +8,7 @@ import numpy as np
 
 from focal_lab.report.statistics.effects import Levels, contrasts, full_grid
 from focal_lab.report.table.decide import LEAST_SEEDS
-from focal_lab.report.table.records import Effect, Row
+from focal_lab.report.table.records import Effect, Row, shown_label
 from focal_lab.report.table.test_sets import same_tests
 from focal_lab.report.table.test_units import TestUnits
 from focal_lab.report.table.variance_sources import seed_factors
@@ -122,11 +122,25 @@ def _equal(effect: Effect, share: Effect) -> bool:
     )
 
 
-def level_words(effect: Effect) -> str:
+def shown_levels(effect: Effect, rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """References and levels as tables show them."""
+    first: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        for item in row.labels.items():
+            first.setdefault(item, row)
+    references, levels = (
+        [shown_label(first[item], item[0]) or item[1] for item in labels.items()]
+        for labels in (effect.references, effect.levels)
+    )
+    return references, levels
+
+
+def level_words(effect: Effect, rows: Sequence[Row]) -> str:
     """`7 to 14`, of an interaction `Swin-Tiny to Focal-Tiny, 7 to 14`, of cells `Swin-Tiny / 7 to ...`."""
+    references, levels = shown_levels(effect, rows)
     if effect.kind == "whole difference":
-        return f"{' / '.join(effect.references.values())} to {' / '.join(effect.levels.values())}"
-    pairs = zip(effect.references.values(), effect.levels.values(), strict=True)
+        return f"{' / '.join(references)} to {' / '.join(levels)}"
+    pairs = zip(references, levels, strict=True)
     return ", ".join(f"{reference} to {level}" for reference, level in pairs)
 
 
@@ -148,4 +162,4 @@ def effect_notes(effects: Sequence[Effect]) -> Iterator[str]:
     if not any(effect.kind == "interaction" for effect in effects):
         yield f"Interactions: more than {MOST_INTERACTIONS}, not estimated."
     if all(effect.percent is None for effect in effects):
-        yield "Shares in % of the whole difference are not shown: it is not clear that it is not 0."
+        yield "Shares have no percentage: the interval of the whole difference has 0 in it, or none is known."

@@ -17,7 +17,7 @@ DRAW = np.random.default_rng(5)
 
 @pytest.mark.parametrize("seeds", [2, 3, 10])
 def test_several_contrasts_have_the_variances_of_each(seeds: int) -> None:
-    values_SRU = DRAW.normal(80, 10, size=(seeds, 4, 60)) + 8 * DRAW.normal(size=60)
+    values_SRU = DRAW.normal(80, 10, size=(seeds, 4, 60)) + 8 * DRAW.normal(size=(4, 60))
     weights_CR = np.array([[1, -1, 0, 0], [0.5, 0.5, -0.5, -0.5], [1, 0, 0, 0], [0, 0, 0, 0]])
     sizes_U = DRAW.integers(1, 5, 60).astype(float)
     sizes_U /= sizes_U.mean()

@@ -169,7 +169,7 @@ def test_percentages_need_a_whole_difference_that_is_not_zero(out: Path) -> None
     train(plan, out, gain=0.0)
     table = build_table(plan, out)
     assert all(effect.percent is None for effect in table.effects)
-    assert "Shares in % of the whole difference are not shown" in " ".join(table.notes)
+    assert "Shares have no percentage" in " ".join(table.notes)
     (section,) = [section for section in table_sections(table) if section.name == "effects-top1"]
     assert "share" not in [strip.heading for strip in section.strips]
 

@@ -73,8 +73,9 @@ def test_a_network_that_the_suite_replaces_is_called_what_it_is(out: Path) -> No
     ]
     # other factors do not name the network
     assert list(table_grid(table)[1].cells) == ["7", "14", "7", "14"]
-    (section,) = table_sections(table)
+    section, effects = table_sections(table)
     assert "Focal-Tiny (micro) / 7" in section.strips[2].cells
+    assert effects.strips[2].cells[0] == "Swin-Tiny (micro) to Focal-Tiny (micro)"
     assert "Networks: focal_swin_micro, focal_micro (0.59 M parameters); not the paper's." in table.notes
 
 
