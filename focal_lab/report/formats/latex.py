@@ -52,7 +52,7 @@ def table_latex(table: Table) -> str:
     """
     parts = [_tabular(table_grid(table), group_rows=len(table.factors) > 1)]
     for section in table_sections(table):
-        parts.append(f"{latex(section.heading)}\n\n\\smallskip\n{_tabular(section.strips)}")
+        parts.append(f"{_heading(section.heading)}\n\n\\smallskip\n{_tabular(section.strips)}")
     return _environment([f"{table.full_title}.", *table.notes], table.name, parts)
 
 

@@ -81,7 +81,7 @@ def _effects(
 def _with_percent(effects: Sequence[Effect]) -> list[Effect]:
     """The effects, with shares in percent if the interval of the whole difference does not contain 0."""
     whole = next((effect for effect in effects if effect.kind == "whole difference"), None)
-    if whole is None or whole.half_width is None or whole.n < LEAST_SEEDS:
+    if whole is None or not whole.half_width or whole.n < LEAST_SEEDS:
         return list(effects)
     if abs(whole.difference) <= whole.half_width:
         return list(effects)

@@ -91,15 +91,17 @@ class TestUnits:
             column: the metric.
         """
         terms = [[(float(weight), at) for weight, at in zip(row, indices, strict=True)] for row in weights_CR]
-        measured = [self._measured(index, column) for index in indices]
-        known = [one for one in measured if one is not None]
-        if len(known) < len(measured) or len({one.test_set for one in known}) != 1:
-            return [self.estimate(one, column) for one in terms]
         seeds = [seed for seed in self._in_order(terms[0]) if self._have(seed, indices, column)]
         values_RS = np.array(
             [[self._rows[index].entries[column.key].values[seed] for seed in seeds] for index in indices]
         )
         found = [over_seeds(values) for values in (weights_CR @ values_RS).tolist()]
+        if len(seeds) < 2:
+            return found
+        measured = [self._measured(index, column) for index in indices]
+        known = [one for one in measured if one is not None]
+        if len(known) < len(measured) or len({one.test_set for one in known}) != 1:
+            return [self.estimate(one, column) for one in terms]
         tested = [seed for seed in seeds if all(seed in one.values for one in known)]
         if len(tested) < 2:
             return found
