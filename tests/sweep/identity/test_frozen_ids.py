@@ -24,6 +24,7 @@ RUNS = {
     ("coarse_bias",): "fed0c17f188b",
     ("depth",): "70dbbebe1f64",
     ("detection",): "70dbbebe1f64 fec34fc06f10",
+    ("downsample",): "70dbbebe1f64",
     ("focal_levels",): "005c0507ac04",
     ("interactions",): "d3747ba77cd7",
     ("learning_rate",): "ed4e50c01875",
