@@ -14,7 +14,8 @@ import pytest
 from support.small_project import write, write_sweep
 
 from focal_lab.sweep.plan.plan import make_plan
-from focal_lab.sweep.run_folder.layout import LAST_CHECKPOINT, LOCK_FILE
+from focal_lab.sweep.run_folder.layout import LAST_CHECKPOINT, LOCK_FILE, PREDICTIONS_FILE
+from focal_lab.sweep.run_folder.predictions import read_units
 from focal_lab.utils.file_lock import is_locked
 from focal_lab.utils.yaml import load_yaml
 
@@ -118,6 +119,11 @@ def test_a_sweep_trains_once_and_then_reuses(tiny: Path) -> None:
     assert record["peak_memory_mb"] > 100
     assert {"python", "torch", "lightning", "timm", "focal_lab"} <= record["versions"].keys()
     assert set(record["git"]) == {"commit", "dirty", "user_code"}
+    for run in results:
+        units = read_units(tiny / run, "top1")
+        assert units is not None
+        written = [(tiny / run / name).stat().st_mtime_ns for name in (PREDICTIONS_FILE, "result.json")]
+        assert written == sorted(written)
     # a damaged result is named, set aside and trained again; the other run is left alone
     damaged, kept = sorted(results)
     (tiny / damaged / "result.json").write_text('{"schema": 1, "run"')
