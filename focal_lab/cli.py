@@ -131,9 +131,10 @@ def sweep(argv: list[str]) -> int:
     """Train the missing runs of a sweep, then print the table."""
     from focal_lab.report.command import print_table
     from focal_lab.report.published.layouts import known_papers
+    from focal_lab.report.table.progress import comparisons
     from focal_lab.sweep.commands.sweep_command import sweep_command
 
-    status, trained, out = sweep_command(argv, known_papers())
+    status, trained, out = sweep_command(argv, known_papers(), comparisons)
     print_table(trained, out, trained_by=command("sweep", *argv))
     return status
 

@@ -81,6 +81,8 @@ class FakePlan:
     front: int = 0
     # the paper's data, of which TESTED_ON counts the images
     paper_images: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MAIN, TESTED_ON["count"]))
+    max_seeds: int | None = None
+    looked_at: tuple[int, ...] = ()
 
     def command(self, out: Path) -> str:
         """What trains it."""
@@ -165,12 +167,19 @@ def config(options: dict[str, Any], **init_args: Any) -> dict[str, Any]:
     return {"seed_everything": 0, "model": {"class_path": "Classification", "init_args": model | init_args}}
 
 
-def fail(out: Path, run: str, reason: str = "NaN loss at step 12", last: str = "loss=nan") -> None:
+def fail(
+    out: Path,
+    run: str,
+    reason: str = "NaN loss at step 12",
+    last: str = "loss=nan",
+    seed: int | None = None,
+) -> None:
     """Leave a failure behind, as a run that raised does."""
     lines = ["epoch 1", last, ""]
+    number = int(run[-1]) if seed is None else seed
     write_record(
         out / run,
-        Failure(run, "classification", int(run[-1]), reason, lines, attempts=2, when="2026-01-02T10:00:30"),
+        Failure(run, "classification", number, reason, lines, attempts=2, when="2026-01-02T10:00:30"),
     )
 
 

@@ -146,6 +146,8 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
         confounds=confounds_of(plan),
         effects=factor_effects(rows, columns, results, sweep, units) if plan.space is None else (),
         sources=sources,
+        max_seeds=plan.max_seeds,
+        looked_at=plan.looked_at,
     )
     return replace(table, notes=(*table_notes(table, units), *source_notes, *left_out(plan, out)))
 
@@ -215,7 +217,7 @@ def _decided(
     asked = list(row_questions(rows, columns, results, sweep))
     parts = [claim_question(rows, part, results, sweep) for part in sweep.expectations]
     questions = [*(question for _, question in asked), *parts]
-    outcomes = decide(questions, units)
+    outcomes = decide(questions, units, plan.max_seeds)
     entries = [dict(row.entries) for row in rows]
     for (index, question), outcome in zip(asked, outcomes, strict=False):
         key, baseline = question.column.key, rows[index].baseline

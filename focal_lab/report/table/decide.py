@@ -5,10 +5,11 @@ they are equivalent within a margin. Each kind is corrected by Holm's method for
 report: at most 5 % of reports have a false statement of that kind.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from focal_lab.report.statistics import sequential
 from focal_lab.report.statistics.correction import holm
 from focal_lab.report.statistics.crossed import ALPHA, Estimate, beyond, equivalence, two_sided
 from focal_lab.report.statistics.power import Spread, detectable, exaggeration, seeds_needed
@@ -19,7 +20,7 @@ from focal_lab.sweep.spec.columns import Column
 
 # With two differences the 95 % interval is 12.7 standard errors wide on either side: too wide for a verdict.
 LEAST_SEEDS = 3
-INCONCLUSIVE = "inconclusive"
+INCONCLUSIVE, TOO_FEW = "inconclusive", "too few seeds"
 
 
 @dataclass(frozen=True)
@@ -74,28 +75,63 @@ def combined(terms: Terms, rows: Sequence[Row]) -> Terms:
     return [(weight, index) for index, weight in sorted(weights.items()) if abs(weight) > 1e-9]
 
 
-def decide(questions: Sequence[Question], units: TestUnits) -> list[Outcome]:
-    """The outcomes of all questions of a report."""
-    estimates = [
-        Estimate(0, None)
-        if question.excluded or not question.terms
-        else units.estimate(question.terms, question.column, question.constant)
-        for question in questions
-    ]
-    p_values = [_p_value(question, found) for question, found in zip(questions, estimates, strict=True)]
+def decide(questions: Sequence[Question], units: TestUnits, max_seeds: int | None = None) -> list[Outcome]:
+    """The outcomes of all questions of a report.
+
+    Args:
+        max_seeds: the largest number of seeds of a sequential analysis, which looks at its comparisons after
+            every seed; None if the number of seeds was fixed beforehand.
+    """
+    looks = [_looks(question, units, max_seeds) for question in questions]
     differ: dict[Hashable, float] = {}
     alike: dict[Hashable, float] = {}
-    for question, estimate, p in zip(questions, estimates, p_values, strict=True):
-        if estimate.n >= LEAST_SEEDS and p is not None:
-            differ[question.difference_key] = p
+    for question, estimates in zip(questions, looks, strict=True):
+        p_values = _p_values(question, estimates)
+        if estimates[-1].n >= LEAST_SEEDS and p_values is not None:
+            differ[question.difference_key] = _of_all_looks(p_values, max_seeds, sequential.two_sided)
             if question.asked in ("better", "same"):
-                alike[question.equivalence_key] = equivalence(estimate, question.margin)
-    level = ALPHA / max(1, len(differ))
-    differ, alike = holm(differ), holm(alike)
+                p_values = [equivalence(estimate, question.margin) for estimate in estimates]
+                alike[question.equivalence_key] = _of_all_looks(p_values, max_seeds, sequential.one_sided)
+    corrected = Corrected(holm(differ), holm(alike))
     return [
-        _outcome(question, estimate, p, differ, alike, level)
-        for question, estimate, p in zip(questions, estimates, p_values, strict=True)
+        _outcome(question, estimates, corrected, max_seeds)
+        for question, estimates in zip(questions, looks, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """P-values of a report, corrected for their number: of differences, and of equivalence."""
+
+    differ: Mapping[Hashable, float]
+    alike: Mapping[Hashable, float]
+
+    @property
+    def level(self) -> float:
+        """At which a single difference is tested."""
+        return ALPHA / max(1, len(self.differ))
+
+    def next_level(self, p_values: Mapping[Hashable, float]) -> float:
+        """At which the next one is tested by Holm's method, as some are significant."""
+        return ALPHA / max(1, sum(p >= ALPHA for p in p_values.values()))
+
+
+def _looks(question: Question, units: TestUnits, max_seeds: int | None) -> list[Estimate]:
+    """The estimates that are looked at, the last one with all seeds."""
+    if question.excluded or not question.terms:
+        return [Estimate(0, None)]
+    whole = units.estimate(question.terms, question.column, question.constant, max_seeds)
+    if max_seeds is None:
+        return [whole]
+    earlier = range(sequential.FIRST_LOOK, whole.n)
+    return [*(units.estimate(question.terms, question.column, question.constant, n) for n in earlier), whole]
+
+
+def _of_all_looks(
+    p_values: Sequence[float], max_seeds: int | None, of_looks: Callable[[Sequence[float], int], float]
+) -> float:
+    """The p-value of a sequential analysis, or that of the only look."""
+    return p_values[-1] if max_seeds is None else of_looks(p_values, max_seeds)
 
 
 def tests(outcomes: Sequence[Outcome], questions: Sequence[Question]) -> int:
@@ -104,41 +140,44 @@ def tests(outcomes: Sequence[Outcome], questions: Sequence[Question]) -> int:
     return len({question.difference_key for outcome, question in pairs if outcome.p_holm is not None})
 
 
-def _p_value(question: Question, estimate: Estimate) -> float | None:
-    """Of no difference, or for `~` of none beyond the margin; None without spread between seeds."""
-    if not estimate.sd:
+def _p_values(question: Question, looks: Sequence[Estimate]) -> list[float] | None:
+    """Look by look: of no difference, or for `~` of none beyond the margin; None without spread between seeds."""
+    if not looks[-1].sd:
         return None
     if question.asked == "same":
-        return beyond(estimate, question.margin)
-    return two_sided(estimate, -question.tolerance)
+        return [beyond(estimate, question.margin) for estimate in looks]
+    return [two_sided(estimate, -question.tolerance) for estimate in looks]
 
 
 def _outcome(
-    question: Question,
-    estimate: Estimate,
-    p: float | None,
-    differ: Mapping[Hashable, float],
-    alike: Mapping[Hashable, float],
-    level: float,
+    question: Question, looks: Sequence[Estimate], corrected: Corrected, max_seeds: int | None
 ) -> Outcome:
+    estimate, p_values = looks[-1], _p_values(question, looks)
     verdict = question.excluded or _untested(question, estimate)
     p_holm = p_equivalent = detects = exaggerates = None
     seeds = None
+    # a failed run may have left too few
+    chance = 1.0 if max_seeds is not None and verdict == TOO_FEW and not question.excluded else None
     if verdict is None:
-        p_holm, p_equivalent = differ[question.difference_key], alike.get(question.equivalence_key)
-        verdict = _verdict(question, estimate, p_holm, p_equivalent)
+        assert p_values is not None
+        p_holm = corrected.differ[question.difference_key]
+        p_equivalent = corrected.alike.get(question.equivalence_key)
+        decisive = -1 if max_seeds is None else sequential.deciding_look(p_values, max_seeds)
+        verdict = _verdict(question, looks[decisive], p_holm, p_equivalent)
         spread = Spread.of(estimate)
         if verdict == INCONCLUSIVE:
-            detects = detectable(spread, estimate.n, level)
-            seeds = seeds_needed(question.margin, spread, level)
+            detects = detectable(spread, estimate.n, corrected.level)
+            seeds = seeds_needed(question.margin, spread, corrected.level)
+            if max_seeds is not None and estimate.n < max_seeds:
+                chance = _chance(question, estimate, corrected, max_seeds)
         if p_holm < ALPHA:
-            exaggerates = exaggeration(question.margin, spread, estimate.n, level)
+            exaggerates = exaggeration(question.margin, spread, estimate.n, corrected.level)
     return Outcome(
         n=estimate.n,
         difference=estimate.mean,
         half_width=estimate.half_width,
         images=estimate.units,
-        p=p,
+        p=None if p_values is None else p_values[-1],
         p_holm=p_holm,
         p_equivalent=p_equivalent,
         margin=question.margin,
@@ -146,8 +185,20 @@ def _outcome(
         seeds_needed=seeds,
         exaggeration=exaggerates,
         published=question.published,
+        chance=chance,
+        rows=tuple(index for _, index in question.terms),
         verdict=verdict,
     )
+
+
+def _chance(question: Question, estimate: Estimate, corrected: Corrected, max_seeds: int) -> float:
+    """The probability that more seeds decide it."""
+    differ, alike = corrected.next_level(corrected.differ), corrected.next_level(corrected.alike)
+    value, margin = -question.tolerance, question.margin
+    if question.asked == "same":
+        return sequential.chance(estimate, max_seeds, inside=(margin, alike), outside=(margin, differ))
+    inside = (margin, alike) if question.asked == "better" else None
+    return sequential.chance(estimate, max_seeds, differs=(value, differ), inside=inside)
 
 
 def _untested(question: Question, estimate: Estimate) -> str | None:
@@ -155,7 +206,7 @@ def _untested(question: Question, estimate: Estimate) -> str | None:
     if not question.terms:
         return "same runs"
     if estimate.n < LEAST_SEEDS:
-        return "too few seeds"
+        return TOO_FEW
     return "no spread" if estimate.without_spread else None
 
 

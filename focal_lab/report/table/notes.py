@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from focal_lab.report.statistics.power import POWER
+from focal_lab.report.statistics.sequential import FIRST_LOOK, futile
 from focal_lab.report.table.decide import LEAST_SEEDS
 from focal_lab.report.table.factor_effects import effect_notes
 from focal_lab.report.table.like_paper import unlike_paper_notes
@@ -43,6 +44,7 @@ def table_notes(table: Table, units: TestUnits) -> tuple[str, ...]:
         *_comparisons(table),
         *_confounds(table),
         *effect_notes(table.effects),
+        *_looks(table),
         *_setting(table),
         *incomparable(table),
         *_unmeasured(table),
@@ -84,8 +86,7 @@ def _left_out_of_intervals(units: TestUnits) -> Iterable[str]:
 
 
 def _comparisons(table: Table) -> Iterable[str]:
-    compared = [entry.compared for row in table.rows for entry in row.entries.values() if entry.compared]
-    found: list[Outcome] = [*compared, *table.answers]
+    found = compared(table)
     verdicts = {outcome.verdict for outcome in found}
     if table.comparisons:
         several = f" for the {table.comparisons} comparisons of this report" if table.comparisons > 1 else ""
@@ -115,6 +116,35 @@ def _comparisons(table: Table) -> Iterable[str]:
         yield "Other data: not compared, because the sweep file does not name a baseline."
     if "other test set" in verdicts:
         yield "Other test set: not compared, because the runs were not tested on the same images."
+
+
+def _looks(table: Table) -> Iterable[str]:
+    most = table.max_seeds
+    if most is not None:
+        yield (
+            f"Sequential analysis: looks after every seed from {FIRST_LOOK} to {most} (--until-decided). p "
+            "is corrected for the looks, too; intervals are those of as many seeds, fixed beforehand."
+        )
+        unsettled = [(outcome.chance, outcome.n) for outcome in compared(table) if outcome.chance is not None]
+        stopped = sum(futile(chance, seeds, most) for chance, seeds in unsettled)
+        if stopped:
+            which = "it" if stopped == 1 else "them"
+            yield f"{many(stopped, 'comparison')} got no more seeds: {most} would hardly decide {which}."
+        if len(unsettled) > stopped:
+            yield f"{many(len(unsettled) - stopped, 'comparison')} to be decided: {table.command} adds seeds."
+    if table.looked_at:
+        extended = f"{len(table.seeds)} seeds" if most is None else f"at most {most} seeds"
+        yield (
+            f"This sweep was extended to {extended} after a table of {_and(table.looked_at)}: looking again "
+            "after more seeds finds differences that do not exist in more than 5 % of reports. "
+            "--until-decided corrects for that."
+        )
+
+
+def compared(table: Table) -> list[Outcome]:
+    """All comparisons of a table: of rows with their baselines, and the parts of the claim."""
+    rows = [entry.compared for row in table.rows for entry in row.entries.values() if entry.compared]
+    return [*rows, *table.answers]
 
 
 def _margins(found: Sequence[Outcome]) -> str:

@@ -52,6 +52,9 @@ class Outcome:
         exaggeration: how many times too large a true difference of `margin` would be reported on average,
             where it is found at all.
         published: the difference between the published numbers.
+        chance: the probability that more seeds decide it, up to the largest number of a sequential analysis;
+            None if it is decided, or if the number of seeds was fixed.
+        rows: indices of the rows whose seeds it needs.
         verdict: of a row: better, worse, equivalent within the margin, inconclusive, or why it is not tested.
     """
 
@@ -67,6 +70,8 @@ class Outcome:
     seeds_needed: int | None
     exaggeration: float | None
     published: float | None
+    chance: float | None
+    rows: tuple[int, ...]
     verdict: str
 
 
@@ -272,6 +277,8 @@ class Table:
         confounds: factors whose levels differ in several settings.
         effects: of the factors, if the rows are all combinations of several factors' levels.
         sources: of variance, of a sweep over seeds of parts of a run.
+        max_seeds: the largest number of seeds of a sequential analysis; None if their number was fixed.
+        looked_at: smaller numbers of seeds of which there was a table before, for which nothing is corrected.
     """
 
     name: str
@@ -295,6 +302,8 @@ class Table:
     confounds: tuple[Confound, ...] = ()
     effects: tuple[Effect, ...] = ()
     sources: tuple[Source, ...] = ()
+    max_seeds: int | None = None
+    looked_at: tuple[int, ...] = ()
 
     @property
     def full_title(self) -> str:

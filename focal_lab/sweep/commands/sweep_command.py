@@ -1,27 +1,32 @@
 """`focal-lab sweep`: trains the missing runs of a sweep, and prints its table."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from focal_lab.command_line import at_least, command
 from focal_lab.sweep.commands.command_options import add_budget, plan_of, sweep_parser
 from focal_lab.sweep.commands.execution import add_execution_options, execute, open_queue
+from focal_lab.sweep.commands.until_decided import add_seeds
 from focal_lab.sweep.engine.conflicts import refuse_conflicts
 from focal_lab.sweep.engine.progress import SweepView
 from focal_lab.sweep.estimate.summary import summarize
 from focal_lab.sweep.plan.manifest import Manifest, write_manifest
 from focal_lab.sweep.plan.plan import Plan, probe_plan, with_proposals
 from focal_lab.sweep.plan.recall import remember
+from focal_lab.sweep.plan.runs import Run
+from focal_lab.sweep.plan.sequential import Decide
 from focal_lab.sweep.run_folder.disk_space import check_room
 from focal_lab.sweep.worker.processes import WarmProcesses
 
 
-def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Path]:
+def sweep_command(argv: list[str], papers: Sequence[str], decide: Decide) -> tuple[int, Plan, Path]:
     """Train the missing runs of a sweep.
 
     Args:
         argv: what follows `focal-lab sweep`.
         papers: published tables that a report can put beside a sweep.
+        decide: returns the state of a plan's comparisons, for `--until-decided`.
 
     Returns:
         Exit status (0 all finished, 1 some failed, 130 interrupted), the plan, and the folder of its runs.
@@ -62,7 +67,19 @@ def sweep_command(argv: list[str], papers: Sequence[str]) -> tuple[int, Plan, Pa
     seconds = summary.estimates.seconds
     view = SweepView(runs, summary.checked.costs, slots.count, total - len(runs), seconds=seconds)
     join = f"; join with focal-lab worker --study {plan.study}" if options.storage else ""
-    view.noted(f"{sweep.title}: {total} runs on suite {plan.suite}, {slots}{join}", style="bold")
+    seeds = f", then up to {plan.max_seeds} seeds until all is decided" if plan.max_seeds else ""
+    view.noted(f"{sweep.title}: {total} runs on suite {plan.suite}{seeds}, {slots}{join}", style="bold")
     again = command("sweep", *argv)
     status = execute(options, manifest, queue, slots, processes, view, again)
-    return status, with_proposals(plan, out), out
+    if plan.max_seeds is None:
+        return status, with_proposals(plan, out), out
+
+    def train(longer: Plan, added: Sequence[Run]) -> int:
+        """Train the next seeds."""
+        remember(longer, out, options.set)
+        write_manifest(out, replace(manifest, runs=longer.distinct_runs))
+        next_runs = replace(manifest, runs=tuple(added))
+        view = SweepView(added, summary.checked.costs, slots.count, seconds=seconds)
+        return execute(options, next_runs, open_queue(options, manifest), slots, processes, view, again)
+
+    return *add_seeds(plan, out, status, decide, train, slots.count), out

@@ -36,6 +36,9 @@ class Plan:
         front: how many of a search's runs, the first ones, are on the Pareto front.
         options: of the command line that ask for this plan, where the file alone does not.
         paper_images: as of the suite.
+        max_seeds: the largest number of seeds of a sequential analysis; None if their number is fixed.
+        candidates: all runs of `max_seeds` seeds, of which `runs` are those that are needed so far.
+        looked_at: smaller numbers of seeds of which there was a table before, for which nothing is corrected.
     """
 
     sweep: Sweep
@@ -46,6 +49,9 @@ class Plan:
     front: int = 0
     options: tuple[str, ...] = ()
     paper_images: Mapping[str, int] = field(default_factory=dict)
+    max_seeds: int | None = None
+    candidates: tuple[Run, ...] = ()
+    looked_at: tuple[int, ...] = ()
 
     @cached_property
     def distinct_runs(self) -> tuple[Run, ...]:
@@ -80,6 +86,7 @@ def make_plan(
     seeds: int | Sequence[int] | None = None,
     overrides: Sequence[str] = (),
     tasks: Sequence[str] | None = None,
+    max_seeds: int | None = None,
     out: Path | None = None,
 ) -> Plan:
     """Resolve a sweep file.
@@ -90,6 +97,7 @@ def make_plan(
         seeds: how many seeds, or which; None for those of the file.
         overrides: KEY=VALUE settings of the command line, VALUE in YAML.
         tasks: what every cell is trained for; None for the tasks of the file.
+        max_seeds: of a sequential analysis, which begins with the seeds of the file; None for a fixed number.
         out: folder of the runs, where those of earlier versions are recognised; None to name runs only.
 
     Raises:
@@ -100,9 +108,11 @@ def make_plan(
     if seeds is not None:
         wanted = seeds if isinstance(seeds, int) else list(seeds)
         sweep = replace(sweep, seeds=seeds_from(wanted, "--seeds"))
+    elif max_seeds is not None:
+        sweep = replace(sweep, seeds=_extended(sweep.seeds, max_seeds))
     if tasks is not None:
         sweep = replace(sweep, tasks=tasks_from(list(tasks), "--tasks"))
-    options = _options(chosen, written, sweep, overrides)
+    options = _options(chosen, written, sweep, overrides, max_seeds)
     sweep = replace(sweep, columns=with_main_columns(sweep.columns, sweep.tasks))
     settings = parse_overrides(overrides)
     for name in settings:
@@ -115,7 +125,7 @@ def make_plan(
     experiments = {task: chosen.experiment(task) for task in sweep.tasks}
     identities = Identities(out, earlier_runs)
     if sweep.search is not None:
-        _refuse_several(sweep)
+        _refuse_several(sweep, max_seeds)
         space = SearchSpace(sweep, chosen, experiments[sweep.tasks[0]], settings, identities)
         for params in space.probes():
             space.run(params)
@@ -133,21 +143,37 @@ def make_plan(
 
     runs = identities.settled(lambda: tuple(run for cell in cells for run in runs_of(cell)))
     _refuse_degenerate(sweep, runs)
-    return Plan(sweep, chosen.name, cells, runs, options=options, paper_images=chosen.paper_images)
+    whole = Plan(sweep, chosen.name, cells, runs, options=options, paper_images=chosen.paper_images)
+    return whole if max_seeds is None else replace(whole, max_seeds=max_seeds, candidates=runs)
 
 
-def _options(suite: Suite, written: Sweep, sweep: Sweep, overrides: Sequence[str]) -> tuple[str, ...]:
+def _extended(seeds: Sequence[int], count: int) -> tuple[int, ...]:
+    """The first seeds, then the smallest numbers that are not among them."""
+    others = (seed for seed in range(count) if seed not in seeds)
+    return (*seeds, *others)[:count]
+
+
+def _options(
+    suite: Suite, written: Sweep, sweep: Sweep, overrides: Sequence[str], max_seeds: int | None
+) -> tuple[str, ...]:
     """The command-line options that turn the sweep file into the requested sweep."""
     options = [] if suite.name == DEFAULT_SUITE else ["--suite", suite.name]
     if sweep.tasks != written.tasks:
         options += ["--tasks", *sweep.tasks]
-    if sweep.seeds != written.seeds and sweep.seeds == tuple(range(len(sweep.seeds))):
+    if max_seeds is not None:
+        options += ["--until-decided", "--max-seeds", str(max_seeds)]
+    elif sweep.seeds != written.seeds and sweep.seeds == tuple(range(len(sweep.seeds))):
         options += ["--seeds", str(len(sweep.seeds))]
     return (*options, *(word for text in overrides for word in ("--set", text)))
 
 
-def _refuse_several(sweep: Sweep) -> None:
+def _refuse_several(sweep: Sweep, max_seeds: int | None) -> None:
     """Raises UserError for a search with several tasks or seeds, from the command line or the file."""
+    if max_seeds is not None:
+        raise UserError(
+            "a search trains each proposal once and has nothing to decide (confirm its best in a sweep)",
+            key="--until-decided",
+        )
     if len(sweep.tasks) > 1:
         raise UserError("a search has one task", file=sweep.path, key="tasks")
     if len(sweep.seeds) > 1:

@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from focal_lab.sweep.plan.plan import Plan, make_plan
+from focal_lab.sweep.plan.sequential import needed_so_far
 from focal_lab.utils.atomic_files import write_atomic
 
 SWEEPS = "sweeps"
 # what a record holds; an earlier version's may lack some of it
 _TEXTS = ("path", "suite", "study")
-_LISTS = {"seeds": int, "set": str, "tasks": str, "runs": str}
+_LISTS = {"seeds": int, "set": str, "tasks": str, "runs": str, "tables": int}
 
 
 def remember(plan: Plan, out: Path, overrides: Sequence[str]) -> None:
@@ -24,7 +26,10 @@ def remember(plan: Plan, out: Path, overrides: Sequence[str]) -> None:
         "tasks": list(plan.sweep.tasks),
         "study": plan.study,
         "runs": [run.id for run in plan.distinct_runs],
+        "tables": tables_of(plan, out),
     }
+    if plan.max_seeds is not None:
+        record["until_decided"] = plan.max_seeds
     write_atomic(_file(plan.sweep.path, out), json.dumps(record, indent=1) + "\n")
 
 
@@ -45,14 +50,39 @@ def recall_plan(
     noted = last_run(path, out)
     if suite is not None and suite != noted.get("suite"):
         noted = {}
-    return make_plan(
+    max_seeds = noted.get("until_decided")
+    plan = make_plan(
         path,
         suite=suite or noted.get("suite"),
         seeds=seeds if seeds is not None else noted.get("seeds"),
         overrides=overrides or noted.get("set", ()),
         tasks=tasks or noted.get("tasks"),
+        max_seeds=max_seeds,
         out=out,
     )
+    if max_seeds is not None:
+        plan = needed_so_far(plan, out, noted.get("runs", ()))
+    return with_looks(plan, out)
+
+
+def with_looks(plan: Plan, out: Path) -> Plan:
+    """The plan with the smaller numbers of seeds of which there was a table in `out` before."""
+    most = plan.max_seeds or len(plan.sweep.seeds)
+    return replace(plan, looked_at=tuple(number for number in tables_of(plan, out) if number < most))
+
+
+def tables_of(plan: Plan, out: Path) -> list[int]:
+    """Numbers of seeds that the plan's study was run with in `out`; the plan's own is the last.
+
+    Each of them had a table. Those of a sequential analysis are corrected for each other: it counts with its
+    largest number of seeds, and a fixed number before it does not count.
+    """
+    noted = last_run(plan.sweep.path, out)
+    before = noted.get("tables", []) if noted.get("study") == plan.study else []
+    if plan.max_seeds is not None and "until_decided" not in noted:
+        before = []
+    now = plan.max_seeds or len(plan.sweep.seeds)
+    return [*(number for number in before if number != now), now]
 
 
 def last_run(path: Path, out: Path) -> Mapping[str, Any]:
@@ -69,6 +99,7 @@ def read_record(file: Path) -> dict[str, Any]:
     valid = (
         isinstance(noted, dict)
         and all(isinstance(noted.get(key, ""), str) for key in _TEXTS)
+        and type(noted.get("until_decided", 0)) is int
         and all(_is_list_of(kind, noted.get(key, [])) for key, kind in _LISTS.items())
     )
     return noted if valid else {}
