@@ -141,7 +141,7 @@ def tests(outcomes: Sequence[Outcome], questions: Sequence[Question]) -> int:
 
 
 def _p_values(question: Question, looks: Sequence[Estimate]) -> list[float] | None:
-    """Look by look: of no difference, or for `~` of none beyond the margin; None without spread between seeds."""
+    """Look by look: of no difference, or for `~` of none beyond the margin; None without spread."""
     if not looks[-1].sd:
         return None
     if question.asked == "same":

@@ -18,7 +18,7 @@ _LISTS = {"seeds": int, "set": str, "tasks": str, "runs": str, "tables": int}
 
 def remember(plan: Plan, out: Path, overrides: Sequence[str]) -> None:
     """Record how a sweep was run."""
-    record = {
+    record: dict[str, Any] = {
         "path": str(plan.sweep.path.resolve()),
         "suite": plan.suite,
         "seeds": list(plan.sweep.seeds),

@@ -85,7 +85,7 @@ def test_the_chance_is_how_often_the_last_look_decides(true: float) -> None:
         effect = true + 5.0 * rng.standard_normal()  # what is known beforehand is next to nothing
         values = effect + rng.standard_normal(most)
         chances.append(sequential.chance(over_seeds(list(values[:5])), most, differs=(true, 0.05)))
-        decided.append(stats.ttest_1samp(values, true).pvalue < level)
+        decided.append(float(stats.ttest_1samp(values, true).pvalue < level))
     assert np.mean(chances) == pytest.approx(np.mean(decided), abs=0.04)
 
 

@@ -92,10 +92,7 @@ def test_a_clear_difference_gets_three_seeds_and_a_small_one_more() -> None:
     assert seeds["14"] >= FIRST_SEEDS
     # seeds are added one by one
     assert all(len(added) <= 3 for added in trainer.rounds[1:])
-    assert [row.entries["top1"].compared.verdict for row in table_of(plan.sweep.path).rows[1:]] == [
-        "better",
-        "better",
-    ]
+    assert [comparison.verdict for comparison in comparisons(plan, OUT)] == ["better", "better"]
 
 
 def test_what_cannot_be_decided_stops_as_futile_and_what_it_cost_is_printed(
