@@ -101,8 +101,8 @@ def test_cells_hold_the_raw_number_that_sorts_them(out: Path, grid: FakePlan) ->
 
 def test_comparisons_and_claims_hold_their_raw_numbers(out: Path, grid: FakePlan) -> None:
     table = build_table(grid, out)
-    baseline, claim = table_sections(table)
-    assert (baseline.name, claim.name) == ("baseline", "claim")
+    baseline, effects, claim = table_sections(table)
+    assert (baseline.name, effects.name, claim.name) == ("baseline", "effects-top1", "claim")
     for section in (baseline, claim):
         assert {strip.heading for strip in section.strips if strip.numbers} >= {"n", "paper"}
     (p_strip,) = [strip for strip in claim.strips if strip.heading == "p"]

