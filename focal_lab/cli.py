@@ -121,10 +121,11 @@ def _run(arguments: list[str]) -> int:
 
 def plan(argv: list[str]) -> int:
     """Show the runs that a sweep would train, and their cost."""
+    from focal_lab.report.power_plan import metric_powers, power_text
     from focal_lab.report.published.layouts import known_papers
     from focal_lab.sweep.commands.plan_command import plan_command
 
-    return plan_command(argv, known_papers())
+    return plan_command(argv, known_papers(), metric_powers, power_text)
 
 
 def sweep(argv: list[str]) -> int:
@@ -193,6 +194,7 @@ SUBCOMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "sweep": (sweep, "train the missing runs of a sweep and print its table"),
     "worker": (_imported("sweep.commands.worker_command"), "join a sweep, here or elsewhere"),
     "runs": (_imported("sweep.commands.runs_command"), "list the runs of a folder; rm, retry and gc"),
+    "freeze": (_imported("report.frozen"), "write down a sweep's analysis before it is run"),
     "report": (_imported("report.command"), "print a sweep's table beside the paper's, or all runs"),
     "diff": (_imported("report.diff.command"), "compare configuration, metrics and curves of two runs"),
     "dashboard": (_imported("report.tensorboard.command"), "TensorBoard of all runs, by sweep and cell"),

@@ -38,6 +38,8 @@ class FakeSweep:
     baseline: dict[str, dict[str, str]] = field(default_factory=dict)
     factors: dict[str, tuple[Level, ...]] = field(default_factory=dict)
     margins: dict[str, float] = field(default_factory=dict)
+    success: dict[str, float] = field(default_factory=dict)
+    tuning: None = None
 
     def margin(self, metric: str) -> float:
         """The sweep file's, or the metric's."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from focal_lab.report.statistics.power import MOST_SEEDS
+from focal_lab.report.statistics.proportions import wilson
 from focal_lab.report.table.claims import overall
 from focal_lab.report.table.factor_effects import level_words, shown_effects
 from focal_lab.report.table.records import (
@@ -89,7 +90,10 @@ def table_grid(table: Table) -> list[Strip]:
     if any(row.data for row in table.rows):
         strips.append(_strip("data", "label", [row.data or None for row in table.rows]))
     for column in table.columns:
-        strips += _column_strips(column, [row.entries[column.key] for row in table.rows])
+        entries = [row.entries[column.key] for row in table.rows]
+        strips += _column_strips(column, entries)
+        if column.key in table.success:
+            strips.append(_success_strip(column, table.success[column.key], entries))
     finished = tuple(float(row.states[State.FINISHED]) for row in table.rows)
     return [*strips, Strip("Runs", tuple(map(runs_words, table.rows)), "state", finished)]
 
@@ -122,6 +126,22 @@ def _column_strips(column: Column, entries: Sequence[Entry]) -> list[Strip]:
     else:
         strips = [measured, paper, difference]
     return [replace(strip, task=column.task) for strip in strips]
+
+
+def _success_strip(column: Column, threshold: float, entries: Sequence[Entry]) -> Strip:
+    """`4/5 (38 to 96 %)`: seeds that reach the threshold, and Wilson's interval of their share."""
+    words = []
+    for entry in entries:
+        if not entry.n or entry.successes is None:
+            words.append(NOTHING)
+            continue
+        low, high = wilson(entry.successes, entry.n)
+        words.append(f"{entry.successes}/{entry.n} ({100 * low:.0f} to {100 * high:.0f} %)")
+    shares = tuple(
+        None if entry.successes is None or not entry.n else entry.successes / entry.n for entry in entries
+    )
+    sign = ">=" if column.higher_is_better else "<="
+    return Strip(f"{sign} {threshold:g}", tuple(words), "measured", shares, task=column.task)
 
 
 def _comparisons(table: Table) -> list[Section]:

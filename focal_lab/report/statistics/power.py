@@ -43,8 +43,11 @@ class Spread:
 
 def power(difference: float, spread: Spread, seeds: int, alpha: float) -> float:
     """Probability that a true difference is found significant, with the right sign."""
+    error = _error(spread, seeds)
+    if error == 0:
+        return float(difference > 0)
     limits, weights = _limits(spread, seeds, alpha)
-    return float(np.sum(weights * _normal((difference - limits) / _error(spread, seeds))))
+    return float(np.sum(weights * _normal((difference - limits) / error)))
 
 
 def detectable(spread: Spread, seeds: int, alpha: float, wanted: float = POWER) -> float:

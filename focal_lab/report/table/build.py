@@ -1,12 +1,13 @@
 """Builds a sweep's table: the plan's cells as rows, measured numbers beside the published ones."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from focal_lab.errors import UserError
+from focal_lab.report.frozen import frozen_notes
 from focal_lab.report.published.layouts import (
     PublishedCell,
     PublishedTable,
@@ -26,6 +27,7 @@ from focal_lab.report.table.origins import describe_data, provenance_of
 from focal_lab.report.table.records import COUNTED, Answer, Comparison, Entry, PlannedRun, Row, Status, Table
 from focal_lab.report.table.test_sets import mixed_tests
 from focal_lab.report.table.test_units import TestUnits
+from focal_lab.report.table.tuned import counting_runs, tuned_notes
 from focal_lab.report.table.variance_sources import variance_sources
 from focal_lab.sweep.plan.pareto import front_sentence
 from focal_lab.sweep.plan.plan import confounds_of
@@ -88,13 +90,13 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
     columns = tuple(COLUMNS[name] for name in sweep.columns)
     # the task whose networks the published table counts; the sweep's first one if it does not run that
     costs_task = layout.counted_task if layout and layout.counted_task in sweep.tasks else sweep.tasks[0]
-    results: dict[str, Result] = {}
     runs_of: dict[tuple[str, ...], list[PlannedRun]] = defaultdict(list)
+    outcomes = {run.id: read_outcome(out / run.id) for run in plan.runs}
+    results = {name: found.result for name, found in outcomes.items() if found.result is not None}
+    counting = counting_runs(plan, results)
     for run in plan.runs:
-        found = read_outcome(out / run.id)
-        if found.result is not None:
-            results[run.id] = found.result
-        planned = PlannedRun(run.id, run.task, run.seed, found.state, found.reason, found.last_line)
+        found, counts = outcomes[run.id], counting is None or run.id in counting
+        planned = PlannedRun(run.id, run.task, run.seed, found.state, found.reason, found.last_line, counts)
         runs_of[tuple(run.cell.labels.values())].append(planned)
     first_row: dict[frozenset[str], int] = {}
     rows = []
@@ -102,7 +104,9 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
         runs = runs_of[tuple(cell.labels.values())]
         first = first_row.setdefault(frozenset(run.run for run in runs), index)
         paper = published_values(layout, cell.labels) if layout else None
-        numbers = [_entry(column, costs_task, runs, results, paper, layout) for column in columns]
+        numbers = [
+            _entry(column, costs_task, runs, results, paper, layout, sweep.success) for column in columns
+        ]
         states = Counter(run.state for run in runs)
         rows.append(
             Row(
@@ -119,7 +123,9 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
         rows = _with_references(rows, layout, sweep.columns)
     rows = _with_baselines(plan, rows, results)
     units = TestUnits(rows, results, out)
-    rows, answers, comparisons = _decided(plan, _with_images(rows, columns, units), columns, results, units)
+    rows, answers, comparisons, asked = _decided(
+        plan, _with_images(rows, columns, units), columns, results, units
+    )
     sources, source_notes = variance_sources(rows, columns, units)
     order = None
     if plan.space is not None:
@@ -148,8 +154,11 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
         sources=sources,
         max_seeds=plan.max_seeds,
         looked_at=plan.looked_at,
+        asked=asked,
+        success=sweep.success,
     )
-    return replace(table, notes=(*table_notes(table, units), *source_notes, *left_out(plan, out)))
+    notes = (*table_notes(table, units), *source_notes, *tuned_notes(plan, results), *frozen_notes(plan))
+    return replace(table, notes=(*notes, *left_out(plan, out)))
 
 
 def _with_references(rows: Sequence[Row], layout: PublishedTable, keys: Sequence[str]) -> list[Row]:
@@ -211,8 +220,8 @@ def _decided(
     columns: Sequence[Column],
     results: Mapping[str, Result],
     units: TestUnits,
-) -> tuple[list[Row], tuple[Answer, ...], int]:
-    """Rows with their comparisons, the parts of the claim, and the number of tests."""
+) -> tuple[list[Row], tuple[Answer, ...], int, int]:
+    """Rows with their comparisons, the parts of the claim, and the number of tests, now and in the end."""
     sweep = plan.sweep
     asked = list(row_questions(rows, columns, results, sweep))
     parts = [claim_question(rows, part, results, sweep) for part in sweep.expectations]
@@ -229,7 +238,9 @@ def _decided(
         for part, outcome in zip(sweep.expectations, outcomes[len(asked) :], strict=True)
     )
     decided = [replace(row, entries=found) for row, found in zip(rows, entries, strict=True)]
-    return decided, answers, tests(outcomes, questions)
+    in_the_end = [question for question in questions if question.terms and not question.excluded]
+    asked_in_all = len({question.difference_key for question in in_the_end})
+    return decided, answers, tests(outcomes, questions), asked_in_all
 
 
 def _entry(
@@ -239,11 +250,13 @@ def _entry(
     results: Mapping[str, Result],
     paper: PublishedCell | None,
     layout: PublishedTable | None,
+    success: Mapping[str, float],
 ) -> Entry:
     """One number; what every run has (parameters, times) is taken from the runs of one task."""
     task = column.task or costs_task
     runs = [run for run in runs if run.task == task]
-    found = {run.seed: _value(results[run.run], column) for run in runs if run.run in results}
+    counting = [run for run in runs if run.counts and run.run in results]
+    found = {run.seed: _value(results[run.run], column) for run in counting}
     values = {seed: value for seed, value in found.items() if value is not None}
     counted = column.key in COUNTED
     # what is counted has no spread
@@ -256,11 +269,19 @@ def _entry(
         sd=estimate.sd,
         half_width=estimate.half_width,
         n=len(values),
-        planned=len(runs),
+        planned=len({run.seed for run in runs}),
         published=published,
         status="measured" if values else _status({str(run.state) for run in runs}),
         values=values,
+        successes=_successes(values.values(), column, success.get(column.key)),
     )
+
+
+def _successes(values: Iterable[float], column: Column, threshold: float | None) -> int | None:
+    if threshold is None:
+        return None
+    sign = 1 if column.higher_is_better else -1
+    return sum(sign * value >= sign * threshold for value in values)
 
 
 def _value(result: Result, column: Column) -> float | None:

@@ -7,6 +7,7 @@ report: at most 5 % of reports have a false statement of that kind.
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import Literal
 
 from focal_lab.report.statistics import sequential
@@ -176,6 +177,8 @@ def _outcome(
         n=estimate.n,
         difference=estimate.mean,
         half_width=estimate.half_width,
+        sd=estimate.sd,
+        image_error=sqrt(estimate.image_variance),
         images=estimate.units,
         p=None if p_values is None else p_values[-1],
         p_holm=p_holm,

@@ -65,6 +65,9 @@ def _numbers(table: Table) -> Iterable[str]:
     if any(entry.n < entry.planned for entry in varied):
         planned = max(entry.planned for entry in varied)
         yield f"(n=1): fewer seeds have a value than the {planned} that were planned."
+    for key, threshold in table.success.items():
+        title = next(column.title for column in table.columns if column.key == key)
+        yield f"{title} {threshold:g}: seeds that reach it, and the 95 % interval of their share (Wilson)."
     if table.order:
         yield table.order
     elif any(entry.planned == 1 for entry in varied) and not seed_factors(table.rows):
@@ -98,7 +101,7 @@ def _comparisons(table: Table) -> Iterable[str]:
     open_ones = [outcome for outcome in found if outcome.detectable is not None]
     if open_ones:
         yield (
-            f"Detectable: the true difference that n seeds find with {POWER:.0%}. Seeds for "
+            f"Detectable: the true difference that n seeds find with {100 * POWER:.0f} %. Seeds for "
             f"{_margins(open_ones)}: how many find a true difference of that size."
         )
     exaggerated = [o for o in found if o.exaggeration is not None and o.exaggeration >= _NOTABLE]

@@ -42,6 +42,8 @@ class Outcome:
 
     Attributes:
         difference, half_width: the mean, and half of its 95 % interval over seeds and test images.
+        sd: standard deviation of the difference between seeds; None for fewer than two.
+        image_error: standard error of the difference from the test images; 0 if unknown.
         images: independent test images, or sources of test images, in the interval; 0: seeds alone.
         p: two-sided p-value of no difference.
         p_holm: corrected for all comparisons of the report (Holm).
@@ -61,6 +63,8 @@ class Outcome:
     n: int
     difference: float | None
     half_width: float | None
+    sd: float | None
+    image_error: float
     images: int
     p: float | None
     p_holm: float | None
@@ -163,6 +167,7 @@ class Entry:
         values: seed -> value.
         unlike_paper: which of data and network are not the paper's; then there is no `difference`.
         compared: with the row's baseline; None for baselines and for columns that are not metrics.
+        successes: how many of the `n` values reach the sweep's threshold; None if it has none.
     """
 
     mean: float | None
@@ -176,6 +181,7 @@ class Entry:
     compared: Comparison | None = None
     unlike_paper: tuple[str, ...] = ()
     images: int = 0
+    successes: int | None = None
 
     @property
     def difference(self) -> float | None:
@@ -190,7 +196,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a row and its outcome; `reason` and `last_line` say why it did not finish."""
+    """One run of a row and its outcome.
+
+    Attributes:
+        reason, last_line: why it did not finish.
+        counts: whether the row's numbers are of it; False for settings that tuning did not choose.
+    """
 
     run: str
     task: str
@@ -198,6 +209,7 @@ class PlannedRun:
     state: State
     reason: str | None
     last_line: str | None
+    counts: bool = True
 
 
 @dataclass(frozen=True)
@@ -279,6 +291,8 @@ class Table:
         sources: of variance, of a sweep over seeds of parts of a run.
         max_seeds: the largest number of seeds of a sequential analysis; None if their number was fixed.
         looked_at: smaller numbers of seeds of which there was a table before, for which nothing is corrected.
+        asked: how many there will be when all runs have finished.
+        success: column key -> the value from which on a run has succeeded.
     """
 
     name: str
@@ -304,6 +318,8 @@ class Table:
     sources: tuple[Source, ...] = ()
     max_seeds: int | None = None
     looked_at: tuple[int, ...] = ()
+    asked: int = 0
+    success: dict[str, float] = field(default_factory=dict)
 
     @property
     def full_title(self) -> str:

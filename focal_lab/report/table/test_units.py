@@ -175,7 +175,12 @@ class TestUnits:
         sets = set()
         for run in row.runs:
             result = self._results.get(run.run)
-            if run.task != column.task or result is None or column.key not in result.metrics:
+            if (
+                run.task != column.task
+                or result is None
+                or not run.counts
+                or column.key not in result.metrics
+            ):
                 continue
             try:
                 units = read_units(self._out / run.run, column.key, expected=result.metrics[column.key])

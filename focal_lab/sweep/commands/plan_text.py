@@ -9,7 +9,7 @@ from focal_lab.sweep.estimate.summary import PlanSummary
 from focal_lab.sweep.plan.plan import confounds_of
 from focal_lab.sweep.plan.runs import Run, effective_summary, intended_size
 from focal_lab.sweep.run_folder.outcome import State
-from focal_lab.sweep.spec.columns import counted_at
+from focal_lab.sweep.spec.columns import MAIN, counted_at
 from focal_lab.sweep.worker.request import Cost
 from focal_lab.utils.text_table import TextColumn, aligned
 from focal_lab.utils.units import clock
@@ -82,9 +82,11 @@ def plan_json(summary: PlanSummary) -> dict[str, Any]:
 
 def _run_json(summary: PlanSummary, run: Run) -> dict[str, Any]:
     cost, estimate = summary.checked.costs[run.id], summary.estimates.runs.get(run.id)
+    tuning = summary.plan.sweep.tuning
     return {
         "run": run.id,
         "labels": run.cell.labels,
+        "tried": {name: run.cell.settings[name] for name in tuning.ranges} if tuning else {},
         "task": run.task,
         "seed": run.seed,
         "needs": run.needs,
@@ -161,6 +163,9 @@ def _label_columns(summary: PlanSummary, runs: Sequence[Run]) -> list[TextColumn
     ]
     if len(summary.plan.sweep.tasks) > 1:
         columns.append(TextColumn("Task", [run.task for run in runs]))
+    tuning = summary.plan.sweep.tuning
+    for name in tuning.ranges if tuning else ():
+        columns.append(TextColumn(name, [str(run.cell.settings[name]) for run in runs], right=True))
     return columns
 
 
@@ -203,6 +208,12 @@ def _notes(summary: PlanSummary) -> Iterable[str]:
             cells.setdefault(f"{note}{made_for}", {})[run.cell.name] = None
     for note, names in cells.items():
         yield note if len(names) == len(summary.plan.cells) else f"{note} ({_some(list(names))})"
+    sweep = summary.plan.sweep
+    if sweep.tuning:
+        yield (
+            f"each cell and seed tries {sweep.tuning.trials} settings; the one with the best validation "
+            f"{MAIN[sweep.tasks[0]]} counts"
+        )
     for first, others in summary.twins.items():
         yield f"{_some(others)} {'have' if len(others) > 1 else 'has'} the same runs as {first}: trained once"
     for confound in confounds_of(summary.plan):

@@ -1,7 +1,7 @@
 """Factors and levels to cells: pure functions, in the order of the table."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from typing import Any
@@ -42,7 +42,8 @@ def design_cells(sweep: Sweep) -> tuple[Cell, ...]:
     kept = [cell for cell in combinations if not any(rule.items() <= cell.items() for rule in sweep.exclude)]
     if not kept:
         raise UserError("excludes every cell", file=sweep.path, key="exclude")
-    _refuse_many(sweep, "runs", {"cells": len(kept), "tasks": len(sweep.tasks), "seeds": len(sweep.seeds)})
+    counts = {"cells": len(kept), "tasks": len(sweep.tasks), "seeds": len(sweep.seeds)}
+    _refuse_many(sweep, "runs", counts | ({"trials": sweep.tuning.trials} if sweep.tuning else {}))
     levels = {
         name: {level.label: level.settings for level in levels} for name, levels in sweep.factors.items()
     }
@@ -53,6 +54,14 @@ def design_cells(sweep: Sweep) -> tuple[Cell, ...]:
             settings |= levels[name][chosen[name]]
         cells.append(Cell({name: chosen[name] for name in levels}, settings))
     return tuple(cells)
+
+
+def tuned_cells(sweep: Sweep, cell: Cell) -> Iterator[tuple[Sweep, Cell]]:
+    """A cell with each of the settings that are tried: the sweep with one seed, and the cell for it."""
+    assert sweep.tuning is not None
+    for seed in sweep.seeds:
+        for drawn in sweep.tuning.draws(seed):
+            yield replace(sweep, seeds=(seed,)), Cell(cell.labels, cell.settings | drawn)
 
 
 def _refuse_many(sweep: Sweep, what: str, sizes: Mapping[str, int]) -> None:

@@ -149,7 +149,12 @@ def _raw(manifest: Manifest) -> dict[str, Any]:
 
 def seedless(run: Run) -> str:
     """The common fields of the runs of a cell and task."""
-    return json.dumps(_without(run.identity, "seed_everything", "needs"), sort_keys=True)
+    return seedless_identity(run.identity)
+
+
+def seedless_identity(identity: dict[str, Any]) -> str:
+    """An identity without what differs between seeds."""
+    return json.dumps(_without(identity, "seed_everything", "needs"), sort_keys=True)
 
 
 def _runs(group: dict[str, Any]) -> list[tuple[int, Run]]:

@@ -50,7 +50,8 @@ def refuse_overlaps(sweep: Sweep, overrides: Mapping[str, Any]) -> None:
         pairs: Iterator[tuple[_VariedLevel, _VariedLevel]] = product(varied[one], varied[other])
         rivals = [pair for pair in pairs if _rival_keys(sweep, *pair)]
         if rivals and sweep.search is None:
-            together = {(cell.labels[one], cell.labels[other]) for cell in design_cells(sweep)}
+            # tuned settings have no label: they are in every cell
+            together = {(cell.labels.get(one), cell.labels.get(other)) for cell in design_cells(sweep)}
             rivals = [pair for pair in rivals if (pair[0].label, pair[1].label) in together]
         for mine, theirs in rivals[:1]:
             key, other_key = _rival_keys(sweep, mine, theirs)[0]
@@ -76,6 +77,8 @@ def _varied(sweep: Sweep) -> dict[str, list[_VariedLevel]]:
         ]
     for name in sweep.search.ranges if sweep.search else ():
         found[name] = [_VariedLevel(None, f"search.ranges.{name}", {name: object()})]  # any value
+    for name in sweep.tuning.ranges if sweep.tuning else ():
+        found[name] = [_VariedLevel(None, f"tune.ranges.{name}", {name: object()})]
     return found
 
 

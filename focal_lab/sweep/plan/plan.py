@@ -10,7 +10,7 @@ from focal_lab.command_line import command
 from focal_lab.errors import UserError, one_of
 from focal_lab.sweep.identity.earlier_runs import earlier_runs
 from focal_lab.sweep.identity.run_ids import Identities
-from focal_lab.sweep.plan.cells import Cell, design_cells
+from focal_lab.sweep.plan.cells import Cell, design_cells, tuned_cells
 from focal_lab.sweep.plan.confounds import Confound, find_confounds
 from focal_lab.sweep.plan.overlaps import refuse_overlaps
 from focal_lab.sweep.plan.pareto import best_first
@@ -30,8 +30,8 @@ class Plan:
 
     Attributes:
         cells: in the order of the table's rows.
-        runs: every cell x task x seed; cells with the same network share IDs. Of a search those proposed so
-            far.
+        runs: every cell x task x seed, and x trial where the cells are tuned; cells with the same network
+            share IDs. Of a search those proposed so far.
         space: what a search proposes from; None for a design.
         front: how many of a search's runs, the first ones, are on the Pareto front.
         options: of the command line that ask for this plan, where the file alone does not.
@@ -134,6 +134,11 @@ def make_plan(
 
     def runs_of(cell: Cell) -> Iterator[Run]:
         """The runs of a cell; the other tasks' start from those of the classification."""
+        if sweep.tuning is not None:
+            task = sweep.tasks[0]
+            for one, tried in tuned_cells(sweep, cell):
+                yield from make_runs(one, chosen, experiments[task], tried, task, settings, identities)
+            return
         parents: dict[int, Run] = {}
         for task in sorted(sweep.tasks, key=TASKS.index):
             made = make_runs(sweep, chosen, experiments[task], cell, task, settings, identities, parents)

@@ -90,7 +90,7 @@ def load_search(raw: Any, task: str) -> tuple[SearchSection, dict[str, Any]]:
     ranges, factors = {}, {}
     for name, value in mapping(section.get("ranges"), "search.ranges").items():
         if isinstance(value, Mapping) and set(value) & {"low", "high"}:
-            ranges[str(name)] = _range(value, f"search.ranges.{name}")
+            ranges[str(name)] = load_range(value, f"search.ranges.{name}")
         else:
             factors[str(name)] = value
     search = SearchSection(
@@ -110,7 +110,8 @@ def load_search(raw: Any, task: str) -> tuple[SearchSection, dict[str, Any]]:
     return search, factors
 
 
-def _range(raw: Mapping[str, Any], key: str) -> Range:
+def load_range(raw: Mapping[str, Any], key: str) -> Range:
+    """Check `{low: ..., high: ...}`; raises UserError if a key or value is wrong."""
     check_keys(raw, _RANGE_KEYS, "a range", key)
     for name in ("low", "high"):
         if not _is_number(raw.get(name)):

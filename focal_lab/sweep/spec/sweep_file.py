@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,15 @@ from focal_lab.sweep.spec.columns import MAIN, check_margin, find_column
 from focal_lab.sweep.spec.search_section import SearchSection, load_search
 from focal_lab.sweep.spec.shapley import reference_levels
 from focal_lab.sweep.spec.suite import EXPERIMENTS
+from focal_lab.sweep.spec.tune_section import Tuning, load_tuning
 from focal_lab.utils.yaml import load_written, plain
 
 TASKS = ("classification", "detection", "segmentation")
 # Planning these takes a minute; many more are a mistake.
 MOST_RUNS = 100_000
 DESIGNS = ("grid", "one_factor")
-_TEXTS = ("title", "paper", "claim", "expect", "margin", "baseline")
-_DESIGN = ("tasks", "seeds", "design", "factors", "exclude", "cells", "search", "columns", "set")
+_TEXTS = ("title", "paper", "claim", "expect", "margin", "success", "baseline")
+_DESIGN = ("tasks", "seeds", "design", "factors", "exclude", "cells", "search", "tune", "columns", "set")
 _KEYS = (*_TEXTS, *_DESIGN, "suites", "allow_degenerate")
 
 
@@ -44,12 +45,14 @@ class Sweep:
         baseline: what each row is compared with, factor -> own label -> the baseline's; other labels stay.
             Empty: the first row.
         margins: metric -> margin of equivalence, where the file sets it.
+        success: metric -> value from which on a run has succeeded.
         factors: name -> levels, in the order of the table's columns and rows.
         design: grid (all combinations) or one_factor (one at a time around the first levels).
         exclude: combinations left out, as factor -> label; factors not named match any level.
         cells: combinations listed by hand instead of a design.
         settings: configuration keys set in every run.
         search: how runs are proposed; None for a design.
+        tuning: what every cell and seed tries, to keep the best; None: no tuning.
         allow_degenerate: accept labels that give the same network.
     """
 
@@ -68,9 +71,11 @@ class Sweep:
     settings: dict[str, Any] = field(default_factory=dict)
     allow_degenerate: bool = False
     search: SearchSection | None = None
+    tuning: Tuning | None = None
     expectations: tuple[Expectation, ...] = ()
     baseline: dict[str, dict[str, str]] = field(default_factory=dict)
     margins: dict[str, float] = field(default_factory=dict)
+    success: dict[str, float] = field(default_factory=dict)
 
     def margin(self, metric: str) -> float:
         """The largest difference of a metric that counts as none, in its unit."""
@@ -135,6 +140,7 @@ def _sweep_from(written: Mapping[Any, Any], path: Path) -> Sweep:
     labels = {name: [level.label for level in levels] for name, levels in factors.items()}
     full = search is None and _is_full_grid(raw, labels, len(cells))
     references = reference_levels(labels, baseline) if full else None
+    columns = _columns(raw.get("columns", ["params", "gmacs", "top1"]))
     return Sweep(
         name=path.stem,
         path=path,
@@ -144,16 +150,18 @@ def _sweep_from(written: Mapping[Any, Any], path: Path) -> Sweep:
         tasks=tasks,
         seeds=seeds_from(raw.get("seeds", 1 if search else 3)),
         factors=factors,
-        columns=_columns(raw.get("columns", ["params", "gmacs", "top1"])),
+        columns=columns,
         design=choice(raw.get("design", "grid"), DESIGNS, "design"),
         exclude=tuple(_combination(entry, factors, key) for key, entry in entries(written, "exclude")),
         cells=tuple(cells),
         settings=dict(mapping(raw.get("set", {}), "set")),
         allow_degenerate=switch(raw.get("allow_degenerate", False), "allow_degenerate"),
         search=search,
+        tuning=_tuning(raw, tasks, factors),
         expectations=_expectations(raw, labels, references, tasks[0]),
         baseline=baseline,
-        margins=_margins(raw.get("margin"), _columns(raw.get("columns", ["params", "gmacs", "top1"])), tasks),
+        margins=_margins(raw.get("margin"), columns, tasks),
+        success=_success(raw.get("success"), columns),
     )
 
 
@@ -236,6 +244,27 @@ def _margins(raw: Any, columns: Sequence[str], tasks: Sequence[str]) -> dict[str
     return found
 
 
+def _success(raw: Any, columns: Sequence[str]) -> dict[str, float]:
+    """`{metric: threshold}`: at least so much, or of a loss at most."""
+    found = {}
+    for name, value in mapping(raw, "success").items():
+        key = f"success.{name}"
+        try:
+            column = find_column(str(name))
+        except UserError as error:
+            raise UserError(error.message, key="success") from error
+        if column.task is None:
+            raise UserError(f"{name} is not a metric of a task", key=key)
+        if name not in columns:
+            raise UserError(f"add {name} to columns", key=key)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+        if not number or (column.in_points and not 1 < value < 100):
+            unit = "points between 1 and 100" if column.in_points else "a number"
+            raise UserError(f"{value!r} is not a threshold of {name} (use {unit})", key=key)
+        found[str(name)] = float(value)
+    return found
+
+
 def _search(raw: Mapping[str, Any], tasks: Sequence[str]) -> SearchSection | None:
     """The search, if the file has one."""
     if raw.get("search") is None:
@@ -250,6 +279,22 @@ def _search(raw: Mapping[str, Any], tasks: Sequence[str]) -> SearchSection | Non
         if name in (raw.get("factors") or {}):
             raise UserError(f"{name} is a factor, too; drop one", key=f"search.ranges.{name}")
     return search
+
+
+def _tuning(
+    raw: Mapping[str, Any], tasks: Sequence[str], factors: Mapping[str, Sequence[Level]]
+) -> Tuning | None:
+    tuning = load_tuning(raw.get("tune"))
+    if tuning is None:
+        return None
+    if raw.get("search") is not None:
+        raise UserError("has no meaning beside search; drop one of them", key="tune")
+    if len(tasks) > 1:
+        raise UserError("tunes one task; sweep the others from the tuned settings", key="tune")
+    for name in tuning.ranges:
+        if name in factors:
+            raise UserError(f"{name} is a factor, too; drop one", key=f"tune.ranges.{name}")
+    return tuning
 
 
 def _too_many(count: int, what: str) -> str:

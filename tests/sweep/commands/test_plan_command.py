@@ -17,9 +17,10 @@ PLAN = [sys.executable, "-m", "focal_lab.cli", "plan"]
 TINY = ["--set", "data.num_train_images=256", "--set", "data.batch_size=32"]
 LOADED = """
 import sys
+from focal_lab.report.power_plan import metric_powers, power_text
 from focal_lab.sweep.commands.plan_command import plan_command
 if __name__ == "__main__":
-    plan_command(sys.argv[1:], ())
+    plan_command(sys.argv[1:], (), metric_powers, power_text)
     print("torch" in sys.modules, file=sys.stderr)
 """
 
