@@ -250,3 +250,24 @@ def test_two_commands_on_one_folder_train_every_run_once(
     logs = [file.read_text() for file in tiny.glob("*/log.txt")]
     assert len(logs) == 4
     assert all(log.count("`Trainer.fit` stopped") == 1 for log in logs)
+
+
+def test_a_sweep_until_decided_is_killed_and_resumed(tiny: Path, killed: list[subprocess.Popen[str]]) -> None:
+    # networks that train for two steps differ by chance: some comparison needs more than three seeds
+    path = str(write_sweep(factors={"window_size": [7, 14], "drop_path_rate": [0.0, 0.1]}, columns=["top1"]))
+    options = (path, "--until-decided", "--max-seeds", "5", "--workers", "2")
+    process = start(killed, *options)
+    wait_until(lambda: len(started_at(tiny)) >= 4)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = started_at(tiny)
+    resumed = sweep(*options)
+    assert resumed.returncode == 0, resumed.stderr
+    after = started_at(tiny)
+    assert before.items() <= after.items()
+    assert len(after) >= 12
+    assert f"{len(after)} runs of 20 that 5 seeds of all cells need" in resumed.stderr
+    assert "looks after every seed from 3 to 5" in resumed.stdout
+    again = sweep(*options)
+    assert again.returncode == 0, again.stderr
+    assert started_at(tiny) == after

@@ -218,6 +218,9 @@ def _notes(summary: PlanSummary) -> Iterable[str]:
         yield f"{_some(others)} {'have' if len(others) > 1 else 'has'} the same runs as {first}: trained once"
     for confound in confounds_of(summary.plan):
         yield confound.sentence().removesuffix(".")
+    if summary.plan.max_seeds is not None:
+        most = len({run.id for run in summary.plan.candidates})
+        yield f"more seeds are added until all comparisons are decided: at most {most} runs in total"
 
 
 def _by_stages(notes: Sequence[str]) -> list[str]:

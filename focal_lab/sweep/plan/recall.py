@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from focal_lab.sweep.plan.plan import Plan, make_plan
-from focal_lab.sweep.plan.sequential import needed_so_far
+from focal_lab.sweep.plan.sequential import FIRST_SEEDS, needed_so_far
 from focal_lab.utils.atomic_files import write_atomic
 
 SWEEPS = "sweeps"
@@ -68,7 +68,10 @@ def recall_plan(
 def with_looks(plan: Plan, out: Path) -> Plan:
     """The plan with the smaller numbers of seeds of which there was a table in `out` before."""
     most = plan.max_seeds or len(plan.sweep.seeds)
-    return replace(plan, looked_at=tuple(number for number in tables_of(plan, out) if number < most))
+    looks = (
+        number for number in tables_of(plan, out) if FIRST_SEEDS <= number < most
+    )  # fewer decide nothing
+    return replace(plan, looked_at=tuple(looks))
 
 
 def tables_of(plan: Plan, out: Path) -> list[int]:

@@ -190,7 +190,9 @@ def test_no_run_of_a_decided_cell_is_missing() -> None:
     assert "--until-decided --max-seeds 20" in table.command
 
 
-@pytest.mark.parametrize(("before", "now", "warned"), [((3,), 5, True), ((5,), 5, False), ((3, 4), 6, True)])
+@pytest.mark.parametrize(
+    ("before", "now", "warned"), [((3,), 5, True), ((5,), 5, False), ((1, 2), 5, False), ((3, 4), 6, True)]
+)
 def test_more_seeds_after_a_table_are_a_warning(before: Sequence[int], now: int, warned: bool) -> None:
     path = sweep_file()
     trainer = Trainer(CLEAR)
