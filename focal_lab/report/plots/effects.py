@@ -53,6 +53,8 @@ def _caption(effects: Sequence[Effect], rows: Sequence[Row]) -> str:
         parts.append("Interaction: how much one factor changes the other's effect.")
     if "share" in kinds:
         parts.append("Share: the factor's Shapley value.")
+    elif any(effect.percent is not None for effect in effects):
+        parts.append("Percentages: shares of the whole difference (Shapley values).")
     whole = next(effect for effect in effects if effect.kind == "whole difference")
     parts.append(f"Whole difference: {level_words(whole, rows)}.")
     over = "seeds and test images" if all(effect.images for effect in effects) else "seeds"
