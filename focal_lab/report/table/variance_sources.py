@@ -54,7 +54,9 @@ def variance_sources(
                 found += _sources(dict(labels), indices, seeds, several, rows, column, units)
     notes = []
     if missing:
-        notes.append(f"Sources of variance: not before {many(missing, 'more run')} of a cell are finished.")
+        notes.append(
+            f"Sources of variance: shown when a cell has all its runs; {many(missing, 'run')} to go."
+        )
     if found:
         notes.append(_explained(found))
     return tuple(found), tuple(notes)

@@ -118,7 +118,7 @@ def test_before_all_runs_are_finished_a_note_says_how_many_are_missing(out: Path
         finish(out, run_id(number, 0), metrics={"top1": 80.0 + number})
     table = build_table(plan, out)
     assert table.sources == ()
-    assert "Sources of variance: not before 2 more runs of a cell are finished." in table.notes
+    assert "Sources of variance: shown when a cell has all its runs; 2 runs to go." in table.notes
 
 
 def test_one_seed_factor_with_one_seed_of_the_run_is_no_sweep_over_seeds(out: Path) -> None:
