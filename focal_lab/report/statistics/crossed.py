@@ -12,6 +12,7 @@ docs/statistics.md has the simulation.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from math import exp, fsum, log, sqrt
 from typing import Any
 
@@ -177,9 +178,7 @@ def _parts(estimate: Estimate) -> tuple[float, float, float]:
 
 def critical_at(alpha: float, seeds: float, units: float, share: Any) -> Any:
     """`critical_value` by degrees of freedom and share of seeds in the variance, a number or an array."""
-    from scipy.special import stdtrit  # scipy takes a third of a second to import
-
-    of_seeds, of_units = -float(stdtrit(seeds, alpha / 2)), -float(stdtrit(units, alpha / 2))
+    of_seeds, of_units = _students(seeds, alpha), _students(units, alpha)
     if of_seeds < of_units:  # more seeds than units: the roles change
         of_seeds, of_units, share = of_units, of_seeds, 1 - share
     exponent = 1 + 2.7 * alpha**0.2 * of_units / of_seeds
@@ -187,10 +186,23 @@ def critical_at(alpha: float, seeds: float, units: float, share: Any) -> Any:
     return squared**0.5
 
 
+@lru_cache(maxsize=1024)
+def _students(freedom: float, alpha: float) -> float:
+    """Student's two-sided critical value."""
+    return -float(special().stdtrit(freedom, alpha / 2))
+
+
+@cache
+def special() -> Any:
+    """The module `scipy.special`, which takes a third of a second to import."""
+    from scipy import special
+
+    return special
+
+
 def _level(distance: float, seeds: float, units: float, share: float) -> float:
     """The alpha whose critical value is `distance`."""
-    from scipy.special import stdtr
-
+    stdtr = special().stdtr
     few, many = min(seeds, units), max(seeds, units)
     if share == 1.0 or seeds == units:
         return 2 * float(stdtr(seeds, -distance))

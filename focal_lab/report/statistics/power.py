@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from focal_lab.report.statistics.crossed import Estimate, critical_at
+from focal_lab.report.statistics.crossed import Estimate, critical_at, special
 
 POWER = 0.8
 MOST_SEEDS = 1000
 # Points of the integral over the variance between seeds.
 _NODES = 64
+_MOST_STEPS, _ACCURACY = 100, 1e-5
 Array = NDArray[np.float64]
 
 
@@ -47,7 +48,7 @@ def power(difference: float, spread: Spread, seeds: int, alpha: float) -> float:
     if error == 0:
         return float(difference > 0)
     limits, weights = _limits(spread, seeds, alpha)
-    return float(np.sum(weights * _normal((difference - limits) / error)))
+    return float(weights @ _normal((difference - limits) / error))
 
 
 def detectable(spread: Spread, seeds: int, alpha: float, wanted: float = POWER) -> float:
@@ -56,12 +57,16 @@ def detectable(spread: Spread, seeds: int, alpha: float, wanted: float = POWER) 
     if error == 0:
         return 0.0
     limits, weights = _limits(spread, seeds, alpha)
-    low, high = 0.0, float(limits.max()) + 10 * error
-    while high - low > 1e-4 * error:
-        middle = (low + high) / 2
-        found = float(np.sum(weights * _normal((middle - limits) / error)))
-        low, high = (middle, high) if found < wanted else (low, middle)
-    return high
+    # exact where the noise of the estimate is small; then Newton's method, in standard errors
+    difference = float(np.quantile(limits, wanted))
+    for _ in range(_MOST_STEPS):
+        above = (difference - limits) / error
+        step = (wanted - float(weights @ _normal(above))) / max(float(weights @ _density(above)), 1e-3)
+        step = min(2.0, max(-2.0, step))
+        difference += step * error
+        if abs(step) < _ACCURACY:
+            break
+    return difference
 
 
 def seeds_needed(difference: float, spread: Spread, alpha: float, wanted: float = POWER) -> int | None:
@@ -69,9 +74,12 @@ def seeds_needed(difference: float, spread: Spread, alpha: float, wanted: float 
 
     None if 1,000 do not: then the test images are too few, or the spread between seeds is too large.
     """
-    if power(difference, spread, MOST_SEEDS, alpha) < wanted:
-        return None
-    low, high = 2, MOST_SEEDS
+    low, high, step = 2, 3, 1
+    while power(difference, spread, high, alpha) < wanted:
+        if high == MOST_SEEDS:
+            return None
+        low, step = high, 2 * step
+        high = min(high + step, MOST_SEEDS)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if power(difference, spread, middle, alpha) < wanted else (low, middle)
@@ -95,8 +103,8 @@ def exaggeration(difference: float, spread: Spread, seeds: int, alpha: float) ->
         - difference * _normal(below)
         + error * _density(below)
     )
-    found = float(np.sum(weights * (_normal(-above) + _normal(below))))
-    return float(np.sum(weights * size)) / found / difference if found > 0 else inf
+    found = float(weights @ (_normal(-above) + _normal(below)))
+    return float(weights @ size) / found / difference if found > 0 else inf
 
 
 def _error(spread: Spread, seeds: int) -> float:
@@ -116,16 +124,12 @@ def _limits(spread: Spread, seeds: int, alpha: float) -> tuple[Array, Array]:
 @lru_cache(maxsize=2048)
 def _variances(seeds: int) -> tuple[Array, Array]:
     """Quantiles of an estimated variance over the true one, with equal weights."""
-    from scipy.special import chdtri
-
     tails = (np.arange(_NODES) + 0.5) / _NODES
-    return chdtri(seeds - 1, tails) / (seeds - 1), np.full(_NODES, 1 / _NODES)
+    return special().chdtri(seeds - 1, tails) / (seeds - 1), np.full(_NODES, 1 / _NODES)
 
 
 def _normal(value: Any) -> Any:
-    from scipy.special import ndtr
-
-    return ndtr(value)
+    return special().ndtr(value)
 
 
 def _density(value: Array) -> Array:

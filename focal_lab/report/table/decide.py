@@ -7,6 +7,7 @@ report: at most 5 % of reports have a false statement of that kind.
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import sqrt
 from typing import Literal
 
@@ -53,14 +54,14 @@ class Question:
         terms = tuple((round(weight / scale, 9), index) for weight, index in self.terms)
         return (self.column.key, terms, round(constant / scale, 9), round(margin / abs(scale), 9))
 
-    @property
+    @cached_property
     def difference_key(self) -> Hashable:
         """What the test of a difference is about; that of `~` is about differences beyond the margin."""
         if self.asked == "same":
             return self.key(self.constant, self.margin)
         return self.key(self.constant + self.tolerance)
 
-    @property
+    @cached_property
     def equivalence_key(self) -> Hashable:
         """What the test of equivalence is about."""
         return self.key(self.constant, self.margin)

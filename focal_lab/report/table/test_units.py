@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from focal_lab.report.statistics.crossed import Estimate, image_variance, image_variances, over_seeds
 from focal_lab.report.table.records import Row
-from focal_lab.sweep.run_folder.predictions import Units, read_units
+from focal_lab.sweep.run_folder.predictions import Units, read_metrics
 from focal_lab.sweep.run_folder.result import CorruptRecordError, Result
-from focal_lab.sweep.spec.columns import Column
+from focal_lab.sweep.spec.columns import COLUMNS, Column
 
 # Bytes of metrics that are kept for further comparisons.
 _MOST_BYTES = 2**29
 Terms = Sequence[tuple[float, int]]
-_TestSet = tuple[int, bytes]
+_TestSet = tuple[int, int, bytes]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class _Measured:
     Attributes:
         values: seed -> sum of each unit's images, scaled so that its mean is the metric, float32 (U,).
         sizes: images of each unit over their mean number, float32 (U,).
-        test_set: equal for the same number of images and the same sources.
+        test_set: number of images, checksum of their labels, and their sources.
     """
 
     values: dict[int, NDArray[np.float32]]
@@ -160,38 +160,42 @@ class TestUnits:
 
     def _measured(self, index: int, column: Column) -> _Measured | None:
         key = (index, column.key)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        found = self._kept[key] = self._read(self._rows[index], column)
-        self._bytes += _size(found)
+        if key not in self._kept:
+            self._keep(index, self._read(self._rows[index], column.task))
+        self._kept.move_to_end(key)
+        found = self._kept[key]
         while self._bytes > _MOST_BYTES and len(self._kept) > 1:
             self._bytes -= _size(self._kept.popitem(last=False)[1])
         return found
 
-    def _read(self, row: Row, column: Column) -> _Measured | None:
-        """None if a run has no predictions, or runs were tested on different images."""
-        values: dict[int, NDArray[np.float32]] = {}
-        sets = set()
+    def _keep(self, index: int, found: Mapping[str, _Measured | None]) -> None:
+        for metric, one in found.items():
+            self._bytes += _size(one) - _size(self._kept.pop((index, metric), None))
+            self._kept[index, metric] = one
+
+    def _read(self, row: Row, task: str | None) -> dict[str, _Measured | None]:
+        """A task's metrics; None if no run has predictions, or runs were tested on different images."""
+        metrics = [key for key in row.entries if COLUMNS[key].task == task]
+        values: dict[str, dict[int, NDArray[np.float32]]] = {metric: {} for metric in metrics}
+        sets: dict[str, set[_TestSet]] = {metric: set() for metric in metrics}
         for run in row.runs:
             result = self._results.get(run.run)
-            if (
-                run.task != column.task
-                or result is None
-                or not run.counts
-                or column.key not in result.metrics
-            ):
+            if run.task != task or result is None or not run.counts:
                 continue
+            reported = {key: result.metrics[key] for key in metrics if key in result.metrics}
             try:
-                units = read_units(self._out / run.run, column.key, expected=result.metrics[column.key])
+                found = read_metrics(f"{self._out}/{run.run}", reported)
             except CorruptRecordError as error:
                 self.damaged[run.run] = f"{error.file}: {error.message}"
                 continue
-            if units is None:
+            if len(found) < len(reported):
                 self.without.add(run.run)
-                continue
-            values[run.seed], test_set = self._by_source(units)
-            sets.add(test_set)
+            for metric, units in found.items():
+                values[metric][run.seed], test_set = self._by_source(units)
+                sets[metric].add(test_set)
+        return {metric: self._of_one_set(values[metric], sets[metric]) for metric in metrics}
+
+    def _of_one_set(self, values: dict[int, NDArray[np.float32]], sets: set[_TestSet]) -> _Measured | None:
         if len(sets) != 1:
             return None
         (test_set,) = sets
@@ -200,7 +204,7 @@ class TestUnits:
     def _by_source(self, units: Units) -> tuple[NDArray[np.float32], _TestSet]:
         """Sums of images that share a source."""
         images = len(units.values)
-        test_set = (images, b"" if units.clusters is None else units.clusters.tobytes())
+        test_set = (images, units.labels, b"" if units.clusters is None else units.clusters.tobytes())
         if test_set not in self._orders:
             sources = np.arange(images) if units.clusters is None else units.clusters
             order = np.argsort(sources, kind="stable")

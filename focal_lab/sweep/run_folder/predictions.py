@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +36,12 @@ class Units:
             test set.
         clusters: source of each image, int32, shape (I,): images that share one are not independent. None if
             all are independent.
+        labels: checksum of the images' labels, which differs between test sets; 0 without labels.
     """
 
     values: NDArray[np.float32]
     clusters: NDArray[np.int32] | None
+    labels: int = 0
 
 
 def load_predictions(folder: str | Path) -> dict[str, NDArray[Any]]:
@@ -75,12 +78,23 @@ def read_units(folder: str | Path, metric: str, expected: float | None = None) -
         CorruptRecordError: the file is damaged, or its mean is not the expected value: it belongs to
             another result. A report says so, and goes on without it.
     """
+    return read_metrics(folder, {metric: expected}).get(metric)
+
+
+def read_metrics(folder: str | Path, metrics: Mapping[str, float | None]) -> dict[str, Units]:
+    """Metrics image by image, those that the predictions have; as `read_units`, but the file is read once.
+
+    Args:
+        folder: of the run.
+        metrics: name -> expected value.
+    """
     path = f"{os.fspath(folder)}/{PREDICTIONS_FILE}"
     found = _open(path)
     if found is None:
-        return None
+        return {}
     try:
-        return _units(found, metric, expected)
+        units = ((metric, _units(found, metric, expected)) for metric, expected in metrics.items())
+        return {metric: one for metric, one in units if one is not None}
     except KeyError as error:
         raise CorruptRecordError(f"lacks the array {error}", file=path) from error
     except (ValueError, TypeError, IndexError) as error:
@@ -130,7 +144,8 @@ def _units(found: Arrays, metric: str, expected: float | None) -> Units | None:
         raise ValueError(f"belongs to another result: its {metric} is {mean:.6g}, not {expected:.6g}")
     # a view would hold the whole file in memory
     own = values.astype(np.float32, copy=values.base is not None)
-    return Units(own, _clusters(found, clusters, len(values)))
+    labels = crc32(found["label"].astype(np.int32).tobytes()) if "label" in found else 0
+    return Units(own, _clusters(found, clusters, len(values)), labels)
 
 
 def _clusters(found: Arrays, name: str, count: int) -> NDArray[np.int32] | None:
