@@ -14,8 +14,9 @@ from focal_lab.errors import UserError
 from focal_lab.report.formats.grid import WORDS, Strip, long_grid, table_grid, table_sections
 from focal_lab.report.formats.latex import long_latex, table_latex
 from focal_lab.report.formats.terminal import heading_text, note_text, strips_text
+from focal_lab.report.table.claims import overall
 from focal_lab.report.table.notes import long_notes
-from focal_lab.report.table.records import Table
+from focal_lab.report.table.records import Answer, Table, compared_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,18 +50,36 @@ def table_markdown(table: Table) -> str:
 
 
 def flat_table(table: Table) -> "pd.DataFrame":
-    """`Table.frame` with one line of headings: labels, `top1_mean, top1_sd, ...`, data, counts of runs."""
+    """`Table.frame` with one line of headings: labels, `top1_mean, top1_sd, ...`, data, counts of runs.
+
+    The parts of a claim are rows below, with their text under `claim`, and their numbers under their metric.
+    """
+    import pandas as pd
+
     frame = table.frame
     chosen = [key for key in frame.columns if key[1] not in _NOT_FLAT and key[0] != "runs"]
     flat = frame[chosen].set_axis(["_".join(filter(None, key)) for key in chosen], axis=1)
     # a factor must not hide a column
     names = [f"factor.{name}" if name in flat.columns else name for name in frame.index.names]
-    return flat.rename_axis(names).reset_index(drop=not table.factors)
+    flat = flat.rename_axis(names).reset_index(drop=not table.factors)
+    if not table.answers:
+        return flat
+    flat.insert(len(table.factors), "claim", [None] * len(flat))
+    parts = pd.DataFrame([_flat_answer(answer) for answer in table.answers])
+    whole = flat.select_dtypes("integer").columns  # parts have no counts of runs
+    return pd.concat([flat.astype(dict.fromkeys(whole, "Int64")), parts], ignore_index=True)
+
+
+def _flat_answer(answer: Answer) -> dict[str, Any]:
+    numbers = {"n": answer.n} | compared_numbers(answer)
+    shown = {name: value for name, value in numbers.items() if name not in _NOT_FLAT and value is not None}
+    return {"claim": answer.text} | {f"{answer.metric}_{name}": value for name, value in shown.items()}
 
 
 def table_json(table: Table) -> str:
-    """Everything the table knows, down to the value of each seed and the state of each run."""
-    return as_json(asdict(table))
+    """Everything the table knows, down to each seed's value; `verdict` is the claim's."""
+    verdict = overall(table.answers) if table.answers else None
+    return as_json(asdict(table) | {"verdict": verdict})
 
 
 def long_text(runs: "pd.DataFrame", width: int | None = None, *, color: bool = False) -> str:

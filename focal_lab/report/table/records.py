@@ -377,6 +377,11 @@ class Table:
         return frame
 
 
+def compared_numbers(found: Outcome) -> dict[str, Any]:
+    """A comparison as columns of `Table.frame` without the metric: `delta`, `delta_ci95`, `p` and so on."""
+    return {name: getattr(found, attribute) for name, attribute in _COMPARED.items()}
+
+
 def row_name(row: Row) -> str:
     """`Focal-Tiny / 14`: the labels of the sweep file."""
     return " / ".join(row.labels.values())

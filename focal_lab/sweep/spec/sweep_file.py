@@ -241,6 +241,8 @@ def _margins(raw: Any, columns: Sequence[str], tasks: Sequence[str]) -> dict[str
             found[name] = check_margin(name, value)
         except UserError as error:
             raise UserError(error.message, key=where[name]) from None
+        if name not in {*shown, *MAIN.values()}:
+            raise UserError(f"add {name} to columns", key=where[name])
     return found
 
 

@@ -1,11 +1,22 @@
+import io
+import json
+import random
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from scipy import stats
 from support.finished_runs import FakePlan, finish, make_plan, run_id
 
 from focal_lab.report.formats.grid import claim_words
-from focal_lab.report.formats.render import table_markdown, table_text
+from focal_lab.report.formats.render import (
+    csv,
+    flat_table,
+    parquet,
+    table_json,
+    table_markdown,
+    table_text,
+)
 from focal_lab.report.table.build import build_table
 from focal_lab.report.table.claims import overall
 
@@ -111,3 +122,70 @@ def test_a_part_without_seeds_says_so(out: Path) -> None:
     table = build_table(plan, out)
     assert table.answers[0].verdict == "too few seeds"
     assert claim_words(table.answers) == "Inconclusive: too few seeds."
+
+
+def test_claims_are_rows_of_the_csv_and_the_verdict_is_in_the_json(out: Path) -> None:
+    values = {SWIN7: (80.0, 81.0, 80.5), FOCAL7: (90.0, 91.1, 90.5), SWIN14: (60.0, 61.1, 60.5)}
+    plan = finished_sweep(out, values, "Focal-Tiny/7 > Swin-Tiny/7", "Swin-Tiny/14 ~ Swin-Tiny/7 within 1")
+    table = build_table(plan, out)
+    rows = pd.read_csv(io.StringIO(csv(flat_table(table))))
+    assert list(rows["claim"].fillna("")) == ["", "", "", "", *(answer.text for answer in table.answers)]
+    for row, answer in zip(rows.iloc[4:].to_dict("records"), table.answers, strict=True):
+        assert row["top1_verdict"] == answer.verdict
+        found = [row[f"top1_{name}"] for name in ("delta", "delta_ci95", "p", "p_holm", "margin", "n")]
+        expected = [answer.difference, answer.half_width, answer.p, answer.p_holm, answer.margin, answer.n]
+        assert found == pytest.approx(expected)
+    assert list(rows["planned"].dropna()) == [3, 3, 3, 3]
+    assert parquet(flat_table(table))
+    assert json.loads(table_json(table))["verdict"] == "contradicted"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rows_and_claims_about_the_same_contrast_agree(seed: int, out: Path) -> None:
+    """On random data, with effects from none to large."""
+    draw = random.Random(seed)
+    expect = [
+        "Swin-Tiny/14 > Swin-Tiny/7",
+        "Focal-Tiny/7 >= Swin-Tiny/7",
+        "Swin-Tiny/7 > Focal-Tiny/14",
+        "Swin-Tiny/7 ~ Swin-Tiny/14 within 0.5",
+        "Focal-Tiny/7 ~ Swin-Tiny/7 within 0.5",
+    ]
+    spread = draw.choice([0.02, 0.1, 0.5])
+    values = {}
+    for cell in range(4):
+        effect = draw.choice([0.0, 0.1, 1.0, 5.0]) * draw.choice([-1, 1])
+        values[cell] = tuple(80 + effect + draw.gauss(0, spread) for _ in range(4))
+    table = build_table(finished_sweep(out, values, *expect), out)
+    rows = [row.entries["top1"].compared for row in table.rows]
+    allowed = {
+        "better": ("supported", "contradicted"),
+        "worse": ("contradicted", "supported"),
+        "inconclusive": ("inconclusive", "inconclusive"),
+        "equivalent within 0.5": ("inconclusive", "inconclusive"),
+    }
+    for place, row_index, way in ((0, 1, 0), (1, 2, 0), (2, 3, 1)):
+        row, answer = rows[row_index], table.answers[place]
+        assert row is not None
+        assert answer.verdict == allowed[row.verdict][way]
+        assert answer.p_holm == row.p_holm
+        assert abs(answer.difference or 0) == pytest.approx(abs(row.difference or 0))
+    for place, row_index in ((3, 1), (4, 2)):
+        row, answer = rows[row_index], table.answers[place]
+        assert row is not None
+        assert answer.p_equivalent == row.p_equivalent
+        assert (answer.verdict == "supported") == ((row.p_equivalent or 0) < 0.05)
+        if row.verdict.startswith("equivalent"):
+            assert answer.verdict == "supported"
+        if answer.verdict == "contradicted":
+            assert row.verdict in ("better", "worse")
+
+
+def test_a_claim_not_to_be_worse_by_a_margin_is_another_one_the_other_way_round(out: Path) -> None:
+    values = {SWIN7: (80.0, 81.0, 80.5), SWIN14: (80.31, 81.29, 80.8)}
+    plan = finished_sweep(
+        out, values, "Swin-Tiny/14 >= Swin-Tiny/7 within 0.3", "Swin-Tiny/7 >= Swin-Tiny/14 within 0.3"
+    )
+    first, second = build_table(plan, out).answers
+    assert (first.verdict, second.verdict) == ("supported", "inconclusive")
+    assert second.p != first.p

@@ -60,6 +60,18 @@ def test_labels_may_hold_signs_slashes_and_spaces() -> None:
         ("top9: Focal-Tiny > Swin-Tiny", "'top9' is not a column"),
         ("gmacs: Focal-Tiny > Swin-Tiny", "gmacs is not a metric of a task"),
         ("2 ** Focal-Tiny > Swin-Tiny", "which is not a level"),
+        ("7 ~ 14", r"^'7 ~ 14': ~ needs a margin, .*\(7 ~ 14 within 0.5\)"),
+        ("7 ~ 14 within", "within takes a number, in points of top1"),
+        ("7 ~ 14 within 0.5 %", "within takes a number, in points of top1"),
+        ("7 ~ 14 within nan", "within takes a number, in points of top1"),
+        ("loss: 7 ~ 14 within half", r"in the unit of loss \(within 0.02\)"),
+        ("7 ~ 14 within 0.005", "0.005 is not a margin of top1, which is in points from 0 to 100"),
+        ("7 ~ 14 within 50", r"50 is not a margin .* \(use 0.01 to 20, such as 0.5\)"),
+        ("7 ~ 14 within -1", "-1.0 is not a margin of top1 .use a number above 0"),
+        ("7 > 14 within 1", "within belongs to ~, >= and <= "),
+        ("7 < 14 within 1", "within belongs to ~, >= and <= "),
+        ("7~14 within 0.5", "is not a comparison of cells"),
+        ("7 ~ 14 ~ 7 within 1", "is not a comparison of cells"),
     ],
 )
 def test_what_is_no_comparison_says_why(text: str, message: str) -> None:
@@ -73,3 +85,22 @@ def test_a_label_of_two_factors_needs_all_labels() -> None:
         parse_expectation("with > without", factors, "classification")
     found = parse_expectation("with/without > without/without", factors, "classification")
     assert found.terms[0] == (1.0, {"shift": "with", "ring": "without"})
+
+
+@pytest.mark.parametrize(
+    ("text", "relation", "margin"),
+    [
+        ("7 ~ 14 within 0.5", "same", 0.5),
+        ("7 ~ 14 within 2 points", "same", 2.0),
+        ("7 >= 14 within 0.5", "at least", 0.5),
+        ("7 <= 14 within 0.5", "at least", 0.5),
+        ("7 >= 14", "at least", None),
+        ("7 < 14", "above", None),
+        ("loss: 7 ~ 14 within 0.01", "same", 0.01),
+    ],
+)
+def test_margins_of_equivalence_and_of_not_being_worse(
+    text: str, relation: str, margin: float | None
+) -> None:
+    found = parse_expectation(text, FACTORS, "classification")
+    assert (found.relation, found.margin) == (relation, margin)

@@ -226,3 +226,56 @@ def test_what_is_no_seeds_is_refused(value: Any) -> None:
 )
 def test_plain_values_have_short_labels(value: Any, label: str) -> None:
     assert label_of(value) == label
+
+
+@pytest.mark.parametrize(
+    ("margin", "margins"),
+    [
+        ("0.3", {"top1": 0.3, "top5": 0.3}),
+        ("{top1: 0.3, loss: 0.01}", {"top1": 0.3, "loss": 0.01}),
+        ("{ap_box: 1}", {"ap_box": 1.0}),  # for --tasks detection
+        ("null", {}),
+    ],
+)
+def test_a_margin_is_one_for_all_metrics_in_points_or_one_for_each(
+    margin: str, margins: dict[str, float]
+) -> None:
+    columns = "columns: [params, top1, top5, loss]"
+    path = write("mine.yaml", f"factors: {{window_size: [7, 14]}}\n{columns}\nmargin: {margin}\n")
+    sweep = load_sweep(path, "digits")
+    assert sweep.margins == margins
+    assert sweep.margin("top1") == margins.get("top1", 0.5)
+    assert sweep.margin("loss") == margins.get("loss", 0.02)
+
+
+@pytest.mark.parametrize(
+    ("margin", "message"),
+    [
+        (
+            "0.005",
+            "margin: 0.005 is not a margin of top1, which is in points from 0 to 100 (use 0.01 to 20, ",
+        ),
+        ("50", "margin: 50 is not a margin of top1, which is in points"),
+        ("0.5 %", "margin: '0.5 %' is not a margin of top1 (use a number above 0, such as 0.5)"),
+        ("-1", "margin: -1 is not a margin of top1 (use a number above 0"),
+        (".nan", "margin: nan is not a margin"),
+        (".inf", "margin: inf is not a margin"),
+        ("half", "margin: 'half' is not a margin"),
+        ("true", "margin: True is not a margin"),
+        ("[0.5]", "margin: [0.5] is not a margin"),
+        ("{top9: 1}", "margin.top9: 'top9' is not a column (did you mean top5?)"),
+        ("{params: 1}", "margin.params: params is not a metric of a task"),
+        ("{top5: 1}", "margin.top5: add top5 to columns"),
+        ("{top1: null}", "margin.top1: None is not a margin"),
+    ],
+)
+def test_a_margin_that_is_none_is_reported_with_file_key_value_and_way_out(margin: str, message: str) -> None:
+    path = write("mine.yaml", f"factors: {{window_size: [7, 14]}}\ncolumns: [top1, loss]\nmargin: {margin}\n")
+    assert refusal(path).startswith(f"mine.yaml: {message}")
+
+
+def test_a_margin_for_all_needs_a_metric_in_points() -> None:
+    path = write(
+        "mine.yaml", "factors: {window_size: [7]}\ntasks: [classification]\ncolumns: [loss]\nmargin: 1\n"
+    )
+    assert load_sweep(path, "digits").margins == {"top1": 1.0}  # the task's main metric is always shown
