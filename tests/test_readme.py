@@ -43,6 +43,7 @@ def test_the_readme_shows_every_kind_of_command() -> None:
         "find-lr",
         "predict",
         "export",
+        "freeze",
     }
 
 
