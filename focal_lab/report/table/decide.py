@@ -163,7 +163,8 @@ def _outcome(
     if verdict is None:
         assert p_values is not None
         p_holm = corrected.differ[question.difference_key]
-        p_equivalent = corrected.alike.get(question.equivalence_key)
+        if question.asked in ("better", "same"):  # of another part, it is another row's
+            p_equivalent = corrected.alike[question.equivalence_key]
         decisive = -1 if max_seeds is None else sequential.deciding_look(p_values, max_seeds)
         verdict = _verdict(question, looks[decisive], p_holm, p_equivalent)
         spread = Spread.of(estimate)

@@ -189,3 +189,15 @@ def test_a_claim_not_to_be_worse_by_a_margin_is_another_one_the_other_way_round(
     first, second = build_table(plan, out).answers
     assert (first.verdict, second.verdict) == ("supported", "inconclusive")
     assert second.p != first.p
+
+
+def test_a_part_that_asks_for_a_difference_does_not_show_that_its_row_is_equivalent(out: Path) -> None:
+    equal, same = (84.0, 86.5, 84.5, 85.0), (84.1, 86.5, 84.5, 84.9)
+    plan = finished_sweep(out, {SWIN7: equal, SWIN14: same}, "Swin-Tiny/14 > Swin-Tiny/7")
+    table = build_table(plan, out)
+    compared = table.rows[SWIN14].entries["top1"].compared
+    assert compared is not None
+    assert compared.verdict == "equivalent within 0.5"
+    assert compared.p_equivalent is not None
+    assert table.answers[0].verdict == "inconclusive"
+    assert table.answers[0].p_equivalent is None
