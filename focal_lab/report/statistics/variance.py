@@ -58,7 +58,7 @@ class Decomposition:
 
     Attributes:
         mean: of all values.
-        total: sum of the components, the variance of a value when everything is drawn anew.
+        total: sum of the components, the variance of a value when every seed is drawn again.
     """
 
     count: int

@@ -57,7 +57,7 @@ def test_a_suite_declares_for_which_tasks_it_has_the_papers_data() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{clasification: 1}", "paper_images: 'clasification' is not a task (use classification, "),
+        ("{'classify': 1}", "paper_images: 'classify' is not a task (use classification, "),
         ("{detection: many}", "paper_images.detection: 'many' is not a number of images"),
         ("{detection: 0}", "paper_images.detection: 0 is not a number of images"),
         ("{detection: true}", "paper_images.detection: True is not a number of images"),
