@@ -26,9 +26,12 @@ def overall(answers: Sequence[Answer]) -> str:
 def claim_question(
     rows: Sequence[Row], expectation: Expectation, results: Mapping[str, Result], sweep: Sweep
 ) -> Question:
-    """A part of a claim; cells whose runs were tested on different images are not compared."""
+    """A part of a claim, about the sweep's own rows.
+
+    Cells whose runs were tested on different images are not compared.
+    """
     cells = [
-        (weight, [row for row in rows if labels.items() <= row.labels.items()])
+        (weight, [row for row in rows if not row.reference and labels.items() <= row.labels.items()])
         for weight, labels in expectation.terms
     ]
     column = COLUMNS[expectation.metric]

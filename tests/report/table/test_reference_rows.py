@@ -62,6 +62,24 @@ def test_detectors_stand_side_by_side_and_count_their_own_network(out: Path) -> 
     assert before.entries["ap_mask"].published is None
 
 
+def test_a_claim_is_about_the_sweeps_own_rows(out: Path) -> None:
+    plan = make_plan(
+        {"backbone": ["Swin-Tiny", "Focal-Tiny"], "detector": ["Mask R-CNN"]},
+        paper="table12_coco_1x_full",
+        tasks=("detection",),
+        columns=("ap_box",),
+        expect=["Focal-Tiny > Swin-Tiny"],
+    )
+    for cell, values in enumerate([(40.0, 40.5, 40.2), (43.0, 43.4, 43.3)]):
+        for seed, value in enumerate(values):
+            finish(out, run_id(cell, seed, "detection"), task="detection", metrics={"ap_box": value})
+    table = build_table(plan, out)
+    assert any(row.labels == {"backbone": "Swin-Tiny", "detector": "RetinaNet"} for row in table.rows)
+    (answer,) = table.answers
+    assert (answer.n, answer.verdict) == (3, "supported")
+    assert answer.difference == pytest.approx(3.0)
+
+
 @pytest.mark.parametrize(
     ("paper", "task", "labels", "published"),
     [
