@@ -3,10 +3,11 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from focal_lab.report.statistics import sequential
 from focal_lab.report.statistics.crossed import ALPHA
 from focal_lab.report.statistics.power import MOST_SEEDS, POWER, Spread, detectable, seeds_needed
 from focal_lab.report.table.build import build_table
@@ -18,6 +19,7 @@ from focal_lab.sweep.run_folder.layout import run_folders
 from focal_lab.sweep.run_folder.outcome import read_outcome
 from focal_lab.sweep.spec.columns import COLUMNS, Column
 from focal_lab.utils.text_table import TextColumn, aligned
+from focal_lab.utils.units import many
 
 if TYPE_CHECKING:
     from focal_lab.sweep.plan.plan import Plan
@@ -38,8 +40,10 @@ class MetricPower:
         image_error: standard error of such a difference from the test images; None if it is unknown.
         source: what both are from.
         seeds: of the plan.
-        level: of each test.
-        detectable: the true difference that these seeds find with 80 %.
+        sequential: whether they are the largest number of a sequential analysis.
+        comparisons: for which p-values are corrected.
+        level: of each test; of a sequential analysis that of the last look.
+        detectable: the true difference that these seeds find with 80 %; None if they are too few.
         difference: what one wants to find.
         seeds_needed: seeds that find it with 80 %; None if 1,000 do not.
         images_suffice: whether any number of seeds would.
@@ -50,8 +54,10 @@ class MetricPower:
     image_error: float | None
     source: str
     seeds: int
+    sequential: bool
+    comparisons: int
     level: float
-    detectable: float
+    detectable: float | None
     difference: float
     seeds_needed: int | None
     images_suffice: bool
@@ -66,10 +72,13 @@ def metric_powers(plan: "Plan", out: Path, difference: float | None = None) -> l
         difference: what one wants to find, in points; None for each metric's margin, as for losses.
     """
     table = build_table(plan, out)
-    level = ALPHA / max(1, table.asked)
+    comparisons = max(1, table.asked)
+    level = ALPHA / comparisons
+    if plan.max_seeds is not None:
+        level = 2 * sequential.threshold(level / 2, plan.max_seeds)
     found = []
     for column in table.columns:
-        outcomes = list(_outcomes(table, column))
+        outcomes = _outcomes(table, column)
         if not outcomes or column.margin is None:
             continue
         spread, source = _spread(plan, out, column, outcomes)
@@ -82,8 +91,10 @@ def metric_powers(plan: "Plan", out: Path, difference: float | None = None) -> l
                 image_error=sqrt(spread.images) if spread.units else None,
                 source=source,
                 seeds=seeds,
+                sequential=plan.max_seeds is not None,
+                comparisons=comparisons,
                 level=level,
-                detectable=detectable(spread, seeds, level) if seeds >= LEAST_SEEDS else inf,
+                detectable=detectable(spread, seeds, level) if seeds >= LEAST_SEEDS else None,
                 difference=wanted,
                 seeds_needed=seeds_needed(wanted, spread, level),
                 images_suffice=seeds_needed(wanted, Spread(0.0, spread.images, spread.units), level)
@@ -98,8 +109,6 @@ def power_text(powers: Sequence[MetricPower], width: int | None) -> str:
     if not powers:
         return "Power: the sweep compares nothing\n"
     first = powers[0]
-    count = round(ALPHA / first.level)
-    tests = f"{count} comparisons" if count > 1 else "1 comparison"
     rows = [(COLUMNS[power.metric], power) for power in powers]
     table = [
         TextColumn("metric", [column.title for column, _ in rows]),
@@ -116,38 +125,38 @@ def power_text(powers: Sequence[MetricPower], width: int | None) -> str:
         ),
         TextColumn("from", [power.source for _, power in rows], folds=True),
         TextColumn(
-            f"{first.seeds} seed{'s' * (first.seeds != 1)} detect",
+            f"{many(first.seeds, 'seed')} detect{'s' * (first.seeds == 1)}",
             [_detects(*row) for row in rows],
             right=True,
         ),
         TextColumn("seeds needed", [_needed(power) for _, power in rows], folds=True),
     ]
     heading = (
-        f"Power: what is found with {100 * POWER:.0f} % at 5 % for {tests} (the first step of Holm's "
-        "correction); spreads are of the difference of two cells."
+        f"Power: what is found with {100 * POWER:.0f} % at 5 % for {many(first.comparisons, 'comparison')} "
+        "(the first step of Holm's correction); spreads are of the difference of two cells."
     )
+    if first.sequential:
+        heading += " Of --until-decided: what its last look finds."
     return f"{heading}\n{aligned(table, width)}"
 
 
-def _outcomes(table: Table, column: Column) -> Iterator[Outcome]:
-    for row in table.rows:
-        compared = row.entries[column.key].compared
-        if compared is not None:
-            yield compared
-    yield from (answer for answer in table.answers if answer.metric == column.key)
+def _outcomes(table: Table, column: Column) -> list[Outcome]:
+    """Those of a metric: rows against their baselines, or of a table without any the parts of the claim."""
+    compared = [row.entries[column.key].compared for row in table.rows]
+    rows: list[Outcome] = [found for found in compared if found is not None]
+    return rows or [answer for answer in table.answers if answer.metric == column.key]
 
 
 def _spread(plan: "Plan", out: Path, column: Column, outcomes: Iterable[Outcome]) -> tuple[Spread, str]:
     """Of the sweep's own comparisons, else of other runs of the suite, else assumed; and which of these."""
-    known = [found for found in outcomes if found.sd is not None]
+    known = [found for found in outcomes if found.sd]  # without spread nothing is known about it
     if known:
         freedom = sum(found.n - 1 for found in known)
         per_seed = sum((found.n - 1) * (found.sd or 0.0) ** 2 for found in known) / freedom
         with_images = [found for found in known if found.images]
         images = sum(found.image_error**2 for found in with_images) / max(1, len(with_images))
         units = min((found.images for found in with_images), default=0)
-        many = f"{len(known)} comparison{'s' * (len(known) != 1)}"
-        return Spread(per_seed, images, units), f"{many} of this sweep"
+        return Spread(per_seed, images, units), f"{many(len(known), 'comparison')} of this sweep"
     variances = list(_variances(plan, out, column))
     if variances:
         freedom = sum(count for count, _ in variances)
@@ -168,7 +177,7 @@ def _variances(plan: "Plan", out: Path, column: Column) -> Iterator[tuple[int, f
         if (result.task, hash_of(result.identity.get("data"))) in planned:
             values[seedless_identity(result.identity)].append(result.metrics[column.key])
     for found in values.values():
-        if len(found) > 1:
+        if len(set(found)) > 1:
             mean = sum(found) / len(found)
             yield len(found) - 1, sum((value - mean) ** 2 for value in found) / (len(found) - 1)
 
@@ -178,7 +187,7 @@ def _number(value: float, column: Column) -> str:
 
 
 def _detects(column: Column, power: MetricPower) -> str:
-    return _NOTHING if power.detectable == inf else _number(power.detectable, column)
+    return _NOTHING if power.detectable is None else _number(power.detectable, column)
 
 
 def _needed(power: MetricPower) -> str:

@@ -1,6 +1,6 @@
 """What a planned sweep can detect."""
 
-from math import inf, sqrt
+from math import sqrt
 from pathlib import Path
 
 import pytest
@@ -64,8 +64,48 @@ def test_other_runs_on_the_same_data_tell_it_too(tmp_path: Path) -> None:
 
 def test_one_seed_detects_nothing(tmp_path: Path) -> None:
     (power,) = metric_powers(planned(1), tmp_path)
-    assert power.detectable == inf
-    assert "1 seed detect" in power_text([power], None)
+    assert power.detectable is None
+    assert "1 seed detects" in power_text([power], None)
+
+
+def test_cells_without_spread_tell_nothing(tmp_path: Path) -> None:
+    plan = planned()
+    finish_with(plan, tmp_path, {"Swin-Tiny, 7": (80.0,) * 3, "Swin-Tiny, 14": (80.5,) * 3})
+    (power,) = metric_powers(plan, tmp_path)
+    assert (power.seed_sd, power.source) == (ASSUMED_SD, "assumed: no run tells")
+
+
+def test_sums_of_more_than_two_cells_do_not_tell_the_spread_of_two(tmp_path: Path) -> None:
+    sweep = tmp_path / "sums.yaml"
+    text = SWEEP.read_text().replace(
+        "- Focal-Tiny/7 >= Swin-Tiny/14", "- Focal-Tiny/14 - Focal-Tiny/7 > Swin-Tiny/14 - Swin-Tiny/7"
+    )
+    sweep.write_text(text)
+    plan = make_plan(sweep)
+    top1s: dict[str, tuple[float, ...]] = {
+        "Swin-Tiny, 7": (80.0, 81.0, 82.0),
+        "Swin-Tiny, 14": (81.0, 81.0, 82.5),
+        "Focal-Tiny, 7": (84.0, 84.0, 82.0),
+        "Focal-Tiny, 14": (84.0, 85.0, 80.0),
+    }
+    finish_with(plan, tmp_path, top1s)
+    (power,) = metric_powers(plan, tmp_path)
+    variances = [stats.tvar([1.0, 0.0, 0.5]), stats.tvar([0.0, 1.0, -2.0])]
+    assert power.seed_sd == pytest.approx(sqrt(sum(variances) / 2))
+    assert power.source == "2 comparisons of this sweep"
+
+
+def test_looks_cost_power(tmp_path: Path) -> None:
+    (fixed,) = metric_powers(planned(10), tmp_path)
+    (sequential,) = metric_powers(make_plan(SWEEP, max_seeds=10), tmp_path)
+    assert fixed.detectable is not None
+    assert sequential.detectable is not None
+    assert fixed.seeds == sequential.seeds == 10
+    assert fixed.detectable < sequential.detectable < 1.3 * fixed.detectable
+    assert "10 seeds detect " in power_text([sequential], None)
+    assert "for 3 comparisons" in power_text([sequential], None)
+    assert "last look" in power_text([sequential], None)
+    assert "last look" not in power_text([fixed], None)
 
 
 def test_a_sweep_that_compares_nothing_says_so() -> None:

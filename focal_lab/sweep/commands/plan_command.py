@@ -47,7 +47,7 @@ def plan_command(argv: list[str], papers: Sequence[str], powers: Powers, power_t
     parser.add_argument(
         "--power",
         nargs="?",
-        const=0.0,
+        const=True,
         type=float,
         metavar="POINTS",
         help="also print the difference that the seeds detect with 80 %%, and the seeds that a difference of "
@@ -61,7 +61,8 @@ def plan_command(argv: list[str], papers: Sequence[str], powers: Powers, power_t
         raise UserError("a search compares nothing; drop it", key="--power")
     processes = WarmProcesses(run.config for run in probe_plan(plan).runs)
     summary = summarize(plan, options.out, options.workers, processes, measure=not options.no_measure)
-    found = None if options.power is None else powers(plan, options.out, options.power or None)
+    wanted = None if options.power is True else options.power
+    found = None if options.power is None else powers(plan, options.out, wanted)
     width, color = terminal()
     if options.json:
         power = {} if found is None else {"power": [asdict(metric) for metric in found]}
@@ -74,9 +75,9 @@ def plan_command(argv: list[str], papers: Sequence[str], powers: Powers, power_t
     return 0
 
 
-def _check_power(points: float | None) -> None:
-    """Raises UserError for a difference that no metric in points can have; 0 stands for the margins."""
-    if points in (None, 0.0):
+def _check_power(points: float | bool | None) -> None:
+    """Raises UserError for a difference that no metric in points can have; True stands for the margins."""
+    if points is None or points is True:
         return
     try:
         check_margin(next(key for key, column in COLUMNS.items() if column.in_points), points)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from support.small_project import write_sweep
 
+from focal_lab.errors import UserError
+from focal_lab.sweep.commands.plan_command import plan_command
 from focal_lab.sweep.plan.manifest import Manifest, write_manifest
 from focal_lab.sweep.plan.plan import make_plan
 
@@ -101,3 +103,9 @@ def test_a_plan_needs_no_data_and_sweeps_and_workers_refuse_before_it_trains() -
     refused = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert (refused.returncode, refused.stderr) == (2, f"focal-lab: {reported}\n")
     assert not [folder for folder in Path("runs").iterdir() if (folder / "config.yaml").exists()]
+
+
+@pytest.mark.parametrize("points", [0.0, -1.0, 0.001, 50.0])
+def test_a_difference_of_no_size_is_refused(points: float) -> None:
+    with pytest.raises(UserError, match=r"^--power: .* is not a difference"):
+        plan_command(["window_size", "--power", str(points)], (), lambda *_: [], lambda *_: "")
