@@ -48,7 +48,8 @@ def main(argv: list[str]) -> int:
         argv: what follows `focal-lab freeze`.
 
     Raises:
-        UserError: the sweep or an option is wrong, it is a search, or it is frozen already.
+        UserError: the sweep or an option is wrong, it is a search, it is frozen already, or the file cannot
+            be written.
     """
     parser = sweep_parser("freeze", main, "window_size", "sweeps/depth.yaml --seeds 5")
     options = parser.parse_args(argv)
@@ -71,7 +72,10 @@ def main(argv: list[str]) -> int:
         "finished_runs": finished,
         "analysis": analysis,
     }
-    write_atomic(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    try:
+        write_atomic(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", file=path) from error
     already = f", after {finished} of its {len(plan.distinct_runs)} runs had finished" if finished else ""
     print(f"{path}: analysis {record['hash']}{already}; commit it, and reports say whether they follow it")
     return 0

@@ -86,6 +86,17 @@ def test_an_analysis_is_frozen_once(sweep: Path, tmp_path: Path) -> None:
         main([str(sweep), "--out", str(tmp_path / "runs")])
 
 
+def test_a_file_that_cannot_be_written_is_named(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path, text: str) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("focal_lab.report.frozen.write_atomic", denied)
+    with pytest.raises(UserError, match=r"window_size\.frozen\.json: cannot be written: Permission denied$"):
+        main([str(sweep), "--out", str(tmp_path / "runs")])
+
+
 def test_a_search_is_not_frozen(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a search has no analysis"):
         main([str(ROOT / "sweeps" / "learning_rate.yaml"), "--out", str(tmp_path / "runs")])

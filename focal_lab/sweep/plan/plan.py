@@ -16,6 +16,7 @@ from focal_lab.sweep.plan.overlaps import refuse_overlaps
 from focal_lab.sweep.plan.pareto import best_first
 from focal_lab.sweep.plan.proposals import Proposals, SearchSpace
 from focal_lab.sweep.plan.runs import Run, hash_of, make_runs
+from focal_lab.sweep.plan.settings import SEEDS
 from focal_lab.sweep.spec.columns import with_main_columns
 from focal_lab.sweep.spec.suite import Suite, find_suite
 from focal_lab.sweep.spec.sweep_file import TASKS, Sweep, load_sweep, seeds_from, tasks_from
@@ -112,6 +113,8 @@ def make_plan(
         sweep = replace(sweep, seeds=_extended(sweep.seeds, max_seeds))
     if tasks is not None:
         sweep = replace(sweep, tasks=tasks_from(list(tasks), "--tasks"))
+    if sweep.tuning is not None and len(sweep.tasks) > 1:
+        raise UserError("tune is of one task; sweep the others from the tuned settings", key="--tasks")
     options = _options(chosen, written, sweep, overrides, max_seeds)
     sweep = replace(sweep, columns=with_main_columns(sweep.columns, sweep.tasks))
     settings = parse_overrides(overrides)
@@ -131,6 +134,8 @@ def make_plan(
             space.run(params)
         return Plan(sweep, chosen.name, (), (), space, options=options, paper_images=chosen.paper_images)
     cells = design_cells(sweep)
+    if max_seeds is not None:
+        _refuse_undecidable(sweep, cells)
 
     def runs_of(cell: Cell) -> Iterator[Run]:
         """The runs of a cell; the other tasks' start from those of the classification."""
@@ -187,6 +192,15 @@ def _refuse_several(sweep: Sweep, max_seeds: int | None) -> None:
             file=sweep.path,
             key="seeds",
         )
+
+
+def _refuse_undecidable(sweep: Sweep, cells: Sequence[Cell]) -> None:
+    """Raises UserError if there is nothing to decide: levels of seeds are a sample, which is not compared."""
+    compared = {
+        tuple((name, label) for name, label in cell.labels.items() if name not in SEEDS) for cell in cells
+    }
+    if len(compared) < 2 and not sweep.expectations:
+        raise UserError("the sweep compares nothing (use --seeds, a fixed number)", key="--until-decided")
 
 
 def probe_plan(plan: Plan) -> Plan:

@@ -29,6 +29,8 @@ _FACTOR = re.compile(r"(?P<number>\S+)\s+\*\s+(?P<cell>.+)$")
 _METRIC = re.compile(r"(?P<metric>\w+):\s+")
 _CALL = re.compile(r"(?P<function>\w+)\s*\((?P<factor>.*)\)$")
 _SHAPLEY = "shapley"
+# Weights below this are 0, but for rounding.
+_EQUAL = 1e-9
 
 
 Relation = Literal["above", "at least", "same"]
@@ -104,8 +106,19 @@ def parse_expectation(
         terms += [(weight * share, labels) for share, labels in _cells(term, factors, references)]
     if not terms:
         raise UserError(f"{text!r} compares no cells")
+    if _cancel_out(terms):
+        raise UserError(f"{text!r} compares cells with themselves")
     relation: Relation = "same" if operator == "~" else "at least" if "=" in operator else "above"
     return Expectation(text.strip(), metric, tuple(terms), constant, relation, margin)
+
+
+def _cancel_out(terms: Sequence[tuple[float, dict[str, str]]]) -> bool:
+    """Whether every cell is subtracted as often as it is added."""
+    weights: dict[frozenset[tuple[str, str]], float] = {}
+    for weight, labels in terms:
+        cell = frozenset(labels.items())
+        weights[cell] = weights.get(cell, 0.0) + weight
+    return all(abs(weight) < _EQUAL for weight in weights.values())
 
 
 def _margin(text: str, metric: str) -> tuple[str, float | None]:

@@ -238,3 +238,10 @@ def test_a_search_has_nothing_to_decide() -> None:
 def test_the_seeds_of_the_file_come_first() -> None:
     path = write_sweep(seeds=[7, 1])
     assert make_plan(path, max_seeds=5).sweep.seeds == (7, 1, 0, 2, 3)
+
+
+def test_a_sweep_that_compares_nothing_is_refused() -> None:
+    factors: dict[str, list[float]] = {"init_seed": [0, 1], "order_seed": [0, 1]}
+    with pytest.raises(UserError, match=r"^--until-decided: the sweep compares nothing"):
+        make_plan(write_sweep(factors=factors), max_seeds=8)
+    assert make_plan(write_sweep(factors=factors | {"model.lr": [0.1, 0.2]}), max_seeds=8).candidates

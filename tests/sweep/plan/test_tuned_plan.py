@@ -59,6 +59,11 @@ def test_tuning_is_for_one_task_and_no_search(tmp_path: Path, added: str, said: 
         make_plan(written(tmp_path, SWEEP + added + "\n"))
 
 
+def test_tasks_of_the_command_line_do_not_get_around_that(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^--tasks: tune is of one task"):
+        make_plan(written(tmp_path), tasks=["classification", "detection"])
+
+
 def test_an_unknown_setting_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lrr.*is not a setting"):
         make_plan(written(tmp_path, SWEEP.replace("model.lr:", "lrr:")))

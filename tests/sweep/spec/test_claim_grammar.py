@@ -72,6 +72,8 @@ def test_labels_may_hold_signs_slashes_and_spaces() -> None:
         ("7 < 14 within 1", "within belongs to ~, >= and <= "),
         ("7~14 within 0.5", "is not a comparison of cells"),
         ("7 ~ 14 ~ 7 within 1", "is not a comparison of cells"),
+        ("Swin-Tiny/7 > Swin-Tiny/7", "compares cells with themselves"),
+        ("Swin-Tiny/7 + 7 > 7/Swin-Tiny + 7 + 0.5", "compares cells with themselves"),
     ],
 )
 def test_what_is_no_comparison_says_why(text: str, message: str) -> None:
