@@ -289,8 +289,8 @@ def claim_words(answers: Sequence[Answer]) -> str:
     if total == 1:
         why = "" if answers[0].verdict == verdict else f": {answers[0].verdict}"
         return f"{verdict.capitalize()}{why}."
-    if count == total:
-        return f"{verdict.capitalize()}: all {total} parts are."
+    if verdict == "supported":
+        return f"Supported: all {total} parts are."
     if verdict == "contradicted":
         return f"Contradicted: {count} of {total} parts {'is' if count == 1 else 'are'}."
     supported = sum(answer.verdict == "supported" for answer in answers)

@@ -92,11 +92,13 @@ def _comparisons(table: Table) -> Iterable[str]:
     found = compared(table)
     verdicts = {outcome.verdict for outcome in found}
     if table.comparisons:
-        several = f" for the {table.comparisons} comparisons of this report" if table.comparisons > 1 else ""
+        paired = "seed and test image" if any(outcome.images for outcome in found) else "seed"
+        several = f"corrected for the {table.comparisons} comparisons of this report (Holm)"
+        tested = several if table.comparisons > 1 else "of one comparison"
         yield (
-            f"Difference: paired by seed and test image. p: corrected{several} (Holm); better, worse, "
-            "supported and contradicted are below 0.05. Equivalent: the difference is less than the margin, "
-            "p below 0.05 (two one-sided tests)."
+            f"Difference: paired by {paired}. p: {tested}; "
+            "better, worse, supported and contradicted are below 0.05. Equivalent: the difference is less "
+            "than the margin, p below 0.05 (two one-sided tests)."
         )
     open_ones = [outcome for outcome in found if outcome.detectable is not None]
     if open_ones:
@@ -126,7 +128,8 @@ def _looks(table: Table) -> Iterable[str]:
     if most is not None:
         yield (
             f"Sequential analysis: looks after every seed from {FIRST_LOOK} to {most} (--until-decided). p "
-            "is corrected for the looks, too; intervals are those of as many seeds, fixed beforehand."
+            "is corrected for the looks, too; intervals, detectable differences and seeds for a margin are "
+            "those of as many seeds, fixed beforehand."
         )
         unsettled = [(outcome.chance, outcome.n) for outcome in compared(table) if outcome.chance is not None]
         stopped = sum(futile(chance, seeds, most) for chance, seeds in unsettled)

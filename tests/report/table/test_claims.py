@@ -108,6 +108,12 @@ def test_one_open_part_leaves_the_claim_open(out: Path) -> None:
     assert "Does the claim hold?" in table_markdown(table)
 
 
+def test_if_no_part_is_supported_the_headline_counts_none(out: Path) -> None:
+    values = {SWIN7: (80.0, 81.0, 80.5), FOCAL7: (80.1, 80.2, 80.9), SWIN14: (80.0, 81.5, 80.1)}
+    plan = finished_sweep(out, values, "Focal-Tiny/7 > Swin-Tiny/7", "Swin-Tiny/14 > Swin-Tiny/7")
+    assert claim_words(build_table(plan, out).answers) == "Inconclusive: 0 of 2 parts are supported."
+
+
 def test_one_contradicted_part_contradicts_the_claim(out: Path) -> None:
     values = {SWIN7: (80.0, 81.0, 80.5), FOCAL7: (90.0, 91.1, 90.5), SWIN14: (60.0, 61.1, 60.5)}
     plan = finished_sweep(out, values, "Focal-Tiny/7 > Swin-Tiny/7", "Swin-Tiny/14 > Swin-Tiny/7")

@@ -54,7 +54,17 @@ def test_intervals_include_the_test_images_and_the_notes_say_so(plan: FakePlan, 
     assert table.rows[1].entries["top1"].compared is not None
     assert table.rows[1].entries["top1"].compared.images == 200
     assert any("over seeds and test images" in note for note in table.notes)
+    assert any("paired by seed and test image. p: of one comparison;" in note for note in table.notes)
     assert not any("no predictions" in note for note in table.notes)
+
+
+def test_without_predictions_differences_are_paired_by_seed_alone(out: Path) -> None:
+    plan = make_plan({"window_size": ["7", "14", "21"]}, columns=("top1",))
+    for cell in range(3):
+        for seed in range(3):
+            finish(out, run_id(cell, seed), metrics={"top1": 80.0 + cell + 0.1 * seed * cell})
+    notes = build_table(plan, out).notes
+    assert any("paired by seed. p: corrected for the 2 comparisons" in note for note in notes)
 
 
 def test_two_seeds_with_predictions_suffice_for_the_noise_of_the_images(plan: FakePlan, out: Path) -> None:
