@@ -93,7 +93,8 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
     runs_of: dict[tuple[str, ...], list[PlannedRun]] = defaultdict(list)
     outcomes = {run.id: read_outcome(out / run.id) for run in plan.runs}
     results = {name: found.result for name, found in outcomes.items() if found.result is not None}
-    counting = counting_runs(plan, results)
+    failed = {name for name, found in outcomes.items() if found.state is State.FAILED}
+    counting = counting_runs(plan, results, failed)
     for run in plan.runs:
         found, counts = outcomes[run.id], counting is None or run.id in counting
         planned = PlannedRun(run.id, run.task, run.seed, found.state, found.reason, found.last_line, counts)
@@ -157,7 +158,12 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
         asked=asked,
         success=sweep.success,
     )
-    notes = (*table_notes(table, units), *source_notes, *tuned_notes(plan, results), *frozen_notes(plan))
+    notes = (
+        *table_notes(table, units),
+        *source_notes,
+        *tuned_notes(plan, results, failed),
+        *frozen_notes(plan),
+    )
     return replace(table, notes=(*notes, *left_out(plan, out)))
 
 

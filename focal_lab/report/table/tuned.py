@@ -1,11 +1,12 @@
 """The runs of a tuned sweep that count: of each cell and seed the one with the best validation metric."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from focal_lab.sweep.run_folder.result import Result
 from focal_lab.sweep.spec.columns import COLUMNS, MAIN
+from focal_lab.utils.units import many
 
 if TYPE_CHECKING:
     from focal_lab.sweep.plan.plan import Plan
@@ -16,17 +17,20 @@ _MOST_NAMED = 6
 _Tried = dict[tuple[tuple[str, ...], int], list["Run"]]
 
 
-def counting_runs(plan: "Plan", results: Mapping[str, Result]) -> frozenset[str] | None:
+def counting_runs(
+    plan: "Plan", results: Mapping[str, Result], failed: Collection[str]
+) -> frozenset[str] | None:
     """IDs of the runs that count; None if the sweep tunes nothing, so that all do.
 
-    A cell has no value for a seed until all of its settings were tried: budgets are equal.
+    A cell has no value for a seed until all of its settings were tried: budgets are equal. A setting that
+    failed, as by a NaN loss, was tried and is not chosen.
     """
     if plan.sweep.tuning is None:
         return None
-    return frozenset(run.id for run in _best(plan, results).values())
+    return frozenset(run.id for run in _best(plan, results, failed).values())
 
 
-def tuned_notes(plan: "Plan", results: Mapping[str, Result]) -> Iterator[str]:
+def tuned_notes(plan: "Plan", results: Mapping[str, Result], failed: Collection[str]) -> Iterator[str]:
     """How cells were tuned, and which settings were chosen."""
     tuning = plan.sweep.tuning
     if tuning is None:
@@ -36,10 +40,16 @@ def tuned_notes(plan: "Plan", results: Mapping[str, Result]) -> Iterator[str]:
         f"Tuned: each cell and seed tries {tuning.trials} settings, the same in all cells, and the one with "
         f"the best validation {metric} counts; the intervals include this choice."
     )
-    best, tried = _best(plan, results), _tried(plan)
+    best, tried = _best(plan, results, failed), _tried(plan)
     open_ones = len(tried) - len(best)
     if open_ones:
-        yield f"{open_ones} of {len(tried)} cells and seeds have no value yet: not all settings were tried."
+        yield (
+            f"{open_ones} of {len(tried)} cells and seeds have no value yet: not all of their settings have "
+            f"finished with a validation {metric}."
+        )
+    lost = len({run.id for run in plan.runs if run.id in failed})
+    if lost:
+        yield f"{many(lost, 'run')} of a setting failed: it counts as tried and is not chosen."
     chosen: dict[str, list[str]] = defaultdict(list)
     for (labels, _), run in best.items():
         settings = ", ".join(f"{name} {run.cell.settings[name]}" for name in tuning.ranges)
@@ -55,11 +65,14 @@ def _tried(plan: "Plan") -> _Tried:
     return found
 
 
-def _best(plan: "Plan", results: Mapping[str, Result]) -> dict[tuple[tuple[str, ...], int], "Run"]:
+def _best(
+    plan: "Plan", results: Mapping[str, Result], failed: Collection[str]
+) -> dict[tuple[tuple[str, ...], int], "Run"]:
     """The chosen run of each cell and seed that has tried all settings; the first one of equal ones."""
     metric = MAIN[plan.sweep.tasks[0]]
     found = {}
-    for key, runs in _tried(plan).items():
-        if all(run.id in results and metric in results[run.id].validation for run in runs):
+    for key, tried in _tried(plan).items():
+        runs = [run for run in tried if run.id not in failed]
+        if runs and all(run.id in results and metric in results[run.id].validation for run in runs):
             found[key] = max(runs, key=lambda run: results[run.id].validation[metric])
     return found

@@ -94,9 +94,12 @@ def labels_of(run: Run) -> tuple[str, ...]:
 
 
 def _failed_seeds(plan: Plan, out: Path) -> dict[tuple[str, ...], set[int]]:
-    """Cell -> seeds of which a run has no result, although it was needed."""
+    """Cell -> seeds of which a run has no result, although it was needed; where cells are tuned, all runs."""
     found: dict[tuple[str, ...], set[int]] = {}
+    finished: dict[tuple[str, ...], set[int]] = {}
     for run in plan.runs:
-        if read_outcome(out / run.id).state is not State.FINISHED:
-            found.setdefault(labels_of(run), set()).add(run.seed)
-    return found
+        ended = read_outcome(out / run.id).state is State.FINISHED
+        (finished if ended else found).setdefault(labels_of(run), set()).add(run.seed)
+    if plan.sweep.tuning is None:
+        return found
+    return {cell: seeds - finished.get(cell, set()) for cell, seeds in found.items()}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from support.finished_runs import finish
+from support.finished_runs import fail, finish
 
 from focal_lab.report.formats.render import flat_table, table_text
 from focal_lab.report.table.build import build_table
@@ -58,6 +58,24 @@ def test_validation_chooses_and_the_test_metric_of_the_choice_counts(plan: Plan,
 
 def test_a_seed_counts_when_all_its_settings_were_tried(plan: Plan, out: Path) -> None:
     finish_all(plan, out, but=1)
+    table = build_table(plan, out)
+    assert table.rows[1].entries["top1"].values == {0: 63.0, 1: 67.5}
+    assert any(note.startswith("1 of 6 cells and seeds have no value yet") for note in table.notes)
+
+
+def test_a_setting_that_failed_was_tried_and_is_not_chosen(plan: Plan, out: Path) -> None:
+    finish_all(plan, out, but=1)
+    fail(out, plan.runs[-1].id, seed=2)
+    table = build_table(plan, out)
+    assert table.rows[1].entries["top1"].values == {0: 63.0, 1: 67.5, 2: 66.0}
+    assert "1 run of a setting failed: it counts as tried and is not chosen." in table.notes
+    assert not any("have no value yet" in note for note in table.notes)
+
+
+def test_a_seed_of_which_all_settings_failed_has_no_value(plan: Plan, out: Path) -> None:
+    finish_all(plan, out, but=2)
+    for run in plan.runs[-2:]:
+        fail(out, run.id, seed=2)
     table = build_table(plan, out)
     assert table.rows[1].entries["top1"].values == {0: 63.0, 1: 67.5}
     assert any(note.startswith("1 of 6 cells and seeds have no value yet") for note in table.notes)

@@ -19,7 +19,13 @@ from focal_lab.sweep.commands.until_decided import add_seeds
 from focal_lab.sweep.plan.plan import Plan, make_plan
 from focal_lab.sweep.plan.recall import remember, with_looks
 from focal_lab.sweep.plan.runs import Run
-from focal_lab.sweep.plan.sequential import FIRST_SEEDS, labels_of, needed_so_far
+from focal_lab.sweep.plan.sequential import (
+    FIRST_SEEDS,
+    Comparison,
+    labels_of,
+    needed_so_far,
+    with_next_seeds,
+)
 
 OUT = Path("runs")
 pytestmark = pytest.mark.usefixtures("project")
@@ -245,3 +251,16 @@ def test_a_sweep_that_compares_nothing_is_refused() -> None:
     with pytest.raises(UserError, match=r"^--until-decided: the sweep compares nothing"):
         make_plan(write_sweep(factors=factors), max_seeds=8)
     assert make_plan(write_sweep(factors=factors | {"model.lr": [0.1, 0.2]}), max_seeds=8).candidates
+
+
+def test_a_tuned_seed_is_lost_only_if_all_its_settings_failed() -> None:
+    path = write_sweep(tune={"trials": 2, "ranges": {"model.lr": [0.1, 0.2]}})
+    plan = needed_so_far(make_plan(path, max_seeds=6), OUT)
+    diverged = {run.id for run in plan.runs if run.seed < 2 and run.cell.settings["model.lr"] == 0.2}
+    assert len(diverged) == 4
+    for run in plan.runs:
+        (fail if run.id in diverged else finish)(OUT, run.id, seed=run.seed)
+    cells = tuple({labels_of(run): None for run in plan.runs})
+    undecided = Comparison("windows", FIRST_SEEDS, "inconclusive", cells, chance=0.9, futile=False)
+    longer = with_next_seeds(plan, OUT, [undecided], workers=1)
+    assert {run.seed for run in longer.runs} == {0, 1, 2, 3}
