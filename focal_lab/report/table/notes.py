@@ -40,7 +40,7 @@ def table_notes(table: Table, units: TestUnits) -> tuple[str, ...]:
     return (
         *table.provenance.mixed_tests,
         *_numbers(table),
-        *_left_out_of_intervals(units),
+        *_left_out_of_intervals(table, units),
         *_comparisons(table),
         *_confounds(table),
         *effect_notes(table.effects),
@@ -62,9 +62,10 @@ def _numbers(table: Table) -> Iterable[str]:
         images = any(entry.images for entry in varied)
         over = "seeds and test images" if images else "seeds"
         yield f"a ± b: mean over n = {_and(counts)} seeds and half of its 95 % interval over {over}."
-    if any(entry.n < entry.planned for entry in varied):
+    fewer = [entry.n for entry in varied if entry.n < entry.planned]
+    if fewer:
         planned = max(entry.planned for entry in varied)
-        yield f"(n=1): fewer seeds have a value than the {planned} that were planned."
+        yield f"(n={min(fewer)}): fewer seeds have a value than the {planned} that were planned."
     for key, threshold in table.success.items():
         title = next(column.title for column in table.columns if column.key == key)
         yield f"{title} {threshold:g}: seeds that reach it, and the 95 % interval of their share (Wilson)."
@@ -77,7 +78,7 @@ def _numbers(table: Table) -> Iterable[str]:
         yield f"{_and(titles)}: of the {table.costs_task} runs."
 
 
-def _left_out_of_intervals(units: TestUnits) -> Iterable[str]:
+def _left_out_of_intervals(table: Table, units: TestUnits) -> Iterable[str]:
     if units.without:
         yield (
             f"{many(len(units.without), 'finished run')} {'has' if len(units.without) == 1 else 'have'} no "
@@ -86,6 +87,19 @@ def _left_out_of_intervals(units: TestUnits) -> Iterable[str]:
         )
     for message in list(units.damaged.values())[:_MOST_PROBLEMS]:
         yield f"{message} (left out of the noise of the test images)"
+    if len(units.damaged) > _MOST_PROBLEMS:
+        yield f"... and {len(units.damaged) - _MOST_PROBLEMS} more files like these."
+    if units.mixed:
+        names = _and(shown_name(table.rows[index]) for index in sorted(units.mixed))
+        yield (
+            f"Predictions of {names} are of different test images or labels from run to run: intervals that "
+            "need them leave out the noise of the test images and are too narrow."
+        )
+    if units.unpaired:
+        yield (
+            "Not all rows have predictions of the same test images and labels: their differences are not "
+            "paired by test image."
+        )
 
 
 def _comparisons(table: Table) -> Iterable[str]:
@@ -104,7 +118,8 @@ def _comparisons(table: Table) -> Iterable[str]:
     if open_ones:
         yield (
             f"Detectable: the true difference that n seeds find with {100 * POWER:.0f} %. Seeds for "
-            f"{_margins(open_ones)}: how many find a true difference of that size."
+            f"{_margins(open_ones)}: how many find a true difference of that size, or about as many show "
+            "equivalence where there is none."
         )
     exaggerated = [o for o in found if o.exaggeration is not None and o.exaggeration >= _NOTABLE]
     if exaggerated:

@@ -46,6 +46,8 @@ class TestUnits:
     Attributes:
         without: IDs of finished runs without predictions, as far as they were asked for.
         damaged: message about each file that could not be used.
+        mixed: indices of rows whose runs have predictions of different test sets, which are not used.
+        unpaired: whether rows of different test sets were compared, so that each adds its own noise.
     """
 
     __test__ = False  # not a test, whatever pytest thinks
@@ -57,6 +59,8 @@ class TestUnits:
         self._orders: dict[_TestSet, tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]] = {}
         self.without: set[str] = set()
         self.damaged: dict[str, str] = {}
+        self.mixed: set[int] = set()
+        self.unpaired = False
 
     def estimate(
         self, terms: Terms, column: Column, constant: float = 0.0, most_seeds: int | None = None
@@ -148,6 +152,7 @@ class TestUnits:
             seeds = [seed for seed in seeds if seed in one.values]
         if len(seeds) < 2:
             return 0.0, 0
+        self.unpaired |= len(groups) > 1
         variance = 0.0
         for group in groups.values():
             sizes_U = group[0][1].sizes
@@ -161,7 +166,7 @@ class TestUnits:
     def _measured(self, index: int, column: Column) -> _Measured | None:
         key = (index, column.key)
         if key not in self._kept:
-            self._keep(index, self._read(self._rows[index], column.task))
+            self._keep(index, self._read(index, column.task))
         self._kept.move_to_end(key)
         found = self._kept[key]
         while self._bytes > _MOST_BYTES and len(self._kept) > 1:
@@ -173,8 +178,9 @@ class TestUnits:
             self._bytes += _size(one) - _size(self._kept.pop((index, metric), None))
             self._kept[index, metric] = one
 
-    def _read(self, row: Row, task: str | None) -> dict[str, _Measured | None]:
+    def _read(self, index: int, task: str | None) -> dict[str, _Measured | None]:
         """A task's metrics; None if no run has predictions, or runs were tested on different images."""
+        row = self._rows[index]
         metrics = [key for key in row.entries if COLUMNS[key].task == task]
         values: dict[str, dict[int, NDArray[np.float32]]] = {metric: {} for metric in metrics}
         sets: dict[str, set[_TestSet]] = {metric: set() for metric in metrics}
@@ -193,6 +199,8 @@ class TestUnits:
             for metric, units in found.items():
                 values[metric][run.seed], test_set = self._by_source(units)
                 sets[metric].add(test_set)
+        if any(len(found) > 1 for found in sets.values()):
+            self.mixed.add(index)
         return {metric: self._of_one_set(values[metric], sets[metric]) for metric in metrics}
 
     def _of_one_set(self, values: dict[int, NDArray[np.float32]], sets: set[_TestSet]) -> _Measured | None:

@@ -58,6 +58,35 @@ def test_intervals_include_the_test_images_and_the_notes_say_so(plan: FakePlan, 
     assert not any("no predictions" in note for note in table.notes)
 
 
+def test_predictions_of_another_class_order_in_one_run_are_named(plan: FakePlan, out: Path) -> None:
+    right = outcomes()[0, 1]
+    predicted(out, 0, 1, right, label=(LABEL + 3) % 10, prediction=np.where(right, LABEL + 3, LABEL + 4) % 10)
+    table = build_table(plan, out)
+    assert table.rows[0].entries["top1"].images == 0
+    assert any(
+        note.startswith("Predictions of 7 are of different test images or labels") for note in table.notes
+    )
+    assert not any("not paired by test image" in note for note in table.notes)
+
+
+def test_rows_with_predictions_of_different_images_are_not_paired_and_the_notes_say_so(
+    plan: FakePlan, out: Path
+) -> None:
+    paired = build_table(plan, out)
+    for seed in range(3):
+        right = outcomes()[1, seed]
+        order = np.random.default_rng(1).permutation(600)
+        arrays = {"label": LABEL[order], "prediction": np.where(right, LABEL, (LABEL + 1) % 10)[order]}
+        predicted(out, 1, seed, right, **arrays, cluster=CLUSTER[order])
+    table = build_table(plan, out)
+    assert any(note.endswith("their differences are not paired by test image.") for note in table.notes)
+    assert not any("not paired by test image" in note for note in paired.notes)
+    first, second = paired.rows[1].entries["top1"].compared, table.rows[1].entries["top1"].compared
+    assert first is not None
+    assert second is not None
+    assert second.image_error > first.image_error
+
+
 def test_without_predictions_differences_are_paired_by_seed_alone(out: Path) -> None:
     plan = make_plan({"window_size": ["7", "14", "21"]}, columns=("top1",))
     for cell in range(3):
