@@ -66,8 +66,10 @@ def flat_table(table: Table) -> "pd.DataFrame":
         return flat
     flat.insert(len(table.factors), "claim", [None] * len(flat))
     parts = pd.DataFrame([_flat_answer(answer) for answer in table.answers])
-    whole = flat.select_dtypes("integer").columns  # parts have no counts of runs
-    return pd.concat([flat.astype(dict.fromkeys(whole, "Int64")), parts], ignore_index=True)
+    counts = flat.select_dtypes("integer").columns  # parts have no counts of runs
+    seeds = [name for name in parts if str(name).endswith("_n")]
+    whole = [frame.astype(dict.fromkeys(names, "Int64")) for frame, names in ((flat, counts), (parts, seeds))]
+    return pd.concat(whole, ignore_index=True)
 
 
 def _flat_answer(answer: Answer) -> dict[str, Any]:

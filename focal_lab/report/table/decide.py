@@ -173,7 +173,7 @@ def _outcome(
             seeds = seeds_needed(question.margin, spread, corrected.level)
             if max_seeds is not None and estimate.n < max_seeds:
                 chance = _chance(question, estimate, corrected, max_seeds)
-        if p_holm < ALPHA:
+        if p_holm < ALPHA and question.asked != "same" and not question.tolerance:
             exaggerates = exaggeration(question.margin, spread, estimate.n, corrected.level)
     return Outcome(
         n=estimate.n,

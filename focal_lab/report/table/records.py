@@ -45,14 +45,14 @@ class Outcome:
         sd: standard deviation of the difference between seeds; None for fewer than two.
         image_error: standard error of the difference from the test images; 0 if unknown.
         images: independent test images, or sources of test images, in the interval; 0: seeds alone.
-        p: two-sided p-value of no difference.
+        p: two-sided p-value of no difference; of `~` of none beyond the margin, of `within` of the margin.
         p_holm: corrected for all comparisons of the report (Holm).
         p_equivalent: corrected p-value of a difference of at least `margin` (two one-sided tests).
         margin: the largest difference that counts as none.
         detectable: the true difference that these seeds find with 80 %.
         seeds_needed: how many find a difference of `margin` with 80 %; None if 1,000 do not.
         exaggeration: how many times too large a true difference of `margin` would be reported on average,
-            where it is found at all.
+            where it is found at all; None of parts of a claim that have a margin.
         published: the difference between the published numbers.
         chance: the probability that more seeds decide it, up to the largest number of a sequential analysis;
             None if it is decided, or if the number of seeds was fixed.

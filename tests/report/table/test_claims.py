@@ -142,6 +142,8 @@ def test_claims_are_rows_of_the_csv_and_the_verdict_is_in_the_json(out: Path) ->
         expected = [answer.difference, answer.half_width, answer.p, answer.p_holm, answer.margin, answer.n]
         assert found == pytest.approx(expected)
     assert list(rows["planned"].dropna()) == [3, 3, 3, 3]
+    assert flat_table(table)["top1_n"].tolist()[-2:] == [3, 3]
+    assert str(flat_table(table)["top1_n"].dtype) == "Int64"  # a CSV has 3, not 3.0
     assert parquet(flat_table(table))
     assert json.loads(table_json(table))["verdict"] == "contradicted"
 
@@ -185,6 +187,20 @@ def test_rows_and_claims_about_the_same_contrast_agree(seed: int, out: Path) -> 
             assert answer.verdict == "supported"
         if answer.verdict == "contradicted":
             assert row.verdict in ("better", "worse")
+
+
+def test_exaggeration_is_that_of_plain_differences(out: Path) -> None:
+    values = {SWIN7: (80.0, 81.0, 80.5), SWIN14: (60.0, 61.1, 60.5)}
+    plan = finished_sweep(
+        out,
+        values,
+        "Swin-Tiny/7 > Swin-Tiny/14",
+        "Swin-Tiny/14 ~ Swin-Tiny/7 within 1",
+        "Swin-Tiny/7 >= Swin-Tiny/14 within 1",
+    )
+    found = build_table(plan, out).answers
+    assert [answer.verdict for answer in found] == ["supported", "contradicted", "supported"]
+    assert [answer.exaggeration is None for answer in found] == [False, True, True]
 
 
 def test_a_claim_not_to_be_worse_by_a_margin_is_another_one_the_other_way_round(out: Path) -> None:
