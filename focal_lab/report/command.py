@@ -18,6 +18,7 @@ from focal_lab.report.table.left_out import left_out
 from focal_lab.report.table.long_table import runs_table, sweep_runs_table
 from focal_lab.report.table.notes import strict_status
 from focal_lab.sweep.run_folder.layout import run_folders
+from focal_lab.utils.garbage import rare_collection
 
 if TYPE_CHECKING:
     from focal_lab.sweep.plan.plan import Plan
@@ -41,6 +42,12 @@ def main(argv: list[str]) -> int:
         UserError: there are no runs, the sweep does not exist or is invalid, or options conflict.
     """
     options = _checked(_parser().parse_args(argv))
+    with rare_collection():
+        return _report(options)
+
+
+def _report(options: argparse.Namespace) -> int:
+    """Print what the options ask for; the exit status."""
     out: Path = options.out
     check_has_runs(out, (lambda: _plan(options)) if options.sweep else None)
     if options.sweep is None:

@@ -32,16 +32,22 @@ class Npz(Mapping[str, NDArray[Any]]):
         ValueError: the bytes are damaged; also later, if those of an array are.
     """
 
-    __slots__ = ("_data", "_members", "_other")
+    __slots__ = ("_data", "_members", "_other", "_read")
 
     def __init__(self, data: bytes) -> None:
         self._data = data
+        self._read: dict[str, NDArray[Any]] = {}
         self._members = _list_members(data)
         self._other = _load(data) if self._members is None else None
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         if self._other is not None:
             return self._other[name]
+        if name not in self._read:
+            self._read[name] = self._array(name)
+        return self._read[name]
+
+    def _array(self, name: str) -> NDArray[Any]:
         assert self._members is not None
         crc, size, offset = self._members[name]
         data = self._data

@@ -6,7 +6,7 @@ variance is estimated as in `crossed`. They integrate over the distribution of t
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import inf, sqrt
+from math import ceil, inf, sqrt
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ MOST_SEEDS = 1000
 # Points of the integral over the variance between seeds.
 _NODES = 64
 _MOST_STEPS, _ACCURACY = 100, 1e-5
+_GUESSES = 3
 Array = NDArray[np.float64]
 
 
@@ -74,16 +75,38 @@ def seeds_needed(difference: float, spread: Spread, alpha: float, wanted: float 
 
     None if 1,000 do not: then the test images are too few, or the spread between seeds is too large.
     """
-    low, high, step = 2, 3, 1
-    while power(difference, spread, high, alpha) < wanted:
-        if high == MOST_SEEDS:
-            return None
-        low, step = high, 2 * step
-        high = min(high + step, MOST_SEEDS)
+
+    def enough(seeds: int) -> bool:
+        return power(difference, spread, seeds, alpha) >= wanted
+
+    # power grows with the seeds: steps that double lead from a guess to both sides of the number
+    low, high, step = 2, MOST_SEEDS + 1, 1
+    place = _guess(difference, spread, alpha, wanted)
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if power(difference, spread, middle, alpha) < wanted else (low, middle)
-    return high
+        if enough(place):
+            high = place
+            place = max(high - step, low + 1) if low == 2 else (low + high) // 2
+        else:
+            low = place
+            place = min(low + step, high - 1) if high > MOST_SEEDS else (low + high) // 2
+        step *= 2
+    return high if high <= MOST_SEEDS else None
+
+
+def _guess(difference: float, spread: Spread, alpha: float, wanted: float) -> int:
+    """The seeds that a difference needs if the variance is known to be as estimated, 3 to 1,000."""
+    beyond, units, seeds = special().ndtri(wanted), max(1, spread.units - 1), 10
+    for _ in range(_GUESSES):
+        variance = spread.per_seed / seeds + spread.images
+        if variance == 0:
+            return 3
+        share = spread.per_seed / seeds / variance
+        from_seeds = (
+            difference / (critical_at(alpha, seeds - 1, units, share) + beyond)
+        ) ** 2 - spread.images
+        most = spread.per_seed / MOST_SEEDS
+        seeds = max(3, ceil(spread.per_seed / from_seeds)) if from_seeds > most else MOST_SEEDS
+    return seeds
 
 
 def exaggeration(difference: float, spread: Spread, seeds: int, alpha: float) -> float:
@@ -116,7 +139,8 @@ def _limits(spread: Spread, seeds: int, alpha: float) -> tuple[Array, Array]:
     scales, weights = _variances(seeds)
     from_seeds = spread.per_seed / seeds * scales
     variances = from_seeds + spread.images
-    shares = np.divide(from_seeds, variances, out=np.ones_like(scales), where=variances > 0)
+    # the least of the scales is above 0
+    shares = from_seeds / variances if spread.per_seed or spread.images else np.ones_like(scales)
     critical = critical_at(alpha, seeds - 1, max(1, spread.units - 1), shares)
     return critical * np.sqrt(variances), weights
 

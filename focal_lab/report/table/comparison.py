@@ -1,10 +1,11 @@
 """The questions of a table: every row against its baseline."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 
 from focal_lab.report.table.decide import Question, combined
 from focal_lab.report.table.records import Row
-from focal_lab.report.table.test_sets import conflicting, tests_of
+from focal_lab.report.table.test_sets import TestSet, common_test, conflicting, tests_of
 from focal_lab.report.table.variance_sources import seed_factors
 from focal_lab.sweep.run_folder.result import Result
 from focal_lab.sweep.spec.columns import Column
@@ -53,6 +54,11 @@ def row_questions(
         rows: with `baseline` and `data`. Rows with other data than their baseline are only compared if the
             sweep names a baseline.
     """
+
+    @cache
+    def test_of(index: int, task: str) -> TestSet | None:
+        return common_test(tests_of((rows[index],), task, results))
+
     for index, row in enumerate(rows):
         if row.baseline is None:
             continue
@@ -60,11 +66,12 @@ def row_questions(
         for column in columns:
             if column.task is None or not row.entries[column.key].planned:
                 continue
+            tests = [test_of(place, column.task) for place in (index, row.baseline)]
             terms = combined([(1.0, index), (-1.0, row.baseline)], rows)
             excluded = None
             if row.data != baseline.data and not sweep.baseline:
                 excluded = "other data"
-            elif row.data == baseline.data and conflicting(tests_of((row, baseline), column.task, results)):
+            elif row.data == baseline.data and (None in tests or conflicting(test for test in tests if test)):
                 excluded = "other test set"
             published = None
             mine, theirs = row.entries[column.key].comparable, baseline.entries[column.key].comparable

@@ -87,8 +87,10 @@ def decide(questions: Sequence[Question], units: TestUnits, max_seeds: int | Non
     looks = [_looks(question, units, max_seeds) for question in questions]
     differ: dict[Hashable, float] = {}
     alike: dict[Hashable, float] = {}
-    for question, estimates in zip(questions, looks, strict=True):
-        p_values = _p_values(question, estimates)
+    p_values_of = [
+        _p_values(question, estimates) for question, estimates in zip(questions, looks, strict=True)
+    ]
+    for question, estimates, p_values in zip(questions, looks, p_values_of, strict=True):
         if estimates[-1].n >= LEAST_SEEDS and p_values is not None:
             differ[question.difference_key] = _of_all_looks(p_values, max_seeds, sequential.two_sided)
             if question.asked in ("better", "same"):
@@ -96,8 +98,8 @@ def decide(questions: Sequence[Question], units: TestUnits, max_seeds: int | Non
                 alike[question.equivalence_key] = _of_all_looks(p_values, max_seeds, sequential.one_sided)
     corrected = Corrected(holm(differ), holm(alike))
     return [
-        _outcome(question, estimates, corrected, max_seeds)
-        for question, estimates in zip(questions, looks, strict=True)
+        _outcome(question, estimates, p_values, corrected, max_seeds)
+        for question, estimates, p_values in zip(questions, looks, p_values_of, strict=True)
     ]
 
 
@@ -152,9 +154,13 @@ def _p_values(question: Question, looks: Sequence[Estimate]) -> list[float] | No
 
 
 def _outcome(
-    question: Question, looks: Sequence[Estimate], corrected: Corrected, max_seeds: int | None
+    question: Question,
+    looks: Sequence[Estimate],
+    p_values: Sequence[float] | None,
+    corrected: Corrected,
+    max_seeds: int | None,
 ) -> Outcome:
-    estimate, p_values = looks[-1], _p_values(question, looks)
+    estimate = looks[-1]
     verdict = question.excluded or _untested(question, estimate)
     p_holm = p_equivalent = detects = exaggerates = None
     seeds = None

@@ -22,8 +22,17 @@ def test_set_name(test: TestSet) -> str | None:
 
 def conflicting(tests: Iterable[TestSet]) -> bool:
     """Whether two of them have different values for the same key."""
+    return common_test(tests) is None
+
+
+def common_test(tests: Iterable[TestSet]) -> TestSet | None:
+    """All that is known of a test set that several runs share; None if they have different ones."""
     known: dict[str, Any] = {}
-    return any(known.setdefault(key, value) != value for test in tests for key, value in test.items())
+    for test in tests:
+        new = not test.items() <= known.items()
+        if new and any(known.setdefault(key, value) != value for key, value in test.items()):
+            return None
+    return known
 
 
 def differences(test: TestSet, other: TestSet) -> list[str]:

@@ -30,14 +30,23 @@ class _Measured:
     """A metric of the runs of one row that were tested on the same images.
 
     Attributes:
-        values: seed -> sum of each unit's images, scaled so that its mean is the metric, float32 (U,).
-        sizes: images of each unit over their mean number, float32 (U,).
+        seeds: of the runs, in the order of `values`.
+        values: sum of each unit's images, scaled so that its mean is the metric, (S, U).
+        sizes: images of each unit over their mean number, (U,).
         test_set: number of images, checksum of their labels, and their sources.
     """
 
-    values: dict[int, NDArray[np.float32]]
+    seeds: list[int]
+    values: NDArray[np.float32]
     sizes: NDArray[np.float32]
     test_set: _TestSet
+
+    def of_seeds(self, seeds: list[int]) -> NDArray[np.float32]:
+        """The values of some of the seeds."""
+        if seeds == self.seeds:
+            return self.values
+        places = {seed: place for place, seed in enumerate(self.seeds)}
+        return self.values[[places[seed] for seed in seeds]]
 
 
 class TestUnits:
@@ -106,11 +115,13 @@ class TestUnits:
         known = [one for one in measured if one is not None]
         if len(known) < len(measured) or len({one.test_set for one in known}) != 1:
             return [self.estimate(one, column) for one in terms]
-        tested = [seed for seed in seeds if all(seed in one.values for one in known)]
+        common = set(seeds).intersection(*(one.seeds for one in known))
+        tested = [seed for seed in seeds if seed in common]
         if len(tested) < 2:
             return found
         weights = weights_CR.astype(np.float32)
-        of_seeds = (weights @ np.stack([one.values[seed] for one in known]) for seed in tested)
+        of_rows = [one.of_seeds(tested) for one in known]
+        of_seeds = (weights @ np.stack([row_SU[place] for row_SU in of_rows]) for place in range(len(tested)))
         sizes_U = known[0].sizes
         variances = image_variances(of_seeds, sizes_U).tolist()
         return [
@@ -125,11 +136,11 @@ class TestUnits:
             0 and 0 if not all of the runs have predictions of the same test set.
         """
         known = [one for one in (self._measured(index, column) for index in indices) if one is not None]
-        values = [values_U for one in known for values_U in one.values.values()]
         planned = sum(self._rows[index].entries[column.key].n for index in indices)
-        if len({one.test_set for one in known}) != 1 or len(values) < planned:
+        if len({one.test_set for one in known}) != 1 or sum(len(one.seeds) for one in known) < planned:
             return 0.0, 0
-        return image_variance(np.stack(values), known[0].sizes), len(known[0].sizes)
+        sizes_U = known[0].sizes
+        return image_variance(np.concatenate([one.values for one in known]), sizes_U), len(sizes_U)
 
     def _have(self, seed: int, indices: Sequence[int], column: Column) -> bool:
         return all(seed in self._rows[index].entries[column.key].values for index in indices)
@@ -138,7 +149,7 @@ class TestUnits:
         """Seeds in the plan's order."""
         return list(dict.fromkeys(run.seed for _, index in terms for run in self._rows[index].runs))
 
-    def _from_images(self, terms: Terms, column: Column, seeds: Sequence[int]) -> tuple[float, int]:
+    def _from_images(self, terms: Terms, column: Column, seeds: list[int]) -> tuple[float, int]:
         """Variance from test images, and the number of units; rows with other images add theirs.
 
         It does not depend on the number of seeds, so those with predictions suffice to estimate it.
@@ -149,18 +160,17 @@ class TestUnits:
             if one is None:
                 return 0.0, 0
             groups.setdefault(one.test_set, []).append((weight, one))
-            seeds = [seed for seed in seeds if seed in one.values]
+        tested = set(seeds).intersection(*(one.seeds for group in groups.values() for _, one in group))
+        seeds = [seed for seed in seeds if seed in tested]
         if len(seeds) < 2:
             return 0.0, 0
         self.unpaired |= len(groups) > 1
         variance = 0.0
-        for group in groups.values():
-            sizes_U = group[0][1].sizes
-            contrast_SU = np.zeros((len(seeds), len(sizes_U)), np.float32)
-            for weight, one in group:
-                for row_U, seed in zip(contrast_SU, seeds, strict=True):
-                    row_U += np.float32(weight) * one.values[seed]
-            variance += image_variance(contrast_SU, sizes_U)
+        for (weight, first), *others in groups.values():
+            contrast_SU = np.float32(weight) * first.of_seeds(seeds)
+            for weight, one in others:
+                contrast_SU += np.float32(weight) * one.of_seeds(seeds)
+            variance += image_variance(contrast_SU, first.sizes)
         return variance, min(len(group[0][1].sizes) for group in groups.values())
 
     def _measured(self, index: int, column: Column) -> _Measured | None:
@@ -182,8 +192,7 @@ class TestUnits:
         """A task's metrics; None if no run has predictions, or runs were tested on different images."""
         row = self._rows[index]
         metrics = [key for key in row.entries if COLUMNS[key].task == task]
-        values: dict[str, dict[int, NDArray[np.float32]]] = {metric: {} for metric in metrics}
-        sets: dict[str, set[_TestSet]] = {metric: set() for metric in metrics}
+        units: dict[str, dict[int, Units]] = {metric: {} for metric in metrics}
         for run in row.runs:
             result = self._results.get(run.run)
             if run.task != task or result is None or not run.counts:
@@ -196,35 +205,37 @@ class TestUnits:
                 continue
             if len(found) < len(reported):
                 self.without.add(run.run)
-            for metric, units in found.items():
-                values[metric][run.seed], test_set = self._by_source(units)
-                sets[metric].add(test_set)
-        if any(len(found) > 1 for found in sets.values()):
-            self.mixed.add(index)
-        return {metric: self._of_one_set(values[metric], sets[metric]) for metric in metrics}
+            for metric, one in found.items():
+                units[metric][run.seed] = one
+        return {metric: self._by_source(index, of_seeds) for metric, of_seeds in units.items()}
 
-    def _of_one_set(self, values: dict[int, NDArray[np.float32]], sets: set[_TestSet]) -> _Measured | None:
+    def _by_source(self, index: int, of_seeds: Mapping[int, Units]) -> _Measured | None:
+        """Sums of images that share a source, of the runs of one row."""
+        sets = {_test_set(one) for one in of_seeds.values()}
+        if len(sets) > 1:
+            self.mixed.add(index)
         if len(sets) != 1:
             return None
         (test_set,) = sets
-        return _Measured(values, self._orders[test_set][2], test_set)
-
-    def _by_source(self, units: Units) -> tuple[NDArray[np.float32], _TestSet]:
-        """Sums of images that share a source."""
-        images = len(units.values)
-        test_set = (images, units.labels, b"" if units.clusters is None else units.clusters.tobytes())
+        values_SI = np.stack([one.values for one in of_seeds.values()])
+        images = values_SI.shape[1]
+        clusters = next(iter(of_seeds.values())).clusters
         if test_set not in self._orders:
-            sources = np.arange(images) if units.clusters is None else units.clusters
+            sources = np.arange(images) if clusters is None else clusters
             order = np.argsort(sources, kind="stable")
             starts = np.flatnonzero(np.diff(sources[order], prepend=sources[order[0]] - 1))
             sizes = np.diff(starts, append=images) * (len(starts) / images)
             self._orders[test_set] = order, starts, sizes.astype(np.float32)
-        order, starts, _ = self._orders[test_set]
-        if units.clusters is None:
-            return units.values, test_set
-        sums = np.add.reduceat(units.values[order], starts)
-        return sums * np.float32(len(starts) / images), test_set
+        order, starts, sizes_U = self._orders[test_set]
+        if clusters is None:
+            return _Measured(list(of_seeds), values_SI, sizes_U, test_set)
+        sums_SU = np.add.reduceat(values_SI.take(order, axis=1), starts, axis=1)
+        return _Measured(list(of_seeds), sums_SU * np.float32(len(starts) / images), sizes_U, test_set)
+
+
+def _test_set(units: Units) -> _TestSet:
+    return len(units.values), units.labels, b"" if units.clusters is None else units.clusters.tobytes()
 
 
 def _size(measured: _Measured | None) -> int:
-    return 0 if measured is None else sum(values.nbytes for values in measured.values.values())
+    return 0 if measured is None else measured.values.nbytes

@@ -8,7 +8,7 @@ process that has torch loaded.
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -59,6 +59,7 @@ class Identities:
         self._find_earlier = find_earlier
         self._open: dict[str, _Question] = {}
         self._known: dict[tuple[str, str | None, str], Any] = {}
+        self._networks: dict[tuple[str, str], dict[str, Any]] = {}
         self._configs: dict[str, Mapping[str, Any]] = {}
         if out is not None:
             _answers.update(read_cache(out / IDENTITY_FILE))
@@ -127,6 +128,9 @@ class Identities:
 
     def _network(self, owner: str, network: Mapping[str, Any]) -> dict[str, Any]:
         """1.0 becomes 1; options that are None or have their default are left out."""
+        key = (owner, repr(network))
+        if key in self._networks:
+            return self._networks[key]
         found = dict(network)
         for part, defaults in (("options", {}), ("others", RATES)):
             if part in found:
@@ -137,6 +141,8 @@ class Identities:
                     if value is not None and value != defaults.get(key)
                 }
         plain: dict[str, Any] = _whole(found)
+        if not self._open:  # all conversions were known
+            self._networks[key] = plain
         return plain
 
     def _info(self, owner: str) -> Mapping[str, Any] | None:
@@ -193,6 +199,14 @@ class Identities:
 def hash_of(value: Any) -> str:
     """SHA-256 of the canonical JSON: 1.0 and 1 differ, the order of keys does not matter."""
     return _digest(_canonical(value))
+
+
+def hashes_of(common: Mapping[str, Any], differing: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """`hash_of` each of some values, that have most in common: `common | one`."""
+    texts = {key: _canonical(value) for key, value in common.items()}
+    for one in differing:
+        parts = texts | {key: _canonical(value) for key, value in one.items()}
+        yield _digest("{" + ",".join(f"{_canonical(key)}:{parts[key]}" for key in sorted(parts)) + "}")
 
 
 def _convert(owners: list[str], questions: list[Any], configs: Mapping[str, Mapping[str, Any]]) -> Any:

@@ -64,8 +64,8 @@ class UserCode:
 
     def of(self, *values: Any) -> dict[str, str]:
         """Module -> digest, by name, of all that the dotted names in plain values import."""
-        roots = {text for value in values for text in _texts(value)}
-        return self.of_names(name for text in roots if _DOTTED.fullmatch(text) for name in _prefixes(text))
+        roots = frozenset(text for value in values for text in _texts(value) if _DOTTED.fullmatch(text))
+        return self.of_names(name for text in roots for name in _prefixes(text))
 
     def of_run(self, config: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, str]:
         """`of` a run: what its configuration names, and the classes behind these names."""

@@ -13,7 +13,7 @@ from focal_lab.backbones.presets import find_preset, preset_options
 from focal_lab.errors import UserError, known_names, one_of
 from focal_lab.sweep.identity.identity_table import RATES
 from focal_lab.sweep.identity.run_ids import IDENTITY_VERSION as IDENTITY_VERSION
-from focal_lab.sweep.identity.run_ids import Identities
+from focal_lab.sweep.identity.run_ids import Identities, hashes_of
 from focal_lab.sweep.identity.run_ids import hash_of as hash_of
 from focal_lab.sweep.plan.cells import Cell
 from focal_lab.sweep.plan.settings import current_key, for_task, is_for_one_task, place_of, setting_key
@@ -102,13 +102,14 @@ def make_runs(
     described = identities.describe(config, task, network)
     needs = {} if init_args.get("backbone_checkpoint") else dict(parents or {})
     seedless = {key: value for key, value in config.items() if key != "seed_everything"}
+    own: list[dict[str, Any]] = [
+        {"seed_everything": seed} | ({"needs": needs[seed].config_hash[:12]} if seed in needs else {})
+        for seed in sweep.seeds
+    ]
     runs = []
-    for seed in sweep.seeds:
-        parent = needs.get(seed)
-        identity = described | {"seed_everything": seed}
-        if parent is not None:
-            identity["needs"] = parent.config_hash[:12]
-        run_id = identities.folder(hash_of(identity)[:12])
+    for seed, part, name in zip(sweep.seeds, own, hashes_of(described, own), strict=True):
+        parent, identity = needs.get(seed), described | part
+        run_id = identities.folder(name[:12])
         needed = parent.id if parent is not None else None
         seeded = {"seed_everything": seed} | seedless
         runs.append(Run(run_id, cell, task, seed, seeded, identity, stages, notes, needed, stands_for))

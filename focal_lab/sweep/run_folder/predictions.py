@@ -93,7 +93,8 @@ def read_metrics(folder: str | Path, metrics: Mapping[str, float | None]) -> dic
     if found is None:
         return {}
     try:
-        units = ((metric, _units(found, metric, expected)) for metric, expected in metrics.items())
+        labels = crc32(found["label"].astype(np.int32).tobytes()) if "label" in found else 0
+        units = ((metric, _units(found, metric, expected, labels)) for metric, expected in metrics.items())
         return {metric: one for metric, one in units if one is not None}
     except KeyError as error:
         raise CorruptRecordError(f"lacks the array {error}", file=path) from error
@@ -123,7 +124,7 @@ def _read(path: str | Path) -> bytes:
     return content if len(content) == size else Path(path).read_bytes()  # above 2 GB
 
 
-def _units(found: Arrays, metric: str, expected: float | None) -> Units | None:
+def _units(found: Arrays, metric: str, expected: float | None, labels: int) -> Units | None:
     """Raises ValueError if arrays do not fit each other, or the expected mean."""
     clusters = "cluster"
     if f"unit_{metric}" in found:
@@ -137,14 +138,14 @@ def _units(found: Arrays, metric: str, expected: float | None) -> Units | None:
         values = derive(found, prefix)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"has no values of {metric}")
-    mean = float(np.add.reduce(values, dtype=np.float64)) / len(values)
+    # a view would hold the whole file in memory
+    own = values.astype(np.float32, copy=values.base is not None)
+    exact = own if values.dtype == np.float16 else values
+    mean = float(np.add.reduce(exact, dtype=np.float64)) / len(values)
     if not math.isfinite(mean):
         raise ValueError(f"its {metric} is {mean}")
     if expected is not None and not abs(mean - expected) <= _TOLERANCE:
         raise ValueError(f"belongs to another result: its {metric} is {mean:.6g}, not {expected:.6g}")
-    # a view would hold the whole file in memory
-    own = values.astype(np.float32, copy=values.base is not None)
-    labels = crc32(found["label"].astype(np.int32).tobytes()) if "label" in found else 0
     return Units(own, _clusters(found, clusters, len(values)), labels)
 
 
@@ -154,7 +155,7 @@ def _clusters(found: Arrays, name: str, count: int) -> NDArray[np.int32] | None:
     clusters = found[name]
     if clusters.shape != (count,) or clusters.dtype.kind not in "iu":
         raise ValueError(f"{name} is not one integer for each of {count} images")
-    return clusters.astype(np.int32)
+    return clusters.astype(np.int32, copy=False)
 
 
 def _top1(found: Arrays, prefix: str) -> NDArray[Any]:

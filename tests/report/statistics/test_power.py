@@ -55,6 +55,14 @@ def test_the_seeds_needed_are_the_fewest_that_suffice() -> None:
         assert seeds == 3 or power(0.5, spread, seeds - 1, 0.01) < 0.8
 
 
+@pytest.mark.parametrize("alpha", [0.05, 0.001, 1e-5])
+@pytest.mark.parametrize("spread", [Spread(v, i, 500) for v in (0.001, 0.1, 2.0, 40.0) for i in (0.0, 0.004)])
+def test_the_search_for_the_seeds_needed_finds_the_first_that_suffices(spread: Spread, alpha: float) -> None:
+    for difference in (0.05, 0.2, 0.5, 3.0):
+        sufficing = (n for n in range(3, 1001) if power(difference, spread, n, alpha) >= 0.8)
+        assert seeds_needed(difference, spread, alpha) == next(sufficing, None)
+
+
 def test_too_few_test_images_are_not_mended_by_seeds() -> None:
     assert seeds_needed(0.5, Spread(0.5, 0.2, 500), 0.05) is None
     assert seeds_needed(0.01, Spread(0.5, 0.0, 0), 0.05) is None
