@@ -172,7 +172,9 @@ def _outcome(
         if question.asked in ("better", "same"):  # of another part, it is another row's
             p_equivalent = corrected.alike[question.equivalence_key]
         decisive = -1 if max_seeds is None else sequential.deciding_look(p_values, max_seeds)
-        verdict = _verdict(question, looks[decisive], p_holm, p_equivalent)
+        verdicts = {_verdict(question, look, p_holm, p_equivalent) for look in (looks[decisive], estimate)}
+        # all seeds must still say what the look said that decided: it is their difference that a row shows
+        verdict = verdicts.pop() if len(verdicts) == 1 else INCONCLUSIVE
         spread = Spread.of(estimate)
         if verdict == INCONCLUSIVE:
             detects = detectable(spread, estimate.n, corrected.level)
@@ -222,10 +224,12 @@ def _untested(question: Question, estimate: Estimate) -> str | None:
 
 
 def _verdict(question: Question, estimate: Estimate, p_holm: float, p_equivalent: float | None) -> str:
-    differs, equivalent = p_holm < ALPHA, p_equivalent is not None and p_equivalent < ALPHA
-    above = estimate.mean is not None and estimate.mean > -question.tolerance
+    assert estimate.mean is not None
+    within = abs(estimate.mean) < question.margin
+    equivalent = p_equivalent is not None and p_equivalent < ALPHA and within
+    differs, above = p_holm < ALPHA, estimate.mean > -question.tolerance
     if question.asked == "same":
-        return "supported" if equivalent else "contradicted" if differs else INCONCLUSIVE
+        return "supported" if equivalent else "contradicted" if differs and not within else INCONCLUSIVE
     if question.asked != "better":
         return INCONCLUSIVE if not differs else "supported" if above else "contradicted"
     if differs:
