@@ -19,6 +19,7 @@ from focal_lab.report.statistics.crossed import ALPHA
 from focal_lab.report.table.decide import LEAST_SEEDS
 from focal_lab.sweep.commands.command_options import plan_of, sweep_parser
 from focal_lab.sweep.identity.run_ids import hash_of
+from focal_lab.sweep.plan.plan import DEFAULT_SUITE
 from focal_lab.sweep.run_folder.layout import has_result
 from focal_lab.sweep.run_folder.provenance import git_of
 from focal_lab.sweep.spec.columns import COLUMNS
@@ -82,8 +83,9 @@ def main(argv: list[str]) -> int:
 
 
 def frozen_file(plan: "Plan") -> Path:
-    """Where the frozen analysis of a plan's sweep is."""
-    return plan.sweep.path.with_name(f"{plan.sweep.path.stem}.frozen.json")
+    """Where the frozen analysis of a plan's sweep is: one for each suite."""
+    suite = "" if plan.suite == DEFAULT_SUITE else f".{plan.suite}"
+    return plan.sweep.path.with_name(f"{plan.sweep.path.stem}{suite}.frozen.json")
 
 
 def analysis_of(plan: "Plan") -> dict[str, Any]:

@@ -97,6 +97,14 @@ def test_a_file_that_cannot_be_written_is_named(
         main([str(sweep), "--out", str(tmp_path / "runs")])
 
 
+def test_each_suite_has_its_own(sweep: Path, tmp_path: Path) -> None:
+    main([str(sweep), "--out", str(tmp_path / "runs")])
+    main([str(sweep), "--suite", "imagenet", "--out", str(tmp_path / "runs")])
+    names = {frozen_file(make_plan(sweep, suite=suite)).name for suite in ("digits", "imagenet")}
+    assert names == {"window_size.frozen.json", "window_size.imagenet.frozen.json"}
+    assert "This is the analysis" in " ".join(frozen_notes(make_plan(sweep, suite="imagenet")))
+
+
 def test_a_search_is_not_frozen(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a search has no analysis"):
         main([str(ROOT / "sweeps" / "learning_rate.yaml"), "--out", str(tmp_path / "runs")])
