@@ -85,7 +85,7 @@ def main(argv: list[str]) -> int:
 def frozen_file(plan: "Plan") -> Path:
     """Where the frozen analysis of a plan's sweep is: one for each suite."""
     suite = "" if plan.suite == DEFAULT_SUITE else f".{plan.suite}"
-    return plan.sweep.path.with_name(f"{plan.sweep.path.stem}{suite}.frozen.json")
+    return plan.sweep.path.parent / f"{plan.sweep.path.stem}{suite}.frozen.json"
 
 
 def analysis_of(plan: "Plan") -> dict[str, Any]:
