@@ -91,8 +91,8 @@ def same_weights(one: Seen, other: Seen) -> bool:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
+def image_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("images"))
 
 
 def test_all_three_seeds_together_are_the_seed_of_the_run() -> None:
@@ -137,9 +137,9 @@ def test_the_seed_of_the_data_alone_is_that_of_images_and_order_as_it_was() -> N
     assert order.set_of_images == seed.set_of_images
 
 
-def test_order_seed_changes_order_augmentation_and_mixup_of_images_in_folders(pictures: Path) -> None:
+def test_order_seed_changes_order_augmentation_and_mixup_of_images_in_folders(image_folders: Path) -> None:
     def folders(**seeds: int) -> Seen:
-        config = folder_config(pictures, batch_size=32, mixup=0.8, drop_path=0.5)
+        config = folder_config(image_folders, batch_size=32, mixup=0.8, drop_path=0.5)
         return fit(seeded(config, **seeds))
 
     one, again, other, whole = folders(), folders(), folders(order_seed=9), folders(seed_everything=9)
