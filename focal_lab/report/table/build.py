@@ -161,7 +161,7 @@ def build_table(plan: "Plan", out: Path, command: str | None = None) -> Table:
     notes = (
         *table_notes(table, units),
         *source_notes,
-        *tuned_notes(plan, results, failed),
+        *tuned_notes(plan, results, failed, rows),
         *frozen_notes(plan),
     )
     return replace(table, notes=(*notes, *left_out(plan, out)))

@@ -1,9 +1,10 @@
 """The runs of a tuned sweep that count: of each cell and seed the one with the best validation metric."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from focal_lab.report.table.records import Row, shown_name
 from focal_lab.sweep.run_folder.result import Result
 from focal_lab.sweep.spec.columns import COLUMNS, MAIN
 from focal_lab.utils.units import many
@@ -30,8 +31,10 @@ def counting_runs(
     return frozenset(run.id for run in _best(plan, results, failed).values())
 
 
-def tuned_notes(plan: "Plan", results: Mapping[str, Result], failed: Collection[str]) -> Iterator[str]:
-    """How cells were tuned, and which settings were chosen."""
+def tuned_notes(
+    plan: "Plan", results: Mapping[str, Result], failed: Collection[str], rows: Iterable[Row]
+) -> Iterator[str]:
+    """How cells were tuned, and which settings were chosen; `rows` have the names by which they are shown."""
     tuning = plan.sweep.tuning
     if tuning is None:
         return
@@ -50,10 +53,11 @@ def tuned_notes(plan: "Plan", results: Mapping[str, Result], failed: Collection[
     lost = len({run.id for run in plan.runs if run.id in failed})
     if lost:
         yield f"{many(lost, 'run')} of a setting failed: it counts as tried and is not chosen."
+    names = {tuple(row.labels.values()): shown_name(row) for row in rows}
     chosen: dict[str, list[str]] = defaultdict(list)
     for (labels, _), run in best.items():
         settings = ", ".join(f"{name} {run.cell.settings[name]}" for name in tuning.ranges)
-        chosen[" / ".join(labels)].append(settings)
+        chosen[names[labels]].append(settings)
     for cell, settings_of_seeds in list(chosen.items())[:_MOST_NAMED]:
         yield f"Chosen for {cell}, seed by seed: {'; '.join(settings_of_seeds)}."
 

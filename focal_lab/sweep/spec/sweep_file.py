@@ -113,7 +113,16 @@ def load_sweep(path: Path, suite: str) -> Sweep:
     try:
         return _sweep_from(_for_suite(written, suite), path)
     except UserError as error:
-        raise UserError(error.message, file=path, key=error.key) from error
+        raise UserError(error.message, file=path, key=_place(error.key, written, suite)) from error
+
+
+def _place(key: str | None, written: Mapping[Any, Any], suite: str) -> str | None:
+    """The key as the file has it: `margin`, or `suites.NAME.margin` if the suite's section sets it."""
+    section = written.get("suites")
+    changed = section.get(suite) if isinstance(section, Mapping) else None
+    keys = {*changed} - {"suites"} if isinstance(changed, Mapping) else {}
+    inside = key is not None and key.partition(".")[0] in keys
+    return f"suites.{suite}.{key}" if inside else key
 
 
 def _sweep_from(written: Mapping[Any, Any], path: Path) -> Sweep:

@@ -1,5 +1,6 @@
 """Reports of sweeps that tune every cell: the best run by validation counts, and only that."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ from support.finished_runs import fail, finish
 
 from focal_lab.report.formats.render import flat_table, table_text
 from focal_lab.report.table.build import build_table
+from focal_lab.report.table.tuned import tuned_notes
 from focal_lab.sweep.plan.plan import Plan, make_plan
+from focal_lab.sweep.run_folder.outcome import read_outcome
 
 SWEEP = """
 seeds: 3
@@ -96,3 +99,15 @@ def test_runs_without_validation_do_not_count(plan: Plan, out: Path) -> None:
     for run in plan.runs:
         finish(out, run.id, seed=run.seed, metrics={"top1": 80.0}, validation={})
     assert [row.entries["top1"].values for row in build_table(plan, out).rows] == [{}, {}]
+
+
+def test_the_note_of_choices_names_cells_as_their_rows_do(plan: Plan, out: Path) -> None:
+    finish_all(plan, out)
+    rows = [
+        replace(row, shown={"window_size": f"{row.labels['window_size']} (micro)"})
+        for row in build_table(plan, out).rows
+    ]
+    results = {run.id: read_outcome(out / run.id).result for run in plan.runs}
+    known = {name: result for name, result in results.items() if result is not None}
+    *_, last = tuned_notes(plan, known, (), rows)
+    assert last.startswith("Chosen for 14 (micro), seed by seed: ")
