@@ -1,12 +1,12 @@
-"""Simulates `focal-lab sweep --until-decided`: runs, power and false verdicts, beside 10 fixed seeds.
+"""Simulates `focal-lab sweep --until-decided`: runs and power, beside 10 fixed seeds.
 
-python benchmarks/statistics/until_decided.py [STUDIES]         prints the tables of docs/statistics.md
+python benchmarks/statistics/until_decided.py [STUDIES]         prints the table of docs/statistics.md
 
 A study compares one cell with its baseline; differences, and their spread between seeds, are in margins (the
 largest difference that counts as none). Power is the share of studies that find the right verdict: equivalent
 for a true difference of 0, better for 1 and 2. Decisions are those of focal_lab.report.statistics. AdaStop
 (Mathieu et al. 2023) is the published group-sequential permutation test for two algorithms: 3 looks, each
-after 5 more runs of both.
+after 5 more runs of both. sequential_errors.py has the false verdicts.
 """
 
 import sys
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr
 
 from focal_lab.report.statistics import sequential
 from focal_lab.report.statistics.crossed import ALPHA, Estimate, equivalence, two_sided
@@ -61,13 +60,15 @@ def until_decided(most: int) -> Callable[[Array, float], Ended]:
     """A sequential analysis of a single comparison."""
 
     def study(values: Array, noise: float) -> Ended:
+        looks: list[Estimate] = []
         differ: list[float] = []
         alike: list[float] = []
         for estimate in estimates(values[:most], noise):
+            looks.append(estimate)
             differ.append(two_sided(estimate))
             alike.append(equivalence(estimate, MARGIN))
-            differs = sequential.two_sided(differ, most) < ALPHA
-            same = sequential.one_sided(alike, most) < ALPHA
+            differs = sequential.two_sided(differ, looks, most) < ALPHA
+            same = sequential.one_sided(alike, looks, most) < ALPHA
             if differs or same:
                 above = (estimate.mean or 0.0) > 0
                 return Ended(estimate.n, differs and above, differs and not above, same)
@@ -140,71 +141,9 @@ def print_efficiency(studies: int) -> None:
         print(f"mean, {name}: {runs:.3f} of the runs, power {power:.3f}")
 
 
-def sequential_p(p_values: Array, most: int) -> Array:
-    """`sequential.two_sided` of many studies (last axis: looks) at once."""
-    looks = np.arange(sequential.FIRST_LOOK, most + 1)
-    smallest = (p_values / np.sqrt((looks - 2) / (most - 2))).min(axis=-1)
-    grid = np.geomspace(1e-9, 3.0, 4000)
-    first = sequential.weight(sequential.FIRST_LOOK, most)
-    levels = [sequential.two_sided([minimum * first], most) for minimum in grid]
-    found: Array = np.interp(smallest, grid, levels)
-    return found
-
-
-def print_errors(studies: int) -> None:
-    """Reports with a false difference, where there is none."""
-    print(
-        "\n| comparisons | at most 10 | at most 20 | looking from 3 to 10 seeds, uncorrected |"
-        "\n|---:|---:|---:|---:|"
-    )
-    rng = np.random.default_rng(SEED)
-    for comparisons in (1, 3, 6):
-        # cells share a baseline
-        drawn = rng.standard_normal((studies, comparisons, 20)) - rng.standard_normal((studies, 1, 20))
-        p_values = _t_tests(drawn)
-        # Holm's smallest p-value decides whether there is any
-        rates = [
-            (sequential_p(p_values[..., : most - 2], most).min(axis=1) * comparisons < ALPHA).mean()
-            for most in (10, 20)
-        ]
-        rates.append((p_values[..., :8].min(axis=(1, 2)) < ALPHA).mean())
-        print(f"| {comparisons} |{''.join(f' {rate:.1%} |' for rate in rates)}", flush=True)
-
-
-def print_errors_with_images(studies: int) -> None:
-    """The same for one comparison with noise of test images, and for a difference of one margin."""
-    print(
-        "\n| seed sd | image sd | false difference, at most 20 | false equivalence, at most 20 |"
-        "\n|---:|---:|---:|---:|"
-    )
-    rng = np.random.default_rng(SEED)
-    for spread, noise in ((1.0, 0.0), (1.0, 0.3), (0.3, 0.3), (0.1, 0.3)):
-        differ = alike = 0
-        for values in rng.standard_normal((studies, 20)) * spread + rng.standard_normal((studies, 1)) * noise:
-            p_values = [two_sided(estimate) for estimate in estimates(values, noise)]
-            differ += sequential.two_sided(p_values, 20) < ALPHA
-            shifted = [equivalence(estimate, MARGIN) for estimate in estimates(values + MARGIN, noise)]
-            alike += sequential.one_sided(shifted, 20) < ALPHA
-        print(f"| {spread:g} | {noise:g} | {differ / studies:.1%} | {alike / studies:.1%} |", flush=True)
-
-
-def _t_tests(values: Array) -> Array:
-    """Two-sided p-values of the first 3, 4, ... values along the last axis."""
-    n = np.arange(1, values.shape[-1] + 1.0)
-    sums, squares = values.cumsum(axis=-1), (values**2).cumsum(axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.sqrt((squares - sums**2 / n) / (n - 1) / n)
-        found: Array = 2 * stdtr(n - 1, -np.abs(sums / n) / error)
-    return found[..., sequential.FIRST_LOOK - 1 :]
-
-
 def main(arguments: Sequence[str]) -> None:
-    """Print all tables."""
-    studies = int(arguments[0]) if arguments else 2000
-    print_errors(20 * studies)
-    print_errors_with_images(studies)
-    print()
-    print_efficiency(studies)
+    """Print the table."""
+    print_efficiency(int(arguments[0]) if arguments else 1000)
 
 
 if __name__ == "__main__":

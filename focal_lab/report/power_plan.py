@@ -73,9 +73,6 @@ def metric_powers(plan: "Plan", out: Path, difference: float | None = None) -> l
     """
     table = build_table(plan, out)
     comparisons = max(1, table.asked)
-    level = ALPHA / comparisons
-    if plan.max_seeds is not None:
-        level = 2 * sequential.threshold(level / 2, plan.max_seeds)
     found = []
     for column in table.columns:
         outcomes = _outcomes(table, column)
@@ -84,6 +81,10 @@ def metric_powers(plan: "Plan", out: Path, difference: float | None = None) -> l
         spread, source = _spread(plan, out, column, outcomes)
         wanted = plan.sweep.margin(column.key) if difference is None or not column.in_points else difference
         seeds = len(plan.sweep.seeds)
+        level = ALPHA / comparisons
+        if plan.max_seeds is not None:
+            share = sequential.image_share(spread.per_seed, spread.images, plan.max_seeds)
+            level = 2 * sequential.threshold(level / 2, plan.max_seeds, share)
         found.append(
             MetricPower(
                 metric=column.key,

@@ -1,17 +1,23 @@
 """P-values and futility of an analysis that looks at its comparisons after every seed, from the third one.
 
 A test that is repeated after every seed is wrong far more often than 5 %. Here a comparison has one p-value
-for all of its looks: G(min over looks of p_n / w_n), where p_n is the p-value of the first n seeds,
+for all of its looks, the smallest of G(p_n / w_n)^(1 - k) p_n^k. p_n is the p-value of the first n seeds,
 w_n = sqrt((n - 2) / (N - 2)) gives later looks more of the error, N is the largest number of seeds, and G
-is the distribution of that minimum without an effect, for the paired t-test over seeds. It can be used like
-any p-value, whenever the study stops and for whatever reason, and corrected for several comparisons (Maurer
-and Bretz 2013). Noise that all looks share, as that of the test images is, makes them more alike: G is then
-too large rather than too small. benchmarks/statistics/until_decided.py checks this by simulation.
+is the distribution of the smallest p_n / w_n without an effect, for the paired t-test over seeds. It can be
+used like any p-value, whenever the study stops and for whatever reason, and corrected for several comparisons
+(Maurer and Bretz 2013).
+
+Noise of the test images is the same at all looks, which makes them more alike: if there were no other noise,
+looking again would find nothing new and p_n would need no correction. k grows with its share of the
+variance, from 0 without it to 1 at the last look if it is all. The share is that of the look's own estimate:
+the p-value depends on nothing that comes later, and never rises with more looks.
+benchmarks/statistics/sequential_errors.py checks the error rates by simulation.
 """
 
 from bisect import bisect
 from collections.abc import Sequence
 from math import exp, log, sqrt
+from typing import Any
 
 from focal_lab.report.statistics.boundaries import LEVELS, MINIMA
 from focal_lab.report.statistics.crossed import Estimate, critical_at
@@ -28,29 +34,59 @@ def weight(seeds: float, most: float) -> float:
     return sqrt((seeds - 2) / (most - 2))
 
 
-def one_sided(p_values: Sequence[float], most: int) -> float:
+def image_share(per_seed: float, images: float, most: int) -> float:
+    """The share of the test images in the variance of the last look's mean.
+
+    Args:
+        per_seed: variance of the difference for one seed.
+        images: variance of the mean difference that more seeds do not reduce.
+        most: the largest number of seeds.
+    """
+    variance = per_seed / most + images
+    return images / variance if variance else 0.0
+
+
+def alikeness(share: Any, seeds: float, most: int) -> Any:
+    """k: 0 if a look needs all of the correction, 1 if it needs none.
+
+    Chosen by simulation (docs/statistics.md). Few seeds know too little of their spread: if it seems small,
+    the images' share seems large.
+
+    Args:
+        share: `image_share`, a number or an array.
+        seeds: of the look.
+        most: the largest number of seeds.
+    """
+    return share**4 * (seeds - FIRST_LOOK) / (most - FIRST_LOOK)
+
+
+def one_sided(p_values: Sequence[float], estimates: Sequence[Estimate], most: int) -> float:
     """The p-value of one-sided tests after 3, 4, ... seeds.
 
     Args:
         p_values: one for each look so far.
+        estimates: which they are of.
         most: the largest number of seeds, which was fixed before the first look.
     """
-    return _probability(_smallest(p_values, most), most)
+    return min(_of_looks(p_values, estimates, most))
 
 
-def two_sided(p_values: Sequence[float], most: int) -> float:
+def two_sided(p_values: Sequence[float], estimates: Sequence[Estimate], most: int) -> float:
     """The p-value of two-sided tests after 3, 4, ... seeds: twice the smaller one of both sides."""
-    return min(1.0, 2 * _probability(_smallest(p_values, most) / 2, most))
+    return min(1.0, 2 * one_sided([p / 2 for p in p_values], estimates, most))
 
 
-def deciding_look(p_values: Sequence[float], most: int) -> int:
-    """The index of the look whose p-value counts."""
-    return min(range(len(p_values)), key=lambda look: p_values[look] / weight(look + FIRST_LOOK, most))
+def deciding_look(p_values: Sequence[float], estimates: Sequence[Estimate], most: int) -> int:
+    """The index of the look whose two-sided p-value counts."""
+    found = _of_looks([p / 2 for p in p_values], estimates, most)
+    return found.index(min(found))
 
 
-def threshold(alpha: float, most: int) -> float:
-    """The one-sided p-value that the last look must reach."""
-    levels, minima = _curve(most)
+def threshold(alpha: float, most: int, share: float = 0.0) -> float:
+    """The one-sided p-value that the last look must reach, by the share of the test images."""
+    of_alpha, minima = _curve(most)
+    k: float = alikeness(share, most, most)
+    levels = [_between(level, minimum, k) for level, minimum in zip(of_alpha, minima, strict=True)]
     if alpha <= levels[0]:
         return minima[0] * alpha / levels[0]
     return _interpolated(levels, minima, min(alpha, levels[-1]))
@@ -94,10 +130,12 @@ def chance(
     freedom, units = most - 1, max(1, estimate.units - 1)
     left = sqrt(per_seed * max(0.0, 1 / estimate.n - 1 / most))
 
+    share = image_share(per_seed, estimate.image_variance, most)
+
     def needed(level: float) -> float:
         """How far from a value the last mean must be, for a one-sided test."""
-        share = per_seed / most / variance if variance else 1.0
-        return float(critical_at(2 * threshold(level, most), freedom, units, share)) * sqrt(variance)
+        alpha = 2 * threshold(level, most, share)
+        return float(critical_at(alpha, freedom, units, 1 - share)) * sqrt(variance)
 
     def above(value: float) -> float:
         """The probability that the last mean is above a value."""
@@ -117,8 +155,20 @@ def chance(
     return min(1.0, found)
 
 
-def _smallest(p_values: Sequence[float], most: int) -> float:
-    return min(p / weight(look + FIRST_LOOK, most) for look, p in enumerate(p_values))
+def _of_looks(p_values: Sequence[float], estimates: Sequence[Estimate], most: int) -> list[float]:
+    """One-sided p-values of looks, corrected for there being several."""
+    return [_of_look(p, estimate, most) for p, estimate in zip(p_values, estimates, strict=True)]
+
+
+def _of_look(p: float, estimate: Estimate, most: int) -> float:
+    share = image_share(estimate.n * estimate.seed_variance, estimate.image_variance, most)
+    k: float = alikeness(share, estimate.n, most)
+    return _between(_probability(p / weight(estimate.n, most), most), p, k)
+
+
+def _between(corrected: float, plain: float, k: float) -> float:
+    found: float = corrected ** (1 - k) * plain**k
+    return found
 
 
 def _probability(smallest: float, most: int) -> float:

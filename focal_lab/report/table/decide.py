@@ -92,10 +92,14 @@ def decide(questions: Sequence[Question], units: TestUnits, max_seeds: int | Non
     ]
     for question, estimates, p_values in zip(questions, looks, p_values_of, strict=True):
         if estimates[-1].n >= LEAST_SEEDS and p_values is not None:
-            differ[question.difference_key] = _of_all_looks(p_values, max_seeds, sequential.two_sided)
+            differ[question.difference_key] = _of_all_looks(
+                p_values, estimates, max_seeds, sequential.two_sided
+            )
             if question.asked in ("better", "same"):
                 p_values = [equivalence(estimate, question.margin) for estimate in estimates]
-                alike[question.equivalence_key] = _of_all_looks(p_values, max_seeds, sequential.one_sided)
+                alike[question.equivalence_key] = _of_all_looks(
+                    p_values, estimates, max_seeds, sequential.one_sided
+                )
     corrected = Corrected(holm(differ), holm(alike))
     return [
         _outcome(question, estimates, p_values, corrected, max_seeds)
@@ -132,10 +136,13 @@ def _looks(question: Question, units: TestUnits, max_seeds: int | None) -> list[
 
 
 def _of_all_looks(
-    p_values: Sequence[float], max_seeds: int | None, of_looks: Callable[[Sequence[float], int], float]
+    p_values: Sequence[float],
+    estimates: Sequence[Estimate],
+    max_seeds: int | None,
+    of_looks: Callable[[Sequence[float], Sequence[Estimate], int], float],
 ) -> float:
     """The p-value of a sequential analysis, or that of the only look."""
-    return p_values[-1] if max_seeds is None else of_looks(p_values, max_seeds)
+    return p_values[-1] if max_seeds is None else of_looks(p_values, estimates, max_seeds)
 
 
 def tests(outcomes: Sequence[Outcome], questions: Sequence[Question]) -> int:
@@ -171,7 +178,7 @@ def _outcome(
         p_holm = corrected.differ[question.difference_key]
         if question.asked in ("better", "same"):  # of another part, it is another row's
             p_equivalent = corrected.alike[question.equivalence_key]
-        decisive = -1 if max_seeds is None else sequential.deciding_look(p_values, max_seeds)
+        decisive = -1 if max_seeds is None else sequential.deciding_look(p_values, looks, max_seeds)
         verdicts = {_verdict(question, look, p_holm, p_equivalent) for look in (looks[decisive], estimate)}
         # all seeds must still say what the look said that decided: it is their difference that a row shows
         verdict = verdicts.pop() if len(verdicts) == 1 else INCONCLUSIVE
