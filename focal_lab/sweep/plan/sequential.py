@@ -11,7 +11,7 @@ from focal_lab.sweep.run_folder.outcome import State, read_outcome
 
 FIRST_SEEDS = 3
 # The largest number of seeds: by default, and what the report has thresholds for.
-DEFAULT_MOST, LEAST_MAXIMUM, MOST_SEEDS = 20, 4, 50
+DEFAULT_MOST, LEAST_MAXIMUM, MOST_SEEDS = 16, 4, 50
 # A cell of which more seeds than these have failed gets no others.
 _MOST_FAILED = 1
 
