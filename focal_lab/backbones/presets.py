@@ -23,6 +23,32 @@ _MICRO: dict[str, Any] = {
     "focal_windows": (3, 1, 1, 1),
     "border": "mask",
 }
+# For the grids of digits of the retrieval suite, 4 x 4 cells of 14 px: two stages without a global one, in
+# which a window is a cell, 2 x 2 tokens and then 1. Pooled tokens are cells, too, and all are seen. Pooling
+# starts as a mean, because few runs learn from the released noise.
+_SHALLOW: dict[str, Any] = {
+    "img_size": 56,
+    "patch_size": 7,
+    "embed_dim": 48,
+    "depths": (2, 2),
+    "num_heads": (3, 6),
+    "window_size": (2, 1),
+    "focal_windows": 7,
+    "expand_sizes": (1, 0),
+    "pool_init": "mean",
+    "border": "mask",
+}
+# The paper's geometry at 64 px: 64, 16, 4 and 1 windows in the stages, as at 224 px.
+_MINI: dict[str, Any] = {
+    "img_size": 64,
+    "patch_size": 2,
+    "embed_dim": 16,
+    "depths": (2, 2, 2, 2),
+    "num_heads": (1, 2, 4, 8),
+    "window_size": 4,
+    "expand_sizes": 2,
+    "pool_init": "mean",
+}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "focal_tiny_patch4_window7_224": {},
@@ -37,6 +63,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "focal_swin_base_patch4_window7_224": _BASE | _SWIN,
     "focal_micro_patch2_window7_28": _MICRO,
     "focal_swin_micro_patch2_window7_28": _MICRO | _SWIN,
+    "focal_shallow_patch7_window2_56": _SHALLOW,
+    "focal_swin_shallow_patch7_window2_56": _SHALLOW | _SWIN,
+    "focal_mini_patch2_window4_64": _MINI,
+    "focal_swin_mini_patch2_window4_64": _MINI | _SWIN,
 }
 
 

@@ -352,7 +352,7 @@ def test_notes_do_not_make_two_stages_different() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_resolves_and_is_found_by_its_short_name(name: str) -> None:
-    assert len(preset_options(name).stages) == 4
+    assert len(preset_options(name).stages) == (2 if "shallow" in name else 4)
     assert find_preset(name) == name
     assert find_preset(name.split("_patch")[0]) == name
 
@@ -370,6 +370,23 @@ def test_preset_options_take_overrides_and_refuse_unknown_ones() -> None:
     assert preset_options("focal_tiny", {"window_size": 14}) == replace(FocalOptions(), window_size=14)
     with pytest.raises(ValueError, match=r"^window is not an option"):
         preset_options("focal_tiny", {"window": 14})
+
+
+def test_the_shallow_network_sees_one_cell_per_window_and_has_no_global_stage() -> None:
+    first, second = preset_options("focal_shallow").stages
+    assert (first.map_size, first.window, first.expand) == ((8, 8), (2, 2), (1, 1))
+    assert (second.map_size, second.window, second.expand) == ((4, 4), (1, 1), (0, 0))
+    for stage in (first, second):
+        assert [(level.pool_size, level.region) for level in stage.levels] == [(stage.window, (7, 7))]
+
+
+def test_the_mini_network_has_as_many_windows_per_stage_as_the_papers_at_224_px() -> None:
+    def windows(name: str) -> list[int]:
+        stages = preset_options(name).stages
+        return [stage.canvas_size[0] * stage.canvas_size[1] // stage.window[0] ** 2 for stage in stages]
+
+    assert windows("focal_mini") == windows("focal_tiny") == [64, 16, 4, 1]
+    assert [stage.window for stage in preset_options("focal_mini").stages] == [(4, 4)] * 4
 
 
 def test_swin_presets_are_focal_presets_without_focal_levels() -> None:
