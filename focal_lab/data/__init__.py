@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from focal_lab.data.classification.image_folder import ImageFolderDataModule as ImageFolderDataModule
     from focal_lab.data.detection.coco import CocoDataModule as CocoDataModule
     from focal_lab.data.digits.classification import DigitsClassification as DigitsClassification
+    from focal_lab.data.digits.retrieval import DigitsRetrieval as DigitsRetrieval
     from focal_lab.data.digits.scenes import DigitsDetection as DigitsDetection
     from focal_lab.data.digits.scenes import DigitsSegmentation as DigitsSegmentation
     from focal_lab.data.segmentation.mask_folder import Ade20kDataModule as Ade20kDataModule
@@ -25,6 +26,7 @@ _MODULES = {
     "ImageFolderDataModule": "classification.image_folder",
     "CocoDataModule": "detection.coco",
     "DigitsClassification": "digits.classification",
+    "DigitsRetrieval": "digits.retrieval",
     "DigitsDetection": "digits.scenes",
     "DigitsSegmentation": "digits.scenes",
     "Ade20kDataModule": "segmentation.mask_folder",

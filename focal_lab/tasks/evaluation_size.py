@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning import LightningDataModule
 from PIL import Image
@@ -45,8 +45,15 @@ def evaluation_size(module: "Task", data: LightningDataModule | None) -> Evaluat
     images differ in size have a method `evaluation_image_sizes`; the most frequent network input counts. The
     task resizes, cuts windows and pads.
 
-    `data` need not be set up, and is None if unknown.
+    `data` need not be set up, and is None if unknown. Data that not every network can be trained on has a
+    method `check_network`, which is called with the task's model.
+
+    Raises:
+        UserError: the data refuses the network.
     """
+    refuse: Callable[[Any], None] | None = getattr(data, "check_network", None)
+    if refuse is not None:
+        refuse(module.model)
     given = _given_size(data)
     if given is not None:
         return EvaluationSize(module.network_size(given), "options")
