@@ -133,23 +133,19 @@ def normal_options(info: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
     """
     defaults = info["defaults"]
 
-    def old_name(option: str) -> str:
-        names = (RENAMED_OPTIONS.get((base, option)) for base in info["bases"])
-        return next((name for name in names if name), option)
-
+    old = {option: name for (base, option), name in RENAMED_OPTIONS.items() if base in info["bases"]}
     if not info["ours"]:
         return {
-            old_name(key): value
+            old.get(key, key): value
             for key, value in given.items()
             if key not in defaults or not same(value, defaults[key])
         }
-
-    def means_nothing(option: str, value: Any) -> bool:
-        added = ((base, option) for base in info["bases"])
-        return any(key in ADDED_OPTIONS and same(value, ADDED_OPTIONS[key]) for key in added)
-
-    options = {**defaults, **given}
-    return {old_name(key): value for key, value in options.items() if not means_nothing(key, value)}
+    added = {option: value for (base, option), value in ADDED_OPTIONS.items() if base in info["bases"]}
+    return {
+        old.get(key, key): value
+        for key, value in {**defaults, **given}.items()
+        if not (key in added and same(value, added[key]))
+    }
 
 
 def normal_path(option: str, value: Any) -> Any:

@@ -59,8 +59,10 @@ class Identities:
         self._find_earlier = find_earlier
         self._open: dict[str, _Question] = {}
         self._known: dict[tuple[str, str | None, str], Any] = {}
-        self._networks: dict[tuple[str, str], dict[str, Any]] = {}
         self._configs: dict[str, Mapping[str, Any]] = {}
+        # (owner, id) of sections that cells share -> the section, so that no other gets its id; description
+        self._sections: dict[tuple[str, int], tuple[Any, dict[str, Any]]] = {}
+        self._texts: dict[int, str] = {}  # id of a description that is shared -> `encoded`
         if out is not None:
             _answers.update(read_cache(out / IDENTITY_FILE))
 
@@ -81,36 +83,58 @@ class Identities:
             network: identity of the resolved backbone.
         """
         self._configs.setdefault(task, config)
-        model, data = self._section(config["model"]), self._section(config["data"])
+        model = self._section(config["model"])
         for name in ("backbone", "backbone_options"):
             model["init_args"].pop(name, None)
         if model["init_args"].get("backbone_checkpoint"):
             model["init_args"]["backbone_checkpoint"] = _content(
                 str(model["init_args"]["backbone_checkpoint"])
             )
-        for name in LEFT_OUT["data"]:
-            data["init_args"].pop(name, None)
         described = {
             **{key: value for key, value in config.items() if value not in (None, {}, [])},
             "version": IDENTITY_VERSION,
             "task": task,
-            "network": self._network(str(config["model"]["class_path"]), network),
+            "network": self._shared(network, str(config["model"]["class_path"]), self._network),
             "model": model,
-            "data": data,
-            "trainer": normal_trainer(self._options(_TRAINER, config.get("trainer") or {})),
+            "data": self._shared(config["data"], str(config["data"]["class_path"]), self._data),
+            "trainer": self._shared(config.get("trainer"), _TRAINER, self._trainer),
         }
         code = self.code.of_run(config, described)
         return described | ({"code": code} if code else {})
 
+    def encoded(self, part: Any) -> str:
+        """Canonical JSON of a part of a description."""
+        return self._texts.get(id(part)) or _canonical(part)
+
     def folder(self, name: str) -> str:
         """Name of the folder of a run: its ID, or the one that an earlier version finished it under."""
-        if self.out is None or self._open or has_result(self.out / name):
+        if self.out is None or self._open or has_result(f"{self.out}/{name}"):
             return name
         return self._earlier.get(name, name)
 
     @cached_property
     def _earlier(self) -> dict[str, str]:
         return {} if self.out is None or self._find_earlier is None else self._find_earlier(self.out, self)
+
+    def _shared(self, section: Any, owner: str, describe: Callable[[str, Any], dict[str, Any]]) -> Any:
+        """The description of a section; one object for all cells that have the same section."""
+        key = (owner, id(section))
+        if key in self._sections:
+            return self._sections[key][1]
+        found = describe(owner, section)
+        if not self._open:  # all conversions were known
+            self._sections[key] = section, found
+            self._texts[id(found)] = _canonical(found)
+        return found
+
+    def _data(self, owner: str, section: Mapping[str, Any]) -> dict[str, Any]:
+        found = self._section(section)
+        for name in LEFT_OUT["data"]:
+            found["init_args"].pop(name, None)
+        return found
+
+    def _trainer(self, owner: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
+        return normal_trainer(self._options(owner, options or {}))
 
     def _section(self, section: Mapping[str, Any]) -> dict[str, Any]:
         owner = str(section["class_path"])
@@ -128,9 +152,6 @@ class Identities:
 
     def _network(self, owner: str, network: Mapping[str, Any]) -> dict[str, Any]:
         """1.0 becomes 1; options that are None or have their default are left out."""
-        key = (owner, repr(network))
-        if key in self._networks:
-            return self._networks[key]
         found = dict(network)
         for part, defaults in (("options", {}), ("others", RATES)):
             if part in found:
@@ -141,8 +162,6 @@ class Identities:
                     if value is not None and value != defaults.get(key)
                 }
         plain: dict[str, Any] = _whole(found)
-        if not self._open:  # all conversions were known
-            self._networks[key] = plain
         return plain
 
     def _info(self, owner: str) -> Mapping[str, Any] | None:
@@ -201,12 +220,20 @@ def hash_of(value: Any) -> str:
     return _digest(_canonical(value))
 
 
-def hashes_of(common: Mapping[str, Any], differing: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """`hash_of` each of some values, that have most in common: `common | one`."""
-    texts = {key: _canonical(value) for key, value in common.items()}
+def hashes_of(
+    common: Mapping[str, Any],
+    differing: Iterable[Mapping[str, Any]],
+    encode: Callable[[Any], str] | None = None,
+) -> Iterator[str]:
+    """`hash_of` each of some values, that have most in common: `common | one`.
+
+    Args:
+        encode: gives the canonical JSON of a value in `common`.
+    """
+    shared = {key: f"{_canonical(key)}:{(encode or _canonical)(value)}" for key, value in common.items()}
     for one in differing:
-        parts = texts | {key: _canonical(value) for key, value in one.items()}
-        yield _digest("{" + ",".join(f"{_canonical(key)}:{parts[key]}" for key in sorted(parts)) + "}")
+        parts = shared | {key: f"{_canonical(key)}:{_canonical(value)}" for key, value in one.items()}
+        yield _digest("{" + ",".join([parts[key] for key in sorted(parts)]) + "}")
 
 
 def _convert(owners: list[str], questions: list[Any], configs: Mapping[str, Mapping[str, Any]]) -> Any:
@@ -253,6 +280,8 @@ def _whole(value: Any) -> Any:
 
 
 def _canonical(value: Any) -> str:
+    if type(value) is int:  # seeds, many times as fast
+        return str(value)
     return _ENCODER.encode(value)
 
 

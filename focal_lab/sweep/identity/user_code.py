@@ -64,7 +64,7 @@ class UserCode:
 
     def of(self, *values: Any) -> dict[str, str]:
         """Module -> digest, by name, of all that the dotted names in plain values import."""
-        roots = frozenset(text for value in values for text in _texts(value) if _DOTTED.fullmatch(text))
+        roots = frozenset(text for text in _texts(values) if _DOTTED.fullmatch(text))
         return self.of_names(name for text in roots for name in _prefixes(text))
 
     def of_run(self, config: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, str]:
@@ -232,15 +232,19 @@ def newest(files: Iterable[Path]) -> float:
         return float("inf")
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _texts(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _texts(part)
+def _texts(values: Iterable[Any]) -> Iterator[str]:
+    """All strings in plain values, in any order."""
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif value is None or isinstance(value, int | float):  # most of them, and Mapping is slow to ask
+            continue
+        elif isinstance(value, dict | Mapping):
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
 
 
 def _prefixes(name: str) -> Iterator[str]:

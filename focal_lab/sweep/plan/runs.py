@@ -107,7 +107,8 @@ def make_runs(
         for seed in sweep.seeds
     ]
     runs = []
-    for seed, part, name in zip(sweep.seeds, own, hashes_of(described, own), strict=True):
+    names = hashes_of(described, own, identities.encoded)
+    for seed, part, name in zip(sweep.seeds, own, names, strict=True):
         parent, identity = needs.get(seed), described | part
         run_id = identities.folder(name[:12])
         needed = parent.id if parent is not None else None
@@ -160,21 +161,21 @@ def _resolve_backbone(
         problem = _window_problem(cell.settings["window_size"], preset, pixels, stages[0]["map_size"])
         if problem:
             raise UserError(problem, **place_of("window_size", task, sweep, cell, {}))
-    return stages, notes, identity | {"others": others}
+    return stages, notes, identity | {"others": others} if others else identity
 
 
 @lru_cache(maxsize=1024)
 def _network(
     preset: str, options: str
 ) -> tuple[int, tuple[dict[str, Any], ...], tuple[str, ...], dict[str, Any]]:
-    """(height in px, stages, notes, identity) of a preset with options in JSON; many cells have the same."""
+    """(height in px, stages, notes, identity) of a preset with options in JSON; many cells share the objects."""
     resolved = preset_options(preset, json.loads(options))
     stages, size = resolved.stages, resolved.img_size
     return (
         size if isinstance(size, int) else size[0],
         tuple(stage.as_dict() for stage in stages),
         tuple(f"stage {stage.stage}: {note}" for stage in stages for note in stage.notes),
-        network_identity(resolved),
+        network_identity(resolved) | {"others": {}},
     )
 
 

@@ -54,7 +54,7 @@ def is_running(folder: Path) -> bool:
     return is_locked(folder / LOCK_FILE)
 
 
-def has_result(folder: Path) -> bool:
+def has_result(folder: Path | str) -> bool:
     """Whether the run has finished; its result may be damaged."""
     return os.path.exists(f"{folder}/{RESULT_FILE}")  # half the time of a path's
 
