@@ -16,10 +16,11 @@ _END = struct.Struct("<4s6xHLLH")  # of the file: signature, members, size and o
 # in the list: signature, compression, CRC, packed size, size, lengths of name, extra field, comment; offset
 _MEMBER = struct.Struct("<4s6xH4xLLLHHH8xL")
 _LOCAL = struct.Struct("<4s22xHH")  # before a member's bytes: signature, lengths of name and extra field
+# of an array: version, length, and a dictionary
 _HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00(?s:..)"
     rb"\{'descr': '([<>|][a-z]\d+)', 'fortran_order': False, 'shape': \((?:(\d+),)?\), \} *\n"
 )
-_MAGIC = b"\x93NUMPY\x01\x00"
 
 
 class Npz(Mapping[str, NDArray[Any]]):
@@ -59,7 +60,14 @@ class Npz(Mapping[str, NDArray[Any]]):
         content = memoryview(data)[start : start + size]
         if signature != b"PK\x03\x04" or len(content) != size or zlib.crc32(content) != crc:
             raise ValueError(f"array {name} is damaged")
-        return _array(name, content)
+        length = 10 + int.from_bytes(content[8:10], "little")
+        kind, count, shape = _header(data[start : start + length])
+        if kind is None:
+            return _read_other(name, content)
+        if length + count * kind.itemsize != size:
+            raise ValueError(f"array {name} is damaged")
+        values = np.frombuffer(data, kind, count, start + length)
+        return values if shape is None else values.reshape(shape)
 
     def __contains__(self, name: object) -> bool:  # Mapping's reads the array
         return name in (self._other if self._other is not None else self._members or {})
@@ -90,26 +98,23 @@ def _list_members(data: bytes) -> dict[str, tuple[int, int, int]] | None:
     return found
 
 
-def _array(name: str, content: memoryview) -> NDArray[Any]:
-    """The array in the bytes of an `.npy` file."""
-    length = int.from_bytes(content[8:10], "little")
-    header = _HEADER.fullmatch(content[10 : 10 + length])
-    if content[:8] != _MAGIC or header is None:
-        try:
-            found: NDArray[Any] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise ValueError(f"array {name} is not readable: {error}") from error
-        return found
-    kind, shape = header.groups()
-    values = np.frombuffer(content[10 + length :], _dtype(kind))
-    if len(values) != (1 if shape is None else int(shape)):
-        raise ValueError(f"array {name} is damaged")
-    return values.reshape(()) if shape is None else values
+@lru_cache(maxsize=256)
+def _header(header: bytes) -> tuple[np.dtype[Any] | None, int, tuple[int, ...] | None]:
+    """Type, number of values, shape of an array, None for a vector; no type if NumPy has to read it."""
+    found = _HEADER.fullmatch(header)
+    if found is None:
+        return None, 0, None
+    kind, count = found.groups()
+    return np.dtype(kind.decode()), int(count or 1), None if count else ()
 
 
-@lru_cache(maxsize=64)
-def _dtype(kind: bytes) -> np.dtype[Any]:
-    return np.dtype(kind.decode())
+def _read_other(name: str, content: memoryview) -> NDArray[Any]:
+    """The array in the bytes of an `.npy` file, by NumPy's reader."""
+    try:
+        found: NDArray[Any] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"array {name} is not readable: {error}") from error
+    return found
 
 
 def _load(data: bytes) -> dict[str, NDArray[Any]]:

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 ALPHA = 0.05
 # P-values below this are equal to it; steps and accuracy (of the logarithm) of their computation.
-_LEAST, _MOST_STEPS, _ACCURACY = 1e-30, 100, 1e-7
+LEAST, MOST_STEPS, ACCURACY = 1e-30, 100, 1e-7
 # Values whose standard deviation is smaller are equal, but for rounding.
-_EQUAL = 1e-9
+EQUAL = 1e-9
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     if mean is None or n == 1:
         return Estimate(n, mean)
     sd = sqrt(fsum((value - mean) ** 2 for value in values) / (n - 1))
-    if sd < _EQUAL:
+    if sd < EQUAL:
         sd = 0.0
     return Estimate(n, mean, sd, sd * sd / n)
 
@@ -87,8 +87,9 @@ def image_variance(values_SU: NDArray[Any], sizes_U: NDArray[Any]) -> float:
     if seeds < 2 or units < 2:
         return 0.0
     # a unit of more images than others has a larger sum, which is not spread (ratio estimate)
-    rest_SU = values_SU - values_SU.mean(axis=1, keepdims=True, dtype=np.float64) * sizes_U
-    unit_U = rest_SU.mean(axis=0)
+    means_S = np.add.reduce(values_SU, axis=1, dtype=np.float64) / units  # twice as fast as `mean`
+    rest_SU = values_SU - means_S[:, None] * sizes_U
+    unit_U = np.add.reduce(rest_SU, axis=0) / seeds
     total, squares = float(np.vdot(rest_SU, rest_SU)), seeds * float(np.vdot(unit_U, unit_U))
     of_units = squares / (units - 1)
     of_rest = max(0.0, total - squares) / ((seeds - 1) * (units - 1))
@@ -165,7 +166,7 @@ def beyond(estimate: Estimate, margin: float) -> float:
 
 def _p_at(distance: float, estimate: Estimate) -> float:
     """Two-sided p-value of a mean so far from that of the null hypothesis."""
-    if distance <= _EQUAL:
+    if distance <= EQUAL:
         return 1.0
     return _level(distance / sqrt(estimate.variance), *_parts(estimate))
 
@@ -207,7 +208,7 @@ def _level(distance: float, seeds: float, units: float, share: float) -> float:
     if share == 1.0 or seeds == units:
         return 2 * float(stdtr(seeds, -distance))
     # Student's levels for either part alone enclose it; regula falsi (Illinois) of the logarithms
-    low, high = (log(max(2 * float(stdtr(freedom, -distance)), _LEAST)) for freedom in (many, few))
+    low, high = (log(max(2 * float(stdtr(freedom, -distance)), LEAST)) for freedom in (many, few))
     if low == high:
         return exp(low)
     target = log(distance)
@@ -215,10 +216,10 @@ def _level(distance: float, seeds: float, units: float, share: float) -> float:
     if at_low <= 0 or at_high >= 0:  # an end, up to rounding
         return exp(low if at_low <= 0 else high)
     found = low
-    for _ in range(_MOST_STEPS):
+    for _ in range(MOST_STEPS):
         found = high - at_high * (high - low) / (at_high - at_low)
         at_found = log(critical_at(exp(found), seeds, units, share)) - target
-        if abs(at_found) < _ACCURACY:
+        if abs(at_found) < ACCURACY:
             break
         if at_found > 0:
             low, at_low, at_high = found, at_found, at_high / 2

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,38 @@ class _Measured:
         return self.values[[places[seed] for seed in seeds]]
 
 
+class Sources:
+    """The units of a test set.
+
+    Attributes:
+        sizes_U: images of each unit over their mean number.
+    """
+
+    def __init__(self, clusters: NDArray[np.integer[Any]]) -> None:
+        """Takes the source of each image, (I,)."""
+        order = np.argsort(clusters, kind="stable")
+        starts = np.flatnonzero(np.diff(clusters[order], prepend=clusters[order[0]] - 1))
+        counts = np.diff(starts, append=len(order))
+        self._scale = np.float32(len(starts) / len(order))
+        self.sizes_U = (counts * (len(starts) / len(order))).astype(np.float32)
+        self._starts: NDArray[np.intp] | None = starts
+        if (counts == counts[0]).all():  # summed faster with the first images of all units in front
+            order, self._starts = order.reshape(len(counts), -1).T.ravel(), None
+        self._order = order
+
+    def sums(self, values_SI: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The sum of each unit's images, scaled so that the mean over units is that over images, (S, U)."""
+        units = len(self.sizes_U)
+        if units == len(self._order):
+            return values_SI
+        sorted_SI = values_SI.take(self._order, axis=1)
+        if self._starts is None:
+            sums_SU: NDArray[np.float32] = np.add.reduce(sorted_SI.reshape(len(values_SI), -1, units), axis=1)
+        else:
+            sums_SU = np.add.reduceat(sorted_SI, self._starts, axis=1)
+        return sums_SU * self._scale
+
+
 class TestUnits:
     """Estimates contrasts of rows, with the noise of the test images where runs have predictions.
 
@@ -65,7 +98,7 @@ class TestUnits:
         self._rows, self._results, self._out = rows, results, out
         self._kept: OrderedDict[tuple[int, str], _Measured | None] = OrderedDict()
         self._bytes = 0
-        self._orders: dict[_TestSet, tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]] = {}
+        self._sources: dict[_TestSet, Sources] = {}
         self.without: set[str] = set()
         self.damaged: dict[str, str] = {}
         self.mixed: set[int] = set()
@@ -211,26 +244,20 @@ class TestUnits:
 
     def _by_source(self, index: int, of_seeds: Mapping[int, Units]) -> _Measured | None:
         """Sums of images that share a source, of the runs of one row."""
-        sets = {_test_set(one) for one in of_seeds.values()}
+        # sources that are equal are mostly the same array
+        alike = {(len(one.values), one.labels, id(one.clusters)): one for one in of_seeds.values()}
+        sets = {_test_set(one) for one in alike.values()}
         if len(sets) > 1:
             self.mixed.add(index)
         if len(sets) != 1:
             return None
         (test_set,) = sets
         values_SI = np.stack([one.values for one in of_seeds.values()])
-        images = values_SI.shape[1]
-        clusters = next(iter(of_seeds.values())).clusters
-        if test_set not in self._orders:
-            sources = np.arange(images) if clusters is None else clusters
-            order = np.argsort(sources, kind="stable")
-            starts = np.flatnonzero(np.diff(sources[order], prepend=sources[order[0]] - 1))
-            sizes = np.diff(starts, append=images) * (len(starts) / images)
-            self._orders[test_set] = order, starts, sizes.astype(np.float32)
-        order, starts, sizes_U = self._orders[test_set]
-        if clusters is None:
-            return _Measured(list(of_seeds), values_SI, sizes_U, test_set)
-        sums_SU = np.add.reduceat(values_SI.take(order, axis=1), starts, axis=1)
-        return _Measured(list(of_seeds), sums_SU * np.float32(len(starts) / images), sizes_U, test_set)
+        if test_set not in self._sources:
+            clusters = next(iter(of_seeds.values())).clusters
+            self._sources[test_set] = Sources(np.arange(test_set[0]) if clusters is None else clusters)
+        sources = self._sources[test_set]
+        return _Measured(list(of_seeds), sources.sums(values_SI), sources.sizes_U, test_set)
 
 
 def _test_set(units: Units) -> _TestSet:

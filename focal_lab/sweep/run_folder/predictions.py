@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -18,6 +19,7 @@ from focal_lab.errors import UserError
 from focal_lab.sweep.run_folder.layout import PREDICTIONS_FILE
 from focal_lab.sweep.run_folder.result import CorruptRecordError
 from focal_lab.utils.npz import Npz
+from focal_lab.utils.read_file import read_file
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -93,7 +95,7 @@ def read_metrics(folder: str | Path, metrics: Mapping[str, float | None]) -> dic
     if found is None:
         return {}
     try:
-        labels = crc32(found["label"].astype(np.int32).tobytes()) if "label" in found else 0
+        labels = _checksum(*_bytes_of(found["label"])) if "label" in found else 0
         units = ((metric, _units(found, metric, expected, labels)) for metric, expected in metrics.items())
         return {metric: one for metric, one in units if one is not None}
     except KeyError as error:
@@ -104,24 +106,13 @@ def read_metrics(folder: str | Path, metrics: Mapping[str, float | None]) -> dic
 
 def _open(path: str | Path) -> Npz | None:
     try:
-        return Npz(_read(path))
+        return Npz(read_file(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise CorruptRecordError(f"cannot be read: {error.strerror}", file=path) from error
     except ValueError as error:
         raise CorruptRecordError(str(error), file=path) from error
-
-
-def _read(path: str | Path) -> bytes:
-    """The bytes of a file, twice as fast as by a stream."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(descriptor).st_size
-        content = os.read(descriptor, size)
-    finally:
-        os.close(descriptor)
-    return content if len(content) == size else Path(path).read_bytes()  # above 2 GB
 
 
 def _units(found: Arrays, metric: str, expected: float | None, labels: int) -> Units | None:
@@ -155,7 +146,23 @@ def _clusters(found: Arrays, name: str, count: int) -> NDArray[np.int32] | None:
     clusters = found[name]
     if clusters.shape != (count,) or clusters.dtype.kind not in "iu":
         raise ValueError(f"{name} is not one integer for each of {count} images")
-    return clusters.astype(np.int32, copy=False)
+    return _shared(*_bytes_of(clusters))
+
+
+def _bytes_of(values: NDArray[Any]) -> tuple[bytes, str]:
+    return values.tobytes(), values.dtype.str
+
+
+@lru_cache(maxsize=16)
+def _checksum(labels: bytes, kind: str) -> int:
+    """Of labels in any type; most runs have the same."""
+    return crc32(np.frombuffer(labels, kind).astype(np.int32).tobytes())
+
+
+@lru_cache(maxsize=16)
+def _shared(clusters: bytes, kind: str) -> NDArray[np.int32]:
+    """One array for all runs with the same sources."""
+    return np.frombuffer(clusters, kind).astype(np.int32)
 
 
 def _top1(found: Arrays, prefix: str) -> NDArray[Any]:

@@ -19,6 +19,7 @@ from focal_lab.sweep.spec.columns import MAIN
 from focal_lab.training.history_file import read_history
 from focal_lab.utils.atomic_files import sync_folder, write_atomic, write_temporary
 from focal_lab.utils.file_lock import FileLock
+from focal_lab.utils.read_file import read_file
 
 SCHEMA = 1
 COSTS = ("params", "gmacs", "train_seconds", "images_per_second", "peak_memory_mb")
@@ -148,7 +149,7 @@ def read_result(folder: Path) -> Result | None:
         CorruptRecordError: the file exists but is damaged, or belongs to another run.
     """
     try:
-        raw = _read_json(folder / RESULT_FILE)
+        raw = _read_json(f"{folder}/{RESULT_FILE}")
     except FileNotFoundError:
         return None
     try:
@@ -173,7 +174,7 @@ def _best_validation(folder: Path, task: str) -> dict[str, float]:
 def read_failure(folder: Path) -> Failure | None:
     """The failure in a run's folder; None if there is none or it is damaged."""
     try:
-        raw = _read_json(folder / FAILURE_FILE)
+        raw = _read_json(f"{folder}/{FAILURE_FILE}")
         _check_types(Failure, raw)
         return Failure(**raw)
     except (FileNotFoundError, TypeError, ValueError):
@@ -254,10 +255,9 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: str) -> Any:
     try:
-        with open(path, "rb") as stream:  # faster than as text
-            return json.loads(stream.read().decode("utf-8"))
+        return json.loads(read_file(path).decode("utf-8"))
     except FileNotFoundError:
         raise
     except (ValueError, OSError) as error:
