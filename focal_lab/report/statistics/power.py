@@ -17,7 +17,7 @@ from focal_lab.report.statistics.crossed import Estimate, critical_at, special
 POWER = 0.8
 MOST_SEEDS = 1000
 # Points of the integral over the variance between seeds.
-_NODES = 64
+NODES = 64
 _MOST_STEPS, _ACCURACY = 100, 1e-5
 _GUESSES = 3
 Array = NDArray[np.float64]
@@ -49,7 +49,7 @@ def power(difference: float, spread: Spread, seeds: int, alpha: float) -> float:
     if error == 0:
         return float(difference > 0)
     limits, weights = _limits(spread, seeds, alpha)
-    return float(weights @ _normal((difference - limits) / error))
+    return float(weights @ normal((difference - limits) / error))
 
 
 def detectable(spread: Spread, seeds: int, alpha: float, wanted: float = POWER) -> float:
@@ -59,10 +59,10 @@ def detectable(spread: Spread, seeds: int, alpha: float, wanted: float = POWER) 
         return 0.0
     limits, weights = _limits(spread, seeds, alpha)
     # exact where the noise of the estimate is small; then Newton's method, in standard errors
-    difference = float(limits[round((1 - wanted) * (_NODES - 1))])  # in falling order
+    difference = float(limits[round((1 - wanted) * (NODES - 1))])  # in falling order
     for _ in range(_MOST_STEPS):
         above = (difference - limits) / error
-        step = (wanted - float(weights @ _normal(above))) / max(float(weights @ _density(above)), 1e-3)
+        step = (wanted - float(weights @ normal(above))) / max(float(weights @ density(above)), 1e-3)
         step = min(2.0, max(-2.0, step))
         difference += step * error
         if abs(step) < _ACCURACY:
@@ -121,12 +121,12 @@ def exaggeration(difference: float, spread: Spread, seeds: int, alpha: float) ->
     above, below = (limits - difference) / error, (-limits - difference) / error
     # E[|x|; |x| > limit] of a normal x around the difference
     size = (
-        difference * _normal(-above)
-        + error * _density(above)
-        - difference * _normal(below)
-        + error * _density(below)
+        difference * normal(-above)
+        + error * density(above)
+        - difference * normal(below)
+        + error * density(below)
     )
-    found = float(weights @ (_normal(-above) + _normal(below)))
+    found = float(weights @ (normal(-above) + normal(below)))
     return float(weights @ size) / found / difference if found > 0 else inf
 
 
@@ -136,7 +136,7 @@ def _error(spread: Spread, seeds: int) -> float:
 
 def _limits(spread: Spread, seeds: int, alpha: float) -> tuple[Array, Array]:
     """The least significant difference for each possible estimate of the variance, and its weight."""
-    scales, weights = _variances(seeds)
+    scales, weights = variance_quantiles(seeds), np.full(NODES, 1 / NODES)
     from_seeds = spread.per_seed / seeds * scales
     variances = from_seeds + spread.images
     # the least of the scales is above 0
@@ -146,16 +146,19 @@ def _limits(spread: Spread, seeds: int, alpha: float) -> tuple[Array, Array]:
 
 
 @lru_cache(maxsize=2048)
-def _variances(seeds: int) -> tuple[Array, Array]:
-    """Quantiles of an estimated variance over the true one, with equal weights."""
-    tails = (np.arange(_NODES) + 0.5) / _NODES
-    return special().chdtri(seeds - 1, tails) / (seeds - 1), np.full(_NODES, 1 / _NODES)
+def variance_quantiles(seeds: int) -> Array:
+    """Quantiles of an estimated variance over the true one, which have equal weights."""
+    tails = (np.arange(NODES) + 0.5) / NODES
+    quantiles: Array = special().chdtri(seeds - 1, tails) / (seeds - 1)
+    return quantiles
 
 
-def _normal(value: Any) -> Any:
+def normal(value: Any) -> Any:
+    """Distribution function of the standard normal."""
     return special().ndtr(value)
 
 
-def _density(value: Array) -> Array:
+def density(value: Array) -> Array:
+    """Density of the standard normal."""
     density: Array = np.exp(-(value**2) / 2) / np.sqrt(2 * np.pi)
     return density

@@ -8,13 +8,16 @@ report: at most 5 % of reports have a false statement of that kind.
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import sqrt
+from itertools import accumulate
+from math import isnan, sqrt
 from typing import Literal
 
-from focal_lab.report.statistics import sequential
+import numpy as np
+from numpy.typing import NDArray
+
+from focal_lab.report.statistics import many, sequential
 from focal_lab.report.statistics.correction import holm
-from focal_lab.report.statistics.crossed import ALPHA, Estimate, beyond, equivalence, two_sided
-from focal_lab.report.statistics.power import Spread, detectable, exaggeration, seeds_needed
+from focal_lab.report.statistics.crossed import ALPHA, Estimate
 from focal_lab.report.table.records import Outcome, Row
 from focal_lab.report.table.test_units import Terms, TestUnits
 from focal_lab.sweep.spec.claim_grammar import Relation
@@ -85,25 +88,29 @@ def decide(questions: Sequence[Question], units: TestUnits, max_seeds: int | Non
             every seed; None if the number of seeds was fixed beforehand.
     """
     looks = [_looks(question, units, max_seeds) for question in questions]
+    differing, equivalent = _p_values(questions, looks)
     differ: dict[Hashable, float] = {}
     alike: dict[Hashable, float] = {}
-    p_values_of = [
-        _p_values(question, estimates) for question, estimates in zip(questions, looks, strict=True)
-    ]
-    for question, estimates, p_values in zip(questions, looks, p_values_of, strict=True):
-        if estimates[-1].n >= LEAST_SEEDS and p_values is not None:
+    for question, estimates, p_differ, p_alike in zip(questions, looks, differing, equivalent, strict=True):
+        if estimates[-1].n >= LEAST_SEEDS and estimates[-1].sd:
             differ[question.difference_key] = _of_all_looks(
-                p_values, estimates, max_seeds, sequential.two_sided
+                p_differ, estimates, max_seeds, sequential.two_sided
             )
             if question.asked in ("better", "same"):
-                p_values = [equivalence(estimate, question.margin) for estimate in estimates]
                 alike[question.equivalence_key] = _of_all_looks(
-                    p_values, estimates, max_seeds, sequential.one_sided
+                    p_alike, estimates, max_seeds, sequential.one_sided
                 )
     corrected = Corrected(holm(differ), holm(alike))
+    tested = [
+        _tested(question, estimates, p_values, corrected, max_seeds)
+        for question, estimates, p_values in zip(questions, looks, differing, strict=True)
+    ]
+    powers = _powers(questions, [estimates[-1] for estimates in looks], tested, corrected.level)
     return [
-        _outcome(question, estimates, p_values, corrected, max_seeds)
-        for question, estimates, p_values in zip(questions, looks, p_values_of, strict=True)
+        _outcome(*parts, corrected, max_seeds)
+        for parts in zip(
+            *(questions, [estimates[-1] for estimates in looks], differing, tested, powers), strict=True
+        )
     ]
 
 
@@ -151,45 +158,110 @@ def tests(outcomes: Sequence[Outcome], questions: Sequence[Question]) -> int:
     return len({question.difference_key for outcome, question in pairs if outcome.p_holm is not None})
 
 
-def _p_values(question: Question, looks: Sequence[Estimate]) -> list[float] | None:
-    """Look by look: of no difference, or for `~` of none beyond the margin; None without spread."""
-    if not looks[-1].sd:
-        return None
-    if question.asked == "same":
-        return [beyond(estimate, question.margin) for estimate in looks]
-    return [two_sided(estimate, -question.tolerance) for estimate in looks]
+def _p_values(
+    questions: Sequence[Question], looks: Sequence[Sequence[Estimate]]
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Look by look: of no difference, or for `~` of none beyond the margin; and of none within the margin."""
+    estimates = many.Estimates.of([one for each in looks for one in each] or [Estimate(0, None)])
+    asked = [question for question, each in zip(questions, looks, strict=True) for _ in each]
+    margins = np.array([question.margin for question in asked] or [0.0])
+    values = np.array([-question.tolerance for question in asked] or [0.0])
+    same = np.array([question.asked == "same" for question in asked] or [False])
+    differing = many.two_sided(estimates, values)
+    differing[same] = many.beyond(estimates[same], margins[same])
+    found = differing.tolist(), many.equivalence(estimates, margins).tolist()
+    ends = list(accumulate(len(each) for each in looks))
+    parts = [slice(end - len(each), end) for end, each in zip(ends, looks, strict=True)]
+    return [found[0][part] for part in parts], [found[1][part] for part in parts]
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """The verdict on a question, and its corrected p-values if it was tested."""
+
+    verdict: str
+    p_holm: float | None = None
+    p_equivalent: float | None = None
+
+
+def _tested(
+    question: Question,
+    looks: Sequence[Estimate],
+    p_values: Sequence[float],
+    corrected: Corrected,
+    max_seeds: int | None,
+) -> _Tested:
+    estimate = looks[-1]
+    untested = question.excluded or _untested(question, estimate)
+    if untested is not None:
+        return _Tested(untested)
+    p_holm, p_equivalent = corrected.differ[question.difference_key], None
+    if question.asked in ("better", "same"):  # of another part, it is another row's
+        p_equivalent = corrected.alike[question.equivalence_key]
+    decisive = -1 if max_seeds is None else sequential.deciding_look(p_values, looks, max_seeds)
+    verdicts = {_verdict(question, look, p_holm, p_equivalent) for look in (looks[decisive], estimate)}
+    # all seeds must still say what the look said that decided: it is their difference that a row shows
+    return _Tested(verdicts.pop() if len(verdicts) == 1 else INCONCLUSIVE, p_holm, p_equivalent)
+
+
+@dataclass
+class _Power:
+    """As in `Outcome`; None where it is not asked."""
+
+    detectable: float | None = None
+    seeds_needed: int | None = None
+    exaggeration: float | None = None
+
+
+def _powers(
+    questions: Sequence[Question], estimates: Sequence[Estimate], tested: Sequence[_Tested], level: float
+) -> list[_Power]:
+    """What seeds detect where nothing was found, and by how much a finding exaggerates."""
+    found = [_Power() for _ in questions]
+
+    def of(places: Sequence[int]) -> tuple[many.Estimates, NDArray[np.float64]]:
+        margins = np.array([questions[place].margin for place in places])
+        return many.Estimates.of([estimates[place] for place in places]), margins
+
+    open_ones = [place for place, one in enumerate(tested) if one.verdict == INCONCLUSIVE]
+    if open_ones:
+        spreads, margins = of(open_ones)
+        detects = many.detectable(spreads, level).tolist()
+        needed = many.seeds_needed(spreads, margins, level).tolist()
+        for place, difference, seeds in zip(open_ones, detects, needed, strict=True):
+            found[place].detectable = difference
+            found[place].seeds_needed = None if isnan(seeds) else int(seeds)
+    significant = [
+        place
+        for place, (question, one) in enumerate(zip(questions, tested, strict=True))
+        if one.p_holm is not None
+        and one.p_holm < ALPHA
+        and question.asked != "same"
+        and not question.tolerance
+    ]
+    if significant:
+        for place, times in zip(
+            significant, many.exaggeration(*of(significant), level).tolist(), strict=True
+        ):
+            found[place].exaggeration = times
+    return found
 
 
 def _outcome(
     question: Question,
-    looks: Sequence[Estimate],
-    p_values: Sequence[float] | None,
+    estimate: Estimate,
+    p_values: Sequence[float],
+    tested: _Tested,
+    power: _Power,
     corrected: Corrected,
     max_seeds: int | None,
 ) -> Outcome:
-    estimate = looks[-1]
-    verdict = question.excluded or _untested(question, estimate)
-    p_holm = p_equivalent = detects = exaggerates = None
-    seeds = None
-    # a failed run may have left too few
-    chance = 1.0 if max_seeds is not None and verdict == TOO_FEW and not question.excluded else None
-    if verdict is None:
-        assert p_values is not None
-        p_holm = corrected.differ[question.difference_key]
-        if question.asked in ("better", "same"):  # of another part, it is another row's
-            p_equivalent = corrected.alike[question.equivalence_key]
-        decisive = -1 if max_seeds is None else sequential.deciding_look(p_values, looks, max_seeds)
-        verdicts = {_verdict(question, look, p_holm, p_equivalent) for look in (looks[decisive], estimate)}
-        # all seeds must still say what the look said that decided: it is their difference that a row shows
-        verdict = verdicts.pop() if len(verdicts) == 1 else INCONCLUSIVE
-        spread = Spread.of(estimate)
-        if verdict == INCONCLUSIVE:
-            detects = detectable(spread, estimate.n, corrected.level)
-            seeds = seeds_needed(question.margin, spread, corrected.level)
-            if max_seeds is not None and estimate.n < max_seeds:
-                chance = _chance(question, estimate, corrected, max_seeds)
-        if p_holm < ALPHA and question.asked != "same" and not question.tolerance:
-            exaggerates = exaggeration(question.margin, spread, estimate.n, corrected.level)
+    chance = None
+    if max_seeds is not None:
+        if tested.verdict == TOO_FEW and not question.excluded:  # a failed run may have left too few
+            chance = 1.0
+        elif tested.verdict == INCONCLUSIVE and estimate.n < max_seeds:
+            chance = _chance(question, estimate, corrected, max_seeds)
     return Outcome(
         n=estimate.n,
         difference=estimate.mean,
@@ -197,17 +269,17 @@ def _outcome(
         sd=estimate.sd,
         image_error=sqrt(estimate.image_variance),
         images=estimate.units,
-        p=None if p_values is None else p_values[-1],
-        p_holm=p_holm,
-        p_equivalent=p_equivalent,
+        p=p_values[-1] if estimate.sd else None,
+        p_holm=tested.p_holm,
+        p_equivalent=tested.p_equivalent,
         margin=question.margin,
-        detectable=detects,
-        seeds_needed=seeds,
-        exaggeration=exaggerates,
+        detectable=power.detectable,
+        seeds_needed=power.seeds_needed,
+        exaggeration=power.exaggeration,
         published=question.published,
         chance=chance,
         rows=tuple(index for _, index in question.terms),
-        verdict=verdict,
+        verdict=tested.verdict,
     )
 
 

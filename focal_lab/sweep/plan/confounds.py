@@ -144,10 +144,13 @@ def _differing(one: _Described, other: _Described) -> dict[str, tuple[Any, Any]]
     elif one.options != other.options:
         found |= _differing_options(one.options, other.options)
     if one.settings != other.settings:
-        for name in dict.fromkeys([*one.settings, *other.settings]):
-            values = one.settings.get(name), other.settings.get(name)
-            if values[0] != values[1]:
-                found[name] = values
+        mine, theirs = one.settings, other.settings
+        found |= {
+            name: (value, theirs.get(name)) for name, value in mine.items() if value != theirs.get(name)
+        }
+        found |= {
+            name: (None, theirs[name]) for name in theirs if name not in mine and theirs[name] is not None
+        }
     return found
 
 

@@ -168,7 +168,7 @@ def _resolve_backbone(
 def _network(
     preset: str, options: str
 ) -> tuple[int, tuple[dict[str, Any], ...], tuple[str, ...], dict[str, Any]]:
-    """(height in px, stages, notes, identity) of a preset with options in JSON; many cells share the objects."""
+    """(height in px, stages, notes, identity) of a preset with options in JSON; cells share the objects."""
     resolved = preset_options(preset, json.loads(options))
     stages, size = resolved.stages, resolved.img_size
     return (
