@@ -19,9 +19,9 @@ from focal_lab.report.statistics.crossed import ALPHA, Estimate, critical_at
 Array = NDArray[np.float64]
 FIRST, SEED = sequential.FIRST_LOOK, 20261127
 # shares of the test images in the variance of the last look's mean, and their number
-SHARES, IMAGES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0), 2000
+SHARES, IMAGES = (0.0, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0), 2000
 # largest numbers of seeds, and levels: sides of the test, level
-LARGEST, LEVELS = (4, 6, 10, 16, 20, 50), ((1, 0.05), (2, 0.05), (2, 0.005), (2, 0.0005))
+LARGEST, LEVELS = (4, 8, 16, 20, 50), ((1, 0.05), (2, 0.05), (2, 0.005), (2, 0.0005))
 # levels of p-values, in falling order, and logarithms of weighted p-values
 _GRID, _PLACES = np.append(1.0, np.geomspace(0.95, 1e-8, 90)), np.linspace(-25.0, 3.0, 3000)
 
@@ -96,39 +96,31 @@ def print_reports(studies: int) -> None:
 
 
 def print_shares(studies: int) -> None:
-    """Error rate over level, by share of the test images; and what it was if the share were not used."""
-    header = " | ".join(f"{share:g}" for share in SHARES)
-    print(f"\n| at most | sides | level | {header} |\n|{'---:|' * (3 + len(SHARES))}")
+    """Error rate over level, by share of the test images; and what it would be with k = 0."""
+    columns = " | ".join(f"{share:g}" for share in SHARES)
+    print(f"\n| at most | sides | level | {columns} |\n|{'---:|' * (3 + len(SHARES))}")
     for most in LARGEST:
         rates = np.array([error_rates(studies, most, share) for share in SHARES])
-        for row, (sides, level) in enumerate(LEVELS):
-            print(
-                f"| {most} | {sides} | {level:g} | "
-                + " | ".join(f"{rate:.2f}" for rate in rates[:, row, 0])
-                + " |"
-            )
-        print(
-            f"| {most}, share not used | 2 | 0.05 | "
-            + " | ".join(f"{rate:.2f}" for rate in rates[:, 1, 1])
-            + " |",
-            flush=True,
-        )
+        lines = [(f"{sides} | {level:g}", rates[:, row, 0]) for row, (sides, level) in enumerate(LEVELS)]
+        for name, of_shares in [*lines, ("2 | 0.05, k = 0", rates[:, 1, 1])]:
+            cells = " | ".join(f"{rate:.2f}" for rate in of_shares)
+            print(f"| {most} | {name} | {cells} |", flush=True)
 
 
 def error_rates(studies: int, most: int, share: float) -> Array:
-    """Error rates over their level, one line for each of `LEVELS`; with the share, and as if it were 0."""
+    """Error rates over their level, one line for each of `LEVELS`; in columns, as it is and with k = 0."""
     rng = np.random.default_rng(SEED + most)
     drawn_SN = rng.standard_normal((studies, most)) * np.sqrt((1 - share) * most)
     means_SN, variances_SN = moments(drawn_SN + rng.standard_normal((studies, 1)) * np.sqrt(share))
     halves_SN = crossed_tests(means_SN, variances_SN, share) / 2
     shares_SN = share / (share + variances_SN / most)
-    # of the tests for a mean below and above
-    sides = [np.where(sign * means_SN > 0, halves_SN, 1 - halves_SN) for sign in (1, -1)]
+    # p-values of the tests that the mean is above, and below
+    one_sided = [np.where(sign * means_SN > 0, halves_SN, 1 - halves_SN) for sign in (1, -1)]
     found = []
     for used_SN in (shares_SN, np.zeros_like(shares_SN)):
-        below_S, above_S = (of_all_looks(side_SN, used_SN, most) for side_SN in sides)
-        of_sides = {1: np.append(below_S, above_S), 2: 2 * np.minimum(below_S, above_S)}
-        found.append([(of_sides[sides] < level).mean() / level for sides, level in LEVELS])
+        above_S, below_S = (of_all_looks(p_values_SN, used_SN, most) for p_values_SN in one_sided)
+        p_values = {1: np.append(above_S, below_S), 2: 2 * np.minimum(above_S, below_S)}
+        found.append([(p_values[sides] < level).mean() / level for sides, level in LEVELS])
     return np.array(found).T
 
 
