@@ -6,8 +6,9 @@ from typing import Any
 
 from focal_lab.sweep.estimate.equivalence import group_by_cell
 from focal_lab.sweep.estimate.summary import PlanSummary
-from focal_lab.sweep.plan.plan import confounds_of
+from focal_lab.sweep.plan.plan import confounds_of, differing_stages_of
 from focal_lab.sweep.plan.runs import Run, effective_summary, intended_size
+from focal_lab.sweep.plan.stage_differences import stage_sentences
 from focal_lab.sweep.run_folder.outcome import State
 from focal_lab.sweep.spec.columns import MAIN, counted_at
 from focal_lab.sweep.worker.request import Cost
@@ -73,6 +74,9 @@ def plan_json(summary: PlanSummary) -> dict[str, Any]:
         "memory_there_mb": summary.memory_there_mb,
         "same": [[first, *others] for first, others in summary.twins.items()],
         "confounds": [asdict(confound) for confound in confounds_of(plan)],
+        "differing_stages": {
+            factor: list(stages) for factor, (stages, _) in differing_stages_of(plan).items()
+        },
         "obstacle": str(summary.obstacle) if summary.obstacle else None,
         "not_measured": {reason: [run.cell.name for run in runs] for reason, runs in problems},
         "absent": summary.absent,
@@ -218,6 +222,7 @@ def _notes(summary: PlanSummary) -> Iterable[str]:
         yield f"{_some(others)} {'have' if len(others) > 1 else 'has'} the same runs as {first}: trained once"
     for confound in confounds_of(summary.plan):
         yield confound.sentence().removesuffix(".")
+    yield from stage_sentences(differing_stages_of(summary.plan))
     if summary.plan.max_seeds is not None:
         most = len({run.id for run in summary.plan.candidates})
         yield f"more seeds are added until all comparisons are decided: at most {most} runs in total"

@@ -17,6 +17,7 @@ from focal_lab.sweep.plan.pareto import best_first
 from focal_lab.sweep.plan.proposals import Proposals, SearchSpace
 from focal_lab.sweep.plan.runs import Run, hash_of, make_runs
 from focal_lab.sweep.plan.settings import SEEDS
+from focal_lab.sweep.plan.stage_differences import differing_stages
 from focal_lab.sweep.spec.columns import with_main_columns
 from focal_lab.sweep.spec.suite import Suite, find_suite
 from focal_lab.sweep.spec.sweep_file import TASKS, Sweep, load_sweep, seeds_from, tasks_from
@@ -214,6 +215,11 @@ def probe_plan(plan: Plan) -> Plan:
 def confounds_of(plan: Plan) -> tuple[Confound, ...]:
     """The factors of a plan, or of a search, that vary several settings at once."""
     return find_confounds(plan.sweep.factors, probe_plan(plan).runs) if plan.sweep.factors else ()
+
+
+def differing_stages_of(plan: Plan) -> dict[str, tuple[tuple[int, ...], int]]:
+    """Factor -> the stages of the networks of a plan in which it makes a difference, and their number."""
+    return differing_stages(plan.sweep.factors, probe_plan(plan).runs) if plan.sweep.factors else {}
 
 
 def with_proposals(plan: Plan, out: Path) -> Plan:

@@ -132,6 +132,12 @@ def test_a_factor_that_varies_several_settings_is_named_in_one_line() -> None:
     assert plan_json(summary_of(write_sweep()))["confounds"] == []
 
 
+def test_a_factor_that_differs_in_some_stages_only_is_named_with_them() -> None:
+    summary = summary_of(write_sweep(factors={"window_size": [7, 14]}))
+    assert "- window_size: differs in 1 of 4 stages (stage 1)\n" in shown(summary)
+    assert plan_json(summary)["differing_stages"] == {"window_size": [1]}
+
+
 def test_what_was_not_honoured_is_reported_once_for_all_cells() -> None:
     text = shown(summary_of(write_sweep()))
     assert "- stage 3: window 7 becomes the 4 x 4 map (7)\n" in text
