@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from focal_lab.tasks.base import Task
 from focal_lab.tasks.detection.average_precision import jackknife_units
+from focal_lab.tasks.groups import clusters_of, groups_of
 from focal_lab.tasks.recorded import Columns, find_positions, in_order
 from focal_lab.tasks.tested import gather
 from focal_lab.training.predictions_file import write_predictions
@@ -68,7 +69,7 @@ def columns_of(tables: Mapping[str, Columns]) -> Columns:
 
 
 def _arrays(tables: Mapping[str, Columns], positions: NDArray[np.int64], data: Any) -> Columns | None:
-    """The columns of all tables, `cluster` and `index`; None where the data contradicts them."""
+    """The columns of all tables, `cluster`, `group_<name>`, `index`; None where the data contradicts them."""
     named = columns_of(tables)
     if "prediction" in named:  # a row an image
         del named["image"]
@@ -79,31 +80,17 @@ def _arrays(tables: Mapping[str, Columns], positions: NDArray[np.int64], data: A
     else:
         named["images"] = np.array(len(positions))
     try:
-        clusters = _clusters(data, positions)
+        clusters, grouped = clusters_of(data, positions), groups_of(data, positions)
     except ValueError as error:
         _not_kept(str(error))
         return None
     if clusters is not None:
         named["cluster"] = clusters
+    if grouped is not None:
+        named[f"group_{grouped[0]}"] = grouped[1]
     if not np.array_equal(positions, np.arange(len(positions))):
         named["index"] = positions
     return named
-
-
-def _clusters(data: Any, positions: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """The source of each image, by the data's method `test_clusters`, if it has one that returns some.
-
-    Raises ValueError if they are not one integer for each image of the test set.
-    """
-    listed = data.test_clusters() if hasattr(data, "test_clusters") else None
-    if listed is None:
-        return None
-    values = np.asarray(listed)
-    if values.ndim != 1 or values.dtype.kind not in "iu" or len(values) <= positions.max(initial=-1):
-        raise ValueError(f"{type(data).__name__}.test_clusters() is not one integer for each test image")
-    if values.size and not 0 <= int(values.min()) <= int(values.max()) < 2**31:
-        values = np.unique(values, return_inverse=True)[1]
-    return values[positions].astype(np.int64)
 
 
 def _contradiction(labels: NDArray[np.int64], positions: NDArray[np.int64], data: Any) -> str | None:

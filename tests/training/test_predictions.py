@@ -204,3 +204,40 @@ def test_a_full_disk_ends_the_run_as_with_its_other_files(monkeypatch: pytest.Mo
     monkeypatch.setattr(predictions, "write_predictions", full)
     with pytest.raises(OSError, match="No space left"):
         train(tiny_config(trainer=SHORT), RUN)
+
+
+class WithParity(DigitsClassification):
+    def test_groups(self) -> tuple[str, NDArray[np.int64]]:
+        return "parity", np.arange(self.hparams["num_test_images"]) % 2
+
+
+class TooFewGroups(DigitsClassification):
+    def test_groups(self) -> tuple[str, NDArray[np.int64]]:
+        return "parity", np.zeros(3, np.int64)
+
+
+def test_accuracy_within_groups_that_the_data_names_is_a_metric() -> None:
+    config = tiny_config(trainer=SHORT, data={"batch_size": 16, "num_test_images": 41})
+    config["data"]["class_path"] = f"{__name__}.WithParity"
+    metrics = train(config, RUN).metrics
+    found = focal_lab.load_predictions(RUN)
+    assert found["group_parity"].tolist() == [0, 1] * 20 + [0]
+    right = found["label"] == found["prediction"]
+    assert {name: metrics[name] for name in metrics if "parity" in name} == {
+        "top1_parity_0": pytest.approx(100 * right[::2].mean()),
+        "top1_parity_1": pytest.approx(100 * right[1::2].mean()),
+    }
+
+
+def test_groups_of_other_images_are_not_used() -> None:
+    config = tiny_config(trainer=SHORT)
+    config["data"]["class_path"] = f"{__name__}.TooFewGroups"
+    with pytest.warns(
+        UserWarning, match=r"TooFewGroups.test_groups\(\) is not one integer for each"
+    ) as found:
+        trained = train(config, RUN)
+    assert [str(one.message).partition(":")[0] for one in found if "test_groups" in str(one.message)] == [
+        "the predictions of the test are not kept",
+        "no metrics within groups of images",
+    ]
+    assert set(trained.metrics) == {"top1", "top5", "loss"}

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from focal_lab.errors import UserError
 from focal_lab.report.plots.bars import bar_plots
+from focal_lab.report.plots.by_group import group_plots
 from focal_lab.report.plots.curves import curve_plots
 from focal_lab.report.plots.effects import effect_plots
 from focal_lab.report.plots.pareto_front import pareto_plots
@@ -29,7 +30,8 @@ def sweep_plots(table: Table, plan: "Plan", out: Path) -> list[Plot]:
     """
     if table.order is not None and plan.space is not None:  # a search, with one run per row
         return pareto_plots(table, out, plan.space.search.objectives)
-    return [*tradeoff_plots(table), *bar_plots(table), *effect_plots(table), *curve_plots(table, out)]
+    plots = [*tradeoff_plots(table), *bar_plots(table), *effect_plots(table), *group_plots(table, out)]
+    return [*plots, *curve_plots(table, out)]
 
 
 def save_plots(table: Table, plan: "Plan", out: Path, folder: Path) -> list[Path]:

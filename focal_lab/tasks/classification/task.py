@@ -24,6 +24,7 @@ from focal_lab.tasks.classification.predictions import describe_batch, recorded
 from focal_lab.tasks.ema import PREFIX, average_of
 from focal_lab.tasks.evaluation_size import evaluation_size
 from focal_lab.tasks.freezing import Frozen, evaluate_frozen, freeze
+from focal_lab.tasks.groups import top1_by_group
 from focal_lab.tasks.image_callbacks import ShowImages
 from focal_lab.tasks.initial_weights import initial_weights
 from focal_lab.tasks.optimizer import Recipe, check_option
@@ -132,14 +133,16 @@ class Classification(Task):
         self.val_metrics = _metrics(num_classes, "val/")
         self.test_metrics = _metrics(num_classes, "test/")
         self._tested: list[dict[str, Tensor]] = []
+        self._by_group: dict[str, float] = {}
         if self.ema is not None:
             self.val_ema_metrics = _metrics(num_classes, f"val/{PREFIX}")
             self.test_ema_metrics = _metrics(num_classes, f"test/{PREFIX}")
 
     @property
     def result_metrics(self) -> tuple[str, ...]:
-        """The metrics of a result."""
-        return METRICS if self.ema is None else (*METRICS, *(f"{PREFIX}{name}" for name in METRICS))
+        """The metrics of a result; those within groups of images only after a test."""
+        average = () if self.ema is None else tuple(f"{PREFIX}{name}" for name in METRICS)
+        return (*METRICS, *average, *self._by_group)
 
     def setup(self, stage: str) -> None:
         """Also check that the network accepts images of the data's size."""
@@ -193,6 +196,11 @@ class Classification(Task):
             average_BK = self._evaluate(batch, self.ema, self.test_ema_metrics)
             found |= describe_batch(average_BK, labels_B, PREFIX)
         self._tested.append(found | describe_batch(self._evaluate(batch, self, self.test_metrics), labels_B))
+
+    def on_test_epoch_end(self) -> None:
+        """Log top-1 within each group of images that the data names."""
+        self._by_group = top1_by_group(self.trainer, self.recorded(), self.attached_data)
+        self.log_dict({f"test/{name}": value for name, value in self._by_group.items()})
 
     def recorded(self) -> Recorded | None:
         return recorded(self._tested)
