@@ -45,8 +45,8 @@ def load(path: Path) -> dict[str, Any]:
     return config
 
 
-def test_both_suites_have_a_classification() -> None:
-    for suite in ("digits", "imagenet"):
+def test_every_suite_has_a_classification() -> None:
+    for suite in ("digits", "imagenet", "retrieval"):
         assert Path(f"experiments/{suite}/classification.yaml") in EXPERIMENTS
 
 
@@ -75,7 +75,7 @@ def test_the_cost_on_top_of_an_experiment_is_that_of_its_settings(path: Path) ->
     cost, config = header(path)["Cost"], load(path)
     epochs = config["trainer"]["max_epochs"]
     assert cost.startswith(f"{epochs} epochs")
-    steps = re.search(r"= (\d+) steps of (\d+) pictures", cost)
+    steps = re.search(r"= (\d+) steps of (\d+) images", cost)
     if steps:
         data = config["data"]["init_args"]
         assert int(steps[2]) == data["batch_size"]

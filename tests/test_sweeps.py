@@ -196,6 +196,19 @@ def test_a_report_says_which_factors_vary_several_settings(name: str, suite: str
         assert any(note.startswith(f"{confound.factor}: ") for note in table.notes)
 
 
+def test_on_the_retrieval_suite_no_network_of_the_interactions_has_a_global_stage() -> None:
+    plan = planned("interactions", "retrieval")
+    assert len(plan.distinct_runs) == 4 * 5
+    assert {run.backbone for run in plan.runs} == {"focal_shallow_patch7_window2_56"}
+    for run in probe_plan(plan).runs:
+        assert [(stage["map_size"], stage["window"]) for stage in run.stages or ()] == [
+            ([8, 8], [2, 2]),
+            ([4, 4], [1, 1]),
+        ]
+        assert count_config(run.config).evaluated.size == (56, 56)
+    assert [part.text.split()[1] for part in plan.sweep.expectations] == [">", ">", ">", "~"]
+
+
 def test_the_digits_suite_is_the_one_that_a_sweep_uses_by_default() -> None:
     assert [run.id for run in make_plan(Path("sweeps/window_size.yaml")).runs] == [
         run.id for run in planned("window_size", "digits").runs

@@ -29,9 +29,9 @@ _MICRO: dict[str, Any] = {
 _SHALLOW: dict[str, Any] = {
     "img_size": 56,
     "patch_size": 7,
-    "embed_dim": 48,
+    "embed_dim": 32,
     "depths": (2, 2),
-    "num_heads": (3, 6),
+    "num_heads": (2, 4),
     "window_size": (2, 1),
     "focal_windows": 7,
     "expand_sizes": (1, 0),

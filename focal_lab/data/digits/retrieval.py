@@ -311,7 +311,7 @@ def _random_cells(
 
 
 def _check_distances(grid: int, digits: int, least: int, most: int | None) -> None:
-    rule = "0 would put the cue into the answer's cell; use 1 or more, or control: true"
+    rule = "use 1 or more; control: true puts the cue into the answer's cell"
     check("min_distance", least, least >= 1, rule)
     farthest = grid - 1
     check("min_distance", least, least <= farthest, f"{grid} x {grid} cells have at most {farthest}")

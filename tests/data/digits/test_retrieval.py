@@ -220,7 +220,7 @@ def test_classes_are_the_first_ones_and_known_before_anything_is_drawn():
         ({"classes": 2, "digits": 3}, r"classes: 2 is out of range \(use 3, the digits of an image, to 10"),
         (
             {"min_distance": 0},
-            r"min_distance: 0 is out of range \(0 would put the cue into the answer's cell",
+            r"min_distance: 0 is out of range \(use 1 or more; control: true puts the cue into",
         ),
         ({"min_distance": 4}, r"min_distance: 4 is out of range \(4 x 4 cells have at most 3\)"),
         ({"max_distance": 4}, r"max_distance: 4 is out of range \(use min_distance, 1, to 3, the most on"),
