@@ -158,12 +158,19 @@ class DigitsRetrieval(EmbeddedData):
         return [(self.side, self.side)]
 
     def check_network(self, model: Any) -> None:
-        """Check that the windows of a focal backbone are laid out for this grid.
+        """Check that a network is made for these classes, and a focal backbone for this grid.
 
         Raises:
-            UserError: the network is made for images of another size, or a cell is not a whole number of
-                tokens, so that a token would see two cells.
+            UserError: the network has another number of classes, is made for images of another size, or a
+                cell is not a whole number of tokens, so that a token would see two cells.
         """
+        classes = getattr(model, "num_classes", self.num_classes)
+        if classes != self.num_classes:
+            raise UserError(
+                f"{classes} is not the number of classes of the data, {self.num_classes} (use that, or null "
+                "to take it from the data)",
+                key="model.num_classes",
+            )
         options = getattr(model, "options", None)
         if options is None:
             return
@@ -193,8 +200,9 @@ class DigitsRetrieval(EmbeddedData):
 
     @property
     def _tested(self) -> Arrangement:
-        dataset: Any = self.dataset("test")
-        return dataset.arrangement  # type: ignore[no-any-return]
+        dataset = self.dataset("test")
+        assert isinstance(dataset, RetrievalDataset)
+        return dataset.arrangement
 
 
 class RetrievalDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -278,10 +286,12 @@ def arrange_pass(split: Split, seed: int, number: int, options: Mapping[str, Any
     digit = np.column_stack([answer, others * per_class + rng.integers(per_class, size=others.shape)])
     row, column, distance = _random_cells(rng, total, options)
     colour = rng.permuted(np.tile(np.arange(shown), (total, 1)), axis=1)
-    small = (np.uint8(0),) * 4
     return Arrangement(
         digit.astype(np.int16),
-        *(field.astype(one.dtype) for field, one in zip((row, column, colour, distance), small, strict=True)),
+        row.astype(np.uint8),
+        column.astype(np.uint8),
+        colour.astype(np.uint8),
+        distance.astype(np.uint8),
     )
 
 

@@ -243,7 +243,7 @@ def test_options_out_of_range_are_named(options, message):
     ],
 )
 def test_a_network_that_is_made_for_another_grid_is_refused(options, message):
-    model = timm.create_model("focal_shallow_patch7_window2_56")
+    model = timm.create_model("focal_shallow_patch7_window2_56", num_classes=10)
     data().check_network(model)
 
     with pytest.raises(UserError, match=rf"^data\.init_args\.{message}"):
@@ -251,7 +251,7 @@ def test_a_network_that_is_made_for_another_grid_is_refused(options, message):
 
 
 def test_tokens_that_would_see_two_cells_are_refused():
-    model = timm.create_model("focal_shallow_patch7_window2_56", img_size=56, patch_size=4)
+    model = timm.create_model("focal_shallow_patch7_window2_56", patch_size=4, num_classes=10)
 
     with pytest.raises(
         UserError, match=r"cell_size: 14 px are not a multiple of the network's patch_size, 4 px"
@@ -260,4 +260,13 @@ def test_tokens_that_would_see_two_cells_are_refused():
 
 
 def test_networks_that_are_not_ours_are_not_checked():
-    data().check_network(timm.create_model("resnet10t", pretrained=False))
+    data().check_network(timm.create_model("resnet10t", num_classes=10))
+
+
+def test_a_network_for_other_classes_is_refused():
+    model = timm.create_model("focal_shallow_patch7_window2_56", num_classes=10)
+
+    with pytest.raises(
+        UserError, match=r"^model\.num_classes: 10 is not the number of classes of the data, 5"
+    ):
+        data(classes=5).check_network(model)
