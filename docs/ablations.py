@@ -67,7 +67,7 @@ def origin(sweep: str, seeds: str, known: dict[str, Any], runs: list[dict[str, A
     commits = ", ".join(commit[:7] for commit in made["commits"])
     versions = ", ".join(f"{name} {'/'.join(made['versions'][name])}" for name in ("torch", "timm"))
     return (
-        f"`focal-lab sweep sweeps/{sweep}.yaml --seeds {seeds}`: {len(distinct)} runs, two at a time on "
+        f"`focal-lab sweep sweeps/{sweep}.yaml --seeds {seeds}`: {len(distinct)} runs on "
         f"{', '.join(made['hardware'])}; commit {commits}, {versions}.\n"
     )
 
