@@ -195,13 +195,16 @@ def _tested(
     untested = question.excluded or _untested(question, estimate)
     if untested is not None:
         return _Tested(untested)
-    p_holm, p_equivalent = corrected.differ[question.difference_key], None
-    if question.asked in ("better", "same"):  # of another part, it is another row's
-        p_equivalent = corrected.alike[question.equivalence_key]
+    p_holm = corrected.differ[question.difference_key]
+    # of a part of the claim that is about a row's comparison, that row's; there is none with a tolerance
+    p_equivalent = None if question.tolerance else corrected.alike.get(question.equivalence_key)
     decisive = -1 if max_seeds is None else sequential.deciding_look(p_values, looks, max_seeds)
     verdicts = {_verdict(question, look, p_holm, p_equivalent) for look in (looks[decisive], estimate)}
     # all seeds must still say what the look said that decided: it is their difference that a row shows
-    return _Tested(verdicts.pop() if len(verdicts) == 1 else INCONCLUSIVE, p_holm, p_equivalent)
+    verdict = verdicts.pop() if len(verdicts) == 1 else INCONCLUSIVE
+    if question.asked not in ("better", "same") and verdict != _equivalent(question):
+        p_equivalent = None
+    return _Tested(verdict, p_holm, p_equivalent)
 
 
 @dataclass
@@ -309,8 +312,12 @@ def _verdict(question: Question, estimate: Estimate, p_holm: float, p_equivalent
     differs, above = p_holm < ALPHA, estimate.mean > -question.tolerance
     if question.asked == "same":
         return "supported" if equivalent else "contradicted" if differs and not within else INCONCLUSIVE
-    if question.asked != "better":
-        return INCONCLUSIVE if not differs else "supported" if above else "contradicted"
-    if differs:
+    if not differs:
+        return _equivalent(question) if equivalent else INCONCLUSIVE
+    if question.asked == "better":
         return "better" if above == question.column.higher_is_better else "worse"
-    return f"equivalent within {question.margin:g}" if equivalent else INCONCLUSIVE
+    return "supported" if above else "contradicted"
+
+
+def _equivalent(question: Question) -> str:
+    return f"equivalent within {question.margin:g}"

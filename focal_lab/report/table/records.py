@@ -93,7 +93,8 @@ class Answer(Outcome):
     Attributes:
         text: as in the sweep file.
         metric: key of the column.
-        verdict: supported, contradicted, inconclusive, or why it is not tested.
+        verdict: supported, contradicted, inconclusive, or why it is not tested; equivalent within the margin
+            if the row of this comparison is, which neither supports `>` nor contradicts it.
     """
 
     text: str

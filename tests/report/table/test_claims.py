@@ -170,7 +170,7 @@ def test_rows_and_claims_about_the_same_contrast_agree(seed: int, out: Path) -> 
         "better": ("supported", "contradicted"),
         "worse": ("contradicted", "supported"),
         "inconclusive": ("inconclusive", "inconclusive"),
-        "equivalent within 0.5": ("inconclusive", "inconclusive"),
+        "equivalent within 0.5": ("equivalent within 0.5", "equivalent within 0.5"),
     }
     for place, row_index, way in ((0, 1, 0), (1, 2, 0), (2, 3, 1)):
         row, answer = rows[row_index], table.answers[place]
@@ -213,7 +213,7 @@ def test_a_claim_not_to_be_worse_by_a_margin_is_another_one_the_other_way_round(
     assert second.p != first.p
 
 
-def test_a_part_that_asks_for_a_difference_does_not_show_that_its_row_is_equivalent(out: Path) -> None:
+def test_a_part_that_asks_for_a_difference_is_equivalent_if_its_row_is(out: Path) -> None:
     equal, same = (84.0, 86.5, 84.5, 85.0), (84.1, 86.5, 84.5, 84.9)
     plan = finished_sweep(out, {SWIN7: equal, SWIN14: same}, "Swin-Tiny/14 > Swin-Tiny/7")
     table = build_table(plan, out)
@@ -221,5 +221,19 @@ def test_a_part_that_asks_for_a_difference_does_not_show_that_its_row_is_equival
     assert compared is not None
     assert compared.verdict == "equivalent within 0.5"
     assert compared.p_equivalent is not None
-    assert table.answers[0].verdict == "inconclusive"
-    assert table.answers[0].p_equivalent is None
+    assert table.answers[0].verdict == compared.verdict
+    assert table.answers[0].p_equivalent == compared.p_equivalent
+    assert claim_words(table.answers) == "Inconclusive: equivalent within 0.5."
+
+
+def test_a_part_with_a_tolerance_and_one_that_no_row_asks_have_no_test_of_equivalence(out: Path) -> None:
+    equal, same = (84.0, 86.5, 84.5, 85.0), (84.1, 86.5, 84.5, 84.9)
+    plan = finished_sweep(
+        out,
+        {SWIN14: equal, FOCAL14: same, SWIN7: (70.0, 71.0, 70.2, 70.5)},
+        "Focal-Tiny/14 > Swin-Tiny/14",
+        "Swin-Tiny/14 >= Focal-Tiny/14 within 0.05",
+    )
+    answers = build_table(plan, out).answers
+    assert [answer.verdict for answer in answers] == ["inconclusive", "inconclusive"]
+    assert [answer.p_equivalent for answer in answers] == [None, None]
