@@ -86,9 +86,9 @@ class DigitsRetrieval(EmbeddedData):
         classes: how many classes there are, the first ones of the ten.
         min_distance: least distance between the cue and the digits, in cells.
         max_distance: greatest distance; None for the farthest cells, grid - 1.
-        control: negative control: the cue is a frame around the answer, in its own cell, and the top left
-            cell is empty, so that the distance is 0. A network without communication can solve it, and all
-            should solve it equally well.
+        control: negative control: the cue stands in the answer's own cell, with the digit cut out of it, and
+            the top left cell is empty, so that the distance is 0. A network without communication can solve
+            it, and all should solve it equally well.
         cell_size: side of a cell in px; in a larger one the digit stays 14 px wide, in the middle.
         num_train_images: how many different training images there are; an epoch shows each once.
         num_val_images: how many validation images.
@@ -243,10 +243,10 @@ class RetrievalDataset(Dataset[tuple[Tensor, Tensor]]):
             canvas[each, :, row[:, place], shown, column[:, place], shown] = ink_B3CC
         cue_B311 = colour_BD3[:, 0, :, None, None]
         if self.control:
-            cue_cells = canvas[each, :, row[:, 0], :, column[:, 0], :]
-            for edge in (0, -1):
-                cue_cells[:, :, edge], cue_cells[:, :, :, edge] = cue_B311[..., 0], cue_B311[..., 0]
-            canvas[each, :, row[:, 0], :, column[:, 0], :] = cue_cells
+            # the digit is cut out of the square
+            rest_B1CC = 255 - ink_BDCC[:, 0, None].astype(np.uint16)
+            rest_B1CC[..., [0, -1], :] = rest_B1CC[..., :, [0, -1]] = 0
+            canvas[each, :, row[:, 0], shown, column[:, 0], shown] = rest_B1CC * cue_B311 // 255
         else:
             canvas[:, :, 0, 1:-1, 0, 1:-1] = cue_B311
         return canvas.reshape(count, 3, grid * cell, grid * cell)
