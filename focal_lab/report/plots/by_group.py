@@ -46,7 +46,9 @@ def group_plots(table: Table, out: Path) -> list[Plot]:
 def _plot(name: str, shown: Sequence[GroupSeries]) -> Plot:
     counts = sorted({one.n for each in shown for one in each.estimates.values()})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    bars = "Bars: 95 % t-interval of the mean over seeds" if counts[-1] >= LEAST_SEEDS else "No intervals"
+    bars = "No intervals"
+    if counts[-1] >= LEAST_SEEDS:
+        bars = "Bars: 95 % interval of the mean over seeds, without the noise of the test images"
     caption = f"Points: mean over {seeds} seeds. {bars}; none for fewer than {LEAST_SEEDS} seeds."
     title = f"Top-1 (%) by {name.replace('_', ' ')}"
     return Plot(f"groups-{name}", title, caption, partial(_draw, name, shown))

@@ -92,7 +92,11 @@ def interval_words(entries: Sequence[Entry]) -> str:
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     fewer = any(0 < entry.n < LEAST_SEEDS for entry in entries)
     none = f" None where there are fewer than {LEAST_SEEDS}." if fewer else ""
-    return f"Bars: 95 % t-interval of the mean over {seeds} seeds.{none}"
+    known = [entry.images > 0 for entry in entries if interval(entry) is not None]
+    images = " and the test images" if all(known) else ""
+    if any(known) and not all(known):
+        images = " and, where runs have predictions, the test images"
+    return f"Bars: 95 % interval of the mean over {seeds} seeds{images}.{none}"
 
 
 def limits(entries: Sequence[Entry]) -> tuple[float, float]:

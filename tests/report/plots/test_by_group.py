@@ -34,7 +34,7 @@ def test_each_cell_is_a_line_of_means_with_intervals_against_the_group(out: Path
     plan = plan_with(3, out)
     plot = only_plot(plan, out)
     assert (plot.name, plot.title) == ("groups-distance", "Top-1 (%) by distance")
-    assert plot.caption.startswith("Points: mean over 3 seeds. Bars: 95 % t-interval of the mean")
+    assert plot.caption.startswith("Points: mean over 3 seeds. Bars: 95 % interval of the mean")
     (axes,) = plot.draw().axes
     assert (axes.get_xlabel(), axes.get_ylabel(), list(axes.get_xticks())) == (
         "distance",

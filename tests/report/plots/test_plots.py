@@ -15,7 +15,7 @@ from support.plotted_runs import grid_plan, many_plan, search_plan, train
 
 from focal_lab.errors import UserError
 from focal_lab.report.plots import save_plots, sweep_plots
-from focal_lab.report.plots.measured import row_styles
+from focal_lab.report.plots.measured import interval_words, row_styles
 from focal_lab.report.plots.pareto_front import pareto_front
 from focal_lab.report.plots.scatter import Mark
 from focal_lab.report.plots.style import GRID, INK, MUTED, PAPER, PLAIN, SERIES, Plot, settings
@@ -161,8 +161,20 @@ def test_intervals_are_drawn_from_three_seeds_on(out: Path) -> None:
         found = plots_of(plan, out)
         bars = list(found["tradeoff-top1"].draw().axes[0].collections)
         assert len(bars) == (2 if seeds == 3 else 0)
-        caption = "Bars: 95 % t-interval of the mean over 3 seeds." if seeds == 3 else "Fewer than 3 seeds"
+        caption = "Bars: 95 % interval of the mean over 3 seeds." if seeds == 3 else "Fewer than 3 seeds"
         assert found["bars-top1"].caption.startswith(caption)
+
+
+def test_captions_say_whether_intervals_are_over_the_test_images_too(out: Path) -> None:
+    plan = make_plan({"window_size": ["7", "14"]})
+    train(plan, out, epochs=2)
+    first, second = (row.entries["top1"] for row in build_table(plan, out).rows)
+    assert interval_words([first, second]) == "Bars: 95 % interval of the mean over 3 seeds."
+    both = [replace(entry, images=500) for entry in (first, second)]
+    assert interval_words(both) == "Bars: 95 % interval of the mean over 3 seeds and the test images."
+    assert interval_words([both[0], second]) == (
+        "Bars: 95 % interval of the mean over 3 seeds and, where runs have predictions, the test images."
+    )
 
 
 def test_rows_that_only_the_paper_has_are_shown_as_published_and_nowhere_else(out: Path) -> None:
