@@ -312,8 +312,8 @@ def _resolve_stage(
     if expand_size and not all(expand):
         notes.append("expansion is off: the window covers the map")
     if given["use_shift"] and not all(shift):
-        why = "the stage has one block" if depth == 1 else "the window covers the map"
-        notes.append(f"shift is off: {why}")
+        why = "the window is one token" if all(inside) else "the window covers the map"
+        notes.append(f"shift is off: {'the stage has one block' if depth == 1 else why}")
     canvas = (-(-height // window[0]) * window[0], -(-width // window[1]) * window[1])
     if canvas != map_size:
         notes.append(f"map {height} x {width} is padded to {canvas[0]} x {canvas[1]}")

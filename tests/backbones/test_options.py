@@ -143,6 +143,12 @@ def test_a_window_as_large_as_the_map_switches_expansion_and_shift_off() -> None
     assert not any("becomes" in note for note in third.notes)
 
 
+def test_a_window_of_one_token_cannot_be_shifted() -> None:
+    first = stages(window_size=1, focal_levels=1, expand_sizes=0, use_shift=True)[0]
+    assert (first.window, first.shift) == ((1, 1), (0, 0))
+    assert first.notes == ("shift is off: the window is one token",)
+
+
 def test_each_direction_of_a_rectangle_is_cut_to_the_map_by_itself() -> None:
     third = stages(img_size=(80, 224), use_shift=True)[2]
     assert (third.map_size, third.window) == ((5, 14), (5, 7))
