@@ -32,7 +32,9 @@ def test_old_and_short_paths_lead_to_the_same_class(module: str, name: str) -> N
 
 
 def test_every_data_module_has_a_short_path() -> None:
-    assert set(focal_lab.data.__all__) == {name for names in OLD.values() for name in names}
+    new = {"DigitsRetrieval"}
+    assert set(focal_lab.data.__all__) == {name for names in OLD.values() for name in names} | new
+    assert all(getattr(focal_lab.data, name).__name__ == name for name in new)
     with pytest.raises(AttributeError, match="has no attribute 'Nope'"):
         _ = focal_lab.data.Nope
 

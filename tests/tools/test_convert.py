@@ -297,7 +297,7 @@ def test_a_file_of_another_model_is_refused_with_the_model_that_it_fits(
     line = refused(capsys, "source.pth", "out.safetensors", "--model", "focal_tiny")
     assert line.endswith(
         " more do not fit either (the file's network has width 16 and depths 2-2-2-2, as "
-        "focal_micro_patch2_window7_28)"
+        "focal_micro_patch2_window7_28 or focal_mini_patch2_window4_64)"
     )
     save_micro(embed_dim=24)
     line = refused(capsys, "source.pth", "out.safetensors", "--model", "focal_micro")
