@@ -296,6 +296,7 @@ def test_a_watched_page_keeps_its_state_when_it_reloads(out: Path, grid: FakePla
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("<h1>", "<h1>Written again: "), encoding="utf-8")
     shown.tab.get_by_role("heading", name="Written again").wait_for(timeout=30_000)
+    shown.tab.wait_for_load_state()  # until then, tables may be missing
     assert shown.column("table", 1) == ["14", "14", "7", "7"]
     assert shown.heading("table", "window size").get_attribute("aria-sort") == "descending"
     assert [part.get_attribute("open") for part in shown.tab.locator("details").all()] == [
@@ -309,6 +310,7 @@ def test_a_watched_page_keeps_its_state_when_it_reloads(out: Path, grid: FakePla
     # the last page rests
     path.write_text(written(grid, out).read_text(encoding="utf-8"), encoding="utf-8")
     shown.tab.locator("html:not([data-refresh])").wait_for(state="attached", timeout=30_000)
+    shown.tab.wait_for_load_state()
     assert shown.tab.locator("#watching").count() == 0
     assert shown.column("table", 1) == ["14", "14", "7", "7"]
 
